@@ -1,0 +1,3 @@
+"""Distributed training of VAE-GANs with a label-relevant and a label-irrelevant latent code."""
+
+__version__ = "0.1.0"

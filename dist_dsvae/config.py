@@ -1,0 +1,168 @@
+"""Everything an experiment can choose: a tree of frozen dataclasses, one section per concern.
+
+The JSON files in configs/ hold what an experiment chooses; every default lives here.
+``config_io`` reads and writes the tree. A component receives its own section, never the whole.
+
+Fields marked ``free`` may differ between a run and its resumption: they steer how long, how
+often or how fast, but not what is computed. All other fields are part of the run's identity.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+
+def free(default: Any) -> Any:
+    """A field that may change when a run is resumed."""
+    return field(default=default, metadata={"free": True})
+
+
+def positive(default: Any) -> Any:
+    """A number that must be positive; ``config_io`` checks it."""
+    return field(default=default, metadata={"positive": True})
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DataConfig:
+    """The shards and how they are read.
+
+    train, test: shard directories, relative to the working directory or absolute.
+    build_command: shown when the shards are missing.
+    batch_size: samples per global batch, over all processes; every step draws one.
+    flip: random horizontal flip in training (spec: on for every image data set).
+    shuffle_window_shards: samples are permuted within this many (already permuted) shards,
+        so that reading stays local however large the data set is.
+    corrupt_sample: "raise" stops at an undecodable sample; "replace" puts a deterministically
+        chosen other sample of the same shard in its place and counts it.
+    num_workers: reader processes per rank; 0 reads in the training process.
+    """
+
+    train: str
+    test: str | None = None
+    build_command: str = free("")
+    batch_size: int = positive(96)
+    flip: bool = True
+    shuffle_window_shards: int = positive(8)
+    corrupt_sample: Literal["raise", "replace"] = "raise"
+    num_workers: int = free(2)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ModelConfig:
+    """Network family (``models.architectures``) and the widths of the two codes."""
+
+    architecture: Literal["vgg64", "conv32", "conv32-reference", "small32", "mlp2d"]
+    zs_dim: int = positive(512)
+    zu_dim: int = positive(512)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DSVAEConfig:
+    """The paper's method (Algorithm 1) with every choice on which paper and reference differ.
+
+    gm_steps: stage-1 updates per iteration, n_gm; each takes a fresh batch.
+    likelihood_weight: lambda_lkd of Eq. 9.
+    gm_margin: scales the true class's squared distance by 1 + margin in L_cls.
+    loss_weights: "reference" (10 x mean squared error, KL averaged over zu) or "paper"
+        (the text's lambdas, taken literally); see ``methods.dsvae.loss_weights``.
+    adversarial: "logistic" (non-saturating, Eq. 10) or "hinge" (reference).
+    prior_labels: labels of the prior samples x'_p: the batch's ("batch") or uniform ("uniform").
+    joint_batch: the joint step's batch: "fresh", or the last stage-1 batch ("last").
+    log_variance_floor: the mixture's log-variances are clamped from below (the likelihood is
+        unbounded as a variance goes to 0).
+    """
+
+    name: Literal["dsvae"] = "dsvae"
+    gm_steps: int = positive(3)
+    likelihood_weight: float = 0.1
+    gm_margin: float = 0.0
+    loss_weights: Literal["reference", "paper"] = "reference"
+    reconstruction_weight: float = 1.0
+    kl_weight: float = 1.0
+    confusion_weight: float = 1.0
+    generator_weight: float = 1.0
+    adversarial: Literal["logistic", "hinge"] = "logistic"
+    prior_labels: Literal["batch", "uniform"] = "batch"
+    joint_batch: Literal["fresh", "last"] = "fresh"
+    log_variance_floor: float = -10.0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class OptimizerConfig:
+    """Adam for every network (appendix B.4), with a schedule for the mixture's variances.
+
+    variance_schedule: "paper" multiplies the variances' learning rate by 0.01 after 2 epochs,
+        "reference" by 0.1 at every 10th epoch, "constant" leaves it.
+    clip_gradient_norm: largest global L2 norm of one step's gradient; 0 switches clipping off.
+    """
+
+    learning_rate: float = positive(5e-4)
+    variance_learning_rate: float = positive(5e-4)
+    variance_schedule: Literal["paper", "reference", "constant"] = "paper"
+    beta1: float = 0.0
+    beta2: float = 0.9
+    epsilon: float = positive(1e-8)
+    clip_gradient_norm: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainConfig:
+    """How long, how often, how precisely.
+
+    epochs: passes over the training set, counted in samples drawn (stage 1 draws as well).
+    max_seconds: stop with a checkpoint after this time in this process; 0 means no limit.
+    *_every_steps: cadences in iterations (n_gm stage-1 updates and one joint update each).
+    keep_checkpoints: how many of the newest checkpoints stay on disk.
+    ema_half_life_samples: average the decoder's weights with this half-life; 0 switches it off.
+    mixed_precision: "no", "bf16", "fp16", or "auto": bf16 where the processor multiplies it
+        natively (CUDA from Ampere on, CPUs with AMX), else float32. What is given to
+        ``accelerate launch --mixed_precision`` or to train.py goes before it.
+    double_precision: float64 throughout (tests and oracles).
+    sync_batch_norm: batch statistics over all processes; without it they are each rank's own and
+        results depend on the number of processes.
+    cpu_threads: threads per process on a CPU; 0 shares the machine's cores among its processes.
+    """
+
+    epochs: float = field(default=100.0, metadata={"free": True, "positive": True})
+    max_seconds: float = free(0.0)
+    log_every_steps: int = field(default=50, metadata={"free": True, "positive": True})
+    sample_every_steps: int = free(500)
+    checkpoint_every_steps: int = free(1000)
+    keep_checkpoints: int = field(default=3, metadata={"free": True, "positive": True})
+    ema_half_life_samples: float = 0.0
+    mixed_precision: Literal["auto", "no", "bf16", "fp16"] = free("no")
+    double_precision: bool = False
+    sync_batch_norm: bool = True
+    cpu_threads: int = free(0)
+    evaluate_at_end: bool = free(True)
+    tensorboard: bool = free(True)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SamplingConfig:
+    """The pictures drawn during training: rows are classes, columns share one zu."""
+
+    num_classes: int = field(default=10, metadata={"free": True, "positive": True})
+    num_columns: int = field(default=10, metadata={"free": True, "positive": True})
+    num_points: int = field(default=3000, metadata={"free": True, "positive": True})
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ExperimentConfig:
+    """One runnable experiment: the whole of a JSON file in configs/.
+
+    command: how to run the file; for its reader only.
+    run_dir: where the run lives; ``--run-dir`` goes before it.
+    seed: decides initial weights, sample order and all noise.
+    """
+
+    command: str = free("")
+    run_dir: str = free("runs/default")
+    seed: int = 0
+    data: DataConfig
+    model: ModelConfig
+    method: DSVAEConfig = DSVAEConfig()
+    optimizer: OptimizerConfig = OptimizerConfig()
+    train: TrainConfig = TrainConfig()
+    sampling: SamplingConfig = SamplingConfig()

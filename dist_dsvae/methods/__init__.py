@@ -1,0 +1,1 @@
+"""Methods: one nn.Module each, with its networks, its routing table and one forward."""

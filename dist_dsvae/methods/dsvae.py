@@ -1,0 +1,209 @@
+"""The paper's method: Algorithm 1 as one module, one forward and one backward per step.
+
+step "gm"     x -> encoder_s -> zs -> mixture prior -> L_GM                       (lines 3-8)
+
+step "joint"  x -> encoder_s -> zs ------------------> likelihood                 (lines 10-29)
+              x -> encoder_u -> N(mu, var) -> zu ----> kl, confusion | latent_classification
+              zs ++ zu -> decoder -> x'_f -----------> reconstruction
+              zs ~ N(mean_y, var_y) ++ zu ~ N(0, I) -> decoder -> x'_p
+              x, x'_f, x'_p -> discriminator --------> generator | discriminator
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from dist_dsvae import losses
+from dist_dsvae.config import DSVAEConfig, ModelConfig
+from dist_dsvae.methods.routing import Route, RoutingTable, scale_gradient, shared_pass
+from dist_dsvae.methods.step import Reduction, Step
+from dist_dsvae.models.architectures import ARCHITECTURES
+from dist_dsvae.models.decoder import Decoder
+from dist_dsvae.models.discriminator import Discriminator
+from dist_dsvae.models.encoder import EncoderS, EncoderU, sample_gaussian
+from dist_dsvae.models.latent_classifier import LatentClassifier
+from dist_dsvae.models.mixture_prior import MixturePrior, gaussian_log_density, squared_distance
+from dist_dsvae.noise import Draw, Noise
+from dist_dsvae.types import Batch, Gaussian, ImageShape
+
+
+def routing_table(config: DSVAEConfig, shape: ImageShape, zu_dim: int) -> RoutingTable:
+    """Which term trains which network with which weight (Algorithm 1, lines 25-29).
+
+    Weights multiply the terms as ``losses`` defines them. "reference" is what the authors' code
+    runs: 10 x mean squared error in all three networks, likelihood 10 x lambda_lkd, KL averaged
+    over zu. "paper" is the text taken literally: 1/2 of the summed squared error for encoder_s and
+    decoder, lambda_rec = 1/N_zu of that for encoder_u, lambda_kl = 10/N_pixel of the summed KL.
+    """
+    if config.loss_weights == "reference":
+        rec_s = rec_u = rec_decoder = 10.0
+        likelihood, kl = 10.0 * config.likelihood_weight, 1.0
+    else:
+        rec_s = rec_decoder = shape.num_values / 2
+        rec_u = rec_s / zu_dim
+        likelihood, kl = config.likelihood_weight, 10.0 / shape.num_pixels * zu_dim
+    r = config.reconstruction_weight
+    return {
+        "gm": {"encoder_s": 1.0, "mixture_prior": 1.0},
+        "reconstruction": {"encoder_s": r * rec_s, "encoder_u": r * rec_u, "decoder": r * rec_decoder},
+        "likelihood": {"encoder_s": likelihood},
+        "kl": {"encoder_u": config.kl_weight * kl},
+        "confusion": {"encoder_u": config.confusion_weight},
+        "latent_classification": {"latent_classifier": 1.0},
+        "generator": {"decoder": config.generator_weight},
+        "discriminator": {"discriminator": 1.0},
+    }
+
+
+class DSVAE(nn.Module):
+    """Networks, routing table and forward of the paper's method.
+
+    Raises ValueError where the architecture does not fit the shape of the samples.
+    """
+
+    def __init__(self, config: DSVAEConfig, model: ModelConfig, shape: ImageShape, num_classes: int) -> None:
+        super().__init__()
+        architecture = ARCHITECTURES[model.architecture]
+        check_shape(model.architecture, shape)
+        self.config = config
+        self.num_classes = num_classes
+        self.zs_dim, self.zu_dim = model.zs_dim, model.zu_dim
+        self.encoder_s = EncoderS(architecture, shape, model.zs_dim)
+        self.encoder_u = EncoderU(architecture, shape, model.zu_dim)
+        self.decoder = Decoder(architecture, shape, model.zs_dim + model.zu_dim)
+        self.latent_classifier = LatentClassifier(architecture, model.zu_dim, num_classes)
+        self.discriminator = Discriminator(architecture, shape, num_classes)
+        self.mixture_prior = MixturePrior(num_classes, model.zs_dim, config.log_variance_floor)
+        self.routing = routing_table(config, shape, model.zu_dim)
+        self.steps = (
+            Step(
+                name="gm",
+                repeats=config.gm_steps,
+                trains=("encoder_s", "mixture_prior"),
+                reduction=Reduction.FLAT,
+            ),
+            Step(
+                name="joint",
+                repeats=1,
+                trains=("encoder_s", "encoder_u", "decoder", "latent_classifier", "discriminator"),
+                reduction=Reduction.OVERLAPPED,
+                fresh_batch=config.joint_batch == "fresh",
+            ),
+        )
+
+    def forward(self, batch: Batch, noise: Noise, step: str) -> dict[str, Tensor]:
+        """The raw loss terms of one step, each a scalar."""
+        return self._gm_terms(batch) if step == "gm" else self._joint_terms(batch, noise)
+
+    def objective(self, terms: Mapping[str, Tensor]) -> Tensor:
+        """The sum whose gradient is the routing table's: each term with its largest weight.
+
+        Networks with a smaller weight in the same term have their gradient scaled in the forward.
+        """
+        return torch.stack([self._weight(name) * term for name, term in terms.items()]).sum()
+
+    def _weight(self, term: str) -> float:
+        return max(self.routing[term].values())
+
+    def parameter_groups(self, step: Step) -> dict[str, list[tuple[str, nn.Parameter]]]:
+        """Named parameters of one step's optimiser by group; the variances have their own rate."""
+        groups: dict[str, list[tuple[str, nn.Parameter]]] = {"weights": [], "variances": []}
+        for network in step.trains:
+            for name, parameter in self.get_submodule(network).named_parameters(prefix=network):
+                group = "variances" if name == "mixture_prior.log_variance" else "weights"
+                groups[group].append((name, parameter))
+        return {name: parameters for name, parameters in groups.items() if parameters}
+
+    # Stage 1: the GM loss (Eq. 9)
+
+    def _gm_terms(self, batch: Batch) -> dict[str, Tensor]:
+        zs = self.encoder_s(batch.images)
+        own_class = self.mixture_prior.component(batch.labels)
+        distance = squared_distance(zs, own_class)
+        classification = losses.gm_classification(
+            self.mixture_prior.log_densities(zs), batch.labels, distance, self.config.gm_margin
+        )
+        likelihood = 0.5 * (distance + own_class.log_variance.sum(dim=1)).mean()
+        return {"gm": classification + self.config.likelihood_weight * likelihood}
+
+    # The joint step (Algorithm 1, lines 10-29)
+
+    def _joint_terms(self, batch: Batch, noise: Noise) -> dict[str, Tensor]:
+        images, labels = batch.images, batch.labels
+        zs = self.encoder_s(images)
+        posterior: Gaussian = self.encoder_u(images)
+        zu = sample_gaussian(posterior, noise.normal(Draw.POSTERIOR_ZU, self.zu_dim))
+
+        # The mixture is trained by stage 1 alone: here it is a constant.
+        own_class = Gaussian(*(t.detach() for t in self.mixture_prior.component(labels)))
+        likelihood = -gaussian_log_density(zs, own_class).mean()
+
+        confused_logits, learning_logits = shared_pass(
+            self.latent_classifier, [zu], [Route.INPUTS, Route.PARAMETERS]
+        )
+
+        # The decoder's two outputs are one image: the generator term trains the decoder only.
+        weights = self.routing["reconstruction"]
+        largest = self._weight("reconstruction")
+        codes = torch.cat(
+            [
+                scale_gradient(zs, weights["encoder_s"] / largest),
+                scale_gradient(zu, weights["encoder_u"] / largest),
+            ],
+            dim=1,
+        )
+        reconstructed, fake = shared_pass(self.decoder, [codes], [Route.BOTH, Route.PARAMETERS])
+
+        prior_labels, prior_codes = self._prior_codes(labels, noise)
+        prior_fake = self.decoder(prior_codes)
+
+        # One pass over real, reconstructed and prior images: the discriminator has no batch norm.
+        pictures = torch.cat([images, fake.to(images.dtype), prior_fake.to(images.dtype)])
+        picture_labels = torch.cat([labels, labels, prior_labels])
+        learning_scores, judging_scores = shared_pass(
+            self.discriminator, [pictures, picture_labels], [Route.PARAMETERS, Route.INPUTS]
+        )
+        real, fake_scores, prior_scores = learning_scores.chunk(3)
+        _, fake_judged, prior_judged = judging_scores.chunk(3)
+
+        form = self.config.adversarial
+        return {
+            "reconstruction": losses.reconstruction(images, reconstructed),
+            "likelihood": likelihood,
+            "kl": losses.kl_to_standard_normal(posterior),
+            "confusion": losses.confusion(confused_logits),
+            "latent_classification": losses.latent_classification(learning_logits, labels),
+            "generator": losses.generator(fake_judged, form) + losses.generator(prior_judged, form),
+            "discriminator": losses.discriminator_real(real, form)
+            + losses.discriminator_fake(fake_scores, form)
+            + losses.discriminator_fake(prior_scores, form),
+        }
+
+    def _prior_codes(self, labels: Tensor, noise: Noise) -> tuple[Tensor, Tensor]:
+        """Labels [B] and codes [B, zs_dim + zu_dim] of the prior samples x'_p; no gradient."""
+        if self.config.prior_labels == "uniform":
+            labels = noise.integers(Draw.PRIOR_LABEL, self.num_classes)
+        with torch.no_grad():
+            zs = self.mixture_prior.sample(labels, noise.normal(Draw.PRIOR_ZS, self.zs_dim))
+            zu = noise.normal(Draw.PRIOR_ZU, self.zu_dim)
+            return labels, torch.cat([zs, zu], dim=1)
+
+
+def check_shape(name: str, shape: ImageShape) -> None:
+    """Raise ValueError where an architecture cannot take samples of this shape."""
+    size = ARCHITECTURES[name].image_size
+    if size and (shape.height, shape.width) != (size, size):
+        what = f"{shape.height}x{shape.width} images" if shape.is_image else f"{shape.channels}-D points"
+        fitting = [n for n, a in ARCHITECTURES.items() if a.image_size == shape.height] or ["none"]
+        raise ValueError(
+            f"model.architecture is {name!r}, which takes {size}x{size} images, but the shards hold {what}. "
+            f"Build them with --size {size}, or choose an architecture for their size: {', '.join(fitting)}."
+        )
+    if not size and shape.is_image:
+        raise ValueError(
+            f"model.architecture is {name!r}, which takes 2-D points, but the shards hold "
+            f"{shape.height}x{shape.width} images. Choose vgg64, conv32 or small32 instead."
+        )

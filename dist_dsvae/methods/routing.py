@@ -1,0 +1,115 @@
+"""How a loss term reaches the networks that it trains, and no other, in ONE backward pass.
+
+A routing table says with which weight each term trains each network:
+
+    {"generator": {"decoder": 1.0}, "reconstruction": {"encoder_s": 10.0, "encoder_u": 10.0, ...}, ...}
+
+A method's forward realises its table with two tools:
+
+    shared_pass(network, inputs, routes)  one forward, several outputs of equal value; the
+                                          gradient that arrives at each goes on along its route:
+                                          into the parameters, into the inputs, or both
+    scale_gradient(tensor, factor)        the identity, with a scaled gradient
+
+tests/unit/methods/test_routing_table.py differentiates every term with respect to every network
+and compares the result with the table.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+RoutingTable = Mapping[str, Mapping[str, float]]
+
+
+class Route(enum.Flag):
+    """Where the gradient of one output of ``shared_pass`` goes."""
+
+    PARAMETERS = enum.auto()
+    INPUTS = enum.auto()
+    BOTH = PARAMETERS | INPUTS
+
+
+def shared_pass(network: nn.Module, inputs: Sequence[Tensor], routes: Sequence[Route]) -> tuple[Tensor, ...]:
+    """``network(*inputs)``, computed once, as one output per route.
+
+    The network's backward pass is linear in the gradient of its output, so gradients along the
+    same route are added first. With routes (PARAMETERS, INPUTS) the backward pass runs once for
+    the parameters and once, without their share of the work, for the inputs. That is exactly
+    what two forward passes with detached inputs or detached parameters would give, batch norm
+    included, without the second forward.
+
+    The first backward frees the graph; a second one through the same pass raises.
+    """
+    parameters = [p for p in network.parameters() if p.requires_grad]
+    if not torch.is_grad_enabled():
+        output = network(*inputs)
+        return tuple(output for _ in routes)
+    outputs: tuple[Tensor, ...] = _SharedPass.apply(network, tuple(routes), len(inputs), *inputs, *parameters)
+    return outputs
+
+
+class _SharedPass(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, network: nn.Module, routes: tuple[Route, ...], num_inputs: int, *tensors: Tensor
+    ) -> Any:
+        ctx.set_materialize_grads(False)
+        needed = ctx.needs_input_grad[3 : 3 + num_inputs]
+        inputs = [t.detach().requires_grad_(n) for t, n in zip(tensors[:num_inputs], needed, strict=True)]
+        with torch.enable_grad():
+            output = network(*inputs)
+        ctx.graph = output, [t for t in inputs if t.requires_grad], tensors[num_inputs:]
+        ctx.routes, ctx.needed = routes, needed
+        return tuple(output.detach() for _ in routes)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor | None) -> Any:
+        output, inputs, parameters = ctx.graph
+        ctx.graph = None  # free the activations as an ordinary backward would
+        to_parameters = _sum_along(Route.PARAMETERS, ctx.routes, gradients)
+        to_inputs = _sum_along(Route.INPUTS, ctx.routes, gradients) if inputs else None
+        parameter_gradients = _gradients(output, parameters, to_parameters, retain=to_inputs is not None)
+        input_gradients = iter(_gradients(output, inputs, to_inputs, retain=False))
+        return (
+            *(None, None, None),
+            *(next(input_gradients) if needed else None for needed in ctx.needed),
+            *parameter_gradients,
+        )
+
+
+def _sum_along(route: Route, routes: Sequence[Route], gradients: Sequence[Tensor | None]) -> Tensor | None:
+    chosen = [g for r, g in zip(routes, gradients, strict=True) if route in r and g is not None]
+    return sum(chosen[1:], chosen[0]) if chosen else None
+
+
+def _gradients(
+    output: Tensor, targets: Sequence[Tensor], gradient: Tensor | None, *, retain: bool
+) -> Sequence[Tensor | None]:
+    if gradient is None or not targets:
+        return [None] * len(targets)
+    return torch.autograd.grad(output, targets, gradient, retain_graph=retain)
+
+
+def scale_gradient(tensor: Tensor, factor: float) -> Tensor:
+    """The identity; the gradient that flows back through it is multiplied by ``factor``."""
+    if factor == 1.0:
+        return tensor
+    scaled: Tensor = _ScaleGradient.apply(tensor, factor)
+    return scaled
+
+
+class _ScaleGradient(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, tensor: Tensor, factor: float) -> Tensor:
+        ctx.factor = factor
+        return tensor.view_as(tensor)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Any) -> Any:
+        return gradients[0] * ctx.factor, None

@@ -1,0 +1,60 @@
+"""What the engine needs to know of any method: its steps, its networks, its terms."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+from torch import Tensor, nn
+
+from dist_dsvae.methods.routing import RoutingTable
+from dist_dsvae.noise import Noise
+from dist_dsvae.types import Batch
+
+
+class Reduction(enum.Enum):
+    """How a step's gradients are averaged over processes."""
+
+    FLAT = "flat"  # one all-reduce of one flat tensor: small steps, capturable as a whole
+    OVERLAPPED = "overlapped"  # DistributedDataParallel: buckets reduced while backward runs
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Step:
+    """One kind of update.
+
+    name: key of the forward's ``step`` argument, of the optimiser and of the timings.
+    repeats: how often it runs per iteration.
+    trains: the sub-modules of the method whose parameters it updates.
+    fresh_batch: draws a batch of its own; otherwise takes the batch of the step before it.
+    """
+
+    name: str
+    repeats: int
+    trains: tuple[str, ...]
+    reduction: Reduction
+    fresh_batch: bool = True
+
+    @property
+    def num_batches(self) -> int:
+        return self.repeats if self.fresh_batch else 0
+
+
+@runtime_checkable
+class Method(Protocol):
+    """An nn.Module with steps and a routing table.
+
+    forward returns the raw terms of a step by name; ``objective`` adds them up with the weights of
+    the routing table, and ONE backward of it gives every network the gradient the table says.
+    """
+
+    steps: tuple[Step, ...]
+    routing: RoutingTable
+
+    def forward(self, batch: Batch, noise: Noise, step: str) -> dict[str, Tensor]: ...
+
+    def objective(self, terms: Mapping[str, Tensor]) -> Tensor: ...
+
+    def parameter_groups(self, step: Step) -> dict[str, list[tuple[str, nn.Parameter]]]: ...

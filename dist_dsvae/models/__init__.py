@@ -1,0 +1,1 @@
+"""The networks of the paper: encoders, decoder, discriminator, latent classifier, mixture prior."""

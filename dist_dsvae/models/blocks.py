@@ -1,0 +1,88 @@
+"""Layers that several networks share: convolution or linear layer + batch norm + ReLU."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+
+class ConvBlock(nn.Sequential):
+    """[B, in, H, W] -> [B, out, H/stride, W/stride]: convolution, batch norm, ReLU."""
+
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: int, stride: int = 1) -> None:
+        padding = kernel_size // 2
+        super().__init__(
+            # batch norm subtracts the mean, so a bias before it would never matter
+            nn.Conv2d(in_channels, out_channels, kernel_size, stride, padding, bias=False),
+            nn.BatchNorm2d(out_channels),
+            nn.ReLU(inplace=True),
+        )
+
+
+class UpConvBlock(nn.Sequential):
+    """[B, in, H, W] -> [B, out, H*stride, W*stride]: transposed convolution, batch norm, ReLU.
+
+    At stride 1 a transposed convolution is a convolution with the kernel flipped and transposed,
+    that is the same family of functions, and the plain one is faster.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: int, stride: int) -> None:
+        padding = (kernel_size - 1) // 2
+        convolution: nn.Module
+        if stride == 1:
+            convolution = nn.Conv2d(in_channels, out_channels, kernel_size, 1, padding, bias=False)
+        else:
+            convolution = nn.ConvTranspose2d(
+                in_channels,
+                out_channels,
+                kernel_size,
+                stride,
+                padding,
+                output_padding=stride - kernel_size + 2 * padding,
+                bias=False,
+            )
+        super().__init__(convolution, nn.BatchNorm2d(out_channels), nn.ReLU(inplace=True))
+
+
+class LinearBlock(nn.Sequential):
+    """[B, in] -> [B, out]: linear layer, batch norm, ReLU."""
+
+    def __init__(self, in_features: int, out_features: int) -> None:
+        super().__init__(
+            nn.Linear(in_features, out_features, bias=False),
+            nn.BatchNorm1d(out_features),
+            nn.ReLU(inplace=True),
+        )
+
+
+def mlp(widths: Sequence[int], activation: type[nn.Module] = nn.ReLU) -> nn.Sequential:
+    """[B, widths[0]] -> [B, widths[-1]]: linear layers, each followed by the activation."""
+    layers: list[nn.Module] = []
+    for in_features, out_features in itertools.pairwise(widths):
+        layers += [nn.Linear(in_features, out_features), activation()]
+    return nn.Sequential(*layers)
+
+
+class Unflatten(nn.Module):
+    """[B, C*H*W] -> [B, C, H, W] in channels-last memory, which convolutions prefer on CPU and CUDA."""
+
+    def __init__(self, channels: int, height: int, width: int) -> None:
+        super().__init__()
+        self.shape = (channels, height, width)
+
+    def forward(self, features: Tensor) -> Tensor:
+        images = features.view(features.shape[0], *self.shape)
+        return images.contiguous(memory_format=torch.channels_last)
+
+
+def full_precision(layer: nn.Module, features: Tensor) -> Tensor:
+    """Apply a small output layer in its weights' own precision, also under autocast.
+
+    Codes, logits and scores feed log-densities and logarithms; these layers cost next to nothing.
+    """
+    with torch.autocast(features.device.type, enabled=False):
+        output: Tensor = layer(features.to(next(layer.parameters()).dtype))
+        return output

@@ -1,0 +1,73 @@
+"""Encoders: an image (or point) to a feature vector, and from there to zs or to the Gaussian of zu."""
+
+from __future__ import annotations
+
+import itertools
+
+import torch
+from torch import Tensor, nn
+
+from dist_dsvae.models.architectures import Architecture
+from dist_dsvae.models.blocks import ConvBlock, LinearBlock, full_precision, mlp
+from dist_dsvae.types import Gaussian, ImageShape
+
+
+class Trunk(nn.Module):
+    """[B, C, H, W] (or [B, C] points) -> [B, num_features]: convolutions, pools, fully connected."""
+
+    def __init__(self, architecture: Architecture, shape: ImageShape) -> None:
+        super().__init__()
+        if not shape.is_image:
+            self.layers: nn.Module = mlp((shape.channels, *architecture.encoder_hidden))
+            self.num_features = architecture.encoder_hidden[-1]
+            return
+        layers: list[nn.Module] = []
+        channels, size = shape.channels, shape.height
+        for i, layer in enumerate(architecture.encoder):
+            layers.append(ConvBlock(channels, layer.channels, layer.kernel_size, layer.stride))
+            channels, size = layer.channels, size // layer.stride
+            if i in architecture.max_pool_after:
+                layers.append(nn.MaxPool2d(2))
+                size //= 2
+            elif i == architecture.average_pool_after:
+                layers.append(nn.AvgPool2d(2))
+                size //= 2
+        widths = (channels * size * size, *architecture.encoder_hidden)
+        blocks = [LinearBlock(a, b) for a, b in itertools.pairwise(widths)]
+        self.layers = nn.Sequential(*layers, nn.Flatten(), *blocks)
+        self.num_features = widths[-1]
+
+    def forward(self, images: Tensor) -> Tensor:
+        features: Tensor = self.layers(images)
+        return features
+
+
+class EncoderS(nn.Module):
+    """Encoder_s: images -> zs [B, zs_dim], deterministic (the Dirac posterior of section 3.3)."""
+
+    def __init__(self, architecture: Architecture, shape: ImageShape, zs_dim: int) -> None:
+        super().__init__()
+        self.trunk = Trunk(architecture, shape)
+        self.head = nn.Linear(self.trunk.num_features, zs_dim)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return full_precision(self.head, self.trunk(images))
+
+
+class EncoderU(nn.Module):
+    """Encoder_u: images -> the posterior Gaussian of zu, mean and log-variance [B, zu_dim] each."""
+
+    def __init__(self, architecture: Architecture, shape: ImageShape, zu_dim: int) -> None:
+        super().__init__()
+        self.trunk = Trunk(architecture, shape)
+        # both heads in one matrix product
+        self.head = nn.Linear(self.trunk.num_features, 2 * zu_dim)
+
+    def forward(self, images: Tensor) -> Gaussian:
+        mean, log_variance = full_precision(self.head, self.trunk(images)).chunk(2, dim=1)
+        return Gaussian(mean, log_variance)
+
+
+def sample_gaussian(gaussian: Gaussian, epsilon: Tensor) -> Tensor:
+    """mean + sigma * epsilon: the reparametrised sample of Algorithm 1, line 14."""
+    return torch.addcmul(gaussian.mean, torch.exp(0.5 * gaussian.log_variance), epsilon)

@@ -1,0 +1,92 @@
+"""Mixture prior ("GM"): p(zs) = sum_c p(c) N(zs; mean_c, diag(var_c)) with p(c) = 1/C (Eq. 6).
+
+Parametrised by log-variance and evaluated in log space, in full precision: exponentiated
+densities underflow for every class at the paper's own size (d = 512, C = 530), and the
+gradient is then exactly zero. Densities leave out the constant -d/2 log(2 pi).
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from dist_dsvae.types import Gaussian
+
+
+class MixturePrior(nn.Module):
+    """Class means [C, d] (Xavier-normal at first) and log-variances [C, d] (0 at first).
+
+    log_variance_floor: log-variances are clamped from below to it wherever they are used; the
+        joint likelihood is unbounded as a variance goes to 0.
+    """
+
+    def __init__(self, num_classes: int, zs_dim: int, log_variance_floor: float) -> None:
+        super().__init__()
+        self.mean = nn.Parameter(nn.init.xavier_normal_(torch.empty(num_classes, zs_dim)))
+        self.log_variance = nn.Parameter(torch.zeros(num_classes, zs_dim))
+        self.log_variance_floor = log_variance_floor
+
+    @property
+    def num_classes(self) -> int:
+        return self.mean.shape[0]
+
+    def components(self) -> Gaussian:
+        """All classes' Gaussians, mean and clamped log-variance [C, d]."""
+        return Gaussian(self.mean, self.log_variance.clamp(min=self.log_variance_floor))
+
+    def component(self, labels: Tensor) -> Gaussian:
+        """The Gaussians of ``labels`` [B]: mean and log-variance [B, d]."""
+        log_variance = self.log_variance[labels].clamp(min=self.log_variance_floor)
+        return Gaussian(self.mean[labels], log_variance)
+
+    def log_densities(self, zs: Tensor) -> Tensor:
+        """log p(zs | c) for every class: [B, d] -> [B, C].
+
+        The square is expanded into two matrix products, so that no [B, C, d] tensor arises:
+        sum (z - m)^2 / v = (z*z) (1/v)' - 2 z (m/v)' + sum m*m/v.
+        z and m are taken relative to the mean of means first, which changes nothing in exact
+        arithmetic and keeps the three parts from cancelling.
+        """
+        mean, log_variance = self.components()
+        with torch.autocast(zs.device.type, enabled=False):
+            zs = zs.to(mean.dtype)
+            centre = mean.detach().mean(dim=0)
+            zs, mean = zs - centre, mean - centre
+            precision = torch.exp(-log_variance)
+            scaled_mean = mean * precision
+            constant = (mean * scaled_mean + log_variance).sum(dim=1)
+            product = torch.addmm(constant, zs * zs, precision.T)
+            product = torch.addmm(product, zs, scaled_mean.T, alpha=-2.0)
+            return -0.5 * product
+
+    def log_density(self, zs: Tensor, labels: Tensor) -> Tensor:
+        """log p(zs | y) of each sample's own class: [B, d], [B] -> [B]."""
+        return gaussian_log_density(zs, self.component(labels))
+
+    def sample(self, labels: Tensor, epsilon: Tensor) -> Tensor:
+        """zs ~ N(mean_y, var_y) from standard normal ``epsilon`` [B, d]: mean + sigma * epsilon."""
+        mean, log_variance = self.component(labels)
+        return torch.addcmul(mean, torch.exp(0.5 * log_variance), epsilon)
+
+    def total_moments(self) -> Gaussian:
+        """Mean and log-variance [d] of the whole mixture (Eq. 11), computed in float64."""
+        mean, log_variance = (t.double() for t in self.components())
+        total_mean = mean.mean(dim=0)
+        total_variance = torch.exp(log_variance).mean(dim=0) + (mean - total_mean).square().mean(dim=0)
+        return Gaussian(total_mean, torch.log(total_variance))
+
+    def log_posterior(self, zs: Tensor) -> Tensor:
+        """log p(c | zs) [B, C] under the uniform class prior."""
+        return torch.log_softmax(self.log_densities(zs) - math.log(self.num_classes), dim=1)
+
+
+def squared_distance(z: Tensor, gaussian: Gaussian) -> Tensor:
+    """sum_d (z - mean)^2 / var: [B, d] -> [B]."""
+    return ((z - gaussian.mean).square() * torch.exp(-gaussian.log_variance)).sum(dim=1)
+
+
+def gaussian_log_density(z: Tensor, gaussian: Gaussian) -> Tensor:
+    """log N(z; mean, var) without the constant: [B, d] -> [B]."""
+    return -0.5 * (squared_distance(z, gaussian) + gaussian.log_variance.sum(dim=-1))

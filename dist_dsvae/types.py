@@ -1,0 +1,49 @@
+"""Values that pass between the floors of the package: tensors with names, no behaviour."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from torch import Tensor
+
+
+class Batch(NamedTuple):
+    """One rank's slice of a global batch.
+
+    images: [B, C, H, W] float in [-1, 1], or [B, 2] float for point sets.
+    labels: [B] int64 in 0..num_classes-1.
+    positions: [B] int64, each sample's place in the endless concatenation of epochs.
+        Noise, flips and prior labels are functions of it (see ``noise``).
+    """
+
+    images: Tensor
+    labels: Tensor
+    positions: Tensor
+
+
+class Gaussian(NamedTuple):
+    """A diagonal Gaussian; mean and log_variance have one shape, [..., d]."""
+
+    mean: Tensor
+    log_variance: Tensor
+
+
+class ImageShape(NamedTuple):
+    """What one sample looks like: an image (channels, height, width) or a point (channels, 0, 0)."""
+
+    channels: int
+    height: int
+    width: int
+
+    @property
+    def is_image(self) -> bool:
+        return self.height > 0
+
+    @property
+    def num_pixels(self) -> int:
+        """Pixels of an image (height * width), coordinates of a point."""
+        return self.height * self.width if self.is_image else self.channels
+
+    @property
+    def num_values(self) -> int:
+        return self.channels * self.height * self.width if self.is_image else self.channels
