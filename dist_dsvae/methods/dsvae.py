@@ -82,12 +82,14 @@ class DSVAE(nn.Module):
             Step(
                 name="gm",
                 repeats=config.gm_steps,
+                terms=("gm",),
                 trains=("encoder_s", "mixture_prior"),
                 reduction=Reduction.FLAT,
             ),
             Step(
                 name="joint",
                 repeats=1,
+                terms=tuple(term for term in self.routing if term != "gm"),
                 trains=("encoder_s", "encoder_u", "decoder", "latent_classifier", "discriminator"),
                 reduction=Reduction.OVERLAPPED,
                 fresh_batch=config.joint_batch == "fresh",

@@ -27,12 +27,14 @@ class Step:
 
     name: key of the forward's ``step`` argument, of the optimiser and of the timings.
     repeats: how often it runs per iteration.
+    terms: the loss terms that the forward returns for it.
     trains: the sub-modules of the method whose parameters it updates.
     fresh_batch: draws a batch of its own; otherwise takes the batch of the step before it.
     """
 
     name: str
     repeats: int
+    terms: tuple[str, ...]
     trains: tuple[str, ...]
     reduction: Reduction
     fresh_batch: bool = True

@@ -1,0 +1,75 @@
+"""Plan: which sample stands at which position, as a pure function of (seed, position, shard sizes).
+
+Epochs are concatenated: position p is sample p mod N of epoch p div N, so batches may straddle two
+epochs and no sample is dropped. Within an epoch
+
+    shards  --permuted-->  shards  --cut into windows of W-->  samples of a window, permuted
+
+so each sample comes exactly once, reading stays within W shards at a time, and any position is
+found without walking to it: the cost is that of one window's permutation. Ranks and workers do not
+occur here; they only choose which positions they ask for.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from dist_dsvae.noise import Draw, permutation
+
+IntArray = npt.NDArray[np.int64]
+
+
+class Plan:
+    """The endless order of a data set's samples.
+
+    samples_per_shard: number of samples of each shard, in the manifest's order.
+    window_shards: samples are permuted within this many neighbouring permuted shards.
+    """
+
+    def __init__(self, samples_per_shard: Sequence[int] | IntArray, seed: int, window_shards: int) -> None:
+        self.samples_per_shard = np.asarray(samples_per_shard, dtype=np.int64)
+        self.num_samples = int(self.samples_per_shard.sum())
+        if self.num_samples == 0:
+            raise ValueError("The shards hold no sample at all; there is nothing to train on.")
+        self.seed = seed
+        self.window_shards = window_shards
+        # A worker reads forward, so the current epoch and window (and the next) are all it needs.
+        self._epoch = functools.lru_cache(maxsize=2)(self._compute_epoch)
+        self._window = functools.lru_cache(maxsize=2)(self._compute_window)
+
+    def samples(self, start: int, stop: int) -> tuple[IntArray, IntArray]:
+        """(shard number, row in the shard) of positions start..stop-1, int64 [stop - start] each."""
+        shards, rows = [], []
+        position = start
+        while position < stop:
+            epoch, offset = divmod(position, self.num_samples)
+            ends = self._epoch(epoch)[1]
+            window = int(np.searchsorted(ends, offset, side="right"))
+            window_start = int(ends[window - 1]) if window else 0
+            window_shards, window_rows = self._window(epoch, window)
+            first = offset - window_start
+            taken = slice(first, first + stop - position)
+            shards.append(window_shards[taken])
+            rows.append(window_rows[taken])
+            position += len(shards[-1])
+        return np.concatenate(shards), np.concatenate(rows)
+
+    def _compute_epoch(self, epoch: int) -> tuple[IntArray, IntArray]:
+        """The epoch's order of shards, and the offset at which each of its windows ends."""
+        order = permutation(len(self.samples_per_shard), self.seed, Draw.SHARD_ORDER, epoch).numpy()
+        counts = self.samples_per_shard[order]
+        starts = np.arange(0, len(counts), self.window_shards)
+        return order, np.cumsum(np.add.reduceat(counts, starts))
+
+    def _compute_window(self, epoch: int, window: int) -> tuple[IntArray, IntArray]:
+        first = window * self.window_shards
+        shards = self._epoch(epoch)[0][first : first + self.window_shards]
+        counts = self.samples_per_shard[shards]
+        shard_of = np.repeat(shards, counts)
+        row_of = np.concatenate([np.arange(count) for count in counts])
+        order = permutation(len(shard_of), self.seed, Draw.WINDOW_ORDER, epoch, window).numpy()
+        return shard_of[order], row_of[order]

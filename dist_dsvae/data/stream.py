@@ -1,0 +1,208 @@
+"""Stream: the planned samples, read from tar shards and decoded, batch by batch, from any position.
+
+    planned_batches   positions of this worker's next batch, from the plan       -> PlannedBatch
+    read_and_decode   bytes by offset from the tars, decoded into one array      -> HostBatch
+    (device)          transforms.to_device_batch: normalise, flip, convert       -> types.Batch
+
+The first two stages form a ``webdataset.DataPipeline``, which a DataLoader runs in worker
+processes. Worker w of W makes batches w, w + W, w + 2W, ...; the DataLoader takes from its workers
+in turn, so their number never changes the order.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, get_worker_info
+from webdataset.pipeline import DataPipeline
+
+from dist_dsvae.config import DataConfig
+from dist_dsvae.data.decode import Array, decode_into, empty_batch
+from dist_dsvae.data.manifest import DataError, Manifest
+from dist_dsvae.data.plan import IntArray, Plan
+from dist_dsvae.data.reader import ShardReader
+from dist_dsvae.noise import Draw, hash_words
+
+logger = logging.getLogger(__name__)
+
+_REPLACEMENT_TRIES = 16
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Slice:
+    """Which part of every global batch belongs to this rank, from which position on."""
+
+    start_position: int
+    global_batch_size: int
+    rank: int
+    world_size: int
+
+    def __post_init__(self) -> None:
+        if self.global_batch_size % self.world_size:
+            raise DataError(
+                f"data.batch_size is {self.global_batch_size}, which {self.world_size} processes cannot "
+                f"share evenly. Make it a multiple of {self.world_size} or change the number of processes."
+            )
+
+    @property
+    def batch_size(self) -> int:
+        return self.global_batch_size // self.world_size
+
+    def first_position(self, batch_number: int) -> int:
+        """Position of this rank's first sample in the batch_number-th batch after the start."""
+        return self.start_position + batch_number * self.global_batch_size + self.rank * self.batch_size
+
+
+class PlannedBatch(NamedTuple):
+    positions: IntArray
+    shards: IntArray
+    rows: IntArray
+
+
+class HostBatch(NamedTuple):
+    """One rank's batch as it leaves the reader.
+
+    images: uint8 [B, H, W, C], or float32 [B, C] for points. labels, positions: int64 [B].
+    num_replaced: corrupt samples in whose place another one stands.
+    """
+
+    images: Tensor
+    labels: Tensor
+    positions: Tensor
+    num_replaced: int
+
+
+class _Failure(NamedTuple):
+    """A DataError on its way from a worker process: its sentence without the worker's traceback."""
+
+    message: str
+
+
+def planned_batches(
+    samples_per_shard: IntArray, window_shards: int, seed: int, part: Slice
+) -> Iterator[PlannedBatch]:
+    """Source stage: this worker's batches, without end."""
+    plan = Plan(samples_per_shard, seed, window_shards)
+    worker = get_worker_info()
+    number, stride = (worker.id, worker.num_workers) if worker else (0, 1)
+    while True:
+        first = part.first_position(number)
+        shards, rows = plan.samples(first, first + part.batch_size)
+        yield PlannedBatch(np.arange(first, first + part.batch_size), shards, rows)
+        number += stride
+
+
+def read_and_decode(
+    manifest: Manifest, config: DataConfig, seed: int, batches: Iterator[PlannedBatch]
+) -> Iterator[HostBatch | _Failure]:
+    """Second stage: bytes from the tars, decoded in place."""
+    reader = ShardReader(manifest, max_open_shards=2 * config.shuffle_window_shards)
+    replace = config.corrupt_sample == "replace"
+    for batch in batches:
+        images = empty_batch(manifest.shape, len(batch.positions))
+        labels = np.empty(len(batch.positions), np.int64)
+        num_replaced = 0
+        try:
+            for i, (position, shard, row) in enumerate(zip(*(a.tolist() for a in batch), strict=True)):
+                try:
+                    labels[i] = _read_one(reader, shard, row, images[i])
+                except DataError as error:
+                    if not replace:
+                        raise DataError(
+                            f'{error} Set data.corrupt_sample to "replace" to go on without such samples.'
+                        ) from None
+                    logger.warning("replaced a corrupt sample: %s", error)
+                    labels[i] = _read_replacement(reader, seed, position, shard, images[i])
+                    num_replaced += 1
+        except DataError as error:
+            yield _Failure(str(error))
+            return
+        positions = torch.from_numpy(batch.positions)
+        yield HostBatch(torch.from_numpy(images), torch.from_numpy(labels), positions, num_replaced)
+
+
+def _read_one(reader: ShardReader, shard: int, row: int, out: Array) -> int:
+    """Decode one sample into ``out``; its label. Raises DataError naming shard and key."""
+    member = reader.read(shard, row)
+    name = PurePosixPath(member.name)
+    try:
+        decode_into(member.data, out)
+    except DataError as error:
+        file = reader.manifest.directory / reader.manifest.shards[shard].file
+        raise DataError(f"Sample {name.name} of {file} is corrupt: {error}.") from None
+    return member.label
+
+
+def _read_replacement(reader: ShardReader, seed: int, position: int, shard: int, out: Array) -> int:
+    """Another sample of the same shard, chosen by (seed, position): the same on every machine."""
+    count = reader.manifest.shards[shard].num_samples
+    tries = hash_words(seed, Draw.REPLACEMENT, position, torch.arange(_REPLACEMENT_TRIES)) % count
+    for row in tries.tolist():
+        try:
+            return _read_one(reader, shard, row, out)
+        except DataError:
+            continue
+    raise DataError(
+        f"{_REPLACEMENT_TRIES} samples in a row of {reader.manifest.shards[shard].file} in "
+        f"{reader.manifest.directory} are corrupt: this is not a stray file. Build the shards again."
+    )
+
+
+def pipeline(manifest: Manifest, config: DataConfig, seed: int, part: Slice) -> DataPipeline:
+    """The two host stages as one iterable of HostBatch; it can be sent to worker processes."""
+    counts, window = manifest.num_samples_per_shard, config.shuffle_window_shards
+    return DataPipeline(
+        functools.partial(planned_batches, counts, window, seed, part),
+        functools.partial(read_and_decode, manifest, config, seed),
+    )
+
+
+def stream(
+    manifest: Manifest, config: DataConfig, seed: int, part: Slice, *, pin_memory: bool = False
+) -> Iterator[HostBatch]:
+    """Endless batches from ``part.start_position`` on, read ahead by worker processes.
+
+    Raises DataError (shard and sample named) at a corrupt sample, unless the policy is to replace.
+    """
+    loader: DataLoader[HostBatch] = DataLoader(
+        pipeline(manifest, config, seed, part),
+        batch_size=None,
+        num_workers=config.num_workers,
+        pin_memory=pin_memory,
+        prefetch_factor=4 if config.num_workers else None,
+    )
+    for batch in loader:
+        if isinstance(batch, _Failure):
+            raise DataError(batch.message)
+        yield batch
+
+
+def one_pass(
+    manifest: Manifest, batch_size: int, rank: int = 0, world_size: int = 1, limit: int | None = None
+) -> Iterator[HostBatch]:
+    """Every sample of a split once, in the order of the shards, for evaluation.
+
+    Rank r yields batches r, r + world_size, ...; the last batch may be short, and a rank may get none.
+    limit: take only this many samples, evenly spread over the split.
+    """
+    reader = ShardReader(manifest, max_open_shards=2)
+    sizes = manifest.num_samples_per_shard
+    shard_of = np.repeat(np.arange(len(sizes)), sizes)
+    row_of = np.concatenate([np.arange(size) for size in sizes])
+    taken = np.arange(len(shard_of))
+    if limit is not None and limit < len(taken):
+        taken = np.linspace(0, len(taken) - 1, limit).astype(np.int64)
+    for first in range(rank * batch_size, len(taken), batch_size * world_size):
+        chosen = taken[first : first + batch_size]
+        images = empty_batch(manifest.shape, len(chosen))
+        places = zip(shard_of[chosen].tolist(), row_of[chosen].tolist(), strict=True)
+        labels = [_read_one(reader, shard, row, images[i]) for i, (shard, row) in enumerate(places)]
+        yield HostBatch(torch.from_numpy(images), torch.tensor(labels), torch.from_numpy(chosen), 0)

@@ -1,0 +1,95 @@
+"""The few collectives in use. In a single process, without a process group, all are no-ops.
+
+Every function here is called by all ranks or by none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+T = TypeVar("T")
+
+
+def is_initialized() -> bool:
+    return dist.is_available() and dist.is_initialized()
+
+
+def rank() -> int:
+    return dist.get_rank() if is_initialized() else 0
+
+
+def world_size() -> int:
+    return dist.get_world_size() if is_initialized() else 1
+
+
+def is_main() -> bool:
+    """Rank 0 alone writes files and talks to people."""
+    return rank() == 0
+
+
+def barrier() -> None:
+    if is_initialized():
+        dist.barrier()
+
+
+def all_reduce_sum(tensor: Tensor) -> Tensor:
+    """Add ``tensor`` over all ranks, in place; returned for convenience."""
+    if world_size() > 1:
+        dist.all_reduce(tensor)
+    return tensor
+
+
+def all_reduce_flat(tensors: Sequence[Tensor]) -> list[Tensor]:
+    """The tensors' means over all ranks, through ONE all-reduce of one flat tensor.
+
+    The tensors have one dtype and one device. In a single process they are returned as they are.
+    """
+    if world_size() == 1:
+        return list(tensors)
+    flat = torch.cat([t.reshape(-1) for t in tensors])
+    dist.all_reduce(flat)
+    flat /= world_size()
+    parts = torch.split(flat, [t.numel() for t in tensors])
+    return [part.view_as(t) for part, t in zip(parts, tensors, strict=True)]
+
+
+def all_gather(tensor: Tensor) -> Tensor:
+    """[...] on every rank -> [world_size, ...] on every rank, in the order of the ranks."""
+    if world_size() == 1:
+        return tensor[None]
+    gathered = [torch.empty_like(tensor) for _ in range(world_size())]
+    dist.all_gather(gathered, tensor.contiguous())
+    return torch.stack(gathered)
+
+
+def gather_rows(rows: Tensor) -> Tensor:
+    """[n_r, ...] with any n_r per rank -> [sum of n_r, ...] on every rank, in the order of the ranks."""
+    if world_size() == 1:
+        return rows
+    counts = all_gather(torch.tensor([len(rows)], device=rows.device))[:, 0].tolist()
+    padded = rows.new_zeros((max(counts), *rows.shape[1:]))
+    padded[: len(rows)] = rows
+    return torch.cat([part[:n] for part, n in zip(all_gather(padded), counts, strict=True)])
+
+
+def broadcast_object(value: T) -> T:
+    """Rank 0's ``value`` on every rank (pickled: between ranks of one job only)."""
+    if world_size() == 1:
+        return value
+    box = [value]
+    dist.broadcast_object_list(box, src=0)
+    return box[0]
+
+
+def gather_objects(value: T) -> list[T]:
+    """Every rank's ``value`` on every rank (pickled: between ranks of one job only)."""
+    if world_size() == 1:
+        return [value]
+    values: list[T] = [value] * world_size()
+    dist.all_gather_object(values, value)
+    return values

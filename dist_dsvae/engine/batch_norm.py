@@ -1,0 +1,90 @@
+"""Synchronised batch norm: statistics of the global batch, so that results do not depend on ranks.
+
+torch's SyncBatchNorm serves CUDA; it refuses CPU tensors, so ``GlooBatchNorm`` serves CPU. Both keep
+the parameters, buffers and state-dict keys of nn.BatchNorm. Every rank holds equally many samples.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from dist_dsvae import distributed
+
+
+def synchronise(module: nn.Module, device: torch.device) -> nn.Module:
+    """Replace every batch norm in ``module`` by its synchronised form for ``device``."""
+    if device.type == "cuda":
+        converted: nn.Module = nn.SyncBatchNorm.convert_sync_batchnorm(module)  # type: ignore[no-untyped-call]
+        return converted
+    for parent in list(module.modules()):
+        for name, child in list(parent.named_children()):
+            if isinstance(child, _BatchNorm) and not isinstance(child, GlooBatchNorm):
+                synchronised = GlooBatchNorm(child.num_features, child.eps, child.momentum)
+                synchronised.load_state_dict(child.state_dict())
+                setattr(parent, name, synchronised.to(child.weight.dtype))
+    return module
+
+
+class GlooBatchNorm(_BatchNorm):
+    """nn.BatchNorm over [B, C] or [B, C, H, W], training statistics taken over all ranks."""
+
+    def _check_input_dim(self, input: Tensor) -> None:
+        if input.dim() not in (2, 4):
+            raise ValueError(f"expected [B, C] or [B, C, H, W], got {list(input.shape)}")
+
+    def forward(self, input: Tensor) -> Tensor:
+        if not self.training or distributed.world_size() == 1:
+            return super().forward(input)
+        self._check_input_dim(input)
+        normalised, mean, variance = _SynchronisedNorm.apply(input, self.weight, self.bias, self.eps)
+        count = distributed.world_size() * input.numel() / input.shape[1]
+        assert self.running_mean is not None
+        assert self.running_var is not None
+        assert self.num_batches_tracked is not None
+        assert self.momentum is not None
+        with torch.no_grad():
+            self.num_batches_tracked += 1
+            self.running_mean.lerp_(mean, self.momentum)
+            self.running_var.lerp_(variance * (count / (count - 1)), self.momentum)
+        output: Tensor = normalised
+        return output
+
+
+class _SynchronisedNorm(torch.autograd.Function):
+    """One all-gather of per-rank moments forward, one all-reduce of two sums per channel backward."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Any:
+        dims = [0, *range(2, x.dim())]
+        shape = [1, -1] + [1] * (x.dim() - 2)
+        wide = x.to(weight.dtype)
+        local_variance, local_mean = torch.var_mean(wide, dims, correction=0)
+        # Equal counts per rank: total variance = mean of the variances + variance of the means.
+        means, variances = distributed.all_gather(torch.stack([local_mean, local_variance])).unbind(1)
+        mean = means.mean(0)
+        variance = variances.mean(0) + (means - mean).square().mean(0)
+        inverse_std = torch.rsqrt(variance + eps)
+        scale = inverse_std * weight
+        output = torch.addcmul((bias - mean * scale).view(shape), wide, scale.view(shape)).to(x.dtype)
+        ctx.save_for_backward(x, mean, inverse_std, weight)
+        ctx.dims, ctx.shape = dims, shape
+        ctx.mark_non_differentiable(mean, variance)
+        return output, mean, variance
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Any) -> Any:
+        x, mean, inverse_std, weight = ctx.saved_tensors
+        dims, shape = ctx.dims, ctx.shape
+        gradient = gradients[0].to(weight.dtype)
+        normalised = (x.to(weight.dtype) - mean.view(shape)) * inverse_std.view(shape)
+        bias_gradient = gradient.sum(dims)
+        weight_gradient = (gradient * normalised).sum(dims)
+        sums = distributed.all_reduce_sum(torch.stack([bias_gradient, weight_gradient]))
+        sums /= distributed.world_size() * x.numel() / x.shape[1]
+        centred = gradient - sums[0].view(shape) - normalised * sums[1].view(shape)
+        input_gradient = (centred * (inverse_std * weight).view(shape)).to(x.dtype)
+        return input_gradient, weight_gradient, bias_gradient, None

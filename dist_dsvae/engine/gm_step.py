@@ -1,0 +1,50 @@
+"""Stage 1: forward, GM loss, gradients, ONE flat all-reduce, fused Adam (Algorithm 1, lines 3-8).
+
+Serves every step whose reduction is FLAT. The mixture prior stays replicated on every rank: all
+ranks apply the same averaged gradient to the same parameters.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from dist_dsvae import distributed
+from dist_dsvae.engine.guard import Guard
+from dist_dsvae.engine.optimizer import StepOptimizer
+from dist_dsvae.engine.runtime import Runtime
+from dist_dsvae.methods.step import Method, Step
+from dist_dsvae.noise import Noise
+from dist_dsvae.types import Batch
+
+
+class FlatStep:
+    """Callable: one update from one batch; returns the detached loss terms of this rank."""
+
+    def __init__(
+        self, method: nn.Module, step: Step, optimizer: StepOptimizer, guard: Guard, runtime: Runtime
+    ) -> None:
+        assert isinstance(method, Method)
+        self.method: Method = method
+        self.step = step
+        self.optimizer = optimizer
+        self.guard = guard
+        self.runtime = runtime
+
+    def __call__(self, batch: Batch, noise: Noise, epoch: float) -> dict[str, Tensor]:
+        with self.runtime.autocast():
+            terms = self.method.forward(batch, noise, self.step.name)
+            loss = self.method.objective(terms)
+        terms = {name: term.detach() for name, term in terms.items()}
+        scaler = self.runtime.scaler
+        if scaler is not None:
+            loss = scaler.scale(loss)
+        # autograd.grad, not backward: DistributedDataParallel's hooks must not see this step
+        gradients = torch.autograd.grad(loss, self.optimizer.parameters)
+        bad = self.guard.bad(terms).to(gradients[0].dtype)
+        *averaged, bad = distributed.all_reduce_flat([*gradients, bad])
+        for parameter, gradient in zip(self.optimizer.parameters, averaged, strict=True):
+            parameter.grad = gradient
+        self.guard.record(self.step.name, terms, batch.positions[0], bad)
+        self.optimizer.step(epoch, self.guard.tripped, scaler)
+        return terms

@@ -1,0 +1,47 @@
+"""The joint step: one forward and one backward under DistributedDataParallel (lines 10-29).
+
+Serves every step whose reduction is OVERLAPPED. All networks' gradients are taken at the same
+parameters and applied together.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from dist_dsvae import distributed
+from dist_dsvae.engine.guard import Guard
+from dist_dsvae.engine.optimizer import StepOptimizer
+from dist_dsvae.engine.runtime import Runtime
+from dist_dsvae.methods.step import Method, Step
+from dist_dsvae.noise import Noise
+from dist_dsvae.types import Batch
+
+
+class OverlappedStep:
+    """Callable: one update from one batch; returns the detached loss terms of this rank."""
+
+    def __init__(
+        self,
+        method: nn.Module,
+        wrapped: nn.Module,
+        step: Step,
+        optimizer: StepOptimizer,
+        guard: Guard,
+        runtime: Runtime,
+    ) -> None:
+        assert isinstance(method, Method)
+        self.method: Method = method
+        self.wrapped = wrapped
+        self.step = step
+        self.optimizer = optimizer
+        self.guard = guard
+        self.runtime = runtime
+
+    def __call__(self, batch: Batch, noise: Noise, epoch: float) -> dict[str, Tensor]:
+        terms: dict[str, Tensor] = self.wrapped(batch, noise, self.step.name)
+        self.runtime.accelerator.backward(self.method.objective(terms))
+        terms = {name: term.detach() for name, term in terms.items()}
+        bad = distributed.all_reduce_sum(self.guard.bad(terms))
+        self.guard.record(self.step.name, terms, batch.positions[0], bad)
+        self.optimizer.step(epoch, self.guard.tripped, self.runtime.scaler)
+        return terms

@@ -1,0 +1,72 @@
+"""One fused Adam per step, its learning rates as functions of the samples seen."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from dist_dsvae.config import OptimizerConfig
+
+NamedParameters = Sequence[tuple[str, nn.Parameter]]
+
+
+def variance_rate(config: OptimizerConfig, epoch: float) -> float:
+    """Learning rate of the mixture's variances after ``epoch`` passes over the data (appendix B.4)."""
+    factor = {
+        "paper": 0.01 if epoch >= 2 else 1.0,
+        "reference": 0.1 ** int(epoch // 10),
+        "constant": 1.0,
+    }[config.variance_schedule]
+    return config.variance_learning_rate * factor
+
+
+class StepOptimizer:
+    """Adam for what one step trains.
+
+    groups: named parameters by group; the group "variances" follows ``variance_rate``.
+    """
+
+    def __init__(self, config: OptimizerConfig, groups: Mapping[str, NamedParameters]) -> None:
+        self.config = config
+        self.named_parameters = {name: p for parameters in groups.values() for name, p in parameters}
+        self.parameters = list(self.named_parameters.values())
+        self.adam = torch.optim.Adam(
+            [{"params": [p for _, p in parameters], "name": group} for group, parameters in groups.items()],
+            lr=config.learning_rate,
+            betas=(config.beta1, config.beta2),
+            eps=config.epsilon,
+            fused=True,
+        )
+        self._allocate_state()
+
+    def _allocate_state(self) -> None:
+        """Adam's moments exist from the start, so that a checkpoint can be loaded in place."""
+        for p in self.parameters:
+            self.adam.state[p] = {
+                "step": torch.zeros((), dtype=torch.float32, device=p.device),
+                "exp_avg": torch.zeros_like(p, memory_format=torch.preserve_format),
+                "exp_avg_sq": torch.zeros_like(p, memory_format=torch.preserve_format),
+            }
+
+    def step(self, epoch: float, tripped: Tensor, scaler: torch.amp.GradScaler | None) -> None:
+        """Apply the gradients in ``.grad`` and drop them; nothing moves where ``tripped`` is 1."""
+        for group in self.adam.param_groups:
+            is_variances = group["name"] == "variances"
+            group["lr"] = variance_rate(self.config, epoch) if is_variances else self.config.learning_rate
+        if scaler is not None:
+            scaler.unscale_(self.adam)
+        if self.config.clip_gradient_norm > 0:
+            nn.utils.clip_grad_norm_(self.parameters, self.config.clip_gradient_norm)
+        if scaler is not None:
+            scaler.step(self.adam)  # skips the update by itself where a gradient is not finite
+            scaler.update()
+        else:
+            self.adam.found_inf = tripped  # type: ignore[attr-defined]
+            self.adam.step()
+        self.adam.zero_grad(set_to_none=True)
+
+    def state(self) -> dict[str, dict[str, Tensor]]:
+        """Adam's state by parameter name: the live tensors, for saving and for loading in place."""
+        return {name: dict(self.adam.state[p]) for name, p in self.named_parameters.items()}

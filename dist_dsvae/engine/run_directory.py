@@ -1,0 +1,128 @@
+"""The run directory: config.json, environment.json, and which checkpoint to go on from.
+
+runs/<name>/  config.json   the resolved configuration, defaults included
+              environment.json   one entry per start: versions, git, hardware, processes
+              checkpoints/  samples/  metrics.jsonl  tensorboard/  evaluation/
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import subprocess
+import sys
+import time
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from dist_dsvae import distributed
+from dist_dsvae.config import ExperimentConfig
+from dist_dsvae.config_io import ConfigError, differing_keys, from_tree, save_config
+from dist_dsvae.engine.checkpoint import MARKER, CheckpointError, complete_checkpoints
+from dist_dsvae.engine.runtime import Runtime
+
+
+def checkpoint_to_resume(run_dir: Path, resume: str) -> Path | None:
+    """The checkpoint to go on from, chosen by rank 0 for all; None for a fresh start.
+
+    resume: "auto" (the newest complete one, if any), "never", or a path to a checkpoint or a run.
+    Raises CheckpointError where the choice cannot be had.
+    """
+    try:
+        chosen: Path | str | None = _choose(run_dir, resume) if distributed.is_main() else None
+    except CheckpointError as error:
+        chosen = str(error)
+    chosen = distributed.broadcast_object(chosen)
+    if isinstance(chosen, str):
+        raise CheckpointError(chosen)
+    return chosen
+
+
+def _choose(run_dir: Path, resume: str) -> Path | None:
+    existing = complete_checkpoints(run_dir / "checkpoints")
+    if resume == "auto":
+        return existing[-1] if existing else None
+    if resume == "never":
+        if existing:
+            raise CheckpointError(
+                f"--resume never was given, but {run_dir} already holds checkpoints (up to "
+                f"{existing[-1].name}). Choose another --run-dir, remove that one, or use --resume auto."
+            )
+        return None
+    path = Path(resume)
+    if (path / MARKER).is_file():
+        return path
+    inside = complete_checkpoints(path / "checkpoints") or complete_checkpoints(path)
+    if not inside:
+        raise CheckpointError(
+            f"--resume {resume}: there is no complete checkpoint. Give a folder such as "
+            "runs/NAME/checkpoints/step-00001000, a run directory, auto or never."
+        )
+    return inside[-1]
+
+
+def check_same_experiment(run_dir: Path, config: ExperimentConfig) -> None:
+    """Raise ConfigError if the run directory's config differs in what is computed."""
+    path = run_dir / "config.json"
+    if not path.is_file():
+        return
+    try:
+        before = from_tree(ExperimentConfig, json.loads(path.read_text(encoding="utf-8")))
+    except (json.JSONDecodeError, ConfigError) as error:
+        raise ConfigError(f"{path}, the run's own record, cannot be used: {error}") from None
+    differing = differing_keys(before, config)
+    if differing:
+        raise ConfigError(
+            f"{run_dir} was started with another configuration: {'; '.join(differing)}. "
+            "Resume with the same values, or start a new run with another --run-dir."
+        )
+
+
+def record_start(run_dir: Path, config: ExperimentConfig, runtime: Runtime, samples_seen: int) -> None:
+    """Write config.json and append to environment.json. Rank 0 only."""
+    run_dir.mkdir(parents=True, exist_ok=True)
+    save_config(config, run_dir / "config.json")
+    path = run_dir / "environment.json"
+    try:
+        starts: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, json.JSONDecodeError):
+        starts = []
+    starts.append(_environment(runtime, samples_seen))
+    path.write_text(json.dumps(starts, indent=1) + "\n", encoding="utf-8")
+
+
+def _environment(runtime: Runtime, samples_seen: int) -> dict[str, Any]:
+    packages = ("dist_dsvae", "torch", "torchvision", "accelerate", "webdataset", "numpy")
+    cuda = runtime.device.type == "cuda"
+    return {
+        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "samples_seen": samples_seen,
+        "command": sys.argv,
+        "world_size": runtime.world_size,
+        "mixed_precision": runtime.mixed_precision,
+        "device": torch.cuda.get_device_name(runtime.device) if cuda else platform.processor() or "cpu",
+        "threads": runtime.num_threads,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "packages": {name: metadata.version(name) for name in packages},
+        "git": _git_revision(),
+    }
+
+
+def _git_revision() -> str | None:
+    """The source tree's commit, with "+" if there are changes; None outside a checkout."""
+    here = Path(__file__).parent
+    try:
+        out = subprocess.run(
+            ["git", "describe", "--always", "--dirty=+", "--abbrev=12"],
+            cwd=here,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return out.stdout.strip()

@@ -1,0 +1,158 @@
+"""Telemetry: what a run says about itself, on rank 0.
+
+    metrics.jsonl   one line per log tick: samples_seen, step, epoch, every loss, images per second
+    tensorboard/    the same curves, and the sample grids
+    terminal        a live progress bar, or plain lines where the output is not a terminal
+
+Losses are summed on the device and read once per tick, so steps never wait for the host.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from torch import Tensor
+from torch.utils.tensorboard import SummaryWriter
+
+from dist_dsvae import distributed
+from dist_dsvae.methods.step import Step
+
+
+class LossMeter:
+    """Sums of loss terms on the device, by step; means over steps and ranks when read.
+
+    ``state`` travels with checkpoints, so that the tick after a resume averages all its steps.
+    """
+
+    def __init__(self, steps: Sequence[Step], device: torch.device) -> None:
+        self._terms = {step.name: step.terms for step in steps}
+        self._sums = {
+            step.name: torch.zeros(len(step.terms), dtype=torch.float64, device=device) for step in steps
+        }
+        self.counts = dict.fromkeys(self._terms, 0)
+
+    def add(self, step: str, terms: Mapping[str, Tensor]) -> None:
+        self._sums[step] += torch.stack([terms[name] for name in self._terms[step]]).double()
+        self.counts[step] += 1
+
+    def read(self) -> dict[str, float]:
+        """Means since the last reading, by term name. Called by all ranks; a host sync."""
+        means: dict[str, float] = {}
+        for step, sums in self.state().items():
+            means |= dict(zip(self._terms[step], (sums / max(self.counts[step], 1)).tolist(), strict=True))
+            sums.zero_()
+            self.counts[step] = 0
+        return means
+
+    def state(self) -> dict[str, Tensor]:
+        """The live sums, averaged over ranks first, so that any rank's copy stands for all."""
+        for sums in self._sums.values():
+            distributed.all_reduce_sum(sums).div_(distributed.world_size())
+        return self._sums
+
+
+class Telemetry:
+    """Files and terminal of one run. On other ranks than 0 every method does nothing.
+
+    samples_seen: where the run (re)starts; later lines of an interrupted run are dropped, because
+        its steps are about to be repeated.
+    """
+
+    def __init__(self, run_dir: Path, *, total_steps: int, samples_seen: int, step: int, tensorboard: bool):
+        self.active = distributed.is_main()
+        self._last_tick = (time.perf_counter(), samples_seen, step)
+        if not self.active:
+            return
+        self.console = Console(highlight=False)
+        self._metrics_path = run_dir / "metrics.jsonl"
+        _drop_lines_after(self._metrics_path, samples_seen)
+        self._metrics = self._metrics_path.open("a", encoding="utf-8", buffering=1)
+        self._board = (
+            SummaryWriter(str(run_dir / "tensorboard"), purge_step=samples_seen + 1) if tensorboard else None
+        )
+        self._total_steps = total_steps
+        self._last = time.perf_counter(), samples_seen
+        self._bar = Progress(
+            TextColumn("[bold]{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[status]}"),
+            console=self.console,
+            disable=not self.console.is_terminal,
+        )
+        self._task = self._bar.add_task("train", total=total_steps, completed=step, status="")
+        self._bar.start()
+
+    def say(self, message: str) -> None:
+        """One line for people."""
+        if self.active:
+            self._bar.console.print(message, markup=False, soft_wrap=True)
+
+    def advance(self, step: int) -> None:
+        if self.active:
+            self._bar.update(self._task, completed=step)
+
+    def log(self, *, samples_seen: int, step: int, epoch: float, values: Mapping[str, float]) -> None:
+        """Write one tick's values."""
+        if not self.active:
+            return
+        last_time, last_samples, last_step = self._last_tick
+        self._last_tick = (time.perf_counter(), samples_seen, step)
+        seconds = self._last_tick[0] - last_time
+        rate = (samples_seen - last_samples) / seconds
+        record = {"samples_seen": samples_seen, "step": step, "epoch": round(epoch, 4)}
+        record |= {name: float(f"{value:.6g}") for name, value in values.items()}
+        record["images_per_second"] = round(rate, 1)
+        self._metrics.write(json.dumps(record) + "\n")
+        if self._board is not None:
+            for name, value in [*values.items(), ("images_per_second", rate)]:
+                self._board.add_scalar(name, value, samples_seen)
+        status = f"{rate:,.0f} images/s  " + "  ".join(f"{k} {v:.3f}" for k, v in values.items())
+        self._bar.update(self._task, completed=step, status=status)
+        if self._bar.disable:
+            left = (self._total_steps - step) * seconds / (step - last_step)
+            self.say(f"step {step}/{self._total_steps}  {status}  ETA {_duration(left)}")
+
+    def picture(self, name: str, path: Path, samples_seen: int) -> None:
+        if self.active and self._board is not None:
+            with Image.open(path) as image:
+                pixels = np.asarray(image.convert("RGB"))
+            self._board.add_image(name, pixels, samples_seen, dataformats="HWC")
+
+    def close(self) -> None:
+        if self.active:
+            self._bar.stop()
+            self._metrics.close()
+            if self._board is not None:
+                self._board.close()
+
+
+def _drop_lines_after(path: Path, samples_seen: int) -> None:
+    """Keep the lines of ticks up to ``samples_seen``; a last line cut off by a kill goes too."""
+    if not path.is_file():
+        return
+    kept = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            record: dict[str, Any] = json.loads(line)
+        except json.JSONDecodeError:
+            continue
+        if record["samples_seen"] <= samples_seen:
+            kept.append(line + "\n")
+    path.write_text("".join(kept), encoding="utf-8")
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}"

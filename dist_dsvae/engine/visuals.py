@@ -1,0 +1,152 @@
+"""The pictures and figures of merit that the trainer makes of its own model.
+
+Rank 0 draws; nothing here is collective but ``held_out_figures``.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from dist_dsvae import distributed
+from dist_dsvae.config import SamplingConfig
+from dist_dsvae.data.manifest import Manifest
+from dist_dsvae.data.stream import one_pass
+from dist_dsvae.data.transforms import to_device_batch
+from dist_dsvae.engine.runtime import Runtime
+from dist_dsvae.evaluation.probes import accuracy, linear_probe_accuracy
+from dist_dsvae.methods.dsvae import DSVAE
+from dist_dsvae.sampling.generate import Decode, class_grid, sample_codes, spread
+from dist_dsvae.sampling.grids import save_grid, save_scatter
+from dist_dsvae.sampling.swap import swap_grid
+
+PROBE_TRAIN_SAMPLES = 10_000
+_EVALUATION_BATCH = 256
+
+
+class Visuals:
+    """Draws a method's samples into run_dir/samples.
+
+    decode: the decoder to draw with (the averaged one where there is an average).
+    """
+
+    def __init__(
+        self, method: DSVAE, manifest: Manifest, config: SamplingConfig, runtime: Runtime, seed: int
+    ) -> None:
+        self.method = method
+        self.manifest = manifest
+        self.config = config
+        self.runtime = runtime
+        self.seed = seed
+
+    def draw(self, directory: Path, name: str, decode: Decode) -> list[Path]:
+        """Write the pictures of one moment; their paths. Leaves the method in training mode."""
+        self.method.eval()
+        with torch.no_grad(), self.runtime.autocast():
+            draw = self._draw_images if self.manifest.shape.is_image else self._draw_points
+            paths = draw(directory, name, decode)
+        self.method.train()
+        return paths
+
+    def _draw_images(self, directory: Path, name: str, decode: Decode) -> list[Path]:
+        method, c = self.method, self.config
+        classes = spread(self.manifest.num_classes, c.num_classes)
+        names = [self.manifest.classes[i] for i in classes]
+        samples = class_grid(decode, method.mixture_prior, classes, c.num_columns, method.zu_dim, self.seed)
+        grid = directory / f"{name}.png"
+        save_grid(
+            grid, samples, title=f"{name}: samples, a class per row, one zu per column", row_names=names
+        )
+
+        count = min(c.num_columns, len(classes))
+        pictures = self._pictures_of(classes[:count])
+        swapped = swap_grid(
+            method.encoder_s, lambda x: method.encoder_u(x).mean, decode, pictures, pictures.roll(1, 0)
+        )
+        swap = directory / f"{name}-swap.png"
+        save_grid(
+            swap,
+            swapped,
+            title=f"{name}: zs from the left, zu from the top",
+            row_names=names[:count],
+            row_images=pictures,
+            column_images=pictures.roll(1, 0),
+        )
+        return [grid, swap]
+
+    def _pictures_of(self, classes: list[int]) -> Tensor:
+        """One real picture per class [len(classes), C, H, W], the first of the split."""
+        found: dict[int, Tensor] = {}
+        for host in one_pass(self.manifest, _EVALUATION_BATCH):
+            batch = to_device_batch(host, self.runtime.device, seed=0, flip=False, dtype=self.runtime.dtype)
+            for image, label in zip(batch.images, batch.labels.tolist(), strict=True):
+                found.setdefault(label, image)
+            if len(found) == self.manifest.num_classes:
+                break
+        available = list(found.values())
+        return torch.stack([found.get(c, available[i % len(available)]) for i, c in enumerate(classes)])
+
+    def _draw_points(self, directory: Path, name: str, decode: Decode) -> list[Path]:
+        count = min(self.config.num_points, self.manifest.num_samples)
+        hosts = list(one_pass(self.manifest, _EVALUATION_BATCH, limit=count))
+        real = torch.cat([host.images for host in hosts])
+        labels = torch.cat([host.labels for host in hosts])
+        codes = sample_codes(
+            self.method.mixture_prior, labels.to(self.runtime.device), self.method.zu_dim, seed=self.seed
+        )
+        path = directory / f"{name}.png"
+        panels = [("real", real, labels), ("ours", decode(codes).cpu(), labels)]
+        save_scatter(path, panels, self.manifest.classes)
+        return [path]
+
+
+def held_out_figures(
+    method: DSVAE, train: Manifest, test: Manifest, runtime: Runtime
+) -> dict[str, float | int]:
+    """Held-out accuracy from zs and of a linear probe from zu. Called by all ranks.
+
+    zs_accuracy: argmax of the mixture posterior on the test split.
+    zu_probe_accuracy: logistic regression from the posterior mean of zu, fitted on (at most 10,000
+    samples of) the training split, on the test split; near chance where zu says nothing of the class.
+    """
+    method.eval()
+    log_posterior, _, labels = _codes(method, test, runtime, None)
+    figures: dict[str, float | int] = {"zs_accuracy": accuracy(log_posterior, labels)}
+    _, train_zu, train_labels = _codes(method, train, runtime, PROBE_TRAIN_SAMPLES)
+    _, test_zu, test_labels = _codes(method, test, runtime, None)
+    figures["zu_probe_accuracy"] = linear_probe_accuracy(
+        train_zu, train_labels, test_zu, test_labels, test.num_classes
+    )
+    figures["test_samples"] = len(test_labels)
+    method.train()
+    return figures
+
+
+@torch.no_grad()
+def _codes(
+    method: DSVAE, manifest: Manifest, runtime: Runtime, limit: int | None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """log p(c | zs) [N, C], mean of zu [N, d_u], labels [N] of a split, gathered from all ranks."""
+    parts: list[tuple[Tensor, Tensor, Tensor]] = []
+    hosts = one_pass(manifest, _EVALUATION_BATCH, runtime.rank, runtime.world_size, limit)
+    for host in hosts:
+        batch = to_device_batch(host, runtime.device, seed=0, flip=False, dtype=runtime.dtype)
+        with runtime.autocast():
+            zs, zu = method.encoder_s(batch.images), method.encoder_u(batch.images).mean
+            parts.append((method.mixture_prior.log_posterior(zs), zu, batch.labels))
+    empty = (
+        torch.empty(0, method.num_classes, dtype=runtime.dtype, device=runtime.device),
+        torch.empty(0, method.zu_dim, dtype=runtime.dtype, device=runtime.device),
+        torch.empty(0, dtype=torch.int64, device=runtime.device),
+    )
+    columns = zip(*(parts or [empty]), strict=True)
+    log_posterior, zu, labels = (distributed.gather_rows(torch.cat(column)) for column in columns)
+    return log_posterior, zu, labels
+
+
+def write_summary(path: Path, figures: dict[str, float | int]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")

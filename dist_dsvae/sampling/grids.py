@@ -1,0 +1,102 @@
+"""Grids of pictures as PNG files with row names, and point clouds as scatter plots."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import matplotlib
+import torch
+from matplotlib.figure import Figure
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+
+_GAP = 2
+_MIN_TILE = 64
+_MARGIN = 8
+_BACKGROUND = (255, 255, 255)
+_INK = (40, 40, 40)
+
+
+def save_grid(
+    path: Path,
+    images: Tensor,
+    *,
+    title: str,
+    row_names: Sequence[str] = (),
+    row_images: Tensor | None = None,
+    column_images: Tensor | None = None,
+) -> None:
+    """Write images [R, K, C, H, W] in [-1, 1] as one PNG.
+
+    row_names: R names at the left. row_images [R, ...] and column_images [K, ...]: real pictures
+    that head the rows and columns, set apart by a gap. Small pictures are enlarged without
+    smoothing, so that every pixel can be judged.
+    """
+    num_rows, num_columns = images.shape[:2]
+    scale = max(1, _MIN_TILE // images.shape[-1])
+    tile = images.shape[-1] * scale
+    pitch = tile + _GAP
+    font = ImageFont.load_default(size=14)
+    name_width = max((round(font.getlength(name)) for name in row_names), default=0)
+    left = (
+        _MARGIN
+        + (name_width + _MARGIN if name_width else 0)
+        + (pitch + _MARGIN if row_images is not None else 0)
+    )
+    top = _MARGIN + 24 + (pitch + _MARGIN if column_images is not None else 0)
+    title_width = round(font.getlength(title)) + 2 * _MARGIN
+    width = max(left + num_columns * pitch + _MARGIN, title_width)
+    canvas = Image.new("RGB", (width, top + num_rows * pitch + _MARGIN), _BACKGROUND)
+    draw = ImageDraw.Draw(canvas)
+    draw.text((_MARGIN, _MARGIN), title, fill=_INK, font=font)
+
+    def paste(image: Tensor, x: int, y: int) -> None:
+        canvas.paste(to_picture(image).resize((tile, tile), Image.Resampling.NEAREST), (x, y))
+
+    for row in range(num_rows):
+        y = top + row * pitch
+        if row_names:
+            draw.text((_MARGIN, y + tile // 2 - 8), row_names[row], fill=_INK, font=font)
+        if row_images is not None:
+            paste(row_images[row], left - pitch - _MARGIN, y)
+        for column in range(num_columns):
+            paste(images[row, column], left + column * pitch, y)
+    if column_images is not None:
+        for column in range(num_columns):
+            paste(column_images[column], left + column * pitch, top - pitch - _MARGIN)
+    _write(canvas, path)
+
+
+def to_picture(image: Tensor) -> Image.Image:
+    """[C, H, W] in [-1, 1], one or three channels, to an RGB picture."""
+    pixels = image.float().add(1.0).mul(127.5).round().clamp(0, 255).to(torch.uint8)
+    return Image.fromarray(pixels.expand(3, -1, -1).permute(1, 2, 0).cpu().contiguous().numpy())
+
+
+def _write(picture: Image.Image, path: Path) -> None:
+    """A reader that follows a run never sees half a picture."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.partial")
+    picture.save(temporary, format="PNG")
+    temporary.replace(path)
+
+
+def save_scatter(
+    path: Path, panels: Sequence[tuple[str, Tensor, Tensor]], class_names: Sequence[str]
+) -> None:
+    """Write panels (title, points [N, 2], labels [N]) side by side on common axes (Figure 2)."""
+    figure = Figure(figsize=(4.6 * len(panels), 4.2), layout="constrained")
+    axes = figure.subplots(1, len(panels), sharex=True, sharey=True, squeeze=False)[0]
+    colours = matplotlib.colormaps["tab10"]
+    for ax, (title, points, labels) in zip(axes, panels, strict=True):
+        for label, name in enumerate(class_names):
+            chosen = points[labels == label].float().cpu().numpy()
+            ax.scatter(chosen[:, 0], chosen[:, 1], s=3, alpha=0.5, color=colours(label % 10), label=name)
+        ax.set_title(title)
+        ax.set_aspect("equal")
+    axes[0].legend(markerscale=4, loc="upper right", frameon=False)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.partial")
+    figure.savefig(temporary, dpi=110, format="png")
+    temporary.replace(path)
