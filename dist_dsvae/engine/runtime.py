@@ -58,6 +58,11 @@ class Runtime:
     def is_main(self) -> bool:
         return self.rank == 0
 
+    @property
+    def reads_are_free(self) -> bool:
+        """Whether reading a tensor on the host costs nothing: on a CPU, or where fp16 syncs anyway."""
+        return self.device.type == "cpu" or self.scaler is not None
+
     @contextmanager
     def autocast(self) -> Iterator[None]:
         with self.accelerator.autocast():

@@ -102,7 +102,7 @@ class Telemetry:
         if self.active:
             self._bar.update(self._task, completed=step)
 
-    def log(self, *, samples_seen: int, step: int, epoch: float, values: Mapping[str, float]) -> None:
+    def log(self, samples_seen: int, step: int, epoch: float, values: Mapping[str, float]) -> None:
         """Write one tick's values."""
         if not self.active:
             return

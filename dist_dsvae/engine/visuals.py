@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -19,9 +20,13 @@ from dist_dsvae.data.transforms import to_device_batch
 from dist_dsvae.engine.runtime import Runtime
 from dist_dsvae.evaluation.probes import accuracy, linear_probe_accuracy
 from dist_dsvae.methods.dsvae import DSVAE
+from dist_dsvae.models.encoder import sample_gaussian
+from dist_dsvae.noise import Draw, Noise
 from dist_dsvae.sampling.generate import Decode, class_grid, sample_codes, spread
 from dist_dsvae.sampling.grids import save_grid, save_scatter
 from dist_dsvae.sampling.swap import swap_grid
+
+Figures = dict[str, float | int]
 
 PROBE_TRAIN_SAMPLES = 10_000
 _EVALUATION_BATCH = 256
@@ -103,50 +108,57 @@ class Visuals:
         return [path]
 
 
-def held_out_figures(
-    method: DSVAE, train: Manifest, test: Manifest, runtime: Runtime
-) -> dict[str, float | int]:
+def held_out_figures(method: DSVAE, train: Manifest, test: Manifest, runtime: Runtime) -> Figures:
     """Held-out accuracy from zs and of a linear probe from zu. Called by all ranks.
 
     zs_accuracy: argmax of the mixture posterior on the test split.
-    zu_probe_accuracy: logistic regression from the posterior mean of zu, fitted on (at most 10,000
-    samples of) the training split, on the test split; near chance where zu says nothing of the class.
+    zu_probe_accuracy: logistic regression from zu, fitted on (at most 10,000 samples of) the training
+    split, on the test split; near chance where zu says nothing of the class. zu is what the decoder
+    is given, a sample of its posterior; zu_mean_probe_accuracy probes the posterior's mean, which no
+    network of the method ever sees without its noise.
     """
     method.eval()
-    log_posterior, _, labels = _codes(method, test, runtime, None)
-    figures: dict[str, float | int] = {"zs_accuracy": accuracy(log_posterior, labels)}
-    _, train_zu, train_labels = _codes(method, train, runtime, PROBE_TRAIN_SAMPLES)
-    _, test_zu, test_labels = _codes(method, test, runtime, None)
-    figures["zu_probe_accuracy"] = linear_probe_accuracy(
-        train_zu, train_labels, test_zu, test_labels, test.num_classes
-    )
-    figures["test_samples"] = len(test_labels)
+    fit = _codes(method, train, runtime, PROBE_TRAIN_SAMPLES)
+    held_out = _codes(method, test, runtime, None)
     method.train()
-    return figures
+    num_classes = test.num_classes
+    return {
+        "zs_accuracy": accuracy(held_out.log_posterior, held_out.labels),
+        "zu_probe_accuracy": linear_probe_accuracy(
+            fit.zu, fit.labels, held_out.zu, held_out.labels, num_classes
+        ),
+        "zu_mean_probe_accuracy": linear_probe_accuracy(
+            fit.zu_mean, fit.labels, held_out.zu_mean, held_out.labels, num_classes
+        ),
+        "test_samples": len(held_out.labels),
+    }
+
+
+class _Codes(NamedTuple):
+    log_posterior: Tensor  # [N, C] log p(c | zs)
+    zu: Tensor  # [N, zu_dim] sampled from its posterior
+    zu_mean: Tensor  # [N, zu_dim]
+    labels: Tensor  # [N]
 
 
 @torch.no_grad()
-def _codes(
-    method: DSVAE, manifest: Manifest, runtime: Runtime, limit: int | None
-) -> tuple[Tensor, Tensor, Tensor]:
-    """log p(c | zs) [N, C], mean of zu [N, d_u], labels [N] of a split, gathered from all ranks."""
-    parts: list[tuple[Tensor, Tensor, Tensor]] = []
-    hosts = one_pass(manifest, _EVALUATION_BATCH, runtime.rank, runtime.world_size, limit)
-    for host in hosts:
+def _codes(method: DSVAE, manifest: Manifest, runtime: Runtime, limit: int | None) -> _Codes:
+    """The codes of a split (or ``limit`` of its samples), encoded by all ranks and gathered."""
+    parts: list[_Codes] = []
+    for host in one_pass(manifest, _EVALUATION_BATCH, runtime.rank, runtime.world_size, limit):
         batch = to_device_batch(host, runtime.device, seed=0, flip=False, dtype=runtime.dtype)
         with runtime.autocast():
-            zs, zu = method.encoder_s(batch.images), method.encoder_u(batch.images).mean
-            parts.append((method.mixture_prior.log_posterior(zs), zu, batch.labels))
-    empty = (
-        torch.empty(0, method.num_classes, dtype=runtime.dtype, device=runtime.device),
-        torch.empty(0, method.zu_dim, dtype=runtime.dtype, device=runtime.device),
-        torch.empty(0, dtype=torch.int64, device=runtime.device),
-    )
-    columns = zip(*(parts or [empty]), strict=True)
-    log_posterior, zu, labels = (distributed.gather_rows(torch.cat(column)) for column in columns)
-    return log_posterior, zu, labels
+            zs, posterior = method.encoder_s(batch.images), method.encoder_u(batch.images)
+        epsilon = Noise(0, batch.positions, runtime.dtype).normal(Draw.POSTERIOR_ZU, method.zu_dim)
+        zu = sample_gaussian(posterior, epsilon)
+        parts.append(_Codes(method.mixture_prior.log_posterior(zs), zu, posterior.mean, batch.labels))
+    if not parts:  # fewer batches than ranks
+        widths = (method.num_classes, method.zu_dim, method.zu_dim)
+        empty = [torch.empty(0, width, dtype=runtime.dtype, device=runtime.device) for width in widths]
+        parts.append(_Codes(*empty, labels=torch.empty(0, dtype=torch.int64, device=runtime.device)))
+    return _Codes(*(distributed.gather_rows(torch.cat(column)) for column in zip(*parts, strict=True)))
 
 
-def write_summary(path: Path, figures: dict[str, float | int]) -> None:
+def write_summary(path: Path, figures: Figures) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")

@@ -1,0 +1,87 @@
+"""Run state: everything that a checkpoint holds, and nothing that can be computed again.
+
+    tensors   networks and their buffers, Adam's moments, the decoder's average, running loss sums
+    values    samples_seen, seconds trained, replaced samples, loss counts, fp16 scale
+
+Sample order, noise and schedules are functions of ``samples_seen`` and need no storage.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from dist_dsvae import distributed
+from dist_dsvae.engine import checkpoint
+from dist_dsvae.engine.checkpoint import CheckpointError
+from dist_dsvae.engine.ema import ExponentialMovingAverage
+from dist_dsvae.engine.optimizer import StepOptimizer
+from dist_dsvae.engine.telemetry import LossMeter
+
+
+class RunState:
+    """The changing part of a run, saved and loaded in place.
+
+    data_fingerprint: of the training shards; a checkpoint made with others is refused.
+    """
+
+    def __init__(
+        self,
+        method: nn.Module,
+        optimizers: Mapping[str, StepOptimizer],
+        ema: ExponentialMovingAverage | None,
+        meter: LossMeter,
+        scaler: torch.amp.GradScaler | None,
+        data_fingerprint: str,
+    ) -> None:
+        self.method = method
+        self.optimizers = optimizers
+        self.ema = ema
+        self.meter = meter
+        self.scaler = scaler
+        self.data_fingerprint = data_fingerprint
+        self.samples_seen = 0
+        self.num_replaced = 0  # corrupt samples that this rank replaced
+        self.train_seconds = 0.0
+
+    def _tensors(self) -> dict[str, Any]:
+        tensors: dict[str, Any] = {
+            "method": self.method.state_dict(),
+            "optimizers": {name: optimizer.state() for name, optimizer in self.optimizers.items()},
+            "meter": self.meter.state(),
+        }
+        if self.ema is not None:
+            tensors["ema"] = self.ema.averaged
+        return tensors
+
+    def save(self, directory: Path, step: int, keep: int) -> Path:
+        """Write checkpoint ``step`` into ``directory``; called by all ranks (see ``checkpoint.save``)."""
+        values = {
+            "samples_seen": self.samples_seen,
+            "train_seconds": round(self.train_seconds, 1),
+            "num_replaced": sum(distributed.gather_objects(self.num_replaced)),
+            "meter_counts": self.meter.counts,
+            "scaler": self.scaler.state_dict() if self.scaler is not None else None,
+            "data_fingerprint": self.data_fingerprint,
+        }
+        return checkpoint.save(directory, step, self._tensors(), values, keep)
+
+    def load(self, path: Path) -> None:
+        """Load a checkpoint on all ranks. Raises CheckpointError if it is damaged or of other data."""
+        values = checkpoint.read_marker(path)
+        if values["data_fingerprint"] != self.data_fingerprint:
+            raise CheckpointError(
+                f"{path} was trained on other shards than those that data.train names now (their "
+                "fingerprints differ). Restore the shards, or start a new run with another --run-dir."
+            )
+        checkpoint.load(path, self._tensors())
+        self.samples_seen = values["samples_seen"]
+        self.train_seconds = values["train_seconds"]
+        self.num_replaced = values["num_replaced"] if distributed.is_main() else 0
+        self.meter.counts.update(values["meter_counts"])
+        if self.scaler is not None and values["scaler"] is not None:
+            self.scaler.load_state_dict(values["scaler"])

@@ -1,0 +1,98 @@
+"""Small shards and raw data for the tests of this folder."""
+
+from __future__ import annotations
+
+import importlib.util
+import io
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from dist_dsvae.data.manifest import Manifest
+from dist_dsvae.data.writer import Layout, Sample, UnreadableError, Written, write_split
+from dist_dsvae.types import ImageShape
+
+REPOSITORY = Path(__file__).parents[3]
+CLASSES = ("apple", "bäume", "cat")
+
+
+def png(value: int, size: tuple[int, int] = (4, 4), mode: str = "L") -> bytes:
+    """A PNG of one grey value; ``size`` is (width, height)."""
+    stream = io.BytesIO()
+    Image.new("L", size, value).convert(mode).save(stream, format="PNG")
+    return stream.getvalue()
+
+
+def encode_value(sample: Sample[int]) -> tuple[bytes, dict[str, object]]:
+    """A 4x4 PNG whose grey value is the reference; negative references cannot be read."""
+    if sample.reference < 0:
+        raise UnreadableError("it is negative")
+    return png(sample.reference), {"value": sample.reference}
+
+
+def write_values(
+    directory: Path,
+    values: list[int],
+    *,
+    num_workers: int = 1,
+    samples_per_shard: int = 4,
+    archive: str = "none",
+) -> Written:
+    """A split whose sample of value v has the class v modulo 3."""
+    return write_split(
+        directory,
+        [Sample(value, value % len(CLASSES), f"value {value}") for value in values],
+        encode_value,
+        Layout(
+            shape=ImageShape(1, 4, 4),
+            extension="png",
+            samples_per_shard=samples_per_shard,
+            archive=archive,  # type: ignore[arg-type]
+        ),
+        classes=CLASSES,
+        command="python shards/build.py a test",
+        source="test",
+        num_workers=num_workers,
+    )
+
+
+def images_of(manifest: Manifest, number: int) -> list[tuple[bytes, int]]:
+    """(image bytes, label) of every sample of an uncompressed shard, by its index."""
+    content = (manifest.directory / manifest.shards[number].file).read_bytes()
+    return [(content[start : start + size], label) for start, size, label in manifest.index(number).tolist()]
+
+
+def all_files(directory: Path) -> dict[str, bytes]:
+    return {
+        path.relative_to(directory).as_posix(): path.read_bytes()
+        for path in sorted(directory.rglob("*"))
+        if path.is_file()
+    }
+
+
+def load_build_command() -> ModuleType:
+    """shards/build.py as a module."""
+    spec = importlib.util.spec_from_file_location("shards_build", REPOSITORY / "shards" / "build.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def run_build(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
+    """The exit status of ``python shards/build.py ARGUMENTS --workers 1`` run in this process."""
+    extra = [] if arguments[0] == "verify" else ["--workers", "1"]
+    monkeypatch.setattr(sys, "argv", ["shards/build.py", *map(str, arguments), *extra])
+    status: int = load_build_command().main()
+    return status
+
+
+def write_idx(path: Path, array: np.ndarray) -> None:
+    """An idx file of unsigned bytes."""
+    header = bytes([0, 0, 8, array.ndim]) + np.array(array.shape, dtype=">u4").tobytes()
+    path.write_bytes(header + array.astype(np.uint8).tobytes())

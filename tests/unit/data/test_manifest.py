@@ -1,0 +1,164 @@
+"""A manifest is read back as written, and every disagreement with the files gets a sentence."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from dist_dsvae.data.indexing import index
+from dist_dsvae.data.manifest import DataError, Manifest
+from dist_dsvae.data.verify import verify
+from tests.unit.data.making import CLASSES, images_of, png, write_values
+
+
+@pytest.fixture
+def split(tmp_path: Path) -> Path:
+    write_values(tmp_path / "train", list(range(10)))
+    return tmp_path / "train"
+
+
+def test_what_was_written_is_read(split: Path) -> None:
+    manifest = Manifest.load(split)
+    assert manifest.classes == CLASSES
+    assert manifest.num_samples == 10
+    assert manifest.num_classes == 3
+    assert manifest.num_samples_per_shard.tolist() == [4, 4, 2]
+    assert manifest.num_samples_per_shard.dtype == np.int64
+    assert manifest.shape == (1, 4, 4)
+    assert manifest.encoding == "png"
+    found = sorted(image for number in range(3) for image in images_of(manifest, number))
+    assert found == sorted((png(value), value % 3) for value in range(10))
+    verify(manifest)
+
+
+def test_saving_again_changes_nothing(split: Path) -> None:
+    before = (split / "manifest.json").read_bytes()
+    Manifest.load(str(split)).save()
+    assert (split / "manifest.json").read_bytes() == before
+    assert not list(split.glob(".*"))
+
+
+def test_fingerprint_follows_content_not_place(tmp_path: Path, split: Path) -> None:
+    same = write_values(tmp_path / "copy", list(range(10))).manifest
+    other = write_values(tmp_path / "other", list(range(1, 11))).manifest
+    assert Manifest.load(split).fingerprint == same.fingerprint != other.fingerprint
+
+
+def change(key: str, value: object) -> Callable[[Path], None]:
+    """Set an entry (of the first shard, if it has a dot) of the manifest."""
+
+    def apply(split: Path) -> None:
+        path = split / "manifest.json"
+        document: dict[str, Any] = json.loads(path.read_text())
+        table = document["shards"][0] if key.startswith("shard.") else document
+        table[key.removeprefix("shard.")] = value
+        path.write_text(json.dumps(document))
+
+    return apply
+
+
+def shorten_tar(split: Path) -> None:
+    tar = split / "000001.tar"
+    tar.write_bytes(tar.read_bytes()[:-1024])
+
+
+def change_index(rows: object) -> Callable[[Path], None]:
+    return lambda split: np.save(split / "000000.index.npy", np.array(rows))
+
+
+@pytest.mark.parametrize(
+    ("damage", "sentence"),
+    [
+        (lambda s: (s / "manifest.json").unlink(), r"has no manifest.json.*build.py index .*train"),
+        (lambda s: (s / "manifest.json").write_text("{"), r"manifest.json cannot be used: .*not valid JSON"),
+        (lambda s: (s / "manifest.json").write_bytes(b"\xff"), "not valid JSON"),
+        (lambda s: (s / "manifest.json").write_text("[]"), "does not hold a JSON object"),
+        (change("format_version", 99), "format version 99; this program reads version 1"),
+        (change("classes", "abc"), "classes must be of type list"),
+        (change("classes", ["a", "a", "b"]), "list of different names"),
+        (change("shape", {"channels": 1, "height": 4}), "shape.width must be of type int, but is None"),
+        (change("shards", []), "lists no shard"),
+        (change("shards", [1]), r"shards\[0\] is not an object"),
+        (change("shard.file", "../000000.tar"), "not a plain file name"),
+        (change("shard.num_samples", 5), "does not add up to 5 samples"),
+        (change("shard.num_samples", True), "num_samples must be of type int"),
+        (change("shard.samples_per_class", {"x": 4}), "must map class ids to counts"),
+        (change("shard.samples_per_class", {"0": 4}), "not those that the manifest counts"),
+        (lambda s: (s / "000002.tar").unlink(), "000002.tar is named by its manifest but does not exist"),
+        (shorten_tar, r"000001.tar has [0-9,]+ bytes, but its manifest says .* incomplete or was replaced"),
+        (lambda s: (s / "000001.index.npy").unlink(), "000001.index.npy is missing"),
+        (lambda s: (s / "000001.index.npy").write_bytes(b"no"), "000001.index.npy cannot be read"),
+        (change_index([[0, 0, 0]]), "has 1 rows, but the manifest says that 000000.tar holds 4"),
+        (change_index([[0, 0]] * 4), "not an int64 table of three columns"),
+        (change_index([[0, 0, 0.0]] * 4), "not an int64 table of three columns"),
+        (change_index([[0, 0, 7]] * 4), r"label 7; allowed are 0 to 2 \(3 classes"),
+        (change_index([[0, 0, -1]] * 4), "label -1; allowed are 0 to 2"),
+    ],
+)
+def test_every_disagreement_gets_a_sentence(
+    split: Path, damage: Callable[[Path], None], sentence: str
+) -> None:
+    damage(split)
+    with pytest.raises(DataError, match=sentence):
+        Manifest.load(split)
+
+
+def test_an_index_beyond_the_tar_is_found(split: Path) -> None:
+    rows = np.array(Manifest.load(split).index(0))
+    rows[0, 0] = 10**9
+    np.save(split / "000000.index.npy", rows)
+    with pytest.raises(DataError, match="points outside the shard"):
+        Manifest.load(split)
+
+
+def test_a_missing_directory_and_a_parent_of_splits(tmp_path: Path, split: Path) -> None:
+    with pytest.raises(DataError, match=r"nowhere does not exist\. Build it"):
+        Manifest.load(tmp_path / "nowhere")
+    with pytest.raises(DataError, match=r"holds the splits train: give one of them, for example .*train"):
+        Manifest.load(tmp_path)
+
+
+def test_verify_finds_a_changed_byte(split: Path) -> None:
+    tar = split / "000000.tar"
+    content = bytearray(tar.read_bytes())
+    content[600] ^= 1
+    tar.write_bytes(content)
+    manifest = Manifest.load(split)  # the size is right, so the cheap checks pass
+    with pytest.raises(DataError, match=r"000000.tar has the sha256 .*content was changed"):
+        verify(manifest)
+
+
+def test_verify_finds_a_wrong_index(split: Path) -> None:
+    rows = np.array(Manifest.load(split).index(0))
+    rows[2, 0] += 512
+    np.save(split / "000000.index.npy", rows)
+    with pytest.raises(DataError, match=r"The sample '0000000\d' of the shard .*000000.index.npy says"):
+        verify(Manifest.load(split))
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "sentence"),
+    [
+        ("shape", {"channels": 1, "height": 8, "width": 8}, r"has the shape \(1, 4, 4\), but the manifest"),
+        ("encoding", "jpg", "are png, but the manifest says jpg"),
+    ],
+)
+def test_verify_finds_a_wrong_shape_or_encoding(split: Path, key: str, value: object, sentence: str) -> None:
+    change(key, value)(split)
+    with pytest.raises(DataError, match=sentence):
+        verify(Manifest.load(split))
+
+
+def test_the_remedy_in_the_sentences_works(split: Path) -> None:
+    shorter = split / "000001.tar"
+    shorter.write_bytes((split / "000000.tar").read_bytes())
+    (split / "000002.index.npy").unlink()
+    with pytest.raises(DataError, match=r"build\.py index"):
+        Manifest.load(split)
+    index(split, command="index")
+    verify(Manifest.load(split))

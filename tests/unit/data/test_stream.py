@@ -1,0 +1,219 @@
+"""The stream: decoded batches equal to the files, in the plan's order, for any workers; corrupt input."""
+
+from __future__ import annotations
+
+import io
+import logging
+from pathlib import Path
+
+import numpy as np
+import pytest
+import simplejpeg
+import torch
+import webdataset
+from PIL import Image
+
+from dist_dsvae.config import DataConfig
+from dist_dsvae.data.indexing import index
+from dist_dsvae.data.manifest import DataError, Manifest
+from dist_dsvae.data.plan import Plan
+from dist_dsvae.data.stream import HostBatch, Slice, one_pass, stream
+from dist_dsvae.data.transforms import normalise, to_bytes, to_device_batch
+
+COUNTS = [7, 5, 9]
+SIZE = 8
+
+
+def pixels_of(shard: int, row: int) -> np.ndarray:
+    return np.random.default_rng([shard, row]).integers(0, 256, (SIZE, SIZE, 3), dtype=np.uint8)
+
+
+def png(pixels: np.ndarray) -> bytes:
+    out = io.BytesIO()
+    Image.fromarray(pixels).save(out, "PNG")
+    return out.getvalue()
+
+
+def write_shards(directory: Path, corrupt: tuple[int, int] | None = None) -> Manifest:
+    directory.mkdir()
+    for shard, count in enumerate(COUNTS):
+        with webdataset.TarWriter(str(directory / f"{shard:06d}.tar")) as writer:
+            for row in range(count):
+                data = b"<html>not found</html>" if (shard, row) == corrupt else png(pixels_of(shard, row))
+                writer.write({"__key__": f"s{shard}r{row}", "png": data, "cls": (shard + row) % 3})
+    if corrupt is None:
+        index(directory, command="test")
+    return Manifest.load(directory)
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory: pytest.TempPathFactory) -> Manifest:
+    return write_shards(tmp_path_factory.mktemp("stream") / "train")
+
+
+def take(manifest: Manifest, count: int, **settings: object) -> list[HostBatch]:
+    start = settings.pop("start_position", 0)
+    rank, world_size = settings.pop("rank", 0), settings.pop("world_size", 1)
+    config = DataConfig(train="", shuffle_window_shards=2, **({"num_workers": 0} | settings))
+    part = Slice(global_batch_size=6, rank=rank, world_size=world_size)
+    batches = stream(manifest, config, 11, part, start_position=start)
+    return [next(batches) for _ in range(count)]
+
+
+def test_batches_are_the_planned_files(shards: Manifest) -> None:
+    plan = Plan(COUNTS, 11, 2)
+    for k, batch in enumerate(take(shards, 9)):  # 54 samples: over two and a half epochs
+        where = list(zip(*plan.samples(6 * k, 6 * k + 6), strict=True))
+        assert batch.positions.tolist() == list(range(6 * k, 6 * k + 6))
+        for image, label, (shard, row) in zip(batch.images, batch.labels, where, strict=True):
+            assert np.array_equal(image.numpy(), pixels_of(shard, row))
+            assert int(label) == (shard + row) % 3
+
+
+@pytest.mark.parametrize("num_workers", [1, 3])
+def test_workers_and_start_never_change_the_order(shards: Manifest, num_workers: int) -> None:
+    expected = take(shards, 12)
+    for got, want in zip(take(shards, 12, num_workers=num_workers), expected, strict=True):
+        assert torch.equal(got.images, want.images)
+    resumed = take(shards, 5, num_workers=num_workers, start_position=42)
+    for got, want in zip(resumed, expected[7:], strict=True):
+        assert torch.equal(got.images, want.images)
+        assert torch.equal(got.positions, want.positions)
+
+
+def test_ranks_and_workers_cover_an_epoch_exactly_once(shards: Manifest) -> None:
+    """3 ranks x 2 workers over 2 epochs of 21 samples (14 batches of 3 x 1 sample, 42 positions)."""
+    seen = []
+    for rank in range(3):
+        for batch in take(shards, 7, rank=rank, world_size=3, num_workers=2):
+            seen += [image.numpy().tobytes() for image in batch.images]
+    every = [pixels_of(s, r).tobytes() for s, count in enumerate(COUNTS) for r in range(count)]
+    assert sorted(seen) == sorted(every * 2)
+
+
+def test_one_pass_covers_the_split(shards: Manifest) -> None:
+    whole = list(one_pass(shards, 4))
+    assert sum(len(batch.labels) for batch in whole) == 21
+    parts = [len(b.labels) for rank in range(4) for b in one_pass(shards, 4, rank, 4)]
+    assert sum(parts) == 21
+    assert [len(b.labels) for b in one_pass(shards, 4, limit=10)] == [4, 4, 2]
+
+
+def damage(manifest: Manifest, shard: int, row: int) -> str:
+    """Overwrite one image inside its tar; the sizes stay, so only decoding can notice. Its key."""
+    offset, size, _ = manifest.index(shard)[row].tolist()
+    path = manifest.directory / manifest.shards[shard].file
+    content = bytearray(path.read_bytes())
+    content[offset : offset + size] = b"<html>".ljust(size, b"x")
+    path.write_bytes(bytes(content))
+    return f"s{shard}r{row}.png"
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_corrupt_sample_raises_by_default(tmp_path: Path, num_workers: int) -> None:
+    manifest = write_shards(tmp_path / "train")
+    key = damage(manifest, 1, 3)
+    with pytest.raises(DataError) as caught:
+        take(manifest, 4, num_workers=num_workers)
+    message = str(caught.value)
+    assert key in message
+    assert "000001.tar" in message
+    assert 'data.corrupt_sample to "replace"' in message
+    assert "Traceback" not in message
+
+
+def test_corrupt_sample_is_replaced_deterministically(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    manifest = write_shards(tmp_path / "train")
+    clean = take(manifest, 4)
+    key = damage(manifest, 1, 3)
+    with caplog.at_level(logging.WARNING):
+        first = take(manifest, 4, corrupt_sample="replace")
+    assert sum(batch.num_replaced for batch in first) == 1
+    assert key in caplog.text
+    again = take(manifest, 4, corrupt_sample="replace", num_workers=2)
+    changed = 0
+    for got, other, before in zip(first, again, clean, strict=True):
+        assert torch.equal(got.images, other.images)
+        assert torch.equal(got.labels, other.labels)
+        changed += int((got.images != before.images).flatten(1).any(1).sum())
+    assert changed == 1
+
+
+def test_a_wholly_corrupt_shard_is_not_papered_over(tmp_path: Path) -> None:
+    manifest = write_shards(tmp_path / "train")
+    for row in range(COUNTS[1]):
+        damage(manifest, 1, row)
+    with pytest.raises(DataError, match="this is not a stray file"):
+        take(manifest, 4, corrupt_sample="replace")
+
+
+def test_manifest_that_disagrees_with_its_tar(tmp_path: Path) -> None:
+    """Same size, other content: found at the first read from that shard."""
+    manifest = write_shards(tmp_path / "train")
+    path = manifest.directory / "000001.tar"
+    content = path.read_bytes()
+    path.write_bytes(content[512:] + content[:512])
+    with pytest.raises(DataError, match="does not hold sample .* where its index says"):
+        take(manifest, 4)
+
+
+def test_image_of_another_size(tmp_path: Path) -> None:
+    manifest = write_shards(tmp_path / "train")
+    small = png(pixels_of(0, 0)[:4])
+    offset, size, _ = manifest.index(0)[0].tolist()
+    path = manifest.directory / "000000.tar"
+    content = bytearray(path.read_bytes())
+    content[offset : offset + size] = small.ljust(size, b"\0")
+    path.write_bytes(bytes(content))
+    with pytest.raises(DataError, match="decodes to 8x4 pixels, while the manifest says 8x8 pixels"):
+        take(manifest, 4)
+
+
+def test_shell_urls_are_never_opened(tmp_path: Path) -> None:
+    """Law 10: a shard is a file name inside its directory; `pipe:` is just a strange name."""
+    manifest = write_shards(tmp_path / "train")
+    text = (manifest.directory / "manifest.json").read_text()
+    (manifest.directory / "manifest.json").write_text(
+        text.replace('"000000.tar"', f'"pipe:touch {tmp_path}/hacked"')
+    )
+    with pytest.raises(DataError):
+        Manifest.load(manifest.directory)
+    assert not (tmp_path / "hacked").exists()
+
+
+def test_jpeg_goes_through_libjpeg_turbo_exactly(tmp_path: Path) -> None:
+    directory = tmp_path / "train"
+    directory.mkdir()
+    jpegs = [simplejpeg.encode_jpeg(pixels_of(0, row), quality=90) for row in range(12)]
+    with webdataset.TarWriter(str(directory / "0.tar")) as writer:
+        for row, data in enumerate(jpegs):
+            writer.write({"__key__": str(row), "jpg": data, "cls": row % 2})
+    index(directory, command="test")
+    images = next(one_pass(Manifest.load(directory), 12)).images
+    for image, data in zip(images, jpegs, strict=True):
+        assert np.array_equal(image.numpy(), simplejpeg.decode_jpeg(data))
+
+
+def test_flip_is_a_function_of_position(shards: Manifest) -> None:
+    batches = take(shards, 14)
+    flipped = 0
+    for host in batches:
+        batch = to_device_batch(host, torch.device("cpu"), seed=5, flip=True)
+        plain = to_device_batch(host, torch.device("cpu"), seed=5, flip=False)
+        assert batch.images.is_contiguous(memory_format=torch.channels_last)
+        mirrored = [bool(torch.equal(a, b.flip(2))) for a, b in zip(batch.images, plain.images, strict=True)]
+        same = [bool(torch.equal(a, b)) for a, b in zip(batch.images, plain.images, strict=True)]
+        assert [not m for m in mirrored] == same
+        flipped += sum(mirrored)
+    assert 20 < flipped < 64
+    halves = HostBatch(*(t[3:] for t in batches[0][:3]), 0)
+    whole = to_device_batch(batches[0], torch.device("cpu"), seed=5, flip=True).images
+    assert torch.equal(to_device_batch(halves, torch.device("cpu"), seed=5, flip=True).images, whole[3:])
+
+
+def test_bytes_survive_the_round_trip() -> None:
+    every = torch.arange(256, dtype=torch.uint8)
+    assert torch.equal(to_bytes(normalise(every)), every)
+    assert normalise(every).aminmax() == (-1.0, 1.0)

@@ -1,0 +1,94 @@
+"""The config tree: strict reading, sentences for every mistake, identity of runs."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from dist_dsvae.config import ExperimentConfig
+from dist_dsvae.config_io import ConfigError, differing_keys, from_tree, load_config, save_config
+
+REPOSITORY = Path(__file__).parents[2]
+MINIMAL = {"data": {"train": "t"}, "model": {"architecture": "small32"}}
+
+
+def config(**sections: object) -> ExperimentConfig:
+    return from_tree(ExperimentConfig, MINIMAL | sections)
+
+
+@pytest.mark.parametrize("path", sorted((REPOSITORY / "configs").rglob("*.json")), ids=lambda p: p.stem)
+def test_shipped_configs_load_and_begin_with_their_command(path: Path) -> None:
+    loaded = load_config(path)
+    relative = path.relative_to(REPOSITORY).as_posix()
+    assert next(iter(json.loads(path.read_text()))) == "command"
+    assert loaded.command == f"accelerate launch launch/train.py --config {relative}"
+
+
+def test_round_trip(tmp_path: Path) -> None:
+    original = config(seed=3, optimizer={"learning_rate": 1e-3})
+    save_config(original, tmp_path / "c.json")
+    assert load_config(tmp_path / "c.json") == original
+
+
+@pytest.mark.parametrize(
+    ("sections", "sentence"),
+    [
+        ({"optimzer": {}}, "Unknown key 'optimzer'. Did you mean 'optimizer'?"),
+        (
+            {"optimizer": {"learning_rat": 1}},
+            "Unknown key 'optimizer.learning_rat'. Did you mean 'learning_rate'?",
+        ),
+        ({"optimizer": {"zzz": 1}}, "Unknown key 'optimizer.zzz'. Allowed here: beta1,"),
+        ({"seed": "one"}, 'seed is "one"; it must be a whole number.'),
+        ({"seed": True}, "seed is true; it must be a whole number."),
+        ({"seed": 1.5}, "seed is 1.5; it must be a whole number."),
+        ({"train": {"epochs": "ten"}}, 'train.epochs is "ten"; it must be a number.'),
+        ({"train": {"epochs": 0}}, "train.epochs is 0; it must be greater than 0."),
+        ({"train": {"tensorboard": 1}}, "train.tensorboard is 1; it must be true or false."),
+        ({"data": {"train": "t", "batch_size": -1}}, "data.batch_size is -1; it must be greater than 0."),
+        ({"data": {}}, "data.train is missing"),
+        ({"data": []}, "data. must be an object of keys, not []"),
+        ({"model": {"architecture": "conv23"}}, 'model.architecture is "conv23"; allowed: "vgg64"'),
+        ({"model": {"architecture": "conv23"}}, "Did you mean 'conv32'?"),
+    ],
+)
+def test_mistakes_get_sentences(sections: dict[str, object], sentence: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(sentence)):
+        config(**sections)
+
+
+def test_files_that_cannot_be_read(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="There is no config file"):
+        load_config(tmp_path / "missing.json")
+    (tmp_path / "broken.json").write_text("{")
+    with pytest.raises(ConfigError, match="is not valid JSON"):
+        load_config(tmp_path / "broken.json")
+
+
+def test_overrides(tmp_path: Path) -> None:
+    path = tmp_path / "c.json"
+    path.write_text(json.dumps(MINIMAL))
+    loaded = load_config(path, ["train.epochs=2", "data.train=elsewhere", "method.adversarial=hinge"])
+    assert (loaded.train.epochs, loaded.data.train, loaded.method.adversarial) == (2.0, "elsewhere", "hinge")
+    with pytest.raises(ConfigError, match="Did you mean 'epochs'"):
+        load_config(path, ["train.epoch=2"])
+    with pytest.raises(ConfigError, match="is not of the form"):
+        load_config(path, ["train.epochs"])
+    with pytest.raises(ConfigError, match="is a value, not a section"):
+        load_config(path, ["seed=1", "seed.x=2"])
+
+
+def test_identity_ignores_free_keys_only() -> None:
+    before = config()
+    after = config(
+        seed=1,
+        train={"epochs": 3, "log_every_steps": 7},
+        optimizer={"learning_rate": 1e-3},
+        run_dir="elsewhere",
+    )
+    assert differing_keys(before, after) == ["seed (0 -> 1)", "optimizer.learning_rate (0.0005 -> 0.001)"]
+    assert differing_keys(before, dataclasses.replace(before)) == []
