@@ -42,23 +42,25 @@ class PlainTrainer:
         self.opt_discriminator = adam(list(method.discriminator.parameters()))
         self.last_gradients: dict[str, tuple[Tensor, ...]] = {}
 
-    def log_normal(self, zs: Tensor, labels: Tensor | None, *, detach: bool = False) -> Tensor:
+    def log_normal(self, zs: Tensor, labels: Tensor | None) -> Tensor:
         """log N(zs; mean_c, var_c), all classes [B, C] or the label's own [B], by plain broadcasting."""
         mean, log_variance = self.m.mixture_prior.mean, self.m.mixture_prior.log_variance
-        if detach:
-            mean, log_variance = mean.detach(), log_variance.detach()
         if labels is not None:
             mean, log_variance = mean[labels], log_variance[labels]
             return -0.5 * ((zs - mean) ** 2 / log_variance.exp() + log_variance).sum(1)
         difference = zs[:, None, :] - mean[None]
         return -0.5 * (difference**2 / log_variance.exp() + log_variance).sum(2)
 
-    def gm_step(self, batch: Batch) -> Tensor:
-        """Lines 3-8."""
+    def gm_loss(self, batch: Batch) -> Tensor:
+        """Lines 3-5."""
         zs = self.m.encoder_s(batch.images)
         log_posterior = torch.log_softmax(self.log_normal(zs, None), dim=1)
         log_q = log_posterior.gather(1, batch.labels[:, None])[:, 0]
-        loss = (-log_q - self.m.config.likelihood_weight * self.log_normal(zs, batch.labels)).mean()
+        return (-log_q - self.m.config.likelihood_weight * self.log_normal(zs, batch.labels)).mean()
+
+    def gm_step(self, batch: Batch) -> Tensor:
+        """Lines 3-8."""
+        loss = self.gm_loss(batch)
         self.update(
             [
                 ("gm.encoder_s", self.opt_gm_encoder, loss),
@@ -68,21 +70,21 @@ class PlainTrainer:
         )
         return loss.detach()
 
-    def joint_step(self, batch: Batch, normal: NormalOf) -> dict[str, Tensor]:
-        """Lines 10-29."""
+    def joint_terms(self, batch: Batch, normal: NormalOf) -> dict[str, Tensor]:
+        """Lines 10-24: every loss with its whole graph, nothing detached but where the line says so."""
         m, x, y = self.m, batch.images, batch.labels
         mu, log_sigma2 = m.encoder_u(x)  # 11
         kl = (0.5 * (mu**2 + log_sigma2.exp() - 1 - log_sigma2)).mean()  # 12
         zu = (0.5 * log_sigma2).exp() * normal("posterior_zu", m.zu_dim) + mu  # 13, 14
         adv_e = -(torch.log_softmax(m.latent_classifier(zu), 1) / m.num_classes).sum(1).mean()  # 15
-        adv_c = F.cross_entropy(m.latent_classifier(zu.detach()), y)  # 16
+        adv_c = F.cross_entropy(m.latent_classifier(zu), y)  # 16
         zs = m.encoder_s(x)  # 17
-        lkd = -self.log_normal(zs, y, detach=True).mean()  # 18
+        lkd = -self.log_normal(zs, y).mean()  # 18
         x_f = m.decoder(torch.cat([zs, zu], 1))  # 19
         rec = ((x - x_f) ** 2).mean()  # 20
         prior = m.mixture_prior
         zs_p = prior.mean[y] + (0.5 * prior.log_variance[y]).exp() * normal("prior_zs", m.zs_dim)  # 21
-        x_p = m.decoder(torch.cat([zs_p.detach(), normal("prior_zu", m.zu_dim)], 1))  # 22
+        x_p = m.decoder(torch.cat([zs_p, normal("prior_zu", m.zu_dim)], 1))  # 22
 
         def log_d(images: Tensor) -> tuple[Tensor, Tensor]:
             score = m.discriminator(images, y)
@@ -93,24 +95,30 @@ class PlainTrainer:
         adv_d = -real - log_d(x_f.detach())[1] - log_d(x_p.detach())[1]  # 23
         adv_gd = -log_d(x_f)[0] - log_d(x_p)[0]  # 24
         m.discriminator.train()
+        return {
+            "reconstruction": rec,
+            "likelihood": lkd,
+            "kl": kl,
+            "confusion": adv_e,
+            "latent_classification": adv_c,
+            "generator": adv_gd,
+            "discriminator": adv_d,
+        }
+
+    def joint_step(self, batch: Batch, normal: NormalOf) -> dict[str, Tensor]:
+        """Lines 10-29."""
+        t = self.joint_terms(batch, normal)
+        weight = 10 * self.m.config.likelihood_weight
         self.update(
             [
-                ("encoder_s", self.opt_s, 10 * rec + 10 * m.config.likelihood_weight * lkd),  # 25
-                ("encoder_u", self.opt_u, adv_e + kl + 10 * rec),  # 26
-                ("latent_classifier", self.opt_classifier, adv_c),  # 27
-                ("decoder", self.opt_decoder, 10 * rec + adv_gd),  # 28
-                ("discriminator", self.opt_discriminator, adv_d),  # 29
+                ("encoder_s", self.opt_s, 10 * t["reconstruction"] + weight * t["likelihood"]),  # 25
+                ("encoder_u", self.opt_u, t["confusion"] + t["kl"] + 10 * t["reconstruction"]),  # 26
+                ("latent_classifier", self.opt_classifier, t["latent_classification"]),  # 27
+                ("decoder", self.opt_decoder, 10 * t["reconstruction"] + t["generator"]),  # 28
+                ("discriminator", self.opt_discriminator, t["discriminator"]),  # 29
             ]
         )
-        return {
-            "reconstruction": rec.detach(),
-            "likelihood": lkd.detach(),
-            "kl": kl.detach(),
-            "confusion": adv_e.detach(),
-            "latent_classification": adv_c.detach(),
-            "generator": adv_gd.detach(),
-            "discriminator": adv_d.detach(),
-        }
+        return {name: term.detach() for name, term in t.items()}
 
     def update(self, plan: list[tuple[str, torch.optim.Optimizer, Tensor]]) -> None:
         """All gradients at the same parameters, then all updates."""

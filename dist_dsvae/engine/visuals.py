@@ -154,8 +154,8 @@ def _codes(method: DSVAE, manifest: Manifest, runtime: Runtime, limit: int | Non
         parts.append(_Codes(method.mixture_prior.log_posterior(zs), zu, posterior.mean, batch.labels))
     if not parts:  # fewer batches than ranks
         widths = (method.num_classes, method.zu_dim, method.zu_dim)
-        empty = [torch.empty(0, width, dtype=runtime.dtype, device=runtime.device) for width in widths]
-        parts.append(_Codes(*empty, labels=torch.empty(0, dtype=torch.int64, device=runtime.device)))
+        a, b, c = (torch.empty(0, width, dtype=runtime.dtype, device=runtime.device) for width in widths)
+        parts.append(_Codes(a, b, c, torch.empty(0, dtype=torch.int64, device=runtime.device)))
     return _Codes(*(distributed.gather_rows(torch.cat(column)) for column in zip(*parts, strict=True)))
 
 

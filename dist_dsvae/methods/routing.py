@@ -70,6 +70,8 @@ class _SharedPass(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor | None) -> Any:
+        if ctx.graph is None:
+            raise RuntimeError("shared_pass was already differentiated; a second backward is not possible")
         output, inputs, parameters = ctx.graph
         ctx.graph = None  # free the activations as an ordinary backward would
         to_parameters = _sum_along(Route.PARAMETERS, ctx.routes, gradients)

@@ -1,0 +1,45 @@
+"""Small methods and batches for tests, in float64."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from dist_dsvae.config import DSVAEConfig, ModelConfig
+from dist_dsvae.methods.dsvae import DSVAE
+from dist_dsvae.noise import Draw, Noise
+from dist_dsvae.types import Batch, ImageShape
+
+SHAPES = {"small32": ImageShape(1, 32, 32), "conv32": ImageShape(3, 32, 32), "mlp2d": ImageShape(2, 0, 0)}
+NUM_CLASSES = 5
+DRAWS = {"posterior_zu": Draw.POSTERIOR_ZU, "prior_zs": Draw.PRIOR_ZS, "prior_zu": Draw.PRIOR_ZU}
+
+
+def make_method(architecture: str = "small32", zs_dim: int = 6, zu_dim: int = 4, **settings: object) -> DSVAE:
+    torch.manual_seed(0)
+    model = ModelConfig(architecture=architecture, zs_dim=zs_dim, zu_dim=zu_dim)
+    method = DSVAE(DSVAEConfig(**settings), model, SHAPES[architecture], NUM_CLASSES).double()
+    with torch.no_grad():  # variances that differ, so that no test passes by their being 1
+        method.mixture_prior.log_variance.normal_(0, 0.3)
+    return method
+
+
+def make_batch(shape: ImageShape, size: int = 6, first: int = 0) -> Batch:
+    generator = torch.Generator().manual_seed(first + 1)
+    dims = (size, shape.channels, shape.height, shape.width) if shape.is_image else (size, shape.channels)
+    images = torch.rand(dims, generator=generator, dtype=torch.float64) * 2 - 1
+    labels = torch.randint(NUM_CLASSES, (size,), generator=generator)
+    return Batch(images, labels, torch.arange(first, first + size))
+
+
+def noise_for(batch: Batch) -> Noise:
+    return Noise(9, batch.positions, torch.float64)
+
+
+def normal_for(batch: Batch):  # type: ignore[no-untyped-def]
+    """The oracle's view of the same noise."""
+
+    def normal(draw: str, size: int) -> Tensor:
+        return noise_for(batch).normal(DRAWS[draw], size)
+
+    return normal

@@ -1,0 +1,77 @@
+"""The routing table against autograd: term by term, network by network.
+
+For each term the routed gradient of each network is compared with weight x the gradient of the
+literal transcription's term, whose graph nothing cuts; where the table has no entry, the routed
+gradient must be exactly zero.
+"""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from dist_dsvae.methods.dsvae import DSVAE
+from tests.algorithm1 import PlainTrainer
+from tests.unit.methods.making import SHAPES, make_batch, make_method, noise_for, normal_for
+
+NETWORKS = ("encoder_s", "encoder_u", "decoder", "latent_classifier", "discriminator", "mixture_prior")
+PRESETS = [{"loss_weights": "reference"}, {"loss_weights": "paper"}]
+
+
+def gradient(network: nn.Module, value: Tensor) -> list[Tensor | None]:
+    return list(torch.autograd.grad(value, list(network.parameters()), retain_graph=True, allow_unused=True))
+
+
+def plain_terms(method: DSVAE, step: str, batch) -> dict[str, Tensor]:  # type: ignore[no-untyped-def]
+    plain = PlainTrainer(method)
+    if step == "joint":
+        return plain.joint_terms(batch, normal_for(batch))
+    return {"gm": plain.gm_loss(batch)}
+
+
+@pytest.mark.parametrize("settings", PRESETS, ids=lambda s: s["loss_weights"])
+@pytest.mark.parametrize("architecture", ["small32", "mlp2d"])
+@pytest.mark.parametrize("step", ["gm", "joint"])
+def test_table_is_what_autograd_sees(settings: dict[str, str], architecture: str, step: str) -> None:
+    batch = make_batch(SHAPES[architecture])
+    names = make_method(architecture, **settings)(batch, noise_for(batch), step)
+    for term in names:
+        # fresh methods per term: one backward each, and the same power iterations
+        method, reference = (make_method(architecture, **settings) for _ in range(2))
+        routed = method.objective({term: method(batch, noise_for(batch), step)[term]})
+        value = plain_terms(reference, step, batch)[term]
+        routed.backward()
+        for network in NETWORKS:
+            weight = method.routing[term].get(network, 0.0)
+            got = [p.grad for p in method.get_submodule(network).parameters()]
+            if weight == 0.0:
+                assert all(g is None or not g.any() for g in got), f"{term} leaks into {network}"
+                continue
+            expected = gradient(reference.get_submodule(network), value)
+            assert any(g is not None and g.any() for g in got), f"{term} does not train {network}"
+            for g, e in zip(got, expected, strict=True):
+                if e is None:  # a parameter the term does not depend on, such as a frozen bias
+                    assert g is None or not g.any()
+                    continue
+                torch.testing.assert_close(g, weight * e, rtol=1e-8, atol=1e-10, msg=f"{term} on {network}")
+
+
+def test_every_trained_network_has_a_term_and_every_term_a_step() -> None:
+    method = make_method()
+    assert {term for step in method.steps for term in step.terms} == set(method.routing)
+    for step in method.steps:
+        reached = {network for term in step.terms for network in method.routing[term]}
+        assert reached == set(step.trains)
+
+
+def test_presets_are_the_specified_numbers() -> None:
+    """32x32 grey images, d_u = 4: N_pixel = 1024 values and pixels."""
+    reference = make_method(loss_weights="reference").routing
+    assert reference["reconstruction"] == {"encoder_s": 10.0, "encoder_u": 10.0, "decoder": 10.0}
+    assert reference["likelihood"] == {"encoder_s": 1.0}
+    assert reference["kl"] == {"encoder_u": 1.0}
+    paper = make_method(loss_weights="paper").routing
+    assert paper["reconstruction"] == {"encoder_s": 512.0, "encoder_u": 128.0, "decoder": 512.0}
+    assert paper["likelihood"] == {"encoder_s": 0.1}
+    assert paper["kl"] == {"encoder_u": 10.0 / 1024 * 4}

@@ -1,0 +1,157 @@
+"""The mixture prior against float64 brute force, at the sizes where naive code dies."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from dist_dsvae import losses
+from dist_dsvae.models.mixture_prior import MixturePrior, squared_distance
+from dist_dsvae.noise import Draw, Noise
+
+
+def make(num_classes: int, dim: int, spread: float = 0.5, floor: float = -10.0) -> MixturePrior:
+    torch.manual_seed(num_classes)
+    prior = MixturePrior(num_classes, dim, floor)
+    with torch.no_grad():
+        prior.log_variance.normal_(0, spread)
+    return prior
+
+
+def brute_force(prior: MixturePrior, zs: torch.Tensor) -> torch.Tensor:
+    mean, log_variance = prior.mean.double(), prior.log_variance.double()
+    rows = [-0.5 * ((z.double() - mean) ** 2 / log_variance.exp() + log_variance).sum(1) for z in zs]
+    return torch.stack(rows)
+
+
+def gm_loss(prior: MixturePrior, zs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    own = prior.component(labels)
+    distance = squared_distance(zs, own)
+    classification = losses.gm_classification(prior.log_densities(zs), labels, distance, 0.0)
+    return classification - 0.1 * prior.log_density(zs, labels).mean()
+
+
+@pytest.mark.parametrize(("num_classes", "dim"), [(3, 2), (10, 100), (530, 512), (10_575, 512)])
+def test_log_densities_are_exact(num_classes: int, dim: int) -> None:
+    prior = make(num_classes, dim)
+    zs = prior.mean.detach()[: 4 if num_classes > 4 else 3] + torch.randn(min(4, num_classes), dim)
+    got, expected = prior.log_densities(zs).detach(), brute_force(prior, zs).detach()
+    # float32 sums of d terms of size 1: a relative error of some 1e-6
+    torch.testing.assert_close(got.double(), expected, rtol=3e-6, atol=3e-4)
+
+
+def test_far_means_do_not_cancel() -> None:
+    """Means at 1000 with spread 1: expanding the square about 0 would lose every digit."""
+    prior = make(10, 64)
+    with torch.no_grad():
+        prior.mean.normal_().add_(1000.0)
+    zs = 1000.0 + torch.randn(8, 64)
+    torch.testing.assert_close(
+        prior.log_densities(zs).detach().double(), brute_force(prior, zs).detach(), rtol=1e-4, atol=1e-2
+    )
+
+
+@pytest.mark.parametrize("num_classes", [530, 10_575])
+def test_gm_loss_is_alive_at_initialisation(num_classes: int) -> None:
+    """d = 512: exponentiated densities underflow for all classes; here every gradient is a real one."""
+    torch.manual_seed(0)
+    prior = MixturePrior(num_classes, 512, -10.0)
+    zs = torch.randn(8, 512, requires_grad=True)
+    labels = torch.arange(8) * 60
+    loss = gm_loss(prior, zs, labels)
+    loss.backward()
+    reference = make(num_classes, 512, spread=0.0)
+    reference.load_state_dict(prior.state_dict())
+    reference.double()
+    zs64 = zs.detach().double().requires_grad_()
+    gm_loss(reference, zs64, labels).backward()
+    assert loss.item() > 0.5 * math.log(num_classes)
+    for got, expected in (
+        (zs.grad, zs64.grad),
+        (prior.mean.grad, reference.mean.grad),
+        (prior.log_variance.grad, reference.log_variance.grad),
+    ):
+        assert got.abs().max() > 1e-4
+        torch.testing.assert_close(got.double(), expected, rtol=1e-3, atol=1e-6)
+
+
+class LargestTensor(TorchDispatchMode):
+    """Notes the largest tensor that any operation returns."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.numel = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+        out = func(*args, **(kwargs or {}))
+        for item in out if isinstance(out, tuple | list) else (out,):
+            if isinstance(item, torch.Tensor):
+                self.numel = max(self.numel, item.numel())
+        return out
+
+
+def test_no_tensor_of_batch_by_classes_by_dimensions() -> None:
+    batch, num_classes, dim = 16, 200, 64
+    prior = make(num_classes, dim)
+    zs = torch.randn(batch, dim, requires_grad=True)
+    with LargestTensor() as largest:
+        gm_loss(prior, zs, torch.arange(batch)).backward()
+    assert largest.numel <= num_classes * dim  # the parameters themselves are the largest
+
+
+def test_bf16_autocast_does_not_reach_it() -> None:
+    prior, zs = make(530, 512), torch.randn(4, 512)
+    with torch.autocast("cpu", torch.bfloat16):
+        inside = prior.log_densities(zs)
+    assert inside.dtype == torch.float32
+    assert torch.equal(inside, prior.log_densities(zs))
+
+
+def test_log_density_is_the_own_column() -> None:
+    prior, labels = make(10, 16), torch.tensor([3, 0, 9])
+    zs = torch.randn(3, 16)
+    own = prior.log_densities(zs).gather(1, labels[:, None])[:, 0]
+    torch.testing.assert_close(prior.log_density(zs, labels), own)
+
+
+def test_posterior_sums_to_one() -> None:
+    prior = make(10, 16)
+    torch.testing.assert_close(prior.log_posterior(torch.randn(5, 16)).exp().sum(1), torch.ones(5))
+
+
+def test_variance_floor() -> None:
+    prior = MixturePrior(2, 3, log_variance_floor=-4.0)
+    with torch.no_grad():
+        prior.log_variance.fill_(-50.0)
+    assert torch.equal(prior.components().log_variance, torch.full((2, 3), -4.0))
+    density = prior.log_density(prior.mean.detach(), torch.tensor([0, 1]))
+    torch.testing.assert_close(density, torch.full((2,), 6.0))
+    density.sum().backward()
+    assert not prior.log_variance.grad.any()
+
+
+def test_samples_have_their_classes_moments() -> None:
+    prior = make(4, 3)
+    labels = torch.full((40_000,), 2)
+    epsilon = Noise(0, torch.arange(40_000)).normal(Draw.PRIOR_ZS, 3)
+    z = prior.sample(labels, epsilon).detach()
+    torch.testing.assert_close(z.mean(0), prior.mean[2].detach(), atol=0.03, rtol=0)
+    torch.testing.assert_close(z.var(0), prior.log_variance[2].exp().detach(), atol=0, rtol=0.04)
+
+
+def test_total_moments_against_sampling() -> None:
+    """Eq. 11."""
+    prior = make(5, 3)
+    with torch.no_grad():
+        prior.mean.normal_(0, 2)
+    n = 200_000
+    noise = Noise(1, torch.arange(n))
+    z = prior.sample(noise.integers(Draw.PRIOR_LABEL, 5), noise.normal(Draw.PRIOR_ZS, 3)).detach().double()
+    total = prior.total_moments()
+    assert total.mean.dtype == torch.float64
+    std = total.log_variance.exp().sqrt()
+    assert ((z.mean(0) - total.mean).abs() < 5 * std / n**0.5).all()
+    torch.testing.assert_close(z.var(0), total.log_variance.exp().detach(), rtol=0.02, atol=0)
