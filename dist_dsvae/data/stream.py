@@ -38,9 +38,8 @@ _REPLACEMENT_TRIES = 16
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Slice:
-    """Which part of every global batch belongs to this rank, from which position on."""
+    """Which part of every global batch belongs to this rank."""
 
-    start_position: int
     global_batch_size: int
     rank: int
     world_size: int
@@ -57,8 +56,8 @@ class Slice:
         return self.global_batch_size // self.world_size
 
     def first_position(self, batch_number: int) -> int:
-        """Position of this rank's first sample in the batch_number-th batch after the start."""
-        return self.start_position + batch_number * self.global_batch_size + self.rank * self.batch_size
+        """Position of this rank's first sample in the batch_number-th global batch, counted from 0."""
+        return batch_number * self.global_batch_size + self.rank * self.batch_size
 
 
 class PlannedBatch(NamedTuple):
@@ -87,14 +86,14 @@ class _Failure(NamedTuple):
 
 
 def planned_batches(
-    samples_per_shard: IntArray, window_shards: int, seed: int, part: Slice
+    samples_per_shard: IntArray, window_shards: int, seed: int, part: Slice, start_position: int
 ) -> Iterator[PlannedBatch]:
-    """Source stage: this worker's batches, without end."""
+    """Source stage: this worker's batches from ``start_position`` on, without end."""
     plan = Plan(samples_per_shard, seed, window_shards)
     worker = get_worker_info()
     number, stride = (worker.id, worker.num_workers) if worker else (0, 1)
     while True:
-        first = part.first_position(number)
+        first = start_position + part.first_position(number)
         shards, rows = plan.samples(first, first + part.batch_size)
         yield PlannedBatch(np.arange(first, first + part.batch_size), shards, rows)
         number += stride
@@ -156,24 +155,32 @@ def _read_replacement(reader: ShardReader, seed: int, position: int, shard: int,
     )
 
 
-def pipeline(manifest: Manifest, config: DataConfig, seed: int, part: Slice) -> DataPipeline:
+def pipeline(
+    manifest: Manifest, config: DataConfig, seed: int, part: Slice, start_position: int
+) -> DataPipeline:
     """The two host stages as one iterable of HostBatch; it can be sent to worker processes."""
     counts, window = manifest.num_samples_per_shard, config.shuffle_window_shards
     return DataPipeline(
-        functools.partial(planned_batches, counts, window, seed, part),
+        functools.partial(planned_batches, counts, window, seed, part, start_position),
         functools.partial(read_and_decode, manifest, config, seed),
     )
 
 
 def stream(
-    manifest: Manifest, config: DataConfig, seed: int, part: Slice, *, pin_memory: bool = False
+    manifest: Manifest,
+    config: DataConfig,
+    seed: int,
+    part: Slice,
+    *,
+    start_position: int = 0,
+    pin_memory: bool = False,
 ) -> Iterator[HostBatch]:
-    """Endless batches from ``part.start_position`` on, read ahead by worker processes.
+    """Endless batches from ``start_position`` on, read ahead by worker processes.
 
     Raises DataError (shard and sample named) at a corrupt sample, unless the policy is to replace.
     """
     loader: DataLoader[HostBatch] = DataLoader(
-        pipeline(manifest, config, seed, part),
+        pipeline(manifest, config, seed, part, start_position),
         batch_size=None,
         num_workers=config.num_workers,
         pin_memory=pin_memory,

@@ -111,7 +111,7 @@ class Telemetry:
         seconds = self._last_tick[0] - last_time
         rate = (samples_seen - last_samples) / seconds
         record = {"samples_seen": samples_seen, "step": step, "epoch": round(epoch, 4)}
-        record |= {name: float(f"{value:.6g}") for name, value in values.items()}
+        record |= values
         record["images_per_second"] = round(rate, 1)
         self._metrics.write(json.dumps(record) + "\n")
         if self._board is not None:

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import importlib.util
 import io
+import json
 import sys
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from dist_dsvae.data.manifest import Manifest
+from dist_dsvae.data.tarscan import find_tars, scan
+from dist_dsvae.data.verify import verify
 from dist_dsvae.data.writer import Layout, Sample, UnreadableError, Written, write_split
 from dist_dsvae.types import ImageShape
 
@@ -96,3 +100,18 @@ def write_idx(path: Path, array: np.ndarray) -> None:
     """An idx file of unsigned bytes."""
     header = bytes([0, 0, 8, array.ndim]) + np.array(array.shape, dtype=">u4").tobytes()
     path.write_bytes(header + array.astype(np.uint8).tobytes())
+
+
+def samples_of(split: Path) -> list[tuple[bytes, int, dict[str, Any]]]:
+    """(image bytes, label, json) of every sample of a verified split."""
+    manifest = Manifest.load(split)
+    verify(manifest)
+    return [
+        (
+            sample.members[manifest.encoding].content,
+            int(sample.members["cls"].content),
+            json.loads(sample.members["json"].content),
+        )
+        for tar in find_tars(split)
+        for sample in scan(tar)
+    ]

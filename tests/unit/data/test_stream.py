@@ -155,7 +155,7 @@ def test_manifest_that_disagrees_with_its_tar(tmp_path: Path) -> None:
     path = manifest.directory / "000001.tar"
     content = path.read_bytes()
     path.write_bytes(content[512:] + content[:512])
-    with pytest.raises(DataError, match="does not hold sample .* where its index says"):
+    with pytest.raises(DataError, match=r"does not hold sample .* where its index says"):
         take(manifest, 4)
 
 

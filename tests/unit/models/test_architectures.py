@@ -130,9 +130,8 @@ def test_feature_map_sizes_follow_the_paper() -> None:
 def test_discriminator_normalises_every_weight_and_has_no_batch_norm() -> None:
     for architecture in ARCHITECTURES:
         method, _ = build(architecture, 4)
-        layers = [
-            m for m in method.discriminator.modules() if isinstance(m, nn.Conv2d | nn.Linear | nn.Embedding)
-        ]
+        modules = list(method.discriminator.modules())
+        layers = [m for m in modules if isinstance(m, nn.Conv2d | nn.Linear | nn.Embedding)]
         assert all(hasattr(layer, "parametrizations") for layer in layers)
         assert not any(isinstance(m, nn.BatchNorm1d | nn.BatchNorm2d) for m in modules)
 

@@ -1,0 +1,1 @@
+"""From raw data sets to tar shards, and from tar shards to batches."""

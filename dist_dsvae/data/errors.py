@@ -1,0 +1,11 @@
+"""The error that everything under ``dist_dsvae.data`` raises for its users."""
+
+from __future__ import annotations
+
+
+class DataError(ValueError):
+    """Something about the data is not as it must be.
+
+    Its text is a sentence for the person at the terminal: what was found, where (directory, file,
+    shard, key), what is allowed, and what to do.
+    """

@@ -1,0 +1,190 @@
+"""Adds manifests and indexes to shards that other tools made.
+
+tars --scan (worker processes)--> offsets, raw labels, shapes --all splits together--> classes
+     --> per split: index files, then manifest.json
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from dist_dsvae.data.errors import DataError
+from dist_dsvae.data.manifest import Manifest, Shard
+from dist_dsvae.data.parallel import run_tasks
+from dist_dsvae.data.scanned import ScannedShard, class_ids, common_encoding, scan_shard, two_names
+from dist_dsvae.data.tarscan import TAR_SUFFIXES, find_tars
+from dist_dsvae.data.writer import index_file_of, save_index, sha256_of
+from dist_dsvae.types import ImageShape
+
+_MOST_CLASSES = 1_000_000
+
+
+def index(
+    directory: Path,
+    *,
+    command: str,
+    names: Sequence[str] | None = None,
+    num_workers: int = 1,
+    progress: Callable[[int], None] = lambda num_shards: None,
+) -> list[Manifest]:
+    """Write a manifest into ``directory``, or into its sub-folders if those hold the tars.
+
+    names: of the classes in the order of their ids; by default they come from the shards.
+    All splits get the same list of classes and must have the same image shape.
+    progress: called with the number of shards done since the last call.
+    Raises DataError for anything about the shards that is not as it must be.
+    """
+    splits = find_splits(directory)
+    tars = [tar for split in splits for tar in find_tars(split)]
+    _check_index_names(tars)
+    scanned: dict[int, ScannedShard] = {}
+    for place, shard in run_tasks(scan_shard, tars, num_workers):
+        scanned[place] = shard
+        progress(1)
+    shards = [scanned[place] for place in range(len(tars))]
+    classes = tuple(names) if names is not None else _name_classes(shards)
+    shape = _common_shape(shards)
+    return [
+        _write(split, [s for s in shards if s.path.parent == split], classes, shape, command)
+        for split in splits
+    ]
+
+
+def find_splits(directory: Path) -> list[Path]:
+    """``directory`` itself if it holds tars, otherwise its sub-folders that do."""
+    if not directory.is_dir():
+        raise DataError(f"The shard directory {directory} does not exist. Correct the path.")
+    if find_tars(directory):
+        return [directory]
+    splits = sorted(path for path in directory.iterdir() if path.is_dir() and find_tars(path))
+    if not splits:
+        raise DataError(
+            f"Neither {directory} nor its sub-folders hold a shard. Shards are files that end in "
+            f"{', '.join(TAR_SUFFIXES)}."
+        )
+    return splits
+
+
+def read_class_names(path: Path) -> list[str]:
+    """The lines of a file, one class name each in the order of the ids."""
+    try:
+        names = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"The class names cannot be read from {path} ({error}). Correct the path.") from error
+    while names and not names[-1]:
+        names.pop()
+    if not names or not all(names) or len(set(names)) < len(names):
+        raise DataError(
+            f"{path} must hold one class name a line, each only once, without empty lines in between; it "
+            f"has {len(names)} lines and {len(set(names) - {''})} different names."
+        )
+    return names
+
+
+def _check_index_names(tars: Sequence[Path]) -> None:
+    taken: dict[Path, Path] = {}
+    for tar in tars:
+        other = taken.setdefault(tar.with_name(index_file_of(tar.name)), tar)
+        if other != tar:
+            raise DataError(
+                f"{other} and {tar.name} differ only in their compression. Keep one of them: they "
+                "would count every sample twice."
+            )
+
+
+def _common_shape(shards: Sequence[ScannedShard]) -> ImageShape:
+    """The one height and width; one channel if all images are grey, otherwise three."""
+    first: tuple[ImageShape, str, Path] | None = None
+    channels = 0
+    for shard in shards:
+        for shape, key in shard.shapes.items():
+            first = first or (shape, key, shard.path)
+            if _extent(shape) != _extent(first[0]):
+                raise DataError(
+                    f"The sample '{key}' of the shard {shard.path} is {_spoken(shape)}, but '{first[1]}' of "
+                    f"{first[2]} is {_spoken(first[0])}. All images must have one height and width: scale "
+                    "them, for example by unpacking and `python shards/build.py folder`."
+                )
+            channels = max(channels, shape.channels)
+    assert first is not None, "scan_shard refuses a shard without a sample"
+    return first[0]._replace(channels=channels)
+
+
+def _extent(shape: ImageShape) -> tuple[int, int, int]:
+    """What all samples must share: grey and colour images may be mixed."""
+    return (shape.height, shape.width, 0 if shape.is_image else shape.channels)
+
+
+def _spoken(shape: ImageShape) -> str:
+    if shape.is_image:
+        return f"{shape.width} pixels wide and {shape.height} high"
+    return f"a point of {shape.channels} coordinates"
+
+
+def _name_classes(shards: Sequence[ScannedShard]) -> tuple[str, ...]:
+    """Class names from the shards alone: sorted names, or names by number."""
+    texts = {label for shard in shards for label in shard.labels if isinstance(label, str)}
+    numbers = {label for shard in shards for label in shard.labels if isinstance(label, int)}
+    if texts and numbers:
+        raise DataError(
+            f"Some labels are numbers (such as {min(numbers)}) and some are names (such as "
+            f"'{min(texts)}'). Use one kind, or give the names with --classes FILE, one name a line."
+        )
+    if texts:
+        return tuple(sorted(texts))
+    if min(numbers) < 0 or max(numbers) >= _MOST_CLASSES:
+        worst = min(numbers) if min(numbers) < 0 else max(numbers)
+        shard = next(shard for shard in shards if worst in shard.labels)
+        raise DataError(
+            f"The sample '{shard.keys[shard.labels.index(worst)]}' of the shard {shard.path} has the label "
+            f"{worst}; class ids count from 0 and stay below {_MOST_CLASSES:,}. Correct the label."
+        )
+    names: dict[int, str] = {}
+    for shard in shards:
+        for label, name in shard.names.items():
+            if names.setdefault(label, name) != name:
+                raise two_names(label, names[label], name, str(shard.path))
+    width = len(str(max(numbers)))
+    classes = tuple(names.get(label, f"{label:0{width}d}") for label in range(max(numbers) + 1))
+    twice = [name for name, count in Counter(classes).items() if count > 1]
+    if twice:
+        ids = [label for label, name in enumerate(classes) if name == twice[0]]
+        raise DataError(
+            f"The class ids {', '.join(map(str, ids))} have the same name '{twice[0]}'. "
+            "Give the names with --classes FILE, one name a line in the order of the ids."
+        )
+    return classes
+
+
+def _write(
+    split: Path, scanned: Sequence[ScannedShard], classes: tuple[str, ...], shape: ImageShape, command: str
+) -> Manifest:
+    shards = []
+    for shard in scanned:
+        labels = class_ids(shard, classes)
+        index_file = index_file_of(shard.path.name)
+        rows = [(offset, size, label) for (offset, size), label in zip(shard.spans, labels, strict=True)]
+        save_index(split / index_file, rows)
+        shards.append(
+            Shard(
+                file=shard.path.name,
+                index_file=index_file,
+                num_samples=len(labels),
+                num_bytes=shard.path.stat().st_size,
+                sha256=sha256_of(shard.path),
+                samples_per_class=dict(sorted(Counter(labels).items())),
+            )
+        )
+    manifest = Manifest(
+        directory=split,
+        classes=classes,
+        shape=shape,
+        encoding=common_encoding(scanned),
+        shards=tuple(shards),
+        command=command,
+        source="index",
+    )
+    manifest.save()
+    return manifest

@@ -1,0 +1,157 @@
+"""What one tar holds: each sample's image, its place in the tar, its label as it was written.
+
+Accepted are samples with one image (jpg, jpeg, png, webp, bmp, ppm, pgm, or npy for a point) and a
+label: a member .cls with a number or a name, or an entry label, cls, class or class_name of .json.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from dist_dsvae.data.errors import DataError
+from dist_dsvae.data.tarscan import Member, TarSample, scan
+from dist_dsvae.types import ImageShape
+
+Label = int | str
+IMAGE_EXTENSIONS = ("jpg", "jpeg", "png", "webp", "bmp", "ppm", "pgm", "npy")
+LABEL_ENTRIES = ("label", "cls", "class", "class_name")
+NAME_ENTRIES = ("class_name", "class")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ScannedShard:
+    """What a tar holds, before the labels of all tars are brought together.
+
+    spans: (offset, size) of each sample's image. names: what json members call numbered classes.
+    shapes, encodings: each one found -> the key of the first sample that has it.
+    """
+
+    path: Path
+    keys: list[str]
+    spans: list[tuple[int, int]]
+    labels: list[Label]
+    names: dict[int, str]
+    shapes: dict[ImageShape, str]
+    encodings: dict[str, str]
+
+
+def scan_shard(path: Path) -> ScannedShard:
+    """Read one tar from end to end."""
+    shard = ScannedShard(path=path, keys=[], spans=[], labels=[], names={}, shapes={}, encodings={})
+    for sample in scan(path):
+        extension, image = _image_of(sample, path)
+        label, name = _label_of(sample, path)
+        shard.keys.append(sample.key)
+        shard.spans.append((image.offset, len(image.content)))
+        shard.labels.append(label)
+        shard.shapes.setdefault(_shape_of(extension, image.content, sample.key, path), sample.key)
+        shard.encodings.setdefault("jpg" if extension == "jpeg" else extension, sample.key)
+        if isinstance(label, int) and name is not None and shard.names.setdefault(label, name) != name:
+            raise two_names(label, shard.names[label], name, f"sample '{sample.key}' of {path}")
+    if not shard.keys:
+        raise DataError(f"The shard {path} holds no sample. Remove it, or write it again.")
+    return shard
+
+
+def class_ids(shard: ScannedShard, classes: Sequence[str]) -> list[int]:
+    """The class id of each sample of a shard. Raises DataError for a label that is none of them."""
+    places = {name: place for place, name in enumerate(classes)}
+    ids = []
+    for key, label in zip(shard.keys, shard.labels, strict=True):
+        if isinstance(label, str) and label not in places:
+            raise DataError(
+                f"The sample '{key}' of the shard {shard.path} has the label '{label}', which is not one of "
+                f"the {len(classes)} classes. Correct the label, or the list of class names."
+            )
+        if isinstance(label, int) and not 0 <= label < len(classes):
+            raise DataError(
+                f"The sample '{key}' of the shard {shard.path} has the label {label}; allowed are 0 to "
+                f"{len(classes) - 1}. Correct the label, or the list of class names."
+            )
+        ids.append(places[label] if isinstance(label, str) else label)
+    return ids
+
+
+def common_encoding(shards: Sequence[ScannedShard]) -> str:
+    """The extension of all image members, or "mixed"."""
+    encodings = {encoding for shard in shards for encoding in shard.encodings}
+    return encodings.pop() if len(encodings) == 1 else "mixed"
+
+
+def two_names(label: int, one: str, other: str, where: str) -> DataError:
+    """A class id that is called by two names."""
+    return DataError(
+        f"The class id {label} has the name '{one}' in one place and '{other}' in another ({where}). "
+        "Give the names with --classes FILE, one name a line in the order of the ids."
+    )
+
+
+def _image_of(sample: TarSample, path: Path) -> tuple[str, Member]:
+    found = [extension for extension in sample.members if extension in IMAGE_EXTENSIONS]
+    found = found or [ext for ext in sample.members if ext.rpartition(".")[2] in IMAGE_EXTENSIONS]
+    if len(found) != 1:
+        files = ", ".join(f".{extension}" for extension in sample.members)
+        count = "no image" if not found else f"{len(found)} images"
+        raise DataError(
+            f"The sample '{sample.key}' of the shard {path} has {count} (its files: {files}). Every sample "
+            f"needs exactly one file with an extension of {', '.join(IMAGE_EXTENSIONS)}."
+        )
+    return found[0].rpartition(".")[2], sample.members[found[0]]
+
+
+def _label_of(sample: TarSample, path: Path) -> tuple[Label, str | None]:
+    """The label and, where json tells, the name of the class."""
+    entries: Mapping[str, object] = {}
+    if "json" in sample.members:
+        try:
+            document = json.loads(sample.members["json"].content)
+        except ValueError as error:
+            raise DataError(
+                f"The .json of the sample '{sample.key}' of the shard {path} is not valid JSON ({error}). "
+                "Correct it, or leave the file out and give the label in a file .cls."
+            ) from error
+        entries = document if isinstance(document, dict) else {}
+    name = next((v for e in NAME_ENTRIES if isinstance(v := entries.get(e), str)), None)
+    candidates = [entries.get(entry) for entry in LABEL_ENTRIES]
+    if "cls" in sample.members:
+        candidates.insert(0, sample.members["cls"].content.decode("utf-8", "replace"))
+    for candidate in candidates:
+        if isinstance(candidate, int) and not isinstance(candidate, bool):
+            return candidate, name
+        if isinstance(candidate, str) and candidate.strip():
+            text = candidate.strip()
+            return (int(text) if re.fullmatch("[+-]?[0-9]+", text) else text), name
+    raise DataError(
+        f"The sample '{sample.key}' of the shard {path} has no label. Give every sample a file .cls that "
+        f"holds its class id or name, or a .json with one of the entries {', '.join(LABEL_ENTRIES)}."
+    )
+
+
+def _shape_of(extension: str, content: bytes, key: str, path: Path) -> ImageShape:
+    where = f"sample '{key}' of the shard {path}"
+    try:
+        if extension == "npy":
+            point = np.load(io.BytesIO(content), allow_pickle=False)
+            if point.ndim == 1 and np.issubdtype(point.dtype, np.floating):
+                return ImageShape(len(point), 0, 0)
+            raise DataError(
+                f"The array of {where} is {point.dtype} of shape {point.shape}. An npy member must be a "
+                "point: floats of shape (d,). Store images as png."
+            )
+        with Image.open(io.BytesIO(content)) as image:
+            grey = image.mode in ("1", "L", "F") or image.mode.startswith("I")
+            return ImageShape(1 if grey else 3, image.height, image.width)
+    except (OSError, EOFError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        if isinstance(error, DataError):
+            raise
+        raise DataError(
+            f"The .{extension} of {where} cannot be read ({error}). Replace or remove the sample."
+        ) from error

@@ -1,0 +1,1 @@
+"""Raw data sets as samples for the writer, one module per source."""

@@ -1,0 +1,115 @@
+"""Any picture that Pillow reads -> one square RGB or grey image -> the bytes of a member."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from dist_dsvae.data.errors import DataError
+from dist_dsvae.data.writer import Sample, UnreadableError
+from dist_dsvae.types import ImageShape
+
+Resize = Literal["crop", "pad", "stretch"]
+Format = Literal["jpg", "png"]
+WHITE = (255, 255, 255)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Codec:
+    """How an image becomes bytes.
+
+    quality: of JPEG, 1..95; its colour is kept at full resolution (4:4:4).
+    png_level: of zlib, 0 (stored) .. 9.
+    """
+
+    extension: Format = "png"
+    quality: int = 95
+    png_level: int = 6
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.quality <= 95:
+            raise DataError(f"The JPEG quality is {self.quality}; allowed are 1 to 95.")
+        if not 0 <= self.png_level <= 9:
+            raise DataError(f"The PNG compression level is {self.png_level}; allowed are 0 to 9.")
+
+    def pack(self, image: Image.Image) -> bytes:
+        """The file of an image of mode "RGB" or "L"."""
+        stream = io.BytesIO()
+        if self.extension == "jpg":
+            image.save(stream, format="JPEG", quality=self.quality, subsampling=0)
+        else:
+            image.save(stream, format="PNG", compress_level=self.png_level)
+        return stream.getvalue()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FileEncoder:
+    """Encodes the picture at ``sample.reference`` (a path) as a ``size`` x ``size`` image.
+
+    resize: "crop" keeps the aspect and cuts the centre, "pad" keeps it and adds white, "stretch"
+    does not keep it; all of them antialiased.
+    """
+
+    size: int
+    channels: int
+    resize: Resize
+    codec: Codec
+
+    def __post_init__(self) -> None:
+        if self.size < 1:
+            raise DataError(f"The image size is {self.size}; it must be at least 1 pixel.")
+        if self.channels not in (1, 3):
+            raise DataError(f"Images of {self.channels} channels were asked for; allowed are 1 and 3.")
+
+    @property
+    def shape(self) -> ImageShape:
+        return ImageShape(self.channels, self.size, self.size)
+
+    def __call__(self, sample: Sample[str]) -> tuple[bytes, dict[str, object]]:
+        try:
+            with Image.open(Path(sample.reference)) as opened:
+                # A JPEG larger than twice the target is decoded at a fraction of its size.
+                opened.draft(None, (2 * self.size, 2 * self.size))
+                image = self._fit(flatten(opened))
+        except Exception as error:  # codecs raise nearly anything on a broken file; it goes into the report
+            raise UnreadableError(f"{type(error).__name__}: {error}") from error
+        return self.codec.pack(image), {}
+
+    def _fit(self, image: Image.Image) -> Image.Image:
+        target, filter_ = (self.size, self.size), Image.Resampling.LANCZOS
+        if self.resize == "crop":
+            image = ImageOps.fit(image, target, filter_)
+        elif self.resize == "pad":
+            image = ImageOps.pad(image, target, filter_, color=WHITE)
+        else:
+            image = image.resize(target, filter_)
+        return image if self.channels == 3 else image.convert("L")
+
+
+def flatten(image: Image.Image) -> Image.Image:
+    """The first frame, turned upright as its EXIF says, on white where transparent, 8-bit RGB."""
+    upright = ImageOps.exif_transpose(image)
+    if upright.mode == "F" or upright.mode.startswith("I"):
+        return _eight_bits(upright).convert("RGB")
+    if upright.has_transparency_data:
+        layer = upright.convert("RGBA")
+        paper = Image.new("RGBA", layer.size, (*WHITE, 255))
+        return Image.alpha_composite(paper, layer).convert("RGB")
+    return upright.convert("RGB")
+
+
+def _eight_bits(image: Image.Image) -> Image.Image:
+    """A grey image of 16 or 32 bits or floats, scaled to 8 bits (Pillow itself would clip it)."""
+    values = np.asarray(image).astype(np.float64)
+    if not np.isfinite(values).all() or values.min() < 0:
+        raise ValueError("grey values must be finite and not negative")
+    floats_to = 1.0 if values.max() <= 1 else 255.0
+    top = floats_to if image.mode == "F" else 65535.0
+    if values.max() > top:
+        raise ValueError(f"a grey value of {values.max():g} exceeds {top:g}")
+    return Image.fromarray(np.rint(values * (255.0 / top)).astype(np.uint8))

@@ -1,0 +1,57 @@
+"""What every source hands to the writer, and the choice of a part of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from dist_dsvae.data.errors import DataError
+from dist_dsvae.data.writer import Encode, Sample
+from dist_dsvae.noise import Draw, permutation
+from dist_dsvae.types import ImageShape
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Source:
+    """A raw data set.
+
+    name: goes into the manifests.
+    classes: sorted names, one list for all splits.
+    splits: "train" and perhaps "test" -> samples in a fixed order.
+    encode: makes the image member, of extension ``extension`` and shape ``shape``, of a sample.
+    left_out: heading -> names of what was found but not used.
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    splits: Mapping[str, Sequence[Sample[Any]]]
+    encode: Encode[Any]
+    shape: ImageShape
+    extension: str
+    left_out: Mapping[str, Sequence[str]] = field(default_factory=dict)
+
+
+def take_balanced(samples: Sequence[Sample[Any]], count: int | None, split: str) -> Sequence[Sample[Any]]:
+    """``count`` of the samples, evenly over the classes (to within one); all of them if None.
+
+    Which ones is decided by a hash of their place. They keep their order.
+    Raises DataError if a class has too few.
+    """
+    if count is None:
+        return samples
+    if not 1 <= count <= len(samples):
+        raise DataError(
+            f"{count:,} samples were asked for in the split '{split}', which has {len(samples):,}. "
+            f"Ask for 1 to {len(samples):,}."
+        )
+    labels = np.array([sample.label for sample in samples])
+    shuffled = permutation(len(samples), int(Draw.BUILD_SPLIT)).numpy()
+    rank_in_class = np.empty(len(samples), dtype=np.int64)
+    for label in np.unique(labels):
+        places = shuffled[labels[shuffled] == label]
+        rank_in_class[places] = np.arange(len(places))
+    chosen = np.lexsort((labels, rank_in_class))[:count]
+    return [samples[place] for place in sorted(chosen.tolist())]

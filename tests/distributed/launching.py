@@ -1,0 +1,99 @@
+"""Run the real thing: `accelerate launch ... launch/train.py` in processes of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.distributed.checkpoint.format_utils import dcp_to_torch_save
+
+REPOSITORY = Path(__file__).parents[2]
+
+
+def command(num_processes: int, run_dir: Path, config: Path, *arguments: str) -> list[str]:
+    launcher = [sys.executable, "-m", "accelerate.commands.launch"]
+    if num_processes > 1:
+        launcher += [
+            *("--config_file", str(REPOSITORY / "configs/accelerate/cpu.yaml")),
+            *("--num_processes", str(num_processes), "--main_process_port", "0"),
+        ]
+    script = str(REPOSITORY / "launch/train.py")
+    return [*launcher, script, "--config", str(config), "--run-dir", str(run_dir), *arguments]
+
+
+def environment() -> dict[str, str]:
+    """Without what an outer launcher may have set."""
+    dropped = ("WORLD_SIZE", "RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
+    return {k: v for k, v in os.environ.items() if k not in dropped and not k.startswith("ACCELERATE_")}
+
+
+def train(num_processes: int, run_dir: Path, config: Path, *arguments: str, check: bool = True) -> str:
+    """Run to the end; standard output and error together."""
+    done = subprocess.run(
+        command(num_processes, run_dir, config, *arguments),
+        cwd=REPOSITORY,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=280,
+        check=False,
+    )
+    output = done.stdout + done.stderr
+    assert not check or done.returncode == 0, output
+    return output
+
+
+def write_config(path: Path, **sections: Any) -> Path:
+    """A tiny experiment on the embedded shards, with ``sections`` merged in."""
+    tree: dict[str, Any] = {
+        "data": {"train": "shards/fashion-mnist-mini/train", "batch_size": 12, "num_workers": 0},
+        "model": {"architecture": "small32", "zs_dim": 8, "zu_dim": 8},
+        "train": {
+            "log_every_steps": 1,
+            "sample_every_steps": 0,
+            "checkpoint_every_steps": 0,
+            "tensorboard": False,
+            "cpu_threads": 1,
+        },
+    }
+    for section, values in sections.items():
+        tree[section] = tree.get(section, {}) | values
+    path.write_text(json.dumps(tree))
+    return path
+
+
+def epochs_of(iterations: int, batch_size: int = 12, num_samples: int = 10_000) -> float:
+    """train.epochs that gives exactly so many iterations of four batches."""
+    return iterations * 4 * batch_size / num_samples
+
+
+def metrics(run_dir: Path) -> list[dict[str, float]]:
+    """The logged lines without what depends on the wall clock."""
+    lines = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
+    for line in lines:
+        line.pop("images_per_second")
+    return lines
+
+
+def checkpoint_tensors(checkpoint: Path) -> dict[str, torch.Tensor]:
+    """All tensors of a checkpoint by dotted name."""
+    with tempfile.TemporaryDirectory() as folder:
+        dcp_to_torch_save(checkpoint, f"{folder}/all.pt")
+        tree = torch.load(f"{folder}/all.pt", weights_only=True)
+    flat: dict[str, torch.Tensor] = {}
+
+    def walk(prefix: str, node: Any) -> None:
+        if isinstance(node, dict):
+            for key, value in node.items():
+                walk(f"{prefix}.{key}", value)
+        else:
+            flat[prefix] = node
+
+    walk("", tree)
+    return flat

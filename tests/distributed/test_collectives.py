@@ -1,0 +1,128 @@
+"""Batch norm over ranks, and replicated parameters, on 2 and 3 gloo ranks."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from torch import nn
+
+from dist_dsvae import distributed
+from dist_dsvae.engine import checkpoint
+from dist_dsvae.engine.batch_norm import synchronise
+from dist_dsvae.engine.checkpoint import CheckpointError
+from dist_dsvae.engine.guard import Guard, NonFiniteLossError
+
+
+def on_ranks(world_size: int, function: Callable[..., None], *arguments: object) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    mp.spawn(_enter, (world_size, port, function, arguments), nprocs=world_size)
+
+
+def _enter(rank: int, world_size: int, port: int, function: Callable[..., None], arguments: tuple) -> None:
+    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", rank=rank, world_size=world_size)
+    function(rank, world_size, *arguments)
+    dist.destroy_process_group()
+
+
+def network(convolutional: bool) -> nn.Sequential:
+    torch.manual_seed(3)
+    first = [nn.Conv2d(2, 3, 3), nn.BatchNorm2d(3)] if convolutional else [nn.Linear(4, 3), nn.BatchNorm1d(3)]
+    net = nn.Sequential(*first, nn.Tanh(), nn.Flatten(), nn.LazyLinear(1)).double()
+    net(inputs(convolutional, 6))
+    net[1].reset_running_stats()
+    return net
+
+
+def inputs(convolutional: bool, count: int) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(4)
+    dims = (count, 2, 5, 5) if convolutional else (count, 4)
+    return torch.randn(dims, generator=generator, dtype=torch.float64) * 3 + 1
+
+
+def batch_norm_equals_that_of_one_process(rank: int, world_size: int, convolutional: bool) -> None:
+    alone, together = network(convolutional), synchronise(network(convolutional), torch.device("cpu"))
+    x = inputs(convolutional, 12)
+    mine = x.chunk(world_size)[rank].clone().requires_grad_()
+    x.requires_grad_()
+    for _ in range(2):
+        alone.zero_grad()
+        together.zero_grad()
+        x.grad = mine.grad = None
+        expected, got = alone(x), together(mine)
+        torch.testing.assert_close(got, expected.chunk(world_size)[rank], rtol=1e-10, atol=1e-12)
+        (expected**2).sum().backward()
+        (got**2).sum().backward()
+        torch.testing.assert_close(mine.grad, x.grad.chunk(world_size)[rank], rtol=1e-9, atol=1e-11)
+        for p, q in zip(together.parameters(), alone.parameters(), strict=True):
+            torch.testing.assert_close(distributed.all_reduce_sum(p.grad), q.grad, rtol=1e-9, atol=1e-11)
+    assert together.state_dict().keys() == alone.state_dict().keys()
+    for name, value in alone.state_dict().items():
+        torch.testing.assert_close(together.state_dict()[name], value, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("world_size", [2, 3])
+@pytest.mark.parametrize("convolutional", [True, False])
+def test_batch_norm_over_ranks(world_size: int, convolutional: bool) -> None:
+    on_ranks(world_size, batch_norm_equals_that_of_one_process, convolutional)
+
+
+def collectives_do_what_they_say(rank: int, world_size: int) -> None:
+    a, b = torch.full((2, 3), float(rank)), torch.tensor(10.0 * rank)
+    mean_a, mean_b = distributed.all_reduce_flat([a, b])
+    assert mean_a.shape == (2, 3)
+    assert float(mean_a[0, 0]) == (world_size - 1) / 2
+    assert float(mean_b) == 10 * (world_size - 1) / 2
+    rows = distributed.gather_rows(torch.full((rank, 2), rank))  # 0, 1, 2 ... rows
+    assert rows[:, 0].tolist() == [r for r in range(world_size) for _ in range(r)]
+    assert distributed.broadcast_object(f"from {rank}") == "from 0"
+    assert distributed.gather_objects(rank) == list(range(world_size))
+
+
+@pytest.mark.parametrize("world_size", [2, 3])
+def test_collectives(world_size: int) -> None:
+    on_ranks(world_size, collectives_do_what_they_say)
+
+
+def one_bad_rank_stops_all(rank: int, world_size: int) -> None:
+    guard = Guard(torch.device("cpu"))
+    for position in (0, 12, 24, 36):
+        bad_here = rank == 1 and position >= 24
+        terms = {"kl": torch.tensor(float("nan") if bad_here else 1.0), "confusion": torch.tensor(2.0)}
+        bad = distributed.all_reduce_sum(guard.bad(terms))
+        guard.record("joint", terms, torch.tensor(position + rank), bad)
+    assert guard.tripped == 1
+    with pytest.raises(NonFiniteLossError, match=r"joint/kl became infinite or NaN at sample position 24"):
+        guard.raise_if_tripped()
+
+
+def test_non_finite_loss_on_one_rank_is_every_rank_s() -> None:
+    on_ranks(2, one_bad_rank_stops_all)
+
+
+def a_rank_that_cannot_write(rank: int, world_size: int, folder: Path) -> None:
+    state = {"a": torch.arange(4.0) + rank}
+    checkpoint.save(folder, 1, state, {"samples_seen": 1}, keep=2)
+
+    if rank == 1:
+        checkpoint._write = lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device"))
+    else:
+        checkpoint._write = lambda *_: None
+    with pytest.raises(CheckpointError, match="the disk is full"):
+        checkpoint.save(folder, 2, state, {"samples_seen": 2}, keep=2)
+    assert [path.name for path in checkpoint.complete_checkpoints(folder)] == ["step-00000001"]
+
+
+def test_a_failed_save_is_every_rank_s_and_keeps_the_last_good_one(tmp_path: Path) -> None:
+    on_ranks(2, a_rank_that_cannot_write, tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["step-00000001"]

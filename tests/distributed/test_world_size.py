@@ -1,0 +1,58 @@
+"""Any number of processes: the same samples, the same noise, the same losses."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.distributed.launching import checkpoint_tensors, epochs_of, metrics, train, write_config
+
+ITERATIONS = 20
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[int, tuple[Path, str]]:
+    folder = tmp_path_factory.mktemp("world_size")
+    config = write_config(
+        folder / "c.json",
+        train={"double_precision": True, "epochs": epochs_of(ITERATIONS), "ema_half_life_samples": 100.0},
+        optimizer={"clip_gradient_norm": 5.0},
+    )
+    return {n: (folder / str(n), train(n, folder / str(n), config)) for n in (1, 2, 3)}
+
+
+@pytest.mark.parametrize("num_processes", [1, 2, 3])
+def test_as_many_processes_train_as_were_asked_for(
+    runs: dict[int, tuple[Path, str]], num_processes: int
+) -> None:
+    said = "1 process" if num_processes == 1 else f"{num_processes} processes"
+    assert f"Training with {said} on CPU" in runs[num_processes][1]
+
+
+@pytest.mark.parametrize("num_processes", [2, 3])
+def test_losses_equal_those_of_one_process(runs: dict[int, tuple[Path, str]], num_processes: int) -> None:
+    """float64, convolutions with synchronised batch norm, 20 iterations: every loss to 1e-6."""
+    alone, together = metrics(runs[1][0]), metrics(runs[num_processes][0])
+    assert len(alone) == len(together) == ITERATIONS
+    for expected, got in zip(alone, together, strict=True):
+        assert got.keys() == expected.keys()
+        for key, value in expected.items():
+            assert got[key] == pytest.approx(value, rel=1e-6, abs=1e-9), (key, expected["step"])
+
+
+@pytest.mark.parametrize("num_processes", [2, 3])
+def test_final_weights_agree(runs: dict[int, tuple[Path, str]], num_processes: int) -> None:
+    name = f"checkpoints/step-{ITERATIONS:08d}"
+    alone = checkpoint_tensors(runs[1][0] / name)
+    together = checkpoint_tensors(runs[num_processes][0] / name)
+    assert alone.keys() == together.keys()
+    for key, expected in alone.items():
+        difference = (together[key].double() - expected.double()).abs().max()
+        assert difference < 1e-6, key
+
+
+def test_a_batch_that_cannot_be_shared_gets_a_sentence(tmp_path: Path) -> None:
+    config = write_config(tmp_path / "c.json", data={"batch_size": 13})
+    output = train(2, tmp_path / "run", config, check=False)
+    assert "error: data.batch_size is 13, which 2 processes cannot share evenly" in output
