@@ -47,15 +47,19 @@ def all_reduce_sum(tensor: Tensor) -> Tensor:
 def all_reduce_flat(tensors: Sequence[Tensor]) -> list[Tensor]:
     """The tensors' means over all ranks, through ONE all-reduce of one flat tensor.
 
-    The tensors have one dtype and one device. In a single process they are returned as they are.
+    The tensors are dense, of one dtype and on one device; strides (channels-last or not) are kept.
+    In a single process they are returned as they are.
     """
     if world_size() == 1:
         return list(tensors)
-    flat = torch.cat([t.reshape(-1) for t in tensors])
+    flat = torch.cat([t.as_strided((t.numel(),), (1,)) for t in tensors])  # in memory order
     dist.all_reduce(flat)
     flat /= world_size()
     parts = torch.split(flat, [t.numel() for t in tensors])
-    return [part.view_as(t) for part, t in zip(parts, tensors, strict=True)]
+    return [
+        part.as_strided(t.shape, t.stride(), part.storage_offset())
+        for part, t in zip(parts, tensors, strict=True)
+    ]
 
 
 def all_gather(tensor: Tensor) -> Tensor:

@@ -40,7 +40,12 @@ class FlatStep:
         if scaler is not None:
             loss = scaler.scale(loss)
         # autograd.grad, not backward: DistributedDataParallel's hooks must not see this step
-        gradients = torch.autograd.grad(loss, self.optimizer.parameters)
+        gradients = [
+            _laid_out_like(gradient, parameter)
+            for gradient, parameter in zip(
+                torch.autograd.grad(loss, self.optimizer.parameters), self.optimizer.parameters, strict=True
+            )
+        ]
         bad = self.guard.bad(terms).to(gradients[0].dtype)
         *averaged, bad = distributed.all_reduce_flat([*gradients, bad])
         for parameter, gradient in zip(self.optimizer.parameters, averaged, strict=True):
@@ -48,3 +53,13 @@ class FlatStep:
         self.guard.record(self.step.name, terms, batch.positions[0], bad)
         self.optimizer.step(epoch, self.guard.tripped, scaler)
         return terms
+
+
+def _laid_out_like(gradient: Tensor, parameter: Tensor) -> Tensor:
+    """The gradient with the parameter's strides.
+
+    backward() promises that, autograd.grad does not, and the fused optimiser reads both linearly.
+    """
+    if gradient.stride() == parameter.stride():
+        return gradient
+    return torch.empty_like(parameter).copy_(gradient)

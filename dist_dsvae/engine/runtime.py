@@ -8,6 +8,7 @@ each believe they are alone.
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -80,7 +81,10 @@ class Runtime:
         own gradients).
         """
         method._ddp_params_and_buffers_to_ignore = ignored_parameters  # type: ignore[assignment]
-        return cast(nn.Module, self.accelerator.prepare_model(method))
+        with warnings.catch_warnings():
+            # Accelerate has no other name for it; torch from 2.15 on prefers forward_sync_buffers.
+            warnings.filterwarnings("ignore", message="`broadcast_buffers` is deprecated")
+            return cast(nn.Module, self.accelerator.prepare_model(method))
 
     def describe(self) -> str:
         """One sentence for the log: what trains."""

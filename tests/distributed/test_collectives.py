@@ -83,6 +83,10 @@ def collectives_do_what_they_say(rank: int, world_size: int) -> None:
     assert mean_a.shape == (2, 3)
     assert float(mean_a[0, 0]) == (world_size - 1) / 2
     assert float(mean_b) == 10 * (world_size - 1) / 2
+    last = (torch.arange(24.0) + rank).view(1, 2, 3, 4).to(memory_format=torch.channels_last)
+    (mean_last,) = distributed.all_reduce_flat([last])
+    assert mean_last.stride() == last.stride()
+    torch.testing.assert_close(mean_last, last - rank + (world_size - 1) / 2)
     rows = distributed.gather_rows(torch.full((rank, 2), rank))  # 0, 1, 2 ... rows
     assert rows[:, 0].tolist() == [r for r in range(world_size) for _ in range(r)]
     assert distributed.broadcast_object(f"from {rank}") == "from 0"

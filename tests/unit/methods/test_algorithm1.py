@@ -34,11 +34,19 @@ def engine_steps(method: DSVAE):  # type: ignore[no-untyped-def]
     )
 
 
-@pytest.mark.parametrize("architecture", ["small32", "mlp2d"])
-def test_iterations_equal_the_transcription(architecture: str) -> None:
+@pytest.mark.parametrize(
+    ("architecture", "memory_format"),
+    [
+        ("small32", torch.contiguous_format),
+        ("small32", torch.channels_last),
+        ("mlp2d", torch.contiguous_format),
+    ],
+)
+def test_iterations_equal_the_transcription(architecture: str, memory_format: torch.memory_format) -> None:
     """Three iterations of 3 GM steps and a joint step: losses, weights and batch-norm buffers."""
     method = make_method(architecture)
     plain = PlainTrainer(copy.deepcopy(method))
+    method.to(memory_format=memory_format)
     gm, joint = engine_steps(method)
     position = 0
     for _ in range(3):
