@@ -23,6 +23,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.state_dict_loader import load as dcp_load
 from torch.distributed.checkpoint.state_dict_saver import save as dcp_save
 
@@ -107,7 +108,7 @@ def load(checkpoint: Path, state: dict[str, Any]) -> None:
         with _quiet():
             dcp_load(state, checkpoint_id=checkpoint, no_dist=distributed.world_size() == 1)
 
-    _collectively(read, verb="read")
+    _collectively(read, f"{checkpoint} could not be read; an older one can be named with --resume PATH")
 
 
 def _write(state: dict[str, Any], partial: Path) -> None:
@@ -127,16 +128,16 @@ def _on_main(action: Callable[[], None]) -> None:
     _collectively(action if distributed.is_main() else lambda: None)
 
 
-def _collectively(action: Callable[[], None], verb: str = "written") -> None:
+def _collectively(action: Callable[[], None], what: str = "The checkpoint could not be written") -> None:
     """Run on every rank; if it fails on any, raise CheckpointError on all, with the first reason."""
     problem: str | None = None
     try:
         action()
-    except Exception as error:  # whatever one rank meets, the others must not wait for it for ever
+    except (Exception, CheckpointException) as error:  # or the other ranks would wait for ever
         problem = _explain(error)
     problems = [p for p in distributed.gather_objects(problem) if p]
     if problems:
-        raise CheckpointError(f"The checkpoint could not be {verb}: {problems[0]}")
+        raise CheckpointError(f"{what}: {problems[0]}")
 
 
 def _explain(error: BaseException) -> str:

@@ -93,7 +93,7 @@ ARCHITECTURES: dict[str, Architecture] = {
         decoder_hidden=(256, 4 * 4 * 128),
         decoder_channels=128,
         decoder=_layers((64, 4, 2), (32, 4, 2), (32, 4, 2)),
-        discriminator=_layers((32, 3, 2), (64, 3, 2), (128, 3, 2)),
+        discriminator=_layers((32, 4, 2), (64, 4, 2), (128, 4, 2)),
         discriminator_hidden=(256,),
         latent_classifier_hidden=(128,),
     ),

@@ -13,7 +13,7 @@ class ConvBlock(nn.Sequential):
     """[B, in, H, W] -> [B, out, H/stride, W/stride]: convolution, batch norm, ReLU."""
 
     def __init__(self, in_channels: int, out_channels: int, kernel_size: int, stride: int = 1) -> None:
-        padding = kernel_size // 2
+        padding = (kernel_size - 1) // 2
         super().__init__(
             # batch norm subtracts the mean, so a bias before it would never matter
             nn.Conv2d(in_channels, out_channels, kernel_size, stride, padding, bias=False),

@@ -29,9 +29,8 @@ class Discriminator(nn.Module):
         if shape.is_image:
             channels, size = shape.channels, shape.height
             for layer in architecture.discriminator:
-                convolution = nn.Conv2d(
-                    channels, layer.channels, layer.kernel_size, layer.stride, layer.kernel_size // 2
-                )
+                padding = (layer.kernel_size - 1) // 2
+                convolution = nn.Conv2d(channels, layer.channels, layer.kernel_size, layer.stride, padding)
                 layers += [spectral_norm(convolution), nn.LeakyReLU(_LEAK, inplace=True)]
                 channels, size = layer.channels, size // layer.stride
             if architecture.discriminator_pools:

@@ -1,0 +1,105 @@
+"""Law 5: a checkpoint is complete or not there; damage gets a sentence (single process)."""
+
+from __future__ import annotations
+
+import errno
+from pathlib import Path
+
+import pytest
+import torch
+
+from dist_dsvae.engine import checkpoint
+from dist_dsvae.engine.checkpoint import (
+    MARKER,
+    CheckpointError,
+    complete_checkpoints,
+    load,
+    read_marker,
+    save,
+)
+
+
+def state(value: float) -> dict[str, dict[str, torch.Tensor]]:
+    return {"method": {"weight": torch.full((3, 4), value), "count": torch.tensor(int(value))}}
+
+
+def test_save_and_load_in_place(tmp_path: Path) -> None:
+    path = save(tmp_path, 7, state(5.0), {"samples_seen": 70}, keep=3)
+    assert path.name == "step-00000007"
+    assert read_marker(path) == {"samples_seen": 70}
+    into = state(0.0)
+    weight = into["method"]["weight"]
+    load(path, into)
+    assert torch.equal(weight, torch.full((3, 4), 5.0))
+    assert into["method"]["count"] == 5
+
+
+def test_strides_do_not_matter(tmp_path: Path) -> None:
+    """Saved channels-last, loaded contiguous and back: values by index, not by memory."""
+    image = torch.arange(2 * 3 * 4 * 5.0).view(2, 3, 4, 5)
+    path = save(tmp_path, 1, {"x": image.to(memory_format=torch.channels_last)}, {}, keep=1)
+    for layout in (torch.contiguous_format, torch.channels_last):
+        into = torch.zeros(2, 3, 4, 5).to(memory_format=layout)
+        load(path, {"x": into})
+        assert torch.equal(into, image)
+
+
+def test_only_the_newest_are_kept(tmp_path: Path) -> None:
+    for step in (1, 2, 10, 9, 100):
+        save(tmp_path, step, state(step), {}, keep=3)
+    assert [path.name for path in complete_checkpoints(tmp_path)] == [
+        "step-00000009",
+        "step-00000010",
+        "step-00000100",
+    ]
+
+
+def test_without_marker_it_does_not_count(tmp_path: Path) -> None:
+    save(tmp_path, 1, state(1.0), {}, keep=3)
+    path = save(tmp_path, 2, state(2.0), {}, keep=3)
+    (path / MARKER).unlink()
+    assert [p.name for p in complete_checkpoints(tmp_path)] == ["step-00000001"]
+    with pytest.raises(CheckpointError, match="is not a complete checkpoint"):
+        read_marker(path)
+    # the same step again replaces what the kill left behind
+    save(tmp_path, 2, state(2.0), {}, keep=3)
+    assert len(complete_checkpoints(tmp_path)) == 2
+
+
+def test_leftovers_of_a_kill_while_writing(tmp_path: Path) -> None:
+    partial = tmp_path / ".step-00000003.partial"
+    partial.mkdir()
+    (partial / "junk").write_text("x")
+    assert complete_checkpoints(tmp_path) == []
+    save(tmp_path, 3, state(3.0), {}, keep=3)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["step-00000003"]
+
+
+@pytest.mark.parametrize(
+    ("error", "sentence"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), "the disk is full. Free some space"),
+        (RuntimeError("write: No space left on device"), "the disk is full"),
+        (OSError(errno.EROFS, "Read-only file system", "/x"), r"Read-only file system \(/x\)"),
+        (RuntimeError("strange"), "RuntimeError: strange"),
+    ],
+)
+def test_a_failed_save_keeps_the_last_good_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, sentence: str
+) -> None:
+    save(tmp_path, 1, state(1.0), {}, keep=1)
+
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(checkpoint, "_write", fail)
+    with pytest.raises(CheckpointError, match=f"could not be written: {sentence}"):
+        save(tmp_path, 2, state(2.0), {}, keep=1)
+    assert [p.name for p in tmp_path.iterdir()] == ["step-00000001"]
+
+
+def test_damaged_tensor_file(tmp_path: Path) -> None:
+    path = save(tmp_path, 1, state(1.0), {}, keep=1)
+    (path / ".metadata").write_bytes(b"")
+    with pytest.raises(CheckpointError, match="step-00000001 could not be read; an older one can be named"):
+        load(path, state(0.0))

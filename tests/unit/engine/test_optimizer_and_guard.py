@@ -1,0 +1,112 @@
+"""Schedules, conditional updates, clipping, averaging: pure functions of the samples seen."""
+
+from __future__ import annotations
+
+import copy
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from dist_dsvae.config import OptimizerConfig
+from dist_dsvae.engine.ema import ExponentialMovingAverage
+from dist_dsvae.engine.guard import Guard, NonFiniteLossError
+from dist_dsvae.engine.optimizer import StepOptimizer, variance_rate
+
+ZERO = torch.zeros(())
+
+
+@pytest.mark.parametrize(
+    ("schedule", "expected"),
+    [
+        ("paper", {0.0: 5e-4, 1.999: 5e-4, 2.0: 5e-6, 50.0: 5e-6}),
+        ("reference", {0.0: 5e-4, 9.99: 5e-4, 10.0: 5e-5, 25.0: 5e-6}),
+        ("constant", {0.0: 5e-4, 50.0: 5e-4}),
+    ],
+)
+def test_variance_schedules(schedule: str, expected: dict[float, float]) -> None:
+    config = OptimizerConfig(variance_schedule=schedule)
+    for epoch, rate in expected.items():
+        assert variance_rate(config, epoch) == pytest.approx(rate)
+
+
+def network() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Linear(3, 2)
+
+
+def optimizer_for(net: nn.Module, **settings: float) -> StepOptimizer:
+    groups = {"weights": [("weight", net.weight)], "variances": [("bias", net.bias)]}
+    return StepOptimizer(OptimizerConfig(**settings), groups)
+
+
+def test_variances_follow_their_own_rate() -> None:
+    """Adam's first step with beta1 = 0 moves every entry by its learning rate."""
+    net = network()
+    before = copy.deepcopy(net.state_dict())
+    optimizer = optimizer_for(net, variance_learning_rate=1e-2)
+    for parameter in net.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    optimizer.step(epoch=3.0, tripped=ZERO, scaler=None)
+    torch.testing.assert_close(before["weight"] - net.weight, torch.full((2, 3), 5e-4))
+    torch.testing.assert_close(before["bias"] - net.bias, torch.full((2,), 1e-4))
+    assert net.weight.grad is None
+
+
+def test_a_tripped_guard_stops_every_update() -> None:
+    net = network()
+    optimizer = optimizer_for(net)
+    before = copy.deepcopy(net.state_dict())
+    for parameter in net.parameters():
+        parameter.grad = torch.full_like(parameter, math.nan)
+    optimizer.step(epoch=0.0, tripped=torch.ones(()), scaler=None)
+    for name, value in net.state_dict().items():
+        assert torch.equal(value, before[name])
+    for moments in optimizer.state().values():
+        assert all(not m.any() for m in moments.values())
+
+
+def test_clipping_bounds_the_global_norm() -> None:
+    """Two steps, the second clipped: Adam's second moment shows the gradient it was given."""
+    net = network()
+    optimizer = optimizer_for(net, clip_gradient_norm=1.0)
+    for parameter in net.parameters():
+        parameter.grad = torch.full_like(parameter, 100.0)
+    optimizer.step(epoch=0.0, tripped=ZERO, scaler=None)
+    squares = sum(state["exp_avg_sq"].sum() for state in optimizer.state().values())
+    assert float(squares) == pytest.approx((1 - 0.9) * 1.0, rel=1e-4)
+
+
+def test_guard_remembers_the_first_failure() -> None:
+    guard = Guard(torch.device("cpu"))
+    for position, value in ((0, 1.0), (96, math.inf), (192, math.nan)):
+        terms = {"gm": torch.tensor(value)}
+        guard.record("gm", terms, torch.tensor(position), guard.bad(terms))
+    with pytest.raises(NonFiniteLossError, match=r"gm/gm became infinite or NaN at sample position 96\."):
+        guard.raise_if_tripped()
+
+
+def test_guard_is_silent_while_all_is_finite() -> None:
+    guard = Guard(torch.device("cpu"))
+    terms = {"kl": torch.tensor(1e30)}
+    guard.record("joint", terms, torch.tensor(0), guard.bad(terms))
+    guard.raise_if_tripped()
+
+
+def test_average_has_its_half_life_in_samples() -> None:
+    net = nn.BatchNorm1d(1)
+    average = ExponentialMovingAverage(net, half_life_samples=100.0)
+    with torch.no_grad():
+        net.weight.fill_(3.0)
+        net.running_mean.fill_(7.0)
+    average.update(100)
+    assert average.averaged["weight"].item() == pytest.approx(2.0)
+    average.update(50)
+    average.update(50)
+    assert average.averaged["weight"].item() == pytest.approx(2.5)
+    assert average.averaged["running_mean"].item() == 7.0
+    net.eval()
+    x = torch.tensor([[7.0 + 1.0]])
+    assert average.network_with_average()(x).item() == pytest.approx(2.5, rel=1e-4)
+    assert net(x).item() == pytest.approx(3.0, rel=1e-4)

@@ -1,0 +1,70 @@
+"""metrics.jsonl: one line a tick, cut back on resume; running means that survive a checkpoint."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from dist_dsvae.engine.telemetry import LossMeter, Telemetry
+from dist_dsvae.methods.step import Reduction, Step
+
+STEPS = (
+    Step(name="gm", repeats=3, terms=("gm",), trains=("a",), reduction=Reduction.FLAT),
+    Step(name="joint", repeats=1, terms=("kl", "rec"), trains=("a",), reduction=Reduction.OVERLAPPED),
+)
+CPU = torch.device("cpu")
+
+
+def test_means_over_the_steps_of_a_tick() -> None:
+    meter = LossMeter(STEPS, CPU)
+    for value in (1.0, 2.0, 6.0):
+        meter.add("gm", {"gm": torch.tensor(value)})
+    meter.add("joint", {"rec": torch.tensor(5.0), "kl": torch.tensor(4.0)})
+    assert meter.read() == {"gm": 3.0, "kl": 4.0, "rec": 5.0}
+    meter.add("gm", {"gm": torch.tensor(8.0)})
+    assert meter.read()["gm"] == 8.0
+
+
+def test_means_survive_a_checkpoint() -> None:
+    meter, resumed = LossMeter(STEPS, CPU), LossMeter(STEPS, CPU)
+    meter.add("gm", {"gm": torch.tensor(1.0)})
+    for name, sums in meter.state().items():
+        resumed.state()[name].copy_(sums)
+    resumed.counts.update(json.loads(json.dumps(meter.counts)))
+    resumed.add("gm", {"gm": torch.tensor(3.0)})
+    assert resumed.read()["gm"] == 2.0
+
+
+def telemetry(folder: Path, samples_seen: int) -> Telemetry:
+    return Telemetry(
+        folder, total_steps=10, samples_seen=samples_seen, step=samples_seen // 4, tensorboard=True
+    )
+
+
+def lines(folder: Path) -> list[dict[str, float]]:
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_resume_drops_what_will_be_repeated(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    first = telemetry(tmp_path, 0)
+    for step in (1, 2, 3):
+        first.log(4 * step, step, step / 10, {"kl": float(step)})
+    first.close()
+    with (tmp_path / "metrics.jsonl").open("a") as stream:
+        stream.write('{"samples_seen": 16, "st')  # a kill in the middle of a line
+    again = telemetry(tmp_path, 8)
+    again.log(12, 3, 0.3, {"kl": 30.0})
+    again.close()
+    assert [(line["samples_seen"], line["kl"]) for line in lines(tmp_path)] == [
+        (4, 1.0),
+        (8, 2.0),
+        (12, 30.0),
+    ]
+    assert any((tmp_path / "tensorboard").iterdir())
+    plain = capsys.readouterr().out  # not a terminal: plain lines
+    assert "step 2/10" in plain
+    assert "kl 2.000" in plain
+    assert "ETA" in plain
