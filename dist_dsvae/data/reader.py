@@ -13,25 +13,14 @@ import mmap
 import zlib
 from typing import NamedTuple
 
-import numpy as np
-import numpy.typing as npt
-
 from dist_dsvae.data.manifest import DataError, Manifest
 
 _BLOCK = 512  # a tar member's header is the block before its data
 
 
-class Member(NamedTuple):
-    """The image member of one sample."""
-
-    name: str  # "<key>.<extension>"
-    data: memoryview
-    label: int
-
-
 class _OpenShard(NamedTuple):
-    content: memoryview
-    rows: npt.NDArray[np.int64]
+    content: memoryview  # of the uncompressed tar
+    rows: list[list[int]]  # offset, size, label of each sample; plain numbers are quicker than an array
 
 
 class ShardReader:
@@ -42,25 +31,32 @@ class ShardReader:
         self._max_open = max_open_shards
         self._open: collections.OrderedDict[int, _OpenShard] = collections.OrderedDict()
 
-    def read(self, shard_number: int, row: int) -> Member:
-        """The sample's name, bytes and label.
+    def read(self, shard_number: int, row: int) -> tuple[memoryview, int]:
+        """The image member's bytes, and the label.
 
         Raises DataError where the tar does not hold a member of the indexed size at that place.
         """
         shard = self._shard(shard_number)
-        offset, size, label = (int(v) for v in shard.rows[row])
-        header = bytes(shard.content[offset - _BLOCK : offset])
-        # The name and size fields of the header must be what the index promises.
-        if header[257:262] != b"ustar" or _octal(header[124:136]) != size:
+        offset, size, label = shard.rows[row]
+        content = shard.content
+        # The header before the data must be one, and promise the size that the index has.
+        header = offset - _BLOCK
+        if bytes(content[header + 257 : header + 262]) != b"ustar" or (
+            int(bytes(content[header + 124 : header + 135]).strip(b" \0") or b"-1", 8) != size
+        ):
             raise DataError(
                 f"{self._path(shard_number)} does not hold sample {row} where its index says: it is not the "
                 f"tar that the manifest was made for. Run `python shards/build.py index "
                 f"{self.manifest.directory}` to index it anew, or build the shards again."
             )
-        data = shard.content[offset : offset + size]
-        if len(data) != size:
-            raise DataError(f"{self._path(shard_number)} ends inside sample {row}: the tar is truncated.")
-        return Member(header[:100].rstrip(b"\0").decode("utf-8", "replace"), data, label)
+        return content[offset : offset + size], label
+
+    def describe(self, shard_number: int, row: int) -> str:
+        """The sample's name and shard, for messages."""
+        shard = self._shard(shard_number)
+        header = shard.rows[row][0] - _BLOCK
+        name = bytes(shard.content[header : header + 100]).rstrip(b"\0").decode("utf-8", "replace")
+        return f"Sample {name} of {self._path(shard_number)}"
 
     def _path(self, shard_number: int) -> str:
         return str(self.manifest.directory / self.manifest.shards[shard_number].file)
@@ -69,7 +65,7 @@ class ShardReader:
         if number in self._open:
             self._open.move_to_end(number)
             return self._open[number]
-        shard = _OpenShard(self._content(number), np.asarray(self.manifest.index(number)))
+        shard = _OpenShard(self._content(number), self.manifest.index(number).tolist())
         self._open[number] = shard
         if len(self._open) > self._max_open:
             self._open.popitem(last=False)
@@ -88,8 +84,3 @@ class ShardReader:
             raise DataError(
                 f"{path} cannot be read ({error}). It may be truncated; build or copy it again."
             ) from error
-
-
-def _octal(field: bytes) -> int:
-    text = field.strip(b" \0")
-    return int(text, 8) if text.isdigit() else -1

@@ -15,7 +15,6 @@ import functools
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import PurePosixPath
 from typing import NamedTuple
 
 import numpy as np
@@ -130,14 +129,12 @@ def read_and_decode(
 
 def _read_one(reader: ShardReader, shard: int, row: int, out: Array) -> int:
     """Decode one sample into ``out``; its label. Raises DataError naming shard and key."""
-    member = reader.read(shard, row)
-    name = PurePosixPath(member.name)
+    data, label = reader.read(shard, row)
     try:
-        decode_into(member.data, out)
+        decode_into(data, out)
     except DataError as error:
-        file = reader.manifest.directory / reader.manifest.shards[shard].file
-        raise DataError(f"Sample {name.name} of {file} is corrupt: {error}.") from None
-    return member.label
+        raise DataError(f"{reader.describe(shard, row)} is corrupt: {error}.") from None
+    return label
 
 
 def _read_replacement(reader: ShardReader, seed: int, position: int, shard: int, out: Array) -> int:
