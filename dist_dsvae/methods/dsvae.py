@@ -162,11 +162,15 @@ class DSVAE(nn.Module):
         prior_labels, prior_codes = self._prior_codes(labels, noise)
         prior_fake = self.decoder(prior_codes)
 
-        # One pass over real, reconstructed and prior images: the discriminator has no batch norm.
+        # One pass over real, reconstructed and prior images: the discriminator has no batch norm. In
+        # the logistic form no score's gradient vanishes, so one backward pass does as well.
         pictures = torch.cat([images, fake.to(images.dtype), prior_fake.to(images.dtype)])
         picture_labels = torch.cat([labels, labels, prior_labels])
         learning_scores, judging_scores = shared_pass(
-            self.discriminator, [pictures, picture_labels], [Route.PARAMETERS, Route.INPUTS]
+            self.discriminator,
+            [pictures, picture_labels],
+            [Route.PARAMETERS, Route.INPUTS],
+            rowwise=self.config.adversarial == "logistic" and not _is_half(images),
         )
         real, fake_scores, prior_scores = learning_scores.chunk(3)
         _, fake_judged, prior_judged = judging_scores.chunk(3)
@@ -192,6 +196,12 @@ class DSVAE(nn.Module):
             zs = self.mixture_prior.sample(labels, noise.normal(Draw.PRIOR_ZS, self.zs_dim))
             zu = noise.normal(Draw.PRIOR_ZU, self.zu_dim)
             return labels, torch.cat([zs, zu], dim=1)
+
+
+def _is_half(images: Tensor) -> bool:
+    """Whether fp16 autocast is on: its range is too small for the ratio of two losses' gradients."""
+    device = images.device.type
+    return torch.is_autocast_enabled(device) and torch.get_autocast_dtype(device) == torch.float16
 
 
 def check_shape(name: str, shape: ImageShape) -> None:

@@ -35,7 +35,9 @@ class Route(enum.Flag):
     BOTH = PARAMETERS | INPUTS
 
 
-def shared_pass(network: nn.Module, inputs: Sequence[Tensor], routes: Sequence[Route]) -> tuple[Tensor, ...]:
+def shared_pass(
+    network: nn.Module, inputs: Sequence[Tensor], routes: Sequence[Route], *, rowwise: bool = False
+) -> tuple[Tensor, ...]:
     """``network(*inputs)``, computed once, as one output per route.
 
     The network's backward pass is linear in the gradient of its output, so gradients along the
@@ -44,28 +46,40 @@ def shared_pass(network: nn.Module, inputs: Sequence[Tensor], routes: Sequence[R
     what two forward passes with detached inputs or detached parameters would give, batch norm
     included, without the second forward.
 
+    rowwise: promises that the output is one number per row, that a row depends on the same row of
+    the inputs alone, and that no row's gradient along PARAMETERS is zero where its gradient along
+    INPUTS is not. Then both gradients of a row are the same vector up to a factor, and ONE
+    backward pass serves both: the input gradient is scaled by the ratio of the rows' gradients.
+
     The first backward frees the graph; a second one through the same pass raises.
     """
     parameters = [p for p in network.parameters() if p.requires_grad]
     if not torch.is_grad_enabled():
         output = network(*inputs)
         return tuple(output for _ in routes)
-    outputs: tuple[Tensor, ...] = _SharedPass.apply(network, tuple(routes), len(inputs), *inputs, *parameters)
+    outputs: tuple[Tensor, ...] = _SharedPass.apply(
+        network, tuple(routes), rowwise, len(inputs), *inputs, *parameters
+    )
     return outputs
 
 
 class _SharedPass(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, network: nn.Module, routes: tuple[Route, ...], num_inputs: int, *tensors: Tensor
+        ctx: Any,
+        network: nn.Module,
+        routes: tuple[Route, ...],
+        rowwise: bool,
+        num_inputs: int,
+        *tensors: Tensor,
     ) -> Any:
         ctx.set_materialize_grads(False)
-        needed = ctx.needs_input_grad[3 : 3 + num_inputs]
+        needed = ctx.needs_input_grad[4 : 4 + num_inputs]
         inputs = [t.detach().requires_grad_(n) for t, n in zip(tensors[:num_inputs], needed, strict=True)]
         with torch.enable_grad():
             output = network(*inputs)
         ctx.graph = output, [t for t in inputs if t.requires_grad], tensors[num_inputs:]
-        ctx.routes, ctx.needed = routes, needed
+        ctx.routes, ctx.rowwise, ctx.needed = routes, rowwise, needed
         return tuple(output.detach() for _ in routes)
 
     @staticmethod
@@ -76,18 +90,29 @@ class _SharedPass(torch.autograd.Function):
         ctx.graph = None  # free the activations as an ordinary backward would
         to_parameters = _sum_along(Route.PARAMETERS, ctx.routes, gradients)
         to_inputs = _sum_along(Route.INPUTS, ctx.routes, gradients) if inputs else None
-        parameter_gradients = _gradients(output, parameters, to_parameters, retain=to_inputs is not None)
-        input_gradients = iter(_gradients(output, inputs, to_inputs, retain=False))
-        return (
-            *(None, None, None),
-            *(next(input_gradients) if needed else None for needed in ctx.needed),
-            *parameter_gradients,
-        )
+        if ctx.rowwise and to_parameters is not None and to_inputs is not None:
+            both = _gradients(output, [*inputs, *parameters], to_parameters, retain=False)
+            ratio = torch.where(to_parameters == 0, 0.0, to_inputs / to_parameters)
+            by_input = [_scale_rows(g, ratio) for g in both[: len(inputs)]]
+            by_parameter = both[len(inputs) :]
+        else:
+            by_parameter = _gradients(output, parameters, to_parameters, retain=to_inputs is not None)
+            by_input = list(_gradients(output, inputs, to_inputs, retain=False))
+        remaining = iter(by_input)
+        by_argument = [next(remaining) if needed else None for needed in ctx.needed]
+        return None, None, None, None, *by_argument, *by_parameter
 
 
 def _sum_along(route: Route, routes: Sequence[Route], gradients: Sequence[Tensor | None]) -> Tensor | None:
     chosen = [g for r, g in zip(routes, gradients, strict=True) if route in r and g is not None]
     return sum(chosen[1:], chosen[0]) if chosen else None
+
+
+def _scale_rows(gradient: Tensor | None, ratio: Tensor) -> Tensor | None:
+    """[B, ...] times [B]."""
+    if gradient is None:
+        return None
+    return gradient * ratio.to(gradient.dtype).view(-1, *[1] * (gradient.dim() - 1))
 
 
 def _gradients(

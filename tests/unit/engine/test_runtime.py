@@ -48,9 +48,7 @@ def test_precision_that_cannot_be_had(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_launcher_and_accelerate_must_agree(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(
-        LaunchError, match=r"started 2 processes .* sees 1: each would train"
-    ):
+    with pytest.raises(LaunchError, match=r"started 2 processes .* sees 1: each would train"):
         runtime._check_launcher(1)
     runtime._check_launcher(2)
     monkeypatch.delenv("WORLD_SIZE")

@@ -54,6 +54,28 @@ def test_running_statistics_move_once() -> None:
     assert net[1].num_batches_tracked == 1
 
 
+def test_rowwise_equals_two_backward_passes() -> None:
+    """The logistic losses: each row's two gradients differ by a factor only."""
+    torch.manual_seed(2)
+    net = nn.Sequential(nn.Linear(3, 8), nn.LeakyReLU(0.1), nn.Linear(8, 1), nn.Flatten(0)).double()
+    x = (4 * torch.randn(7, 3, dtype=torch.float64)).requires_grad_()
+
+    def loss(learned: Tensor, judged: Tensor) -> Tensor:
+        real, fake = learned[:3], learned[3:]
+        return (
+            nn.functional.softplus(-real).mean()
+            + nn.functional.softplus(fake).mean()
+            + (nn.functional.softplus(-judged[3:]).mean())
+        )
+
+    routes = [Route.PARAMETERS, Route.INPUTS]
+    expected = gradients(net, x, loss(*shared_pass(net, [x], routes)))
+    got = gradients(net, x, loss(*shared_pass(net, [x], routes, rowwise=True)))
+    for a, b in zip(got, expected, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-14)
+    assert not got[0][:3].any()
+
+
 def test_an_unused_output_costs_no_gradient() -> None:
     net = network()
     x = torch.randn(5, 3, dtype=torch.float64, requires_grad=True)
