@@ -86,7 +86,7 @@ def save_scatter(
     path: Path, panels: Sequence[tuple[str, Tensor, Tensor]], class_names: Sequence[str]
 ) -> None:
     """Write panels (title, points [N, 2], labels [N]) side by side on common axes (Figure 2)."""
-    figure = Figure(figsize=(4.6 * len(panels), 4.2), layout="constrained")
+    figure = Figure(figsize=(4.8 * len(panels), 2.8), layout="constrained")
     axes = figure.subplots(1, len(panels), sharex=True, sharey=True, squeeze=False)[0]
     colours = matplotlib.colormaps["tab10"]
     for ax, (title, points, labels) in zip(axes, panels, strict=True):
@@ -95,7 +95,10 @@ def save_scatter(
             ax.scatter(chosen[:, 0], chosen[:, 1], s=3, alpha=0.5, color=colours(label % 10), label=name)
         ax.set_title(title)
         ax.set_aspect("equal")
-    axes[0].legend(markerscale=4, loc="upper right", frameon=False)
+    handles, labels_of = axes[0].get_legend_handles_labels()
+    figure.legend(
+        handles, labels_of, loc="outside lower center", ncols=len(class_names), markerscale=4, frameon=False
+    )
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.partial")
     figure.savefig(temporary, dpi=110, format="png")

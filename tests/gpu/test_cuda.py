@@ -1,0 +1,60 @@
+"""On a CUDA device: the same numbers as on the CPU, and training that goes on from its checkpoint."""
+
+from __future__ import annotations
+
+import copy
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from dist_dsvae.noise import Draw, Noise, permutation
+from tests.distributed.launching import epochs_of, metrics, train, write_config
+from tests.unit.methods.making import SHAPES, make_batch, make_method, noise_for
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device"),
+]
+
+
+def test_noise_is_the_same_on_every_device() -> None:
+    positions = torch.arange(1000)
+    here = Noise(3, positions).normal(Draw.PRIOR_ZU, 64)
+    there = Noise(3, positions.cuda()).normal(Draw.PRIOR_ZU, 64).cpu()
+    torch.testing.assert_close(here, there, rtol=1e-5, atol=1e-6)
+    assert torch.equal(
+        Noise(3, positions).integers(Draw.PRIOR_LABEL, 530),
+        Noise(3, positions.cuda()).integers(Draw.PRIOR_LABEL, 530).cpu(),
+    )
+    assert permutation(10, 1, 2).device.type == "cpu"
+
+
+@pytest.mark.parametrize("architecture", ["small32", "mlp2d"])
+def test_gradients_equal_those_of_the_cpu(architecture: str) -> None:
+    """float64, every term and every network."""
+    method = make_method(architecture)
+    there = copy.deepcopy(method).cuda()
+    batch = make_batch(SHAPES[architecture])
+    remote = type(batch)(*(t.cuda() for t in batch))
+    for step in ("gm", "joint"):
+        method.objective(method(batch, noise_for(batch), step)).backward()
+        there.objective(there(remote, noise_for(remote), step)).backward()
+    for (name, p), q in zip(method.named_parameters(), there.parameters(), strict=True):
+        torch.testing.assert_close(q.grad.cpu(), p.grad, rtol=1e-6, atol=1e-9, msg=name)
+
+
+@pytest.mark.parametrize("precision", ["no", "bf16", "fp16"])
+def test_training_learns_and_resumes(tmp_path: Path, precision: str) -> None:
+    config = write_config(tmp_path / "c.json", data={"num_workers": 2}, train={"checkpoint_every_steps": 20})
+    arguments = ("--mixed_precision", precision)
+    run_dir = tmp_path / "run"
+    train(1, run_dir, config, *arguments, "--set", f"train.epochs={epochs_of(20)}")
+    output = train(1, run_dir, config, *arguments, "--set", f"train.epochs={epochs_of(60)}")
+    assert "Resumed" in output
+    lines = metrics(run_dir)
+    assert [line["step"] for line in lines] == list(range(1, 61))
+    assert lines[-1]["gm"] < 0.7 * lines[0]["gm"]
+    start = json.loads((run_dir / "environment.json").read_text())[-1]
+    assert start["mixed_precision"] == precision
