@@ -70,7 +70,7 @@ def test_batches_are_the_planned_files(shards: Manifest) -> None:
             assert int(label) == (shard + row) % 3
 
 
-@pytest.mark.parametrize("num_workers", [1, 3])
+@pytest.mark.parametrize("num_workers", [1, 2])
 def test_workers_and_start_never_change_the_order(shards: Manifest, num_workers: int) -> None:
     expected = take(shards, 12)
     for got, want in zip(take(shards, 12, num_workers=num_workers), expected, strict=True):
