@@ -19,9 +19,10 @@ import math
 import torch
 from torch import Tensor
 
-_GOLDEN_GAMMA = -0x61C8864680B583EB  # 0x9E3779B97F4A7C15 as a signed 64-bit number
-_MIX_1 = -0x40A7B892E31B1A47  # 0xBF58476D1CE4E5B9
-_MIX_2 = -0x6B2FB644ECCEEE15  # 0x94D049BB133111EB
+# The published constants, 0x9E3779B97F4A7C15 and so on, as signed 64-bit numbers.
+_GOLDEN_GAMMA = -0x61C8864680B583EB
+_MIX_1 = -0x40A7B892E31B1A47
+_MIX_2 = -0x6B2FB644ECCEEE15
 
 
 class Draw(enum.IntEnum):
@@ -57,15 +58,17 @@ def hash_words(*words: Tensor | int) -> Tensor:
 
 
 def _mix(word: Tensor | int) -> Tensor | int:
-    """splitmix64's output function of ``word + golden gamma`` (arithmetic modulo 2**64)."""
-    if isinstance(word, int):
-        return int(_mix_tensor(torch.tensor(_wrap(word), dtype=torch.int64)))
-    return _mix_tensor(word)
+    """splitmix64's output function of ``word + golden gamma``, modulo 2**64."""
+    return _mix_int(word) if isinstance(word, int) else _mix_tensor(word)
 
 
-def _wrap(word: int) -> int:
-    """The signed 64-bit number congruent to ``word``."""
-    return (word + 2**63) % 2**64 - 2**63
+def _mix_int(word: int) -> int:
+    """On the host, for the words that are the same for all elements."""
+    word = (word + _GOLDEN_GAMMA) % 2**64
+    word = ((word ^ (word >> 30)) * _MIX_1) % 2**64
+    word = ((word ^ (word >> 27)) * _MIX_2) % 2**64
+    word ^= word >> 31
+    return word - 2**64 if word >= 2**63 else word  # as int64 holds it
 
 
 def _mix_tensor(word: Tensor) -> Tensor:

@@ -28,6 +28,7 @@ from torch.distributed.checkpoint.state_dict_loader import load as dcp_load
 from torch.distributed.checkpoint.state_dict_saver import save as dcp_save
 
 from dist_dsvae import distributed
+from dist_dsvae.data.staging import fsync_directory
 
 MARKER = "checkpoint.json"
 _NAME = re.compile(r"step-(\d{8,})")
@@ -86,7 +87,7 @@ def save(directory: Path, step: int, state: dict[str, Any], values: dict[str, An
         if final.exists():
             shutil.rmtree(final)  # the same step of a run that was set back
         partial.rename(final)
-        _sync_directory(directory)
+        fsync_directory(directory)
         for old in complete_checkpoints(directory)[:-keep]:
             shutil.rmtree(old)
 
@@ -165,11 +166,3 @@ def _causes(error: BaseException) -> list[BaseException]:
     if error.__cause__ is not None:
         found += _causes(error.__cause__)
     return found
-
-
-def _sync_directory(directory: Path) -> None:
-    descriptor = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
