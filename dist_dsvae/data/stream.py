@@ -24,7 +24,7 @@ from torch.utils.data import DataLoader, get_worker_info
 from webdataset.pipeline import DataPipeline
 
 from dist_dsvae.config import DataConfig
-from dist_dsvae.data.decode import Array, decode_into, empty_batch
+from dist_dsvae.data.decode import Array, BatchBuffers, decode_into, empty_batch
 from dist_dsvae.data.manifest import DataError, Manifest
 from dist_dsvae.data.plan import IntArray, Plan
 from dist_dsvae.data.reader import ShardReader
@@ -104,8 +104,10 @@ def read_and_decode(
     """Second stage: bytes from the tars, decoded in place."""
     reader = ShardReader(manifest, max_open_shards=2 * config.shuffle_window_shards)
     replace = config.corrupt_sample == "replace"
+    buffers: BatchBuffers | None = None
     for batch in batches:
-        images = empty_batch(manifest.shape, len(batch.positions))
+        buffers = buffers or BatchBuffers(manifest.shape, len(batch.positions))
+        images = buffers.take()
         labels = np.empty(len(batch.positions), np.int64)
         num_replaced = 0
         try:

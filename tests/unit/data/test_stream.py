@@ -14,6 +14,7 @@ import webdataset
 from PIL import Image
 
 from dist_dsvae.config import DataConfig
+from dist_dsvae.data.decode import BatchBuffers
 from dist_dsvae.data.indexing import index
 from dist_dsvae.data.manifest import DataError, Manifest
 from dist_dsvae.data.plan import Plan
@@ -194,6 +195,26 @@ def test_jpeg_goes_through_libjpeg_turbo_exactly(tmp_path: Path) -> None:
     images = next(one_pass(Manifest.load(directory), 12)).images
     for image, data in zip(images, jpegs, strict=True):
         assert np.array_equal(image.numpy(), simplejpeg.decode_jpeg(data))
+
+
+def test_batches_that_are_held_keep_their_memory(shards: Manifest) -> None:
+    """Buffers are used again, but never under a batch (or a view of it) that somebody still holds."""
+    held = take(shards, 6)
+    copies = [batch.images.clone() for batch in held]
+    views = [batch.images[1:3] for batch in held]
+    del held
+    take(shards, 20)
+    for view, copy in zip(views, copies, strict=True):
+        assert torch.equal(view, copy[1:3])
+    buffers = BatchBuffers(shards.shape, 6)
+    first = buffers.take()
+    address = first.ctypes.data
+    assert buffers.take().ctypes.data != address
+    tensor = torch.from_numpy(first)
+    del first
+    assert buffers.take().ctypes.data != address
+    del tensor
+    assert address in {buffers.take().ctypes.data for _ in range(3)}
 
 
 def test_flip_is_a_function_of_position(shards: Manifest) -> None:
