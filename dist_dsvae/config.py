@@ -33,9 +33,11 @@ class DataConfig:
     flip: random horizontal flip in training (spec: on for every image data set).
     shuffle_window_shards: samples are permuted within this many (already permuted) shards,
         so that reading stays local however large the data set is.
+    source: "stream" reads and decodes the shards as training goes; "resident" decodes them once into
+        the device's memory. The batches are the same, bit for bit.
     corrupt_sample: "raise" stops at an undecodable sample; "replace" puts a deterministically
         chosen other sample of the same shard in its place and counts it.
-    num_workers: reader processes per rank; 0 reads in the training process.
+    num_workers: reader processes per rank of "stream"; 0 reads in the training process.
     """
 
     train: str
@@ -44,6 +46,7 @@ class DataConfig:
     batch_size: int = positive(96)
     flip: bool = True
     shuffle_window_shards: int = positive(8)
+    source: Literal["stream", "resident"] = free("stream")
     corrupt_sample: Literal["raise", "replace"] = "raise"
     num_workers: int = free(2)
 

@@ -204,11 +204,12 @@ def benchmark_step(args: argparse.Namespace) -> dict[str, Any]:
         return run
 
     seconds = in_turn({name: timed(iterate) for name, iterate in iterations.items()}, args.rounds)
+    precision = "float32" if runtime.mixed_precision == "no" else runtime.mixed_precision
     return {
         "benchmark": "step",
         "architecture": args.architecture,
         "batch_size": args.batch_size,
-        "ours_uses": f"{runtime.mixed_precision.replace('no', 'float32')}, channels-last, shared passes, fused Adam",
+        "ours_uses": f"{precision}, channels-last, shared passes, fused Adam",
         "seconds_per_iteration": {name: round(value, 4) for name, value in seconds.items()},
         "ratio": round(seconds["plain eager"] / seconds["ours"], 2),
     }

@@ -113,7 +113,7 @@ def read_and_decode(
         try:
             for i, (position, shard, row) in enumerate(zip(*(a.tolist() for a in batch), strict=True)):
                 try:
-                    labels[i] = _read_one(reader, shard, row, images[i])
+                    labels[i] = read_one(reader, shard, row, images[i])
                 except DataError as error:
                     if not replace:
                         raise DataError(
@@ -129,7 +129,7 @@ def read_and_decode(
         yield HostBatch(torch.from_numpy(images), torch.from_numpy(labels), positions, num_replaced)
 
 
-def _read_one(reader: ShardReader, shard: int, row: int, out: Array) -> int:
+def read_one(reader: ShardReader, shard: int, row: int, out: Array) -> int:
     """Decode one sample into ``out``; its label. Raises DataError naming shard and key."""
     data, label = reader.read(shard, row)
     try:
@@ -140,17 +140,27 @@ def _read_one(reader: ShardReader, shard: int, row: int, out: Array) -> int:
 
 
 def _read_replacement(reader: ShardReader, seed: int, position: int, shard: int, out: Array) -> int:
-    """Another sample of the same shard, chosen by (seed, position): the same on every machine."""
-    count = reader.manifest.shards[shard].num_samples
-    tries = hash_words(seed, Draw.REPLACEMENT, position, torch.arange(_REPLACEMENT_TRIES)) % count
-    for row in tries.tolist():
+    """Another sample of the same shard in place of a corrupt one; its label."""
+    for row in replacement_rows(reader.manifest, seed, position, shard):
         try:
-            return _read_one(reader, shard, row, out)
+            return read_one(reader, shard, row, out)
         except DataError:
             continue
-    raise DataError(
-        f"{_REPLACEMENT_TRIES} samples in a row of {reader.manifest.shards[shard].file} in "
-        f"{reader.manifest.directory} are corrupt: this is not a stray file. Build the shards again."
+    raise give_up_on_shard(reader.manifest, shard)
+
+
+def replacement_rows(manifest: Manifest, seed: int, position: int, shard: int) -> list[int]:
+    """Rows to try instead of a corrupt one: a function of (seed, position), the same on every machine."""
+    count = manifest.shards[shard].num_samples
+    tries = hash_words(seed, Draw.REPLACEMENT, position, torch.arange(_REPLACEMENT_TRIES)) % count
+    rows: list[int] = tries.tolist()
+    return rows
+
+
+def give_up_on_shard(manifest: Manifest, shard: int) -> DataError:
+    return DataError(
+        f"{_REPLACEMENT_TRIES} samples in a row of {manifest.shards[shard].file} in "
+        f"{manifest.directory} are corrupt: this is not a stray file. Build the shards again."
     )
 
 
@@ -210,5 +220,5 @@ def one_pass(
         chosen = taken[first : first + batch_size]
         images = empty_batch(manifest.shape, len(chosen))
         places = zip(shard_of[chosen].tolist(), row_of[chosen].tolist(), strict=True)
-        labels = [_read_one(reader, shard, row, images[i]) for i, (shard, row) in enumerate(places)]
+        labels = [read_one(reader, shard, row, images[i]) for i, (shard, row) in enumerate(places)]
         yield HostBatch(torch.from_numpy(images), torch.tensor(labels), torch.from_numpy(chosen), 0)

@@ -17,6 +17,7 @@ from torch import Tensor
 from dist_dsvae import distributed
 from dist_dsvae.config import ExperimentConfig
 from dist_dsvae.data.manifest import DataError, Manifest
+from dist_dsvae.data.resident import ResidentData
 from dist_dsvae.data.stream import HostBatch, Slice, stream
 from dist_dsvae.data.transforms import to_device_batch
 from dist_dsvae.engine.batch_norm import synchronise
@@ -183,6 +184,11 @@ class Trainer:
     # Data
 
     def _batches(self) -> Iterator[HostBatch]:
+        if self.config.data.source == "resident":
+            resident = ResidentData(
+                self.train_shards, self.config.data, self.config.seed, self.runtime.device
+            )
+            return resident.batches(self.slice, self.state.samples_seen)
         return stream(
             self.train_shards,
             self.config.data,
