@@ -1,7 +1,8 @@
 """Synchronised batch norm: statistics of the global batch, so that results do not depend on ranks.
 
-torch's SyncBatchNorm serves CUDA; it refuses CPU tensors, so ``GlooBatchNorm`` serves CPU. Both keep
-the parameters, buffers and state-dict keys of nn.BatchNorm. Every rank holds equally many samples.
+torch's SyncBatchNorm refuses CPU tensors, and on CUDA it reads the ranks' batch sizes on the host in
+every forward. Here every rank holds equally many samples, so one all-gather of moments will do, on
+any device. Parameters, buffers and state-dict keys are those of nn.BatchNorm.
 """
 
 from __future__ import annotations
@@ -15,21 +16,18 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from dist_dsvae import distributed
 
 
-def synchronise(module: nn.Module, device: torch.device) -> nn.Module:
-    """Replace every batch norm in ``module`` by its synchronised form for ``device``."""
-    if device.type == "cuda":
-        converted: nn.Module = nn.SyncBatchNorm.convert_sync_batchnorm(module)  # type: ignore[no-untyped-call]
-        return converted
+def synchronise(module: nn.Module) -> nn.Module:
+    """Replace every batch norm inside ``module`` by its synchronised form, in place."""
     for parent in list(module.modules()):
         for name, child in list(parent.named_children()):
-            if isinstance(child, _BatchNorm) and not isinstance(child, GlooBatchNorm):
-                synchronised = GlooBatchNorm(child.num_features, child.eps, child.momentum)
+            if isinstance(child, _BatchNorm) and not isinstance(child, SynchronisedBatchNorm):
+                synchronised = SynchronisedBatchNorm(child.num_features, child.eps, child.momentum)
                 synchronised.load_state_dict(child.state_dict())
                 setattr(parent, name, synchronised.to(child.weight.dtype))
     return module
 
 
-class GlooBatchNorm(_BatchNorm):
+class SynchronisedBatchNorm(_BatchNorm):
     """nn.BatchNorm over [B, C] or [B, C, H, W], training statistics taken over all ranks."""
 
     def _check_input_dim(self, input: Tensor) -> None:

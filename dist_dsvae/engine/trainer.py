@@ -63,7 +63,7 @@ class Trainer:
         shape, num_classes = self.train_shards.shape, self.train_shards.num_classes
         self.method = DSVAE(config.method, config.model, shape, num_classes).to(runtime.dtype)
         if config.train.sync_batch_norm and runtime.world_size > 1:
-            synchronise(self.method, runtime.device)
+            synchronise(self.method)
         self.method.to(runtime.device)
         self.method.to(memory_format=torch.channels_last)
 

@@ -152,8 +152,8 @@ class DSVAE(nn.Module):
         largest = self._weight("reconstruction")
         codes = torch.cat(
             [
-                scale_gradient(zs, weights["encoder_s"] / largest),
-                scale_gradient(zu, weights["encoder_u"] / largest),
+                scale_gradient(zs, weights["encoder_s"] / largest if largest else 0.0),
+                scale_gradient(zu, weights["encoder_u"] / largest if largest else 0.0),
             ],
             dim=1,
         )
@@ -162,8 +162,8 @@ class DSVAE(nn.Module):
         prior_labels, prior_codes = self._prior_codes(labels, noise)
         prior_fake = self.decoder(prior_codes)
 
-        # One pass over real, reconstructed and prior images: the discriminator has no batch norm. In
-        # the logistic form no score's gradient vanishes, so one backward pass does as well.
+        # One pass over real, reconstructed and prior images: the discriminator has no batch norm. The
+        # hinge's gradient is exactly 0 at most scores; in the logistic form one backward pass does.
         pictures = torch.cat([images, fake.to(images.dtype), prior_fake.to(images.dtype)])
         picture_labels = torch.cat([labels, labels, prior_labels])
         learning_scores, judging_scores = shared_pass(

@@ -46,10 +46,11 @@ def shared_pass(
     what two forward passes with detached inputs or detached parameters would give, batch norm
     included, without the second forward.
 
-    rowwise: promises that the output is one number per row, that a row depends on the same row of
-    the inputs alone, and that no row's gradient along PARAMETERS is zero where its gradient along
-    INPUTS is not. Then both gradients of a row are the same vector up to a factor, and ONE
+    rowwise: promises that the output is one number per row, and that a row depends on the same row
+    of the inputs alone. Then both gradients of a row are the same vector up to a factor, and ONE
     backward pass serves both: the input gradient is scaled by the ratio of the rows' gradients.
+    Where that ratio would exceed 1e12, the gradient along PARAMETERS is raised to 1e-12 of the
+    other, so that the ratio stays finite; that much is lost in the sum over the rows anyway.
 
     The first backward frees the graph; a second one through the same pass raises.
     """
@@ -91,8 +92,9 @@ class _SharedPass(torch.autograd.Function):
         to_parameters = _sum_along(Route.PARAMETERS, ctx.routes, gradients)
         to_inputs = _sum_along(Route.INPUTS, ctx.routes, gradients) if inputs else None
         if ctx.rowwise and to_parameters is not None and to_inputs is not None:
-            both = _gradients(output, [*inputs, *parameters], to_parameters, retain=False)
-            ratio = torch.where(to_parameters == 0, 0.0, to_inputs / to_parameters)
+            driving = _away_from_zero(to_parameters, to_inputs)
+            both = _gradients(output, [*inputs, *parameters], driving, retain=False)
+            ratio = to_inputs / torch.where(driving == 0, 1.0, driving)  # both are 0 where one is
             by_input = [_scale_rows(g, ratio) for g in both[: len(inputs)]]
             by_parameter = both[len(inputs) :]
         else:
@@ -106,6 +108,12 @@ class _SharedPass(torch.autograd.Function):
 def _sum_along(route: Route, routes: Sequence[Route], gradients: Sequence[Tensor | None]) -> Tensor | None:
     chosen = [g for r, g in zip(routes, gradients, strict=True) if route in r and g is not None]
     return sum(chosen[1:], chosen[0]) if chosen else None
+
+
+def _away_from_zero(gradient: Tensor, other: Tensor) -> Tensor:
+    """``gradient`` with its entries' magnitudes raised to at least 1e-12 of ``other``'s."""
+    least = torch.maximum(gradient.abs(), 1e-12 * other.abs())
+    return torch.copysign(least, gradient)
 
 
 def _scale_rows(gradient: Tensor | None, ratio: Tensor) -> Tensor | None:

@@ -8,6 +8,7 @@ gradient is then exactly zero. Densities leave out the constant -d/2 log(2 pi).
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -34,11 +35,11 @@ class MixturePrior(nn.Module):
 
     def components(self) -> Gaussian:
         """All classes' Gaussians, mean and clamped log-variance [C, d]."""
-        return Gaussian(self.mean, self.log_variance.clamp(min=self.log_variance_floor))
+        return Gaussian(self.mean, floored(self.log_variance, self.log_variance_floor))
 
     def component(self, labels: Tensor) -> Gaussian:
         """The Gaussians of ``labels`` [B]: mean and log-variance [B, d]."""
-        log_variance = self.log_variance[labels].clamp(min=self.log_variance_floor)
+        log_variance = floored(self.log_variance[labels], self.log_variance_floor)
         return Gaussian(self.mean[labels], log_variance)
 
     def log_densities(self, zs: Tensor) -> Tensor:
@@ -80,6 +81,31 @@ class MixturePrior(nn.Module):
     def log_posterior(self, zs: Tensor) -> Tensor:
         """log p(c | zs) [B, C] under the uniform class prior."""
         return torch.log_softmax(self.log_densities(zs) - math.log(self.num_classes), dim=1)
+
+
+def floored(log_variance: Tensor, floor: float) -> Tensor:
+    """max(log_variance, floor), with a gradient below the floor too where it points back up.
+
+    clamp's gradient is 0 below the floor: a value that one optimiser step carried past it would
+    stay there for ever.
+    """
+    result: Tensor = _Floored.apply(log_variance, floor)
+    return result
+
+
+class _Floored(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, value: Tensor, floor: float) -> Tensor:
+        ctx.save_for_backward(value)
+        ctx.floor = floor
+        return value.clamp(min=floor)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Any) -> Any:
+        (value,) = ctx.saved_tensors
+        (gradient,) = gradients
+        # descent moves against the gradient: a negative one raises the value
+        return torch.where((value > ctx.floor) | (gradient < 0), gradient, 0.0), None
 
 
 def squared_distance(z: Tensor, gaussian: Gaussian) -> Tensor:

@@ -51,7 +51,7 @@ def inputs(convolutional: bool, count: int) -> torch.Tensor:
 
 
 def batch_norm_equals_that_of_one_process(rank: int, world_size: int, convolutional: bool) -> None:
-    alone, together = network(convolutional), synchronise(network(convolutional), torch.device("cpu"))
+    alone, together = network(convolutional), synchronise(network(convolutional))
     x = inputs(convolutional, 12)
     mine = x.chunk(world_size)[rank].clone().requires_grad_()
     x.requires_grad_()

@@ -76,6 +76,26 @@ def test_rowwise_equals_two_backward_passes() -> None:
     assert not got[0][:3].any()
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize("score", [-30.0, -80.0, -95.0, -120.0, 120.0])
+def test_rowwise_survives_a_discriminator_that_wins(score: float, dtype: torch.dtype) -> None:
+    """At such scores the two logistic gradients of a row differ by up to e^120."""
+    net = nn.Sequential(nn.Linear(3, 1), nn.Flatten(0)).to(dtype)
+    with torch.no_grad():
+        net[0].bias.fill_(score)
+    x = torch.randn(4, 3, dtype=dtype, requires_grad=True)
+
+    def loss(learned: Tensor, judged: Tensor) -> Tensor:
+        return nn.functional.softplus(learned).mean() + nn.functional.softplus(-judged).mean()
+
+    routes = [Route.PARAMETERS, Route.INPUTS]
+    expected = gradients(net, x, loss(*shared_pass(net, [x], routes)))
+    got = gradients(net, x, loss(*shared_pass(net, [x], routes, rowwise=True)))
+    for a, b in zip(got, expected, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-11)
+    assert got[0].abs().max() > 0 or score > 100
+
+
 def test_an_unused_output_costs_no_gradient() -> None:
     net = network()
     x = torch.randn(5, 3, dtype=torch.float64, requires_grad=True)

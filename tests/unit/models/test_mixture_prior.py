@@ -129,8 +129,23 @@ def test_variance_floor() -> None:
     assert torch.equal(prior.components().log_variance, torch.full((2, 3), -4.0))
     density = prior.log_density(prior.mean.detach(), torch.tensor([0, 1]))
     torch.testing.assert_close(density, torch.full((2,), 6.0))
-    density.sum().backward()
+    # the likelihood asks for smaller variances: nothing to give
+    (-density.sum()).backward()
     assert not prior.log_variance.grad.any()
+
+
+def test_variances_come_back_from_below_their_floor() -> None:
+    prior = MixturePrior(2, 3, log_variance_floor=-3.0)
+    with torch.no_grad():
+        prior.log_variance.fill_(-3.1)
+    optimizer = torch.optim.Adam([prior.log_variance], lr=0.05, betas=(0.0, 0.9))
+    labels = torch.tensor([0, 1] * 64)
+    zs = prior.mean.detach()[labels] + torch.randn(128, 3, generator=torch.Generator().manual_seed(0))
+    for _ in range(400):
+        optimizer.zero_grad()
+        (-prior.log_density(zs, labels).mean()).backward()
+        optimizer.step()
+    assert (prior.log_variance.detach().abs() < 0.5).all()
 
 
 def test_samples_have_their_classes_moments() -> None:
