@@ -23,6 +23,14 @@ def positive(default: Any) -> Any:
     return field(default=default, metadata={"positive": True})
 
 
+def between(low: float, high: float, default: Any, *, free: bool = False) -> Any:
+    """A number within bounds, both included; ``config_io`` checks it."""
+    return field(default=default, metadata={"between": (low, high), "free": free})
+
+
+_LARGE = 1e9  # stands for "no upper bound" where a number must not be negative
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DataConfig:
     """The shards and how they are read.
@@ -40,15 +48,16 @@ class DataConfig:
     num_workers: reader processes per rank of "stream"; 0 reads in the training process.
     """
 
-    train: str
-    test: str | None = None
+    # the shards' fingerprint, not their place, is what a resume compares
+    train: str = field(metadata={"free": True})
+    test: str | None = free(None)
     build_command: str = free("")
-    batch_size: int = positive(96)
+    batch_size: int = between(2, _LARGE, 96)
     flip: bool = True
     shuffle_window_shards: int = positive(8)
     source: Literal["stream", "resident"] = free("stream")
-    corrupt_sample: Literal["raise", "replace"] = "raise"
-    num_workers: int = free(2)
+    corrupt_sample: Literal["raise", "replace"] = free("raise")
+    num_workers: int = between(0, 1024, 2, free=True)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -78,17 +87,17 @@ class DSVAEConfig:
 
     name: Literal["dsvae"] = "dsvae"
     gm_steps: int = positive(3)
-    likelihood_weight: float = 0.1
-    gm_margin: float = 0.0
+    likelihood_weight: float = between(0, _LARGE, 0.1)
+    gm_margin: float = between(0, _LARGE, 0.0)
     loss_weights: Literal["reference", "paper"] = "reference"
-    reconstruction_weight: float = 1.0
-    kl_weight: float = 1.0
-    confusion_weight: float = 1.0
-    generator_weight: float = 1.0
+    reconstruction_weight: float = between(0, _LARGE, 1.0)
+    kl_weight: float = between(0, _LARGE, 1.0)
+    confusion_weight: float = between(0, _LARGE, 1.0)
+    generator_weight: float = between(0, _LARGE, 1.0)
     adversarial: Literal["logistic", "hinge"] = "logistic"
     prior_labels: Literal["batch", "uniform"] = "batch"
     joint_batch: Literal["fresh", "last"] = "fresh"
-    log_variance_floor: float = -10.0
+    log_variance_floor: float = between(-80, 0, -10.0)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -103,10 +112,10 @@ class OptimizerConfig:
     learning_rate: float = positive(5e-4)
     variance_learning_rate: float = positive(5e-4)
     variance_schedule: Literal["paper", "reference", "constant"] = "paper"
-    beta1: float = 0.0
-    beta2: float = 0.9
+    beta1: float = between(0, 0.999999, 0.0)
+    beta2: float = between(0, 0.999999, 0.9)
     epsilon: float = positive(1e-8)
-    clip_gradient_norm: float = 0.0
+    clip_gradient_norm: float = between(0, _LARGE, 0.0)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -119,8 +128,9 @@ class TrainConfig:
     keep_checkpoints: how many of the newest checkpoints stay on disk.
     ema_half_life_samples: average the decoder's weights with this half-life; 0 switches it off.
     mixed_precision: "no", "bf16", "fp16", or "auto": bf16 where the processor multiplies it
-        natively (CUDA from Ampere on, CPUs with AMX), else float32. What is given to
-        ``accelerate launch --mixed_precision`` or to train.py goes before it.
+        natively (CUDA from Ampere on, CPUs with AMX), else float32. ``bf16`` or ``fp16`` given to
+        ``accelerate launch --mixed_precision``, and whatever is given to train.py, go before it
+        (the launcher's "no" cannot be told from its default).
     double_precision: float64 throughout (tests and oracles).
     sync_batch_norm: batch statistics over all processes; without it they are each rank's own and
         results depend on the number of processes.
@@ -128,16 +138,16 @@ class TrainConfig:
     """
 
     epochs: float = field(default=100.0, metadata={"free": True, "positive": True})
-    max_seconds: float = free(0.0)
+    max_seconds: float = between(0, _LARGE, 0.0, free=True)
     log_every_steps: int = field(default=50, metadata={"free": True, "positive": True})
-    sample_every_steps: int = free(500)
-    checkpoint_every_steps: int = free(1000)
+    sample_every_steps: int = between(0, _LARGE, 500, free=True)
+    checkpoint_every_steps: int = between(0, _LARGE, 1000, free=True)
     keep_checkpoints: int = field(default=3, metadata={"free": True, "positive": True})
-    ema_half_life_samples: float = 0.0
+    ema_half_life_samples: float = between(0, 1e15, 0.0)
     mixed_precision: Literal["auto", "no", "bf16", "fp16"] = free("no")
     double_precision: bool = False
     sync_batch_norm: bool = True
-    cpu_threads: int = free(0)
+    cpu_threads: int = between(0, 4096, 0, free=True)
     evaluate_at_end: bool = free(True)
     tensorboard: bool = free(True)
 
@@ -162,7 +172,7 @@ class ExperimentConfig:
 
     command: str = free("")
     run_dir: str = free("runs/default")
-    seed: int = 0
+    seed: int = between(0, 2**62, 0)
     data: DataConfig
     model: ModelConfig
     method: DSVAEConfig = DSVAEConfig()

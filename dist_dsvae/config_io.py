@@ -34,6 +34,12 @@ def load_config(path: Path, overrides: Iterable[str] = ()) -> ExperimentConfig:
         ) from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is not valid JSON: {error}.") from None
+    except OSError as error:
+        raise ConfigError(
+            f"{path} cannot be read: {error.strerror}. Give a JSON file from configs/."
+        ) from None
+    if not isinstance(tree, dict):
+        raise ConfigError(f"{path} must hold an object of keys, not {_show(tree)}.")
     for override in overrides:
         _apply_override(tree, override)
     try:
@@ -61,7 +67,7 @@ def _apply_override(tree: dict[str, Any], override: str) -> None:
 def from_tree(cls: type[T], tree: Any, prefix: str = "") -> T:
     """Build a dataclass of type ``cls`` from parsed JSON, strictly."""
     if not isinstance(tree, Mapping):
-        raise ConfigError(f"{prefix or 'the file'} must be an object of keys, not {_show(tree)}.")
+        raise ConfigError(f"{prefix.rstrip('.') or 'the file'} must be an object of keys, not {_show(tree)}.")
     fields = {f.name: f for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
     hints = typing.get_type_hints(cls)
     values: dict[str, Any] = {}
@@ -71,6 +77,9 @@ def from_tree(cls: type[T], tree: Any, prefix: str = "") -> T:
         values[key] = _convert(value, hints[key], prefix + key)
         if fields[key].metadata.get("positive") and not values[key] > 0:
             raise ConfigError(f"{prefix}{key} is {_show(value)}; it must be greater than 0.")
+        low, high = fields[key].metadata.get("between", (-math.inf, math.inf))
+        if isinstance(values[key], int | float) and not low <= values[key] <= high:
+            raise ConfigError(f"{prefix}{key} is {_show(value)}; it must be between {low:g} and {high:g}.")
     for name, f in fields.items():
         no_default = f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
         if no_default and name not in values:
@@ -124,8 +133,8 @@ def to_tree(config: Any) -> dict[str, Any]:
     return dataclasses.asdict(config)
 
 
-def save_config(config: ExperimentConfig, path: Path) -> None:
-    path.write_text(json.dumps(to_tree(config), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+def to_json(config: ExperimentConfig) -> str:
+    return json.dumps(to_tree(config), indent=2, ensure_ascii=False) + "\n"
 
 
 def differing_keys(old: ExperimentConfig, new: ExperimentConfig) -> list[str]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import sys
 from pathlib import Path
 
@@ -48,13 +49,25 @@ def main() -> int:
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     try:
         config = load_config(args.config, args.overrides)
+    except ValueError as error:  # every rank reads the same file: one says what is wrong with it
+        return fail(str(error)) if os.environ.get("LOCAL_RANK", "0") == "0" else 1
+    try:
         runtime = Runtime(config.train, args.mixed_precision)
         Trainer(config, args.run_dir or Path(config.run_dir), args.resume, runtime).train()
         runtime.close()
     except (ValueError, NonFiniteLossError) as error:
-        print(f"error: {error}", file=sys.stderr, flush=True)
-        return 1
+        return fail(str(error))
+    except OSError as error:
+        return fail(f"{error.strerror}: {error.filename}. Mend that, then start the same command again.")
+    except KeyboardInterrupt:
+        print("Interrupted. The same command goes on from the newest checkpoint.", file=sys.stderr)
+        return 130
     return 0
+
+
+def fail(sentence: str) -> int:
+    print(f"error: {sentence}", file=sys.stderr, flush=True)
+    return 1
 
 
 if __name__ == "__main__":

@@ -33,7 +33,10 @@ class BatchBuffers:
         self._free: list[Array] = []
 
     def take(self) -> Array:
-        """An array as from ``empty_batch``; it returns here when it and all its views are gone."""
+        """An array as from ``empty_batch``; its memory returns here when the array object is gone.
+
+        torch.from_numpy keeps that object alive; numpy's own views of it do not.
+        """
         memory = self._free.pop() if self._free else empty_batch(self._shape, self._batch_size)
         lent = memory.view()
         weakref.finalize(lent, self._free.append, memory).atexit = False
@@ -80,6 +83,8 @@ def _decode_jpeg(data: memoryview, out: Array) -> Array:
 
 def _decode_pillow(data: memoryview, out: Array) -> Array:
     with Image.open(io.BytesIO(data)) as image:
+        if image.mode.startswith(("I", "F")):
+            raise ValueError("it has more than 8 bits per value; convert it to 8 bits")
         decoded = np.asarray(image.convert("L" if out.shape[2] == 1 else "RGB"))
     return decoded[:, :, None] if decoded.ndim == 2 else decoded
 

@@ -10,6 +10,7 @@ decoded twice and nothing crosses to the device but indices. FaceScrub at 64x64 
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Iterator
 
 import numpy as np
@@ -98,12 +99,16 @@ def needed_bytes(manifest: Manifest) -> int:
 
 
 def _check_it_fits(manifest: Manifest, device: torch.device) -> None:
-    on_gpu = device.type == "cuda"
-    free = torch.cuda.mem_get_info(device)[0] if on_gpu else psutil.virtual_memory().available
+    """The set is decoded in the host's memory by every rank of the machine, then lies on the device."""
+    local_ranks = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    free = {"this machine": psutil.virtual_memory().available // local_ranks}
+    if device.type == "cuda":
+        free["the GPU"] = torch.cuda.mem_get_info(device)[0]
     needed = needed_bytes(manifest)
-    if needed > _USABLE_SHARE * free:
-        raise DataError(
-            f'data.source is "resident", but {manifest.directory} decoded takes {needed / 2**30:.1f} GiB and '
-            f"{'the GPU' if on_gpu else 'this machine'} has {free / 2**30:.1f} GiB free, of which "
-            f'{_USABLE_SHARE:.0%} may be used. Set data.source to "stream".'
-        )
+    for place, available in free.items():
+        if needed > _USABLE_SHARE * available:
+            raise DataError(
+                f'data.source is "resident", but {manifest.directory} decoded takes {needed / 2**30:.1f} GiB '
+                f"and {place} has {available / 2**30:.1f} GiB free for each process, of which "
+                f'{_USABLE_SHARE:.0%} may be used. Set data.source to "stream".'
+            )

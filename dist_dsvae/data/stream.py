@@ -202,12 +202,19 @@ def stream(
 
 
 def one_pass(
-    manifest: Manifest, batch_size: int, rank: int = 0, world_size: int = 1, limit: int | None = None
+    manifest: Manifest,
+    batch_size: int,
+    rank: int = 0,
+    world_size: int = 1,
+    *,
+    limit: int | None = None,
+    skip_corrupt: bool = False,
 ) -> Iterator[HostBatch]:
     """Every sample of a split once, in the order of the shards, for evaluation.
 
     Rank r yields batches r, r + world_size, ...; the last batch may be short, and a rank may get none.
     limit: take only this many samples, evenly spread over the split.
+    skip_corrupt: leave corrupt samples out (each is logged) instead of raising DataError.
     """
     reader = ShardReader(manifest, max_open_shards=2)
     sizes = manifest.num_samples_per_shard
@@ -219,6 +226,17 @@ def one_pass(
     for first in range(rank * batch_size, len(taken), batch_size * world_size):
         chosen = taken[first : first + batch_size]
         images = empty_batch(manifest.shape, len(chosen))
-        places = zip(shard_of[chosen].tolist(), row_of[chosen].tolist(), strict=True)
-        labels = [read_one(reader, shard, row, images[i]) for i, (shard, row) in enumerate(places)]
-        yield HostBatch(torch.from_numpy(images), torch.tensor(labels), torch.from_numpy(chosen), 0)
+        labels: list[int] = []
+        kept: list[int] = []
+        for i, place in enumerate(chosen.tolist()):
+            try:
+                labels.append(read_one(reader, int(shard_of[place]), int(row_of[place]), images[len(kept)]))
+                kept.append(i)
+            except DataError as error:
+                if not skip_corrupt:
+                    raise
+                logger.warning("left out a corrupt sample: %s", error)
+        positions = torch.from_numpy(chosen[kept])
+        yield HostBatch(
+            torch.from_numpy(images[: len(kept)]), torch.tensor(labels, dtype=torch.int64), positions, 0
+        )

@@ -31,8 +31,3 @@ def to_device_batch(
 def normalise(images: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
     """uint8 0..255 -> [-1, 1]."""
     return images.to(dtype).mul_(2.0 / 255.0).sub_(1.0)
-
-
-def to_bytes(images: Tensor) -> Tensor:
-    """[-1, 1] -> uint8 0..255, rounded; values outside are clipped."""
-    return images.float().add(1.0).mul(127.5).round().clamp(0, 255).to(torch.uint8)

@@ -19,7 +19,8 @@ import os
 import re
 import shutil
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -57,10 +58,10 @@ def read_marker(checkpoint: Path) -> dict[str, Any]:
     except (OSError, json.JSONDecodeError) as error:
         raise CheckpointError(
             f"{checkpoint} is not a complete checkpoint: its {MARKER} cannot be read ({error}). "
-            "Name another one, or resume with --resume auto, which takes the newest complete one."
+            "Name another one with --resume PATH."
         ) from None
-    if not isinstance(values, dict):
-        raise CheckpointError(f"{checkpoint / MARKER} does not hold a JSON object; the file was damaged.")
+    if not isinstance(values, dict) or "samples_seen" not in values:
+        raise CheckpointError(f"{checkpoint / MARKER} was damaged. Name an older one with --resume PATH.")
     return values
 
 
@@ -84,22 +85,44 @@ def save(directory: Path, step: int, state: dict[str, Any], values: dict[str, An
             stream.write(marker)
             stream.flush()
             os.fsync(stream.fileno())
-        if final.exists():
-            shutil.rmtree(final)  # the same step of a run that was set back
+        remove(final)  # the same step of a run that was set back
         partial.rename(final)
         fsync_directory(directory)
         for old in complete_checkpoints(directory)[:-keep]:
-            shutil.rmtree(old)
+            remove(old)
 
     try:
         _on_main(prepare)
-        _collectively(lambda: _write(state, partial))
+        _collectively(lambda: _write_or_explain(state, partial))
         _on_main(publish)
     except CheckpointError:
         if distributed.is_main():
             shutil.rmtree(partial, ignore_errors=True)
         raise
     return final
+
+
+def remove(checkpoint: Path) -> None:
+    """Delete a checkpoint; a kill on the way leaves nothing that counts as one."""
+    if checkpoint.exists():
+        hidden = checkpoint.with_name(f".{checkpoint.name}.removed")
+        shutil.rmtree(hidden, ignore_errors=True)
+        checkpoint.rename(hidden)
+        shutil.rmtree(hidden)
+
+
+def set_back(directory: Path, step: int) -> list[Path]:
+    """Move checkpoints beyond ``step`` out of the way of a run that starts from there again.
+
+    They are renamed to ``abandoned-...``, not deleted. Rank 0 only; returns the new names.
+    """
+    moved = []
+    for path in complete_checkpoints(directory):
+        if int(path.name.split("-")[1]) > step:
+            aside = path.with_name(f"abandoned-{path.name}")
+            shutil.rmtree(aside, ignore_errors=True)
+            moved.append(path.rename(aside))
+    return moved
 
 
 def load(checkpoint: Path, state: dict[str, Any]) -> None:
@@ -117,11 +140,28 @@ def _write(state: dict[str, Any], partial: Path) -> None:
         dcp_save(state, checkpoint_id=partial, no_dist=distributed.world_size() == 1)
 
 
-def _quiet() -> warnings.catch_warnings:
-    context = warnings.catch_warnings()
-    # DCP announces that it runs in a single process, which is what no_dist asks for.
-    warnings.filterwarnings("ignore", message=".*torch.distributed is (disabled|unavailable).*")
-    return context
+def _write_or_explain(state: dict[str, Any], partial: Path) -> None:
+    """Torch reports a full disk in several disguises; the free space tells."""
+    try:
+        _write(state, partial)
+    except (Exception, CheckpointException) as error:
+        if shutil.disk_usage(partial.parent).free < _num_bytes(state):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(partial)) from error
+        raise
+
+
+def _num_bytes(state: Any) -> int:
+    if isinstance(state, dict):
+        return sum(_num_bytes(value) for value in state.values())
+    return int(state.numel() * state.element_size())
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    with warnings.catch_warnings():
+        # DCP announces that it runs in a single process, which is what no_dist asks for.
+        warnings.filterwarnings("ignore", message=".*torch.distributed is (disabled|unavailable).*")
+        yield
 
 
 def _on_main(action: Callable[[], None]) -> None:
@@ -151,10 +191,10 @@ def _explain(error: BaseException) -> str:
             )
         if isinstance(cause, OSError) and cause.errno is not None:
             return f"{cause.strerror} ({cause.filename}). Mend that, then start the same command again."
-    text = str(error)
-    if "No space left on device" in text:
+    if "No space left on device" in str(error):
         return _explain(OSError(errno.ENOSPC, "No space left on device"))
-    return f"{type(error).__name__}: {text.strip()}"
+    innermost = _causes(error)[-1]
+    return f"{type(innermost).__name__}: {str(innermost).strip()}"
 
 
 def _causes(error: BaseException) -> list[BaseException]:
@@ -163,6 +203,7 @@ def _causes(error: BaseException) -> list[BaseException]:
     failures = getattr(error, "failures", {})
     for failure in failures.values():
         found += _causes(failure[0])
-    if error.__cause__ is not None:
-        found += _causes(error.__cause__)
+    before = error.__cause__ or error.__context__
+    if before is not None:
+        found += _causes(before)
     return found

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from dist_dsvae import distributed
 
@@ -62,7 +62,24 @@ class Guard:
         position = int(distributed.all_gather(self._first_position).min())
         raise NonFiniteLossError(
             f"Loss term {', '.join(named)} became infinite or NaN at sample position {position}. The update "
-            "was not applied and the last checkpoint is intact. Lower optimizer.learning_rate, set "
-            "optimizer.clip_gradient_norm, or train with mixed precision bf16 or no instead of fp16; "
-            "then resume."
+            "was not applied and the last checkpoint is intact. Resume from it with --mixed_precision no "
+            "if this was fp16 or bf16; else start a new run with a lower optimizer.learning_rate or with "
+            "optimizer.clip_gradient_norm set."
+        )
+
+
+def raise_if_weights_are_bad(method: nn.Module, samples_seen: int) -> None:
+    """Raise NonFiniteLossError if a weight is not finite: such a state must not become a checkpoint.
+
+    All ranks hold the same weights and raise alike. One host sync.
+    """
+    norms = torch._foreach_norm([p.detach() for p in method.parameters()])
+    if not torch.isfinite(torch.stack(list(norms))).all().item():
+        names = [
+            name for (name, _), n in zip(method.named_parameters(), norms, strict=True) if not n.isfinite()
+        ]
+        raise NonFiniteLossError(
+            f"The weights {', '.join(names[:3])} became infinite or NaN before sample {samples_seen}, "
+            "although every loss was finite. Nothing was saved; the last checkpoint is intact. Start a new "
+            "run with optimizer.clip_gradient_norm set, or with --mixed_precision no."
         )

@@ -56,6 +56,9 @@ class StepOptimizer:
             is_variances = group["name"] == "variances"
             group["lr"] = variance_rate(self.config, epoch) if is_variances else self.config.learning_rate
         if scaler is not None:
+            # the scaler skips updates with non-finite gradients: hand it such, if the guard tripped
+            poison = torch.where(tripped > 0, torch.nan, 1.0)
+            torch._foreach_mul_([p.grad for p in self.parameters if p.grad is not None], poison)
             scaler.unscale_(self.adam)
         if self.config.clip_gradient_norm > 0:
             nn.utils.clip_grad_norm_(self.parameters, self.config.clip_gradient_norm)

@@ -20,8 +20,9 @@ import torch
 
 from dist_dsvae import distributed
 from dist_dsvae.config import ExperimentConfig
-from dist_dsvae.config_io import ConfigError, differing_keys, from_tree, save_config
-from dist_dsvae.engine.checkpoint import MARKER, CheckpointError, complete_checkpoints
+from dist_dsvae.config_io import ConfigError, differing_keys, from_tree, to_json
+from dist_dsvae.data.manifest import write_atomically
+from dist_dsvae.engine.checkpoint import MARKER, CheckpointError, complete_checkpoints, set_back
 from dist_dsvae.engine.runtime import Runtime
 
 
@@ -54,6 +55,7 @@ def _choose(run_dir: Path, resume: str) -> Path | None:
         return None
     path = Path(resume)
     if (path / MARKER).is_file():
+        _check_own(run_dir, path, existing)
         return path
     inside = complete_checkpoints(path / "checkpoints") or complete_checkpoints(path)
     if not inside:
@@ -61,7 +63,27 @@ def _choose(run_dir: Path, resume: str) -> Path | None:
             f"--resume {resume}: there is no complete checkpoint. Give a folder such as "
             "runs/NAME/checkpoints/step-00001000, a run directory, auto or never."
         )
+    _check_own(run_dir, inside[-1], existing)
     return inside[-1]
+
+
+def take_over(run_dir: Path, chosen: Path, step: int) -> None:
+    """Make ``run_dir`` the run that goes on from checkpoint ``chosen``. Rank 0 only.
+
+    An older checkpoint of the same run sets it back: later ones are moved aside.
+    """
+    checkpoints = run_dir / "checkpoints"
+    if chosen.parent.resolve() == checkpoints.resolve():
+        set_back(checkpoints, step)
+
+
+def _check_own(run_dir: Path, chosen: Path, existing: list[Path]) -> None:
+    """Raise CheckpointError if the run has checkpoints of its own and ``chosen`` is not among them."""
+    if existing and chosen.resolve() not in [path.resolve() for path in existing]:
+        raise CheckpointError(
+            f"{run_dir} already holds checkpoints of its own, and {chosen} is another run's. Choose another "
+            "--run-dir to go on from it there."
+        )
 
 
 def check_same_experiment(run_dir: Path, config: ExperimentConfig) -> None:
@@ -84,14 +106,14 @@ def check_same_experiment(run_dir: Path, config: ExperimentConfig) -> None:
 def record_start(run_dir: Path, config: ExperimentConfig, runtime: Runtime, samples_seen: int) -> None:
     """Write config.json and append to environment.json. Rank 0 only."""
     run_dir.mkdir(parents=True, exist_ok=True)
-    save_config(config, run_dir / "config.json")
+    write_atomically(run_dir / "config.json", to_json(config).encode())
     path = run_dir / "environment.json"
     try:
         starts: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, json.JSONDecodeError):
         starts = []
     starts.append(_environment(runtime, samples_seen))
-    path.write_text(json.dumps(starts, indent=1) + "\n", encoding="utf-8")
+    write_atomically(path, (json.dumps(starts, indent=1) + "\n").encode())
 
 
 def _environment(runtime: Runtime, samples_seen: int) -> dict[str, Any]:

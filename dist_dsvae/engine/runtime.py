@@ -17,7 +17,7 @@ from typing import cast
 import psutil
 import torch
 from accelerate import Accelerator
-from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs
+from accelerate.utils import DistributedDataParallelKwargs, DistributedType, InitProcessGroupKwargs
 from torch import nn
 
 from dist_dsvae.config import TrainConfig
@@ -49,6 +49,7 @@ class Runtime:
             ],
         )
         _check_launcher(self.accelerator.num_processes)
+        _check_kind(self.accelerator.distributed_type)
         self.device: torch.device = self.accelerator.device
         self.world_size: int = self.accelerator.num_processes
         self.rank: int = self.accelerator.process_index
@@ -61,8 +62,8 @@ class Runtime:
 
     @property
     def reads_are_free(self) -> bool:
-        """Whether reading a tensor on the host costs nothing: on a CPU, or where fp16 syncs anyway."""
-        return self.device.type == "cpu" or self.scaler is not None
+        """Whether reading a tensor on the host costs nothing: on a CPU."""
+        return self.device.type == "cpu"
 
     @contextmanager
     def autocast(self) -> Iterator[None]:
@@ -129,6 +130,15 @@ def _check_launcher(num_processes: int) -> None:
             f"{num_processes}: each would train a model of its own. On a CPU start with `accelerate launch "
             "--config_file configs/accelerate/cpu.yaml --num_processes N`; on GPUs with "
             "`--multi_gpu --num_processes N`, N at most the number of GPUs."
+        )
+
+
+def _check_kind(kind: DistributedType) -> None:
+    supported = (DistributedType.NO, DistributedType.MULTI_GPU, DistributedType.MULTI_CPU)
+    if kind not in supported:
+        raise LaunchError(
+            f"The launcher asks for {kind.value}, which is not supported; use plain data parallelism: "
+            "`accelerate launch --multi_gpu`, or one of the files in configs/accelerate/."
         )
 
 

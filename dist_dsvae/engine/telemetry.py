@@ -24,6 +24,7 @@ from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
 from dist_dsvae import distributed
+from dist_dsvae.data.manifest import write_atomically
 from dist_dsvae.methods.step import Step
 
 
@@ -80,7 +81,6 @@ class Telemetry:
             SummaryWriter(str(run_dir / "tensorboard"), purge_step=samples_seen + 1) if tensorboard else None
         )
         self._total_steps = total_steps
-        self._last = time.perf_counter(), samples_seen
         self._bar = Progress(
             TextColumn("[bold]{task.description}"),
             BarColumn(),
@@ -149,7 +149,7 @@ def _drop_lines_after(path: Path, samples_seen: int) -> None:
             continue
         if record["samples_seen"] <= samples_seen:
             kept.append(line + "\n")
-    path.write_text("".join(kept), encoding="utf-8")
+    write_atomically(path, "".join(kept).encode())
 
 
 def _duration(seconds: float) -> str:

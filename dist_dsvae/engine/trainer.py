@@ -24,10 +24,15 @@ from dist_dsvae.engine.batch_norm import synchronise
 from dist_dsvae.engine.checkpoint import checkpoint_name
 from dist_dsvae.engine.ema import ExponentialMovingAverage
 from dist_dsvae.engine.gm_step import FlatStep
-from dist_dsvae.engine.guard import Guard
+from dist_dsvae.engine.guard import Guard, raise_if_weights_are_bad
 from dist_dsvae.engine.joint_step import OverlappedStep
 from dist_dsvae.engine.optimizer import StepOptimizer
-from dist_dsvae.engine.run_directory import check_same_experiment, checkpoint_to_resume, record_start
+from dist_dsvae.engine.run_directory import (
+    check_same_experiment,
+    checkpoint_to_resume,
+    record_start,
+    take_over,
+)
 from dist_dsvae.engine.run_state import RunState
 from dist_dsvae.engine.runtime import Runtime
 from dist_dsvae.engine.telemetry import LossMeter, Telemetry
@@ -87,13 +92,14 @@ class Trainer:
         total_samples = config.train.epochs * self.train_shards.num_samples
         self.total_iterations = math.ceil(total_samples / self.samples_per_iteration)
         held_out = self.test_shards or self.train_shards
-        self.visuals = Visuals(self.method, held_out, config.sampling, runtime, config.seed)
+        self.visuals = Visuals(self.method, held_out, config, runtime)
 
         # Resume
         self.resumed_from = checkpoint_to_resume(run_dir, resume)
         if self.resumed_from is not None:
             check_same_experiment(self.resumed_from.parent.parent, config)
             self.state.load(self.resumed_from)
+        self.saved_samples = self.state.samples_seen
 
     def _steps(self) -> dict[str, RunStep]:
         """A callable per step of the method, by how its gradients are reduced."""
@@ -147,7 +153,7 @@ class Trainer:
                     self._save(telemetry)
 
             # Finish
-            if not self._due(train.checkpoint_every_steps):
+            if self.state.samples_seen != self.saved_samples:
                 self._save(telemetry)
             if clock.is_over:
                 telemetry.say(f"Stopped by train.max_seconds at step {self.iteration}.")
@@ -208,6 +214,8 @@ class Trainer:
 
     def _start_telemetry(self) -> Telemetry:
         if self.runtime.is_main:
+            if self.resumed_from is not None:
+                take_over(self.run_dir, self.resumed_from, self.iteration)
             record_start(self.run_dir, self.config, self.runtime, self.state.samples_seen)
         telemetry = Telemetry(
             self.run_dir,
@@ -246,16 +254,19 @@ class Trainer:
 
     def _save(self, telemetry: Telemetry) -> None:
         self.guard.raise_if_tripped()
+        raise_if_weights_are_bad(self.method, self.state.samples_seen)
         path = self.state.save(
             self.run_dir / "checkpoints", self.iteration, self.config.train.keep_checkpoints
         )
+        self.saved_samples = self.state.samples_seen
         telemetry.say(f"Saved {path}.")
 
     def _finish(self, telemetry: Telemetry) -> Figures:
         """Last pictures, held-out figures, and a word on where everything is."""
         figures: Figures = {}
         if self.test_shards is not None and self.config.train.evaluate_at_end:
-            figures = held_out_figures(self.method, self.train_shards, self.test_shards, self.runtime)
+            policy = self.config.data.corrupt_sample
+            figures = held_out_figures(self.method, self.train_shards, self.test_shards, self.runtime, policy)
         figures |= {
             "train_seconds": round(self.state.train_seconds, 1),
             "samples_seen": self.state.samples_seen,

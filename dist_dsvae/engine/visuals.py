@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from dist_dsvae import distributed
-from dist_dsvae.config import SamplingConfig
-from dist_dsvae.data.manifest import Manifest
+from dist_dsvae.config import ExperimentConfig
+from dist_dsvae.data.manifest import Manifest, write_atomically
 from dist_dsvae.data.stream import one_pass
 from dist_dsvae.data.transforms import to_device_batch
 from dist_dsvae.engine.runtime import Runtime
@@ -33,22 +33,22 @@ _EVALUATION_BATCH = 256
 
 
 class Visuals:
-    """Draws a method's samples into run_dir/samples.
+    """Draws a method's samples and swaps, with real pictures from ``manifest``."""
 
-    decode: the decoder to draw with (the averaged one where there is an average).
-    """
-
-    def __init__(
-        self, method: DSVAE, manifest: Manifest, config: SamplingConfig, runtime: Runtime, seed: int
-    ) -> None:
+    def __init__(self, method: DSVAE, manifest: Manifest, config: ExperimentConfig, runtime: Runtime) -> None:
         self.method = method
         self.manifest = manifest
-        self.config = config
+        self.config = config.sampling
         self.runtime = runtime
-        self.seed = seed
+        self.seed = config.seed
+        self.skip_corrupt = config.data.corrupt_sample == "replace"
+        self._pictures: dict[int, Tensor] | None = None
 
     def draw(self, directory: Path, name: str, decode: Decode) -> list[Path]:
-        """Write the pictures of one moment; their paths. Leaves the method in training mode."""
+        """Write the pictures of one moment; their paths. Leaves the method in training mode.
+
+        decode: the decoder to draw with (the averaged one where there is an average).
+        """
         self.method.eval()
         with torch.no_grad(), self.runtime.autocast():
             draw = self._draw_images if self.manifest.shape.is_image else self._draw_points
@@ -66,8 +66,9 @@ class Visuals:
             grid, samples, title=f"{name}: samples, a class per row, one zu per column", row_names=names
         )
 
-        count = min(c.num_columns, len(classes))
-        pictures = self._pictures_of(classes[:count])
+        found = self._pictures_of(classes[: c.num_columns])
+        pictures = torch.stack(list(found.values()))
+        names = [self.manifest.classes[i] for i in found]
         swapped = swap_grid(
             method.encoder_s, lambda x: method.encoder_u(x).mean, decode, pictures, pictures.roll(1, 0)
         )
@@ -76,27 +77,32 @@ class Visuals:
             swap,
             swapped,
             title=f"{name}: zs from the left, zu from the top",
-            row_names=names[:count],
+            row_names=names,
             row_images=pictures,
             column_images=pictures.roll(1, 0),
         )
         return [grid, swap]
 
-    def _pictures_of(self, classes: list[int]) -> Tensor:
-        """One real picture per class [len(classes), C, H, W], the first of the split."""
-        found: dict[int, Tensor] = {}
-        for host in one_pass(self.manifest, _EVALUATION_BATCH):
-            batch = to_device_batch(host, self.runtime.device, seed=0, flip=False, dtype=self.runtime.dtype)
-            for image, label in zip(batch.images, batch.labels.tolist(), strict=True):
-                found.setdefault(label, image)
-            if len(found) == self.manifest.num_classes:
-                break
-        available = list(found.values())
-        return torch.stack([found.get(c, available[i % len(available)]) for i, c in enumerate(classes)])
+    def _pictures_of(self, classes: list[int]) -> dict[int, Tensor]:
+        """A real picture [C, H, W] of each class, the split's first; classes without one are left out."""
+        if self._pictures is None:
+            wanted, found = set(classes), dict[int, Tensor]()
+            hosts = one_pass(self.manifest, _EVALUATION_BATCH, skip_corrupt=self.skip_corrupt)
+            for host in hosts:
+                batch = to_device_batch(
+                    host, self.runtime.device, seed=0, flip=False, dtype=self.runtime.dtype
+                )
+                for image, label in zip(batch.images, batch.labels.tolist(), strict=True):
+                    if label in wanted:
+                        found.setdefault(label, image)
+                if wanted == found.keys():
+                    break
+            self._pictures = {label: found[label] for label in classes if label in found}
+        return self._pictures
 
     def _draw_points(self, directory: Path, name: str, decode: Decode) -> list[Path]:
         count = min(self.config.num_points, self.manifest.num_samples)
-        hosts = list(one_pass(self.manifest, _EVALUATION_BATCH, limit=count))
+        hosts = list(one_pass(self.manifest, _EVALUATION_BATCH, limit=count, skip_corrupt=self.skip_corrupt))
         real = torch.cat([host.images for host in hosts])
         labels = torch.cat([host.labels for host in hosts])
         codes = sample_codes(
@@ -108,7 +114,9 @@ class Visuals:
         return [path]
 
 
-def held_out_figures(method: DSVAE, train: Manifest, test: Manifest, runtime: Runtime) -> Figures:
+def held_out_figures(
+    method: DSVAE, train: Manifest, test: Manifest, runtime: Runtime, corrupt_sample: str
+) -> Figures:
     """Held-out accuracy from zs and of a linear probe from zu. Called by all ranks.
 
     zs_accuracy: argmax of the mixture posterior on the test split.
@@ -118,8 +126,9 @@ def held_out_figures(method: DSVAE, train: Manifest, test: Manifest, runtime: Ru
     network of the method ever sees without its noise.
     """
     method.eval()
-    fit = _codes(method, train, runtime, PROBE_TRAIN_SAMPLES)
-    held_out = _codes(method, test, runtime, None)
+    skip = corrupt_sample == "replace"
+    fit = _codes(method, train, runtime, PROBE_TRAIN_SAMPLES, skip)
+    held_out = _codes(method, test, runtime, None, skip)
     method.train()
     num_classes = test.num_classes
     return {
@@ -142,10 +151,13 @@ class _Codes(NamedTuple):
 
 
 @torch.no_grad()
-def _codes(method: DSVAE, manifest: Manifest, runtime: Runtime, limit: int | None) -> _Codes:
+def _codes(
+    method: DSVAE, manifest: Manifest, runtime: Runtime, limit: int | None, skip_corrupt: bool
+) -> _Codes:
     """The codes of a split (or ``limit`` of its samples), encoded by all ranks and gathered."""
     parts: list[_Codes] = []
-    for host in one_pass(manifest, _EVALUATION_BATCH, runtime.rank, runtime.world_size, limit):
+    ranks = (runtime.rank, runtime.world_size)
+    for host in one_pass(manifest, _EVALUATION_BATCH, *ranks, limit=limit, skip_corrupt=skip_corrupt):
         batch = to_device_batch(host, runtime.device, seed=0, flip=False, dtype=runtime.dtype)
         with runtime.autocast():
             zs, posterior = method.encoder_s(batch.images), method.encoder_u(batch.images)
@@ -161,4 +173,4 @@ def _codes(method: DSVAE, manifest: Manifest, runtime: Runtime, limit: int | Non
 
 def write_summary(path: Path, figures: Figures) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
+    write_atomically(path, (json.dumps(figures, indent=1) + "\n").encode())

@@ -1,4 +1,4 @@
-"""The four network families as data: layer widths of the paper's tables and figures.
+"""The network families as data: layer widths of the paper's tables and figures.
 
 vgg64    FaceScrub, CUB-200: VGG16 with batch norm, mirrored decoder   (appendix B.2, Table 4)
 conv32   CIFAR-10/100                                                  (Table 3)
@@ -25,9 +25,11 @@ class Architecture:
     """What the network classes need to build one family.
 
     image_size: side of the square images it is made for; 0 for points.
-    encoder, decoder, discriminator: convolutions in order; the decoder's last one paints the image.
-    pools_after: indices of encoder layers followed by a 2x2 max-pool; the last stage averages instead.
-    hidden: widths of the fully connected layers where there are no convolutions.
+    encoder, decoder, discriminator: convolutions in order; one more paints the decoder's image, with
+        output_kernel_size. decoder_channels: of the feature map that the decoder's first one gets.
+    max_pool_after, average_pool_after: indices of encoder layers followed by a 2x2 pool.
+    discriminator_pools: averages over all places before the fully connected layers, else flattens.
+    *_hidden: widths of the fully connected layers but the last; with image_size 0 there are no others.
     """
 
     image_size: int

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import time
@@ -111,6 +112,22 @@ def test_resume_choices(config: Path, undisturbed: Path) -> None:
     assert "--resume never was given, but" in output
     output = train(1, undisturbed, config, "--resume", "/nowhere", check=False)
     assert "error: --resume /nowhere: there is no complete checkpoint" in output
+
+
+def test_setting_a_run_back(config: Path, undisturbed: Path) -> None:
+    """A resume from an older step moves the later ones aside, and ends where the run ended."""
+    run_dir = config.parent / "set_back"
+    shutil.copytree(undisturbed, run_dir)
+    older = run_dir / "checkpoints/step-00000015"
+    output = train(2, run_dir, config, "--resume", str(older))
+    assert f"Resumed {older}" in output
+    names = sorted(path.name for path in (run_dir / "checkpoints").iterdir())
+    assert names[:2] == ["abandoned-step-00000020", "abandoned-step-00000024"]
+    name = f"checkpoints/step-{ITERATIONS:08d}"
+    expected, got = checkpoint_tensors(undisturbed / name), checkpoint_tensors(run_dir / name)
+    assert all(torch.equal(got[key], expected[key]) for key in expected)
+    foreign = train(1, run_dir, config, "--resume", str(undisturbed), check=False)
+    assert "is another run's. Choose another --run-dir" in foreign
 
 
 def test_run_directory(undisturbed: Path) -> None:

@@ -41,6 +41,7 @@ def config_with(tmp_path: Path, **sections: dict[str, object]) -> list[object]:
         ({"data": {"train": "shards/fashion-mnist-mini"}}, "holds the splits test, train: give one of them"),
         ({"model": {"architecture": "vgg64"}}, "takes 64x64 images, but the shards hold 32x32 images"),
         ({"train": {"epoch": 3}}, "Unknown key 'train.epoch'. Did you mean 'epochs'?"),
+        ({"method": {"kl_weight": -1}}, "method.kl_weight is -1; it must be between 0 and"),
         ({"train": {"mixed_precision": "fp16"}}, "fp16 needs a GPU; on a CPU choose no or bf16"),
     ],
 )
@@ -66,6 +67,15 @@ def test_missing_shards_name_the_command_that_builds_them(
     error = capsys.readouterr().err
     assert "There are no shards in shards/facescrub/train. Build them with:" in error
     assert "python shards/build.py " in error
+
+
+def test_run_directory_that_cannot_be_made(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "run").write_text("a file")
+    error = run(capsys, monkeypatch, *config_with(tmp_path))
+    assert "error: " in error
+    assert str(tmp_path / "run") in error
 
 
 def copied_shards(tmp_path: Path) -> Path:

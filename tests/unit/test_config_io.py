@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from dist_dsvae.config import ExperimentConfig
-from dist_dsvae.config_io import ConfigError, differing_keys, from_tree, load_config, save_config
+from dist_dsvae.config_io import ConfigError, differing_keys, from_tree, load_config, to_json
 
 REPOSITORY = Path(__file__).parents[2]
 MINIMAL = {"data": {"train": "t"}, "model": {"architecture": "small32"}}
@@ -30,7 +30,7 @@ def test_shipped_configs_load_and_begin_with_their_command(path: Path) -> None:
 
 def test_round_trip(tmp_path: Path) -> None:
     original = config(seed=3, optimizer={"learning_rate": 1e-3})
-    save_config(original, tmp_path / "c.json")
+    (tmp_path / "c.json").write_text(to_json(original))
     assert load_config(tmp_path / "c.json") == original
 
 
@@ -48,10 +48,17 @@ def test_round_trip(tmp_path: Path) -> None:
         ({"seed": 1.5}, "seed is 1.5; it must be a whole number."),
         ({"train": {"epochs": "ten"}}, 'train.epochs is "ten"; it must be a number.'),
         ({"train": {"epochs": 0}}, "train.epochs is 0; it must be greater than 0."),
+        ({"optimizer": {"beta1": 1.5}}, "optimizer.beta1 is 1.5; it must be between 0 and 0.999999."),
+        ({"train": {"cpu_threads": -2}}, "train.cpu_threads is -2; it must be between 0 and"),
+        ({"method": {"kl_weight": -1}}, "method.kl_weight is -1; it must be between 0 and"),
+        ({"seed": 10**24}, "it must be between"),
         ({"train": {"tensorboard": 1}}, "train.tensorboard is 1; it must be true or false."),
-        ({"data": {"train": "t", "batch_size": -1}}, "data.batch_size is -1; it must be greater than 0."),
+        (
+            {"data": {"train": "t", "batch_size": -1}},
+            "data.batch_size is -1; it must be between 2 and 1e+09.",
+        ),
         ({"data": {}}, "data.train is missing"),
-        ({"data": []}, "data. must be an object of keys, not []"),
+        ({"data": []}, "data must be an object of keys, not []"),
         ({"model": {"architecture": "conv23"}}, 'model.architecture is "conv23"; allowed: "vgg64"'),
         ({"model": {"architecture": "conv23"}}, "Did you mean 'conv32'?"),
     ],
@@ -64,6 +71,11 @@ def test_mistakes_get_sentences(sections: dict[str, object], sentence: str) -> N
 def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="There is no config file"):
         load_config(tmp_path / "missing.json")
+    with pytest.raises(ConfigError, match="cannot be read: Is a directory"):
+        load_config(tmp_path)
+    (tmp_path / "list.json").write_text("[]")
+    with pytest.raises(ConfigError, match="must hold an object of keys"):
+        load_config(tmp_path / "list.json", ["a.b=1"])
     (tmp_path / "broken.json").write_text("{")
     with pytest.raises(ConfigError, match="is not valid JSON"):
         load_config(tmp_path / "broken.json")

@@ -68,5 +68,5 @@ def test_what_does_not_fit_gets_a_sentence(tmp_path: Path, monkeypatch: pytest.M
     manifest = write_shards(tmp_path / "train")
     assert needed_bytes(manifest) == 21 * (8 * 8 * 3 + 8)
     monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=5000))
-    with pytest.raises(DataError, match=r'has 0\.0 GiB free, .* Set data\.source to "stream"'):
+    with pytest.raises(DataError, match=r'0\.0 GiB free for each .* Set data\.source to "stream"'):
         take_resident(manifest, 1)

@@ -19,7 +19,7 @@ from dist_dsvae.data.indexing import index
 from dist_dsvae.data.manifest import DataError, Manifest
 from dist_dsvae.data.plan import Plan
 from dist_dsvae.data.stream import HostBatch, Slice, one_pass, stream
-from dist_dsvae.data.transforms import normalise, to_bytes, to_device_batch
+from dist_dsvae.data.transforms import normalise, to_device_batch
 
 COUNTS = [7, 5, 9]
 SIZE = 8
@@ -108,6 +108,22 @@ def damage(manifest: Manifest, shard: int, row: int) -> str:
     content[offset : offset + size] = b"<html>".ljust(size, b"x")
     path.write_bytes(bytes(content))
     return f"s{shard}r{row}.png"
+
+
+def test_one_pass_can_leave_corrupt_samples_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    manifest = write_shards(tmp_path / "train")
+    key = damage(manifest, 1, 3)
+    with pytest.raises(DataError, match=key):
+        list(one_pass(manifest, 4))
+    with caplog.at_level(logging.WARNING):
+        batches = list(one_pass(manifest, 4, skip_corrupt=True))
+    assert key in caplog.text
+    assert sum(len(batch.labels) for batch in batches) == 20
+    for batch in batches:
+        assert len(batch.images) == len(batch.labels) == len(batch.positions)
+    pixels = {image.numpy().tobytes() for batch in batches for image in batch.images}
+    assert len(pixels) == 20
+    assert pixels_of(1, 3).tobytes() not in pixels
 
 
 @pytest.mark.parametrize("num_workers", [0, 1])
@@ -234,7 +250,7 @@ def test_flip_is_a_function_of_position(shards: Manifest) -> None:
     assert torch.equal(to_device_batch(halves, torch.device("cpu"), seed=5, flip=True).images, whole[3:])
 
 
-def test_bytes_survive_the_round_trip() -> None:
+def test_bytes_are_normalised_to_their_range() -> None:
     every = torch.arange(256, dtype=torch.uint8)
-    assert torch.equal(to_bytes(normalise(every)), every)
+    torch.testing.assert_close(normalise(every), every.double().div(127.5).sub(1).float(), rtol=0, atol=1e-6)
     assert normalise(every).aminmax() == (-1.0, 1.0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -27,6 +28,9 @@ def test_save_and_load_in_place(tmp_path: Path) -> None:
     path = save(tmp_path, 7, state(5.0), {"samples_seen": 70}, keep=3)
     assert path.name == "step-00000007"
     assert read_marker(path) == {"samples_seen": 70}
+    (path / MARKER).write_text("{}")
+    with pytest.raises(CheckpointError, match="was damaged"):
+        read_marker(path)
     into = state(0.0)
     weight = into["method"]["weight"]
     load(path, into)
@@ -96,6 +100,46 @@ def test_a_failed_save_keeps_the_last_good_one(
     with pytest.raises(CheckpointError, match=f"could not be written: {sentence}"):
         save(tmp_path, 2, state(2.0), {}, keep=1)
     assert [p.name for p in tmp_path.iterdir()] == ["step-00000001"]
+
+
+def test_a_kill_while_removing_leaves_nothing_that_counts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save(tmp_path, 1, state(1.0), {"samples_seen": 1}, keep=1)
+
+    def killed(path: Path, **_: object) -> None:
+        if path.exists():
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(checkpoint.shutil, "rmtree", killed)
+    with pytest.raises(KeyboardInterrupt):
+        checkpoint.remove(tmp_path / "step-00000001")
+    assert complete_checkpoints(tmp_path) == []
+
+
+def test_setting_a_run_back_keeps_what_was_beyond(tmp_path: Path) -> None:
+    for step in (1, 2, 3):
+        save(tmp_path, step, state(step), {"samples_seen": step}, keep=5)
+    checkpoint.set_back(tmp_path, 1)
+    assert [p.name for p in complete_checkpoints(tmp_path)] == ["step-00000001"]
+    assert (tmp_path / "abandoned-step-00000003" / MARKER).is_file()
+
+
+def test_a_really_full_disk(tmp_path: Path) -> None:
+    """A file system of 1 MB in memory, and 4 MB to save."""
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(tmp_path)], capture_output=True, check=False
+    )
+    if mounted.returncode:
+        pytest.skip("mounting a file system needs root")
+    try:
+        save(tmp_path, 1, state(1.0), {"samples_seen": 1}, keep=2)
+        big = {"weight": torch.zeros(1_000_000)}
+        with pytest.raises(CheckpointError, match="could not be written: the disk is full"):
+            save(tmp_path, 2, big, {"samples_seen": 2}, keep=2)
+        assert [p.name for p in tmp_path.iterdir()] == ["step-00000001"]
+    finally:
+        subprocess.run(["umount", str(tmp_path)], check=True)
 
 
 def test_damaged_tensor_file(tmp_path: Path) -> None:
