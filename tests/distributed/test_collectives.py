@@ -18,6 +18,8 @@ from dist_dsvae.engine import checkpoint
 from dist_dsvae.engine.batch_norm import synchronise
 from dist_dsvae.engine.checkpoint import CheckpointError
 from dist_dsvae.engine.guard import Guard, NonFiniteLossError
+from tests.unit.engine.test_host_syncs import NoHostReads
+from tests.unit.methods.making import SHAPES, make_batch, make_method, noise_for
 
 
 def on_ranks(world_size: int, function: Callable[..., None], *arguments: object) -> None:
@@ -96,6 +98,18 @@ def collectives_do_what_they_say(rank: int, world_size: int) -> None:
 @pytest.mark.parametrize("world_size", [2, 3])
 def test_collectives(world_size: int) -> None:
     on_ranks(world_size, collectives_do_what_they_say)
+
+
+def synchronised_forward_and_backward_do_not_read(rank: int, world_size: int) -> None:
+    method = synchronise(make_method("small32"))
+    batch = make_batch(SHAPES["small32"], first=6 * rank)
+    with NoHostReads():
+        for step in method.steps:
+            method.objective(method(batch, noise_for(batch), step.name)).backward()
+
+
+def test_synchronised_batch_norm_does_not_read_on_the_host() -> None:
+    on_ranks(2, synchronised_forward_and_backward_do_not_read)
 
 
 def one_bad_rank_stops_all(rank: int, world_size: int) -> None:
