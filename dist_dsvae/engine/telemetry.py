@@ -11,15 +11,16 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.text import Text
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
@@ -81,16 +82,16 @@ class Telemetry:
             SummaryWriter(str(run_dir / "tensorboard"), purge_step=samples_seen + 1) if tensorboard else None
         )
         self._total_steps = total_steps
-        self._bar = Progress(
+        self._bar = _ProgressWithLosses(
             TextColumn("[bold]{task.description}"),
             BarColumn(),
             MofNCompleteColumn(),
             TimeRemainingColumn(),
-            TextColumn("{task.fields[status]}"),
+            TextColumn("{task.fields[rate]}"),
             console=self.console,
             disable=not self.console.is_terminal,
         )
-        self._task = self._bar.add_task("train", total=total_steps, completed=step, status="")
+        self._task = self._bar.add_task("train", total=total_steps, completed=step, rate="")
         self._bar.start()
 
     def say(self, message: str) -> None:
@@ -117,11 +118,13 @@ class Telemetry:
         if self._board is not None:
             for name, value in [*values.items(), ("images_per_second", rate)]:
                 self._board.add_scalar(name, value, samples_seen)
-        status = f"{rate:,.0f} images/s  " + "  ".join(f"{k} {v:.3f}" for k, v in values.items())
-        self._bar.update(self._task, completed=step, status=status)
+        speed = f"{rate:,.0f} images/s"
+        losses = "  ".join(f"{name} {value:.3f}" for name, value in values.items())
+        self._bar.losses = losses
+        self._bar.update(self._task, completed=step, rate=speed)
         if self._bar.disable:
             left = (self._total_steps - step) * seconds / (step - last_step)
-            self.say(f"step {step}/{self._total_steps}  {status}  ETA {_duration(left)}")
+            self.say(f"step {step}/{self._total_steps}  {speed}  {losses}  ETA {_duration(left)}")
 
     def picture(self, name: str, path: Path, samples_seen: int) -> None:
         if self.active and self._board is not None:
@@ -135,6 +138,16 @@ class Telemetry:
             self._metrics.close()
             if self._board is not None:
                 self._board.close()
+
+
+class _ProgressWithLosses(Progress):
+    """The bar with its numbers on one line, the losses on the lines below, whatever the width."""
+
+    losses = ""
+
+    def get_renderables(self) -> Iterable[RenderableType]:
+        yield self.make_tasks_table(self.tasks)
+        yield Text(self.losses, style="dim")
 
 
 def _drop_lines_after(path: Path, samples_seen: int) -> None:
