@@ -113,7 +113,9 @@ def _resolve_precision(config: TrainConfig, argument: str | None, *, use_cpu: bo
             )
         return "no"
     if chosen == "auto":
-        native = torch.cpu._is_amx_tile_supported() if use_cpu else torch.cuda.is_bf16_supported(False)
+        # a private name of torch: where it is gone, float32 is the safe answer
+        has_amx = getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
+        native = has_amx() if use_cpu else torch.cuda.is_bf16_supported(False)
         return "bf16" if native else "no"
     if chosen == "fp16" and use_cpu:
         raise LaunchError("Mixed precision fp16 needs a GPU; on a CPU choose no or bf16.")
