@@ -17,7 +17,7 @@ from dist_dsvae.types import Batch
 class Reduction(enum.Enum):
     """How a step's gradients are averaged over processes."""
 
-    FLAT = "flat"  # one all-reduce of one flat tensor: small steps, capturable as a whole
+    FLAT = "flat"  # one all-reduce of one flat tensor, for small steps
     OVERLAPPED = "overlapped"  # DistributedDataParallel: buckets reduced while backward runs
 
 

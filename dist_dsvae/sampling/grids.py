@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import matplotlib
@@ -65,7 +65,7 @@ def save_grid(
     if column_images is not None:
         for column in range(num_columns):
             paste(column_images[column], left + column * pitch, top - pitch - _MARGIN)
-    _write(canvas, path)
+    _write_png(path, lambda temporary: canvas.save(temporary, format="PNG"))
 
 
 def to_picture(image: Tensor) -> Image.Image:
@@ -74,11 +74,11 @@ def to_picture(image: Tensor) -> Image.Image:
     return Image.fromarray(pixels.expand(3, -1, -1).permute(1, 2, 0).cpu().contiguous().numpy())
 
 
-def _write(picture: Image.Image, path: Path) -> None:
-    """A reader that follows a run never sees half a picture."""
+def _write_png(path: Path, write: Callable[[Path], None]) -> None:
+    """Through a temporary name: a reader that follows a run never sees half a picture."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.partial")
-    picture.save(temporary, format="PNG")
+    write(temporary)
     temporary.replace(path)
 
 
@@ -99,7 +99,4 @@ def save_scatter(
     figure.legend(
         handles, labels_of, loc="outside lower center", ncols=len(class_names), markerscale=4, frameon=False
     )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.partial")
-    figure.savefig(temporary, dpi=110, format="png")
-    temporary.replace(path)
+    _write_png(path, lambda temporary: figure.savefig(temporary, dpi=110, format="png"))
