@@ -131,6 +131,8 @@ class TrainConfig:
         natively (CUDA from Ampere on, CPUs with AMX), else float32. ``bf16`` or ``fp16`` given to
         ``accelerate launch --mixed_precision``, and whatever is given to train.py, go before it
         (the launcher's "no" cannot be told from its default).
+    cuda_graph: "auto" captures the whole iteration once and replays it where there is a CUDA device
+        and bf16 or float32; "on" warns where that is impossible; "off" launches every kernel anew.
     double_precision: float64 throughout (tests and oracles).
     sync_batch_norm: batch statistics over all processes; without it they are each rank's own and
         results depend on the number of processes.
@@ -145,6 +147,7 @@ class TrainConfig:
     keep_checkpoints: int = field(default=3, metadata={"free": True, "positive": True})
     ema_half_life_samples: float = between(0, 1e15, 0.0)
     mixed_precision: Literal["auto", "no", "bf16", "fp16"] = free("no")
+    cuda_graph: Literal["auto", "on", "off"] = free("auto")
     double_precision: bool = False
     sync_batch_norm: bool = True
     cpu_threads: int = between(0, 4096, 0, free=True)

@@ -27,6 +27,11 @@ def world_size() -> int:
     return dist.get_world_size() if is_initialized() else 1
 
 
+def backend() -> str:
+    """What moves CUDA tensors between the ranks: "nccl" or "gloo"."""
+    return dist.get_backend(dist.group.WORLD) if is_initialized() else "none"
+
+
 def is_main() -> bool:
     """Rank 0 alone writes files and talks to people."""
     return rank() == 0

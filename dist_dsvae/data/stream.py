@@ -2,7 +2,7 @@
 
     planned_batches   positions of this worker's next batch, from the plan       -> PlannedBatch
     read_and_decode   bytes by offset from the tars, decoded into one array      -> HostBatch
-    (device)          transforms.to_device_batch: normalise, flip, convert       -> types.Batch
+    (device)          feed.Feed.to_batch: normalise, flip, convert              -> types.Batch
 
 The first two stages form a ``webdataset.DataPipeline``, which a DataLoader runs in worker
 processes. Worker w of W makes batches w, w + W, w + 2W, ...; the DataLoader takes from its workers
@@ -75,6 +75,13 @@ class HostBatch(NamedTuple):
     images: Tensor
     labels: Tensor
     positions: Tensor
+    num_replaced: int
+
+
+class Inputs(NamedTuple):
+    """One rank's batch as an iteration takes it: tensors that ``feed.Feed.to_batch`` understands."""
+
+    tensors: tuple[Tensor, ...]
     num_replaced: int
 
 

@@ -31,7 +31,7 @@ class FlatStep:
         self.guard = guard
         self.runtime = runtime
 
-    def __call__(self, batch: Batch, noise: Noise, epoch: float) -> dict[str, Tensor]:
+    def __call__(self, batch: Batch, noise: Noise) -> dict[str, Tensor]:
         with self.runtime.autocast():
             terms = self.method.forward(batch, noise, self.step.name)
             loss = self.method.objective(terms)
@@ -46,12 +46,12 @@ class FlatStep:
                 torch.autograd.grad(loss, self.optimizer.parameters), self.optimizer.parameters, strict=True
             )
         ]
-        bad = self.guard.bad(terms).to(gradients[0].dtype)
-        *averaged, bad = distributed.all_reduce_flat([*gradients, bad])
+        bad = self.guard.inspect(self.step.name, terms)
+        *averaged, bad_anywhere = distributed.all_reduce_flat([*gradients, bad.any().to(gradients[0].dtype)])
         for parameter, gradient in zip(self.optimizer.parameters, averaged, strict=True):
             parameter.grad = gradient
-        self.guard.record(self.step.name, terms, batch.positions[0], bad)
-        self.optimizer.step(epoch, self.guard.tripped, scaler)
+        self.guard.record(self.step.name, bad, batch.positions[0], bad_anywhere)
+        self.optimizer.step(self.guard.tripped, scaler)
         return terms
 
 

@@ -6,12 +6,13 @@ The weights thus stay those from before the bad loss until the host looks, at th
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from dist_dsvae import distributed
+from dist_dsvae.methods.step import Step
 
 
 class NonFiniteLossError(RuntimeError):
@@ -21,31 +22,37 @@ class NonFiniteLossError(RuntimeError):
 class Guard:
     """One flag for all steps, and for each step which term tripped it at which position.
 
+    All of it lives in tensors that are written in place, as a captured graph needs it.
+
     tripped: float32 scalar on the device, 0 or 1; it never returns to 0.
     """
 
-    def __init__(self, device: torch.device) -> None:
+    def __init__(self, steps: Sequence[Step], device: torch.device) -> None:
         self.tripped = torch.zeros((), dtype=torch.float32, device=device)
         self._first_position = torch.full((), -1, dtype=torch.int64, device=device)
-        self._bad_terms: dict[str, Tensor] = {}
-        self._term_names: dict[str, list[str]] = {}
+        self._term_names = {step.name: step.terms for step in steps}
+        self._bad_terms = {
+            step.name: torch.zeros(len(step.terms), dtype=torch.bool, device=device) for step in steps
+        }
 
-    def bad(self, terms: Mapping[str, Tensor]) -> Tensor:
-        """float32 scalar: 1 where one of this rank's terms is not finite."""
-        return 1.0 - torch.isfinite(torch.stack(list(terms.values()))).all().float()
+    def inspect(self, step: str, terms: Mapping[str, Tensor]) -> Tensor:
+        """bool [number of terms]: which of this rank's terms are not finite."""
+        return ~torch.isfinite(torch.stack([terms[name] for name in self._term_names[step]]))
 
-    def record(self, step: str, terms: Mapping[str, Tensor], position: Tensor, bad_anywhere: Tensor) -> None:
+    def record(self, step: str, bad: Tensor, position: Tensor, bad_anywhere: Tensor) -> None:
         """Trip if any rank's terms were bad; remember this rank's first bad terms and position.
 
-        bad_anywhere: ``bad`` summed or averaged over the ranks.
+        bad: from ``inspect``. bad_anywhere: its ``any()``, summed or averaged over the ranks.
         """
-        fresh = (bad_anywhere > 0) & (self.tripped == 0)
-        non_finite = ~torch.isfinite(torch.stack(list(terms.values())))
-        before = self._bad_terms.get(step)
-        self._bad_terms[step] = non_finite & fresh if before is None else before | (non_finite & fresh)
-        self._term_names[step] = list(terms)
-        self._first_position = torch.where(fresh, position, self._first_position)
-        self.tripped = torch.maximum(self.tripped, (bad_anywhere > 0).float())
+        tripped_now = bad_anywhere > 0
+        fresh = tripped_now & (self.tripped == 0)
+        self._bad_terms[step].logical_or_(bad & fresh)
+        self._first_position.copy_(torch.where(fresh, position, self._first_position))
+        self.tripped.copy_(torch.maximum(self.tripped, tripped_now.float()))
+
+    def state(self) -> dict[str, Tensor]:
+        """The live tensors."""
+        return {"tripped": self.tripped, "first_position": self._first_position, **self._bad_terms}
 
     def raise_if_tripped(self) -> None:
         """Raise NonFiniteLossError on every rank if any tripped. Reads the flag: a host sync."""

@@ -37,11 +37,12 @@ class OverlappedStep:
         self.guard = guard
         self.runtime = runtime
 
-    def __call__(self, batch: Batch, noise: Noise, epoch: float) -> dict[str, Tensor]:
+    def __call__(self, batch: Batch, noise: Noise) -> dict[str, Tensor]:
         terms: dict[str, Tensor] = self.wrapped(batch, noise, self.step.name)
         self.runtime.accelerator.backward(self.method.objective(terms))
         terms = {name: term.detach() for name, term in terms.items()}
-        bad = distributed.all_reduce_sum(self.guard.bad(terms))
-        self.guard.record(self.step.name, terms, batch.positions[0], bad)
-        self.optimizer.step(epoch, self.guard.tripped, self.runtime.scaler)
+        bad = self.guard.inspect(self.step.name, terms)
+        bad_anywhere = distributed.all_reduce_sum(bad.any().float())
+        self.guard.record(self.step.name, bad, batch.positions[0], bad_anywhere)
+        self.optimizer.step(self.guard.tripped, self.runtime.scaler)
         return terms

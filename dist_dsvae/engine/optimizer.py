@@ -33,13 +33,26 @@ class StepOptimizer:
         self.named_parameters = {name: p for parameters in groups.values() for name, p in parameters}
         self.parameters = list(self.named_parameters.values())
         self.adam = torch.optim.Adam(
-            [{"params": [p for _, p in parameters], "name": group} for group, parameters in groups.items()],
-            lr=config.learning_rate,
+            [
+                {"params": [p for _, p in parameters], "name": group, "lr": self._rate_tensor()}
+                for group, parameters in groups.items()
+            ],
             betas=(config.beta1, config.beta2),
             eps=config.epsilon,
             fused=True,
+            capturable=True,
         )
+        self._rates: dict[str, float] = {}
+        self.set_rates(0.0)
         self._allocate_state()
+
+    def _rate_tensor(self) -> Tensor:
+        """A learning rate that a captured graph reads anew at every replay.
+
+        The CUDA kernel wants float32; elsewhere nothing need be rounded.
+        """
+        device = self.parameters[0].device
+        return torch.zeros((), dtype=torch.float32 if device.type == "cuda" else torch.float64, device=device)
 
     def _allocate_state(self) -> None:
         """Adam's moments exist from the start, so that a checkpoint can be loaded in place."""
@@ -50,11 +63,17 @@ class StepOptimizer:
                 "exp_avg_sq": torch.zeros_like(p, memory_format=torch.preserve_format),
             }
 
-    def step(self, epoch: float, tripped: Tensor, scaler: torch.amp.GradScaler | None) -> None:
-        """Apply the gradients in ``.grad`` and drop them; nothing moves where ``tripped`` is 1."""
+    def set_rates(self, epoch: float) -> None:
+        """Move the learning rates to where they are after ``epoch`` passes over the data."""
         for group in self.adam.param_groups:
-            is_variances = group["name"] == "variances"
-            group["lr"] = variance_rate(self.config, epoch) if is_variances else self.config.learning_rate
+            name = group["name"]
+            rate = variance_rate(self.config, epoch) if name == "variances" else self.config.learning_rate
+            if self._rates.get(name) != rate:  # else not even a launch
+                self._rates[name] = rate
+                group["lr"].fill_(rate)
+
+    def step(self, tripped: Tensor, scaler: torch.amp.GradScaler | None) -> None:
+        """Apply the gradients in ``.grad`` and drop them; nothing moves where ``tripped`` is 1."""
         if scaler is not None:
             # the scaler skips updates with non-finite gradients: hand it such, if the guard tripped
             poison = torch.where(tripped > 0, torch.nan, 1.0)

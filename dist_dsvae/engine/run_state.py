@@ -64,7 +64,7 @@ class RunState:
             "samples_seen": self.samples_seen,
             "train_seconds": round(self.train_seconds, 1),
             "num_replaced": sum(distributed.gather_objects(self.num_replaced)),
-            "meter_counts": self.meter.counts,
+            "meter_iterations": self.meter.num_iterations,
             "scaler": self.scaler.state_dict() if self.scaler is not None else None,
             "data_fingerprint": self.data_fingerprint,
         }
@@ -82,6 +82,6 @@ class RunState:
         self.samples_seen = values["samples_seen"]
         self.train_seconds = values["train_seconds"]
         self.num_replaced = values["num_replaced"] if distributed.is_main() else 0
-        self.meter.counts.update(values["meter_counts"])
+        self.meter.num_iterations = values["meter_iterations"]
         if self.scaler is not None and values["scaler"] is not None:
             self.scaler.load_state_dict(values["scaler"])

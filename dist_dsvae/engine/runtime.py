@@ -54,6 +54,11 @@ class Runtime:
         self.world_size: int = self.accelerator.num_processes
         self.rank: int = self.accelerator.process_index
         self.dtype = torch.float64 if config.double_precision else torch.float32
+        if self.device.type == "cuda":
+            # Graph capture forbids the default stream, and autograd binds parameters to the first it sees.
+            own = torch.cuda.Stream(self.device)  # type: ignore[no-untyped-call]
+            own.wait_stream(torch.cuda.current_stream(self.device))
+            torch.cuda.set_stream(own)
         self.num_threads = _set_threads(config.cpu_threads) if use_cpu else torch.get_num_threads()
 
     @property

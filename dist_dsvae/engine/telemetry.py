@@ -37,29 +37,31 @@ class LossMeter:
 
     def __init__(self, steps: Sequence[Step], device: torch.device) -> None:
         self._terms = {step.name: step.terms for step in steps}
-        self._sums = {
+        self.sums = {
             step.name: torch.zeros(len(step.terms), dtype=torch.float64, device=device) for step in steps
         }
-        self.counts = dict.fromkeys(self._terms, 0)
+        self._repeats = {step.name: step.repeats for step in steps}
+        self.num_iterations = 0
 
     def add(self, step: str, terms: Mapping[str, Tensor]) -> None:
-        self._sums[step] += torch.stack([terms[name] for name in self._terms[step]]).double()
-        self.counts[step] += 1
+        """Add one step's terms, on the device alone; whoever runs iterations counts them."""
+        self.sums[step] += torch.stack([terms[name] for name in self._terms[step]]).double()
 
     def read(self) -> dict[str, float]:
         """Means since the last reading, by term name. Called by all ranks; a host sync."""
         means: dict[str, float] = {}
         for step, sums in self.state().items():
-            means |= dict(zip(self._terms[step], (sums / max(self.counts[step], 1)).tolist(), strict=True))
+            count = max(self.num_iterations, 1) * self._repeats[step]
+            means |= dict(zip(self._terms[step], (sums / count).tolist(), strict=True))
             sums.zero_()
-            self.counts[step] = 0
+        self.num_iterations = 0
         return means
 
     def state(self) -> dict[str, Tensor]:
         """The live sums, averaged over ranks first, so that any rank's copy stands for all."""
-        for sums in self._sums.values():
+        for sums in self.sums.values():
             distributed.all_reduce_sum(sums).div_(distributed.world_size())
-        return self._sums
+        return self.sums
 
 
 class Telemetry:

@@ -6,26 +6,24 @@ iteration number is samples_seen / samples per iteration.
 
 from __future__ import annotations
 
+import itertools
 import math
 import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from dist_dsvae import distributed
 from dist_dsvae.config import ExperimentConfig
+from dist_dsvae.data.feed import Feed
 from dist_dsvae.data.manifest import DataError, Manifest
-from dist_dsvae.data.resident import ResidentData
-from dist_dsvae.data.stream import HostBatch, Slice, stream
-from dist_dsvae.data.transforms import to_device_batch
+from dist_dsvae.data.stream import Slice
 from dist_dsvae.engine.batch_norm import synchronise
 from dist_dsvae.engine.checkpoint import checkpoint_name
+from dist_dsvae.engine.cuda_graph import Graphed, graphed_where_possible
 from dist_dsvae.engine.ema import ExponentialMovingAverage
-from dist_dsvae.engine.gm_step import FlatStep
 from dist_dsvae.engine.guard import Guard, raise_if_weights_are_bad
-from dist_dsvae.engine.joint_step import OverlappedStep
+from dist_dsvae.engine.iteration import Iteration
 from dist_dsvae.engine.optimizer import StepOptimizer
 from dist_dsvae.engine.run_directory import (
     check_same_experiment,
@@ -38,11 +36,6 @@ from dist_dsvae.engine.runtime import Runtime
 from dist_dsvae.engine.telemetry import LossMeter, Telemetry
 from dist_dsvae.engine.visuals import Figures, Visuals, held_out_figures, write_summary
 from dist_dsvae.methods.dsvae import DSVAE
-from dist_dsvae.methods.step import Reduction
-from dist_dsvae.noise import Noise
-from dist_dsvae.types import Batch
-
-RunStep = Callable[[Batch, Noise, float], dict[str, Tensor]]
 
 
 class Trainer:
@@ -72,25 +65,41 @@ class Trainer:
         self.method.to(runtime.device)
         self.method.to(memory_format=torch.channels_last)
 
-        # One optimiser and one callable per step
-        self.guard = Guard(runtime.device)
-        self.optimizers = {
+        # One optimiser per step
+        self.guard = Guard(self.method.steps, runtime.device)
+        self.meter = LossMeter(self.method.steps, runtime.device)
+        optimizers = {
             step.name: StepOptimizer(config.optimizer, self.method.parameter_groups(step))
             for step in self.method.steps
         }
-        self.run_step = self._steps()
-
-        # State and counters
         half_life = config.train.ema_half_life_samples
         self.ema = ExponentialMovingAverage(self.method.decoder, half_life) if half_life > 0 else None
-        self.meter = LossMeter(self.method.steps, runtime.device)
-        self.state = RunState(
-            self.method, self.optimizers, self.ema, self.meter, runtime.scaler, self.train_shards.fingerprint
+
+        # The iteration: all of it on the device, captured as a CUDA graph where that is possible
+        self.feed = Feed(
+            self.train_shards, config.data, config.seed, self.slice, runtime.device, runtime.dtype
         )
-        num_batches = sum(step.num_batches for step in self.method.steps)
-        self.samples_per_iteration = config.data.batch_size * num_batches
+        self.iterate = Iteration(
+            self.method,
+            optimizers,
+            self.guard,
+            self.meter,
+            self.ema,
+            runtime,
+            self.feed.to_batch,
+            seed=config.seed,
+            global_batch_size=config.data.batch_size,
+        )
+        self.graphed = graphed_where_possible(
+            self.iterate, self.iterate.state, config.train.cuda_graph, runtime
+        )
+
+        # State and counters
+        self.state = RunState(
+            self.method, optimizers, self.ema, self.meter, runtime.scaler, self.train_shards.fingerprint
+        )
         total_samples = config.train.epochs * self.train_shards.num_samples
-        self.total_iterations = math.ceil(total_samples / self.samples_per_iteration)
+        self.total_iterations = math.ceil(total_samples / self.iterate.num_samples)
         held_out = self.test_shards or self.train_shards
         self.visuals = Visuals(self.method, held_out, config, runtime)
 
@@ -101,41 +110,31 @@ class Trainer:
             self.state.load(self.resumed_from)
         self.saved_samples = self.state.samples_seen
 
-    def _steps(self) -> dict[str, RunStep]:
-        """A callable per step of the method, by how its gradients are reduced."""
-        steps = self.method.steps
-        overlapped = {name for s in steps if s.reduction is Reduction.OVERLAPPED for name in s.trains}
-        parameters = [name for name, _ in self.method.named_parameters()]
-        # DistributedDataParallel leaves alone what only flat steps train
-        ignored = [name for name in parameters if name.partition(".")[0] not in overlapped]
-        wrapped = self.runtime.wrap(self.method, ignored)
-        run_step: dict[str, RunStep] = {}
-        for step in steps:
-            common = (step, self.optimizers[step.name], self.guard, self.runtime)
-            flat = step.reduction is Reduction.FLAT
-            run_step[step.name] = (
-                FlatStep(self.method, *common) if flat else OverlappedStep(self.method, wrapped, *common)
-            )
-        return run_step
-
     # The loop
 
     def train(self) -> Figures:
         """Train to the end (or train.max_seconds); returns the final figures, on every rank."""
         train = self.config.train
         telemetry = self._start_telemetry()
-        batches = self._batches()
+        num_batches = self.iterate.num_batches
+        batches = self.feed.batches(self.state.samples_seen, copies_ahead=num_batches)
         clock = Clock(self.state, train.max_seconds)
         try:
             while self.iteration < self.total_iterations and not clock.is_over:
+                # Batches
+                inputs = list(itertools.islice(batches, num_batches))
+                self.state.num_replaced += sum(batch.num_replaced for batch in inputs)
+
                 # Stage 1, then the joint step (Algorithm 1)
-                self._iterate(batches)
+                self.iterate.set_rates(self.epoch)
+                self.graphed(*(tensor for batch in inputs for tensor in batch.tensors))
+                if self.runtime.reads_are_free:
+                    self.guard.raise_if_tripped()
 
                 # Count
-                self.state.samples_seen += self.samples_per_iteration
+                self.state.samples_seen += self.iterate.num_samples
+                self.meter.num_iterations += 1
                 clock.tick()
-                if self.ema is not None:
-                    self.ema.update(self.samples_per_iteration)
                 telemetry.advance(self.iteration)
 
                 # Log
@@ -159,26 +158,13 @@ class Trainer:
                 telemetry.say(f"Stopped by train.max_seconds at step {self.iteration}.")
             return self._finish(telemetry)
         finally:
+            if isinstance(self.graphed, Graphed):
+                self.graphed.release()
             telemetry.close()
-
-    def _iterate(self, batches: Iterator[HostBatch]) -> None:
-        """One iteration: every step of the method, as often as it says."""
-        position = self.state.samples_seen
-        batch: Batch | None = None
-        for step in self.method.steps:
-            for _ in range(step.repeats):
-                epoch = position / self.train_shards.num_samples
-                if step.fresh_batch or batch is None:
-                    batch = self._next_batch(batches)
-                    position += self.config.data.batch_size
-                noise = Noise(self.config.seed, batch.positions, self.runtime.dtype)
-                self.meter.add(step.name, self.run_step[step.name](batch, noise, epoch))
-                if self.runtime.reads_are_free:
-                    self.guard.raise_if_tripped()
 
     @property
     def iteration(self) -> int:
-        return self.state.samples_seen // self.samples_per_iteration
+        return self.state.samples_seen // self.iterate.num_samples
 
     @property
     def epoch(self) -> float:
@@ -186,29 +172,6 @@ class Trainer:
 
     def _due(self, every: int) -> bool:
         return every > 0 and self.iteration % every == 0
-
-    # Data
-
-    def _batches(self) -> Iterator[HostBatch]:
-        if self.config.data.source == "resident":
-            resident = ResidentData(
-                self.train_shards, self.config.data, self.config.seed, self.runtime.device
-            )
-            return resident.batches(self.slice, self.state.samples_seen)
-        return stream(
-            self.train_shards,
-            self.config.data,
-            self.config.seed,
-            self.slice,
-            start_position=self.state.samples_seen,
-            pin_memory=self.runtime.device.type == "cuda",
-        )
-
-    def _next_batch(self, batches: Iterator[HostBatch]) -> Batch:
-        host = next(batches)
-        self.state.num_replaced += host.num_replaced
-        seed, flip = self.config.seed, self.config.data.flip
-        return to_device_batch(host, self.runtime.device, seed=seed, flip=flip, dtype=self.runtime.dtype)
 
     # Telemetry, pictures, checkpoints
 
@@ -228,7 +191,7 @@ class Trainer:
         shards = self.train_shards
         telemetry.say(
             f"{shards.num_samples:,} samples of {shards.num_classes} classes in {len(shards.shards)} shards; "
-            f"{self.total_iterations:,} iterations of {self.samples_per_iteration} samples; "
+            f"{self.total_iterations:,} iterations of {self.iterate.num_samples} samples; "
             f"run in {self.run_dir}."
         )
         if self.resumed_from is not None:

@@ -89,9 +89,7 @@ class Visuals:
             wanted, found = set(classes), dict[int, Tensor]()
             hosts = one_pass(self.manifest, _EVALUATION_BATCH, skip_corrupt=self.skip_corrupt)
             for host in hosts:
-                batch = to_device_batch(
-                    host, self.runtime.device, seed=0, flip=False, dtype=self.runtime.dtype
-                )
+                batch = to_device_batch(host, self.runtime.device, self.runtime.dtype)
                 for image, label in zip(batch.images, batch.labels.tolist(), strict=True):
                     if label in wanted:
                         found.setdefault(label, image)
@@ -158,7 +156,7 @@ def _codes(
     parts: list[_Codes] = []
     ranks = (runtime.rank, runtime.world_size)
     for host in one_pass(manifest, _EVALUATION_BATCH, *ranks, limit=limit, skip_corrupt=skip_corrupt):
-        batch = to_device_batch(host, runtime.device, seed=0, flip=False, dtype=runtime.dtype)
+        batch = to_device_batch(host, runtime.device, runtime.dtype)
         with runtime.autocast():
             zs, posterior = method.encoder_s(batch.images), method.encoder_u(batch.images)
         epsilon = Noise(0, batch.positions, runtime.dtype).normal(Draw.POSTERIOR_ZU, method.zu_dim)

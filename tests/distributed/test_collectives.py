@@ -18,6 +18,7 @@ from dist_dsvae.engine import checkpoint
 from dist_dsvae.engine.batch_norm import synchronise
 from dist_dsvae.engine.checkpoint import CheckpointError
 from dist_dsvae.engine.guard import Guard, NonFiniteLossError
+from dist_dsvae.methods.step import Reduction, Step
 from tests.unit.engine.test_host_syncs import NoHostReads
 from tests.unit.methods.making import SHAPES, make_batch, make_method, noise_for
 
@@ -113,12 +114,14 @@ def test_synchronised_batch_norm_does_not_read_on_the_host() -> None:
 
 
 def one_bad_rank_stops_all(rank: int, world_size: int) -> None:
-    guard = Guard(torch.device("cpu"))
+    step = Step(name="joint", repeats=1, terms=("kl", "confusion"), trains=(), reduction=Reduction.OVERLAPPED)
+    guard = Guard([step], torch.device("cpu"))
     for position in (0, 12, 24, 36):
         bad_here = rank == 1 and position >= 24
         terms = {"kl": torch.tensor(float("nan") if bad_here else 1.0), "confusion": torch.tensor(2.0)}
-        bad = distributed.all_reduce_sum(guard.bad(terms))
-        guard.record("joint", terms, torch.tensor(position + rank), bad)
+        bad = guard.inspect("joint", terms)
+        bad_anywhere = distributed.all_reduce_sum(bad.any().float())
+        guard.record("joint", bad, torch.tensor(position + rank), bad_anywhere)
     assert guard.tripped == 1
     with pytest.raises(NonFiniteLossError, match=r"joint/kl became infinite or NaN at sample position 24"):
         guard.raise_if_tripped()

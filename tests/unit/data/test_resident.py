@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -23,8 +24,12 @@ def take_resident(
 ) -> list[HostBatch]:
     config = DataConfig(train="", shuffle_window_shards=2, corrupt_sample=policy)
     part = Slice(global_batch_size=6, rank=0, world_size=1)
-    batches = ResidentData(manifest, config, 11, CPU).batches(part, start)
-    return [next(batches) for _ in range(count)]
+    resident = ResidentData(manifest, config, 11, CPU)
+    batches = resident.batches(part, start)
+    taken = []
+    for (places, positions), num_replaced in itertools.islice(batches, count):
+        taken.append(HostBatch(*resident.gather(places), positions, num_replaced))
+    return taken
 
 
 def assert_equal(got: list[HostBatch], expected: list[HostBatch]) -> None:

@@ -19,7 +19,7 @@ from dist_dsvae.data.indexing import index
 from dist_dsvae.data.manifest import DataError, Manifest
 from dist_dsvae.data.plan import Plan
 from dist_dsvae.data.stream import HostBatch, Slice, one_pass, stream
-from dist_dsvae.data.transforms import normalise, to_device_batch
+from dist_dsvae.data.transforms import normalise, to_batch
 
 COUNTS = [7, 5, 9]
 SIZE = 8
@@ -237,8 +237,8 @@ def test_flip_is_a_function_of_position(shards: Manifest) -> None:
     batches = take(shards, 14)
     flipped = 0
     for host in batches:
-        batch = to_device_batch(host, torch.device("cpu"), seed=5, flip=True)
-        plain = to_device_batch(host, torch.device("cpu"), seed=5, flip=False)
+        batch = to_batch(*host[:3], seed=5, flip=True)
+        plain = to_batch(*host[:3], seed=5, flip=False)
         assert batch.images.is_contiguous(memory_format=torch.channels_last)
         mirrored = [bool(torch.equal(a, b.flip(2))) for a, b in zip(batch.images, plain.images, strict=True)]
         same = [bool(torch.equal(a, b)) for a, b in zip(batch.images, plain.images, strict=True)]
@@ -246,8 +246,8 @@ def test_flip_is_a_function_of_position(shards: Manifest) -> None:
         flipped += sum(mirrored)
     assert 20 < flipped < 64
     halves = HostBatch(*(t[3:] for t in batches[0][:3]), 0)
-    whole = to_device_batch(batches[0], torch.device("cpu"), seed=5, flip=True).images
-    assert torch.equal(to_device_batch(halves, torch.device("cpu"), seed=5, flip=True).images, whole[3:])
+    whole = to_batch(*batches[0][:3], seed=5, flip=True).images
+    assert torch.equal(to_batch(*halves[:3], seed=5, flip=True).images, whole[3:])
 
 
 def test_bytes_are_normalised_to_their_range() -> None:

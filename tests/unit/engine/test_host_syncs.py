@@ -6,15 +6,8 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from dist_dsvae.config import OptimizerConfig, TrainConfig
-from dist_dsvae.engine.ema import ExponentialMovingAverage
-from dist_dsvae.engine.gm_step import FlatStep
-from dist_dsvae.engine.guard import Guard
-from dist_dsvae.engine.joint_step import OverlappedStep
-from dist_dsvae.engine.optimizer import StepOptimizer
-from dist_dsvae.engine.runtime import Runtime
-from dist_dsvae.engine.telemetry import LossMeter
-from tests.unit.methods.making import SHAPES, make_batch, make_method, noise_for
+from dist_dsvae.config import OptimizerConfig
+from tests.unit.engine.making import make_inputs, make_iteration
 
 
 class NoHostReads(TorchDispatchMode):
@@ -34,18 +27,13 @@ def test_the_test_can_fail() -> None:
 
 
 @pytest.mark.parametrize("clip", [0.0, 1.0])
-def test_steps_do_not_read(clip: float) -> None:
-    method = make_method("small32")
-    runtime = Runtime(TrainConfig(double_precision=True))
-    guard, meter = Guard(runtime.device), LossMeter(method.steps, runtime.device)
-    average = ExponentialMovingAverage(method.decoder, 100.0)
-    config = OptimizerConfig(clip_gradient_norm=clip)
-    batch = make_batch(SHAPES["small32"])
+@pytest.mark.parametrize("flip", [False, True])
+def test_an_iteration_does_not_read(clip: float, flip: bool) -> None:
+    iteration = make_iteration(OptimizerConfig(clip_gradient_norm=clip), flip=flip)
+    inputs = make_inputs(iteration, first=0)
     with NoHostReads():
-        for step in method.steps:
-            optimizer = StepOptimizer(config, method.parameter_groups(step))
-            common = (step, optimizer, guard, runtime)
-            run = FlatStep(method, *common) if step.name == "gm" else OverlappedStep(method, method, *common)
-            meter.add(step.name, run(batch, noise_for(batch), 0.0))
-        average.update(6)
-    assert meter.read()["kl"] > 0
+        iteration(*inputs)
+        iteration.set_rates(3.0)
+        iteration(*inputs)
+    iteration.meter.num_iterations = 2
+    assert iteration.meter.read()["kl"] > 0

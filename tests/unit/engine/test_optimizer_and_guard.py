@@ -13,6 +13,7 @@ from dist_dsvae.config import OptimizerConfig
 from dist_dsvae.engine.ema import ExponentialMovingAverage
 from dist_dsvae.engine.guard import Guard, NonFiniteLossError
 from dist_dsvae.engine.optimizer import StepOptimizer, variance_rate
+from dist_dsvae.methods.step import Reduction, Step
 
 ZERO = torch.zeros(())
 
@@ -48,7 +49,8 @@ def test_variances_follow_their_own_rate() -> None:
     optimizer = optimizer_for(net, variance_learning_rate=1e-2)
     for parameter in net.parameters():
         parameter.grad = torch.ones_like(parameter)
-    optimizer.step(epoch=3.0, tripped=ZERO, scaler=None)
+    optimizer.set_rates(epoch=3.0)
+    optimizer.step(ZERO, scaler=None)
     torch.testing.assert_close(before["weight"] - net.weight, torch.full((2, 3), 5e-4))
     torch.testing.assert_close(before["bias"] - net.bias, torch.full((2,), 1e-4))
     assert net.weight.grad is None
@@ -60,7 +62,7 @@ def test_a_tripped_guard_stops_every_update() -> None:
     before = copy.deepcopy(net.state_dict())
     for parameter in net.parameters():
         parameter.grad = torch.full_like(parameter, math.nan)
-    optimizer.step(epoch=0.0, tripped=torch.ones(()), scaler=None)
+    optimizer.step(torch.ones(()), scaler=None)
     for name, value in net.state_dict().items():
         assert torch.equal(value, before[name])
     for moments in optimizer.state().values():
@@ -73,24 +75,31 @@ def test_clipping_bounds_the_global_norm() -> None:
     optimizer = optimizer_for(net, clip_gradient_norm=1.0)
     for parameter in net.parameters():
         parameter.grad = torch.full_like(parameter, 100.0)
-    optimizer.step(epoch=0.0, tripped=ZERO, scaler=None)
+    optimizer.step(ZERO, scaler=None)
     squares = sum(state["exp_avg_sq"].sum() for state in optimizer.state().values())
     assert float(squares) == pytest.approx((1 - 0.9) * 1.0, rel=1e-4)
 
 
+def guard_for(name: str, *terms: str) -> Guard:
+    step = Step(name=name, repeats=1, terms=terms, trains=(), reduction=Reduction.FLAT)
+    return Guard([step], torch.device("cpu"))
+
+
 def test_guard_remembers_the_first_failure() -> None:
-    guard = Guard(torch.device("cpu"))
+    guard = guard_for("joint", "kl", "generator")
     for position, value in ((0, 1.0), (96, math.inf), (192, math.nan)):
-        terms = {"gm": torch.tensor(value)}
-        guard.record("gm", terms, torch.tensor(position), guard.bad(terms))
-    with pytest.raises(NonFiniteLossError, match=r"gm/gm became infinite or NaN at sample position 96\."):
+        terms = {"generator": torch.tensor(value), "kl": torch.tensor(math.nan if position > 96 else 1.0)}
+        bad = guard.inspect("joint", terms)
+        guard.record("joint", bad, torch.tensor(position), bad.any().float())
+    message = r"Loss term joint/generator became infinite or NaN at sample position 96\."
+    with pytest.raises(NonFiniteLossError, match=message):
         guard.raise_if_tripped()
 
 
 def test_guard_is_silent_while_all_is_finite() -> None:
-    guard = Guard(torch.device("cpu"))
-    terms = {"kl": torch.tensor(1e30)}
-    guard.record("joint", terms, torch.tensor(0), guard.bad(terms))
+    guard = guard_for("joint", "kl")
+    bad = guard.inspect("joint", {"kl": torch.tensor(1e30)})
+    guard.record("joint", bad, torch.tensor(0), bad.any().float())
     guard.raise_if_tripped()
 
 

@@ -1,0 +1,160 @@
+"""CUDA graphs: record what a function launches on the GPU once, then launch all of it at one call.
+
+    1st call   snapshot state -> warm up eagerly -> restore state -> capture -> replay
+    after      copy the inputs into those of the capture -> replay
+
+A graphed function has the signature of the eager one and computes the same. The function must do
+nothing on the host that matters: what it does in Python happens while it is captured, and never
+again. Where a graph is not possible, the function itself runs, after one warning.
+
+Capture forbids the default stream, and autograd remembers the stream on which a parameter was first
+used; so a process that captures works on one stream of its own from the start (``Runtime``).
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable
+from typing import Literal, Protocol
+
+import torch
+from torch import Tensor
+
+from dist_dsvae import distributed
+from dist_dsvae.engine.runtime import Runtime
+
+logger = logging.getLogger(__name__)
+
+# DistributedDataParallel rebuilds its buckets and times its first ten iterations; then it is steady.
+_WARM_UP_CALLS = 11
+_WARM_UP_CALLS_ALONE = 3
+
+Function = Callable[..., None]
+
+
+class Capture(Protocol):
+    """Records what ``function`` launches, without executing it; returns what executes it."""
+
+    def __call__(self, function: Callable[[], None]) -> Callable[[], None]: ...
+
+
+def capture_on_gpu(function: Callable[[], None]) -> Callable[[], None]:
+    """``Capture`` on the current stream, which must not be the default one."""
+    graph = torch.cuda.CUDAGraph()
+    # thread_local: data workers' pinning threads and NCCL's watchdog go on meanwhile
+    with torch.cuda.graph(graph, stream=torch.cuda.current_stream(), capture_error_mode="thread_local"):
+        function()
+    return graph.replay
+
+
+class Graphed:
+    """``function`` as a graph.
+
+    function: takes tensors; its effects are in tensors alone, and it returns nothing.
+    state: every tensor that the function changes, live; restored after warm-up.
+    """
+
+    def __init__(
+        self, function: Function, state: Callable[[], Iterable[Tensor]], capture: Capture = capture_on_gpu
+    ) -> None:
+        self._function = function
+        self._state = state
+        self._capture = capture
+        self._inputs: tuple[Tensor, ...] = ()
+        self._replay: Callable[[], None] | None = None
+        self.is_graphed = True
+
+    def __call__(self, *inputs: Tensor) -> None:
+        """Run once. Raises ValueError if shapes, types or devices differ from those of the first call."""
+        if not self.is_graphed:
+            self._function(*inputs)
+            return
+        if self._replay is None:
+            self._prepare(inputs)
+            if self._replay is None:
+                self._function(*inputs)
+                return
+        self._check(inputs)
+        for static, given in zip(self._inputs, inputs, strict=True):
+            static.copy_(given, non_blocking=True)
+        self._replay()
+
+    def release(self) -> None:
+        """Give the graph's memory back; it must be gone before its communicators are."""
+        self._replay = None
+        self._inputs = ()
+
+    def _prepare(self, inputs: tuple[Tensor, ...]) -> None:
+        self._inputs = tuple(tensor.clone() for tensor in inputs)
+        self._warm_up()
+        problem: str | None = None
+        try:
+            self._replay = self._capture(lambda: self._function(*self._inputs))
+        except RuntimeError as error:
+            problem = str(error).strip().partition("\n")[0]
+        # all ranks replay or none: a collective in a graph waits for the others' graphs
+        problems = [p for p in distributed.gather_objects(problem) if p]
+        if problems:
+            self.release()
+            self.is_graphed = False
+            for tensor in self._state():
+                tensor.grad = None  # of the failed capture; a capture computes nothing
+            logger.warning("training without CUDA graphs, which is slower: %s", problems[0])
+
+    def _warm_up(self) -> None:
+        """Run eagerly until libraries have chosen kernels and allocated; leaves no trace in the state."""
+        before = _snapshot(self._state())
+        devices = {tensor.device for tensor in self._inputs if tensor.device.type == "cuda"}
+        with torch.random.fork_rng(devices=[d.index for d in devices]):
+            for _ in range(_WARM_UP_CALLS if distributed.is_initialized() else _WARM_UP_CALLS_ALONE):
+                self._function(*self._inputs)
+        _restore(self._state(), before)
+
+    def _check(self, inputs: tuple[Tensor, ...]) -> None:
+        if len(inputs) != len(self._inputs):
+            raise ValueError(
+                f"The graph was captured with {len(self._inputs)} inputs, but got {len(inputs)}."
+            )
+        for number, (static, given) in enumerate(zip(self._inputs, inputs, strict=True)):
+            if static.shape != given.shape or static.dtype != given.dtype:
+                raise ValueError(
+                    f"The graph was captured with {list(static.shape)} {static.dtype} as input {number}, but "
+                    f"got {list(given.shape)} {given.dtype}. Every batch must have the first one's shape."
+                )
+
+
+def graphed_where_possible(
+    function: Function,
+    state: Callable[[], Iterable[Tensor]],
+    setting: Literal["auto", "on", "off"],
+    runtime: Runtime,
+) -> Graphed | Function:
+    """``function`` as a graph, or itself: by choice, or with one warning where a graph cannot be."""
+    if setting == "off":
+        return function
+    obstacle = _obstacle(runtime)
+    if obstacle is None:
+        return Graphed(function, state)
+    if setting == "on" or runtime.device.type == "cuda":
+        logger.warning("training without CUDA graphs, which is slower: %s", obstacle)
+    return function
+
+
+def _obstacle(runtime: Runtime) -> str | None:
+    if runtime.device.type != "cuda":
+        return "they need a CUDA device"
+    if runtime.scaler is not None:
+        return "fp16's loss scale is adjusted on the host; --mixed_precision bf16 has none"
+    if distributed.is_initialized() and distributed.backend() != "nccl":
+        return f"a graph can hold NCCL's collectives, not those of {distributed.backend()}"
+    return None
+
+
+def _snapshot(tensors: Iterable[Tensor]) -> list[Tensor]:
+    return [tensor.detach().clone() for tensor in tensors]
+
+
+@torch.no_grad()
+def _restore(tensors: Iterable[Tensor], saved: Iterable[Tensor]) -> None:
+    for tensor, value in zip(tensors, saved, strict=True):
+        tensor.copy_(value)

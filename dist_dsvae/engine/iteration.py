@@ -1,0 +1,111 @@
+"""Iteration: every step of a method as often as it says, and all that follows each: device work alone.
+
+    inputs --to_batch--> batch --step--> terms --+--> sums of the loss meter     n_gm times stage 1,
+                                                 +--> guard                      then the joint step
+                                    parameters ------> moving average            (Algorithm 1)
+
+Nothing in here reads a tensor on the host or keeps a number in Python, so that the whole of it can
+be captured once and replayed (``cuda_graph``). What the host decides comes in between: which
+samples, which learning rates.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+from torch import Tensor, nn
+
+from dist_dsvae.engine.ema import ExponentialMovingAverage
+from dist_dsvae.engine.gm_step import FlatStep
+from dist_dsvae.engine.guard import Guard
+from dist_dsvae.engine.joint_step import OverlappedStep
+from dist_dsvae.engine.optimizer import StepOptimizer
+from dist_dsvae.engine.runtime import Runtime
+from dist_dsvae.engine.telemetry import LossMeter
+from dist_dsvae.methods.step import Method, Reduction
+from dist_dsvae.noise import Noise
+from dist_dsvae.types import Batch
+
+ToBatch = Callable[[Sequence[Tensor]], Batch]
+
+
+class Iteration:
+    """Callable: one iteration from the inputs of its batches, laid end to end.
+
+    to_batch: makes a Batch of one batch's inputs. global_batch_size: samples per batch on all ranks.
+    """
+
+    def __init__(
+        self,
+        method: nn.Module,
+        optimizers: Mapping[str, StepOptimizer],
+        guard: Guard,
+        meter: LossMeter,
+        ema: ExponentialMovingAverage | None,
+        runtime: Runtime,
+        to_batch: ToBatch,
+        *,
+        seed: int,
+        global_batch_size: int,
+    ) -> None:
+        assert isinstance(method, Method)
+        self.method = method
+        self.optimizers = optimizers
+        self.guard = guard
+        self.meter = meter
+        self.ema = ema
+        self.runtime = runtime
+        self.to_batch = to_batch
+        self.seed = seed
+        self.num_batches = sum(step.num_batches for step in method.steps)
+        self.num_samples = self.num_batches * global_batch_size
+        self._run_step = self._steps(method)
+
+    def _steps(self, method: nn.Module) -> dict[str, FlatStep | OverlappedStep]:
+        """A callable per step of the method, by how its gradients are reduced."""
+        assert isinstance(method, Method)
+        overlapped = {n for s in method.steps if s.reduction is Reduction.OVERLAPPED for n in s.trains}
+        parameters = [name for name, _ in method.named_parameters()]
+        # DistributedDataParallel leaves alone what only flat steps train
+        ignored = [name for name in parameters if name.partition(".")[0] not in overlapped]
+        wrapped = self.runtime.wrap(method, ignored)
+        run_step: dict[str, FlatStep | OverlappedStep] = {}
+        for step in method.steps:
+            common = (step, self.optimizers[step.name], self.guard, self.runtime)
+            flat = step.reduction is Reduction.FLAT
+            run_step[step.name] = (
+                FlatStep(method, *common) if flat else OverlappedStep(method, wrapped, *common)
+            )
+        return run_step
+
+    def set_rates(self, epoch: float) -> None:
+        """Move the learning rates to where they are after ``epoch`` passes; before the iteration."""
+        for optimizer in self.optimizers.values():
+            optimizer.set_rates(epoch)
+
+    def __call__(self, *inputs: Tensor) -> None:
+        per_batch = len(inputs) // self.num_batches
+        batches = iter(
+            self.to_batch(inputs[first : first + per_batch]) for first in range(0, len(inputs), per_batch)
+        )
+        batch: Batch | None = None
+        for step in self.method.steps:
+            for _ in range(step.repeats):
+                if step.fresh_batch or batch is None:
+                    batch = next(batches)
+                noise = Noise(self.seed, batch.positions, self.runtime.dtype)
+                self.meter.add(step.name, self._run_step[step.name](batch, noise))
+        if self.ema is not None:
+            self.ema.update(self.num_samples)
+
+    def state(self) -> Iterator[Tensor]:
+        """Every tensor that an iteration changes, live."""
+        yield from self.method.parameters()
+        yield from self.method.buffers()
+        for optimizer in self.optimizers.values():
+            for moments in optimizer.state().values():
+                yield from moments.values()
+        yield from self.guard.state().values()
+        yield from self.meter.sums.values()
+        if self.ema is not None:
+            yield from self.ema.averaged.values()

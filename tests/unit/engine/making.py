@@ -1,0 +1,61 @@
+"""Iterations of small networks, for the engine's tests."""
+
+from __future__ import annotations
+
+import functools
+
+import torch
+from torch import Tensor
+
+from dist_dsvae.config import OptimizerConfig, TrainConfig
+from dist_dsvae.data.transforms import to_batch
+from dist_dsvae.engine.ema import ExponentialMovingAverage
+from dist_dsvae.engine.guard import Guard
+from dist_dsvae.engine.iteration import Iteration
+from dist_dsvae.engine.optimizer import StepOptimizer
+from dist_dsvae.engine.runtime import Runtime
+from dist_dsvae.engine.telemetry import LossMeter
+from tests.unit.methods.making import SHAPES, make_method
+
+BATCH_SIZE = 6
+
+
+def make_iteration(
+    optimizer: OptimizerConfig | None = None,
+    *,
+    flip: bool = True,
+    average: bool = True,
+    architecture: str = "small32",
+    train: TrainConfig | None = None,
+    mixed_precision: str | None = None,
+) -> Iteration:
+    """An iteration in float32 (float64 convolutions are slow), always from the same weights."""
+    runtime = Runtime(train or TrainConfig(), mixed_precision)
+    method = make_method(architecture).to(runtime.device, runtime.dtype)
+    groups = {step.name: method.parameter_groups(step) for step in method.steps}
+    return Iteration(
+        method,
+        {name: StepOptimizer(optimizer or OptimizerConfig(), group) for name, group in groups.items()},
+        Guard(method.steps, runtime.device),
+        LossMeter(method.steps, runtime.device),
+        ExponentialMovingAverage(method.decoder, 100.0) if average else None,
+        runtime,
+        lambda tensors: functools.partial(to_batch, seed=0, flip=flip, dtype=runtime.dtype)(*tensors),
+        seed=0,
+        global_batch_size=BATCH_SIZE,
+    )
+
+
+def make_inputs(iteration: Iteration, first: int, size: int = BATCH_SIZE) -> list[Tensor]:
+    """uint8 images, labels and positions of all batches of an iteration, starting at position ``first``."""
+    generator = torch.Generator().manual_seed(first)
+    shape = SHAPES["small32"]
+    inputs: list[Tensor] = []
+    for number in range(iteration.num_batches):
+        positions = torch.arange(size) + first + number * size
+        images = torch.randint(
+            0, 256, (size, shape.height, shape.width, shape.channels), dtype=torch.uint8, generator=generator
+        )
+        labels = torch.randint(iteration.method.num_classes, (size,), generator=generator)
+        inputs += [images, labels, positions]
+    return [tensor.to(iteration.runtime.device) for tensor in inputs]
