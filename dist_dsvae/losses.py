@@ -13,18 +13,21 @@ from dist_dsvae.types import Gaussian
 Adversarial = Literal["logistic", "hinge"]
 
 
-def gm_classification(log_densities: Tensor, labels: Tensor, own_distance: Tensor, margin: float) -> Tensor:
+def gm_classification(log_densities: Tensor, labels: Tensor) -> Tensor:
     """L_cls of Eq. 8: cross-entropy of the mixture's posterior, from log p(zs | c) [B, C].
 
     The uniform log p(c) cancels in the softmax.
-    own_distance [B]: sum_d (zs - mean_y)^2 / var_y. A margin > 0 scales it by 1 + margin in the
-        true class's log-density (Wan et al., "Rethinking feature distribution for loss functions
-        in image classification", CVPR 2018).
     """
-    if margin:
-        penalty = (0.5 * margin * own_distance)[:, None]
-        log_densities = log_densities.scatter_add(1, labels[:, None], -penalty)
     return F.cross_entropy(log_densities, labels)
+
+
+def with_margin(log_densities: Tensor, labels: Tensor, own_distance: Tensor, margin: float) -> Tensor:
+    """log p(zs | c) [B, C] with the true class's squared distance scaled by 1 + margin.
+
+    own_distance [B]: sum_d (zs - mean_y)^2 / var_y. The margin is that of Wan et al., "Rethinking
+        feature distribution for loss functions in image classification", CVPR 2018.
+    """
+    return log_densities.scatter_add(1, labels[:, None], (-0.5 * margin * own_distance)[:, None])
 
 
 def reconstruction(images: Tensor, reconstructed: Tensor) -> Tensor:

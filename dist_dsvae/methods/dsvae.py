@@ -122,13 +122,13 @@ class DSVAE(nn.Module):
     # Stage 1: the GM loss (Eq. 9)
 
     def _gm_terms(self, batch: Batch) -> dict[str, Tensor]:
-        zs = self.encoder_s(batch.images)
-        own_class = self.mixture_prior.component(batch.labels)
-        distance = squared_distance(zs, own_class)
-        classification = losses.gm_classification(
-            self.mixture_prior.log_densities(zs), batch.labels, distance, self.config.gm_margin
-        )
-        likelihood = 0.5 * (distance + own_class.log_variance.sum(dim=1)).mean()
+        zs, labels = self.encoder_s(batch.images), batch.labels
+        log_densities = self.mixture_prior.log_densities(zs)
+        likelihood = -log_densities.gather(1, labels[:, None]).mean()
+        if self.config.gm_margin:
+            distance = squared_distance(zs, self.mixture_prior.component(labels))
+            log_densities = losses.with_margin(log_densities, labels, distance, self.config.gm_margin)
+        classification = losses.gm_classification(log_densities, labels)
         return {"gm": classification + self.config.likelihood_weight * likelihood}
 
     # The joint step (Algorithm 1, lines 10-29)

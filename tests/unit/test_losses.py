@@ -73,7 +73,7 @@ def test_gm_classification_and_margin() -> None:
     """Two classes at squared distances 1 and 4 with unit variances; margin alpha scales the own one."""
     log_densities = torch.tensor([[-0.5, -2.0]], dtype=F64)
     label, distance = torch.tensor([0]), torch.tensor([1.0], dtype=F64)
-    plain = losses.gm_classification(log_densities, label, distance, 0.0)
+    plain = losses.gm_classification(log_densities, label)
     assert plain.item() == pytest.approx(math.log(1 + math.exp(-1.5)))
-    margin = losses.gm_classification(log_densities, label, distance, 0.4)
+    margin = losses.gm_classification(losses.with_margin(log_densities, label, distance, 0.4), label)
     assert margin.item() == pytest.approx(math.log(1 + math.exp(-2.0 + 0.5 * 1.4)))
