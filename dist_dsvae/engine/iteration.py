@@ -59,7 +59,7 @@ class Iteration:
         self.seed = seed
         self.num_batches = sum(step.num_batches for step in method.steps)
         self.num_samples = self.num_batches * global_batch_size
-        self._run_step = self._steps(method)
+        self.run_step = self._steps(method)
 
     def _steps(self, method: nn.Module) -> dict[str, FlatStep | OverlappedStep]:
         """A callable per step of the method, by how its gradients are reduced."""
@@ -94,7 +94,7 @@ class Iteration:
                 if step.fresh_batch or batch is None:
                     batch = next(batches)
                 noise = Noise(self.seed, batch.positions, self.runtime.dtype)
-                self.meter.add(step.name, self._run_step[step.name](batch, noise))
+                self.meter.add(step.name, self.run_step[step.name](batch, noise))
         if self.ema is not None:
             self.ema.update(self.num_samples)
 

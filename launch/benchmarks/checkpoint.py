@@ -1,0 +1,57 @@
+"""Saving and loading the whole state of a run: seconds, and bytes per rank.
+
+Alone, or with several processes: accelerate launch --config_file configs/accelerate/cpu.yaml
+--num_processes 2 launch/benchmark.py checkpoint
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from pathlib import Path
+
+from benchmarks.making import FAMILIES, make_iteration, make_method
+from benchmarks.timing import Result, in_turn, rounded, seconds
+from dist_dsvae import distributed
+from dist_dsvae.config import TrainConfig
+from dist_dsvae.engine.checkpoint import checkpoint_name
+from dist_dsvae.engine.run_state import RunState
+from dist_dsvae.engine.runtime import Runtime
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--architecture", choices=sorted(FAMILIES), default="vgg64")
+    parser.add_argument("--classes", type=int, default=530)
+    parser.add_argument("--rounds", type=int, default=3)
+
+
+def run(args: argparse.Namespace) -> Result | None:
+    runtime = Runtime(TrainConfig())
+    method = make_method(args.architecture, args.classes)
+    iteration = make_iteration(method, runtime, global_batch_size=runtime.world_size)
+    state = RunState(method, iteration.optimizers, None, iteration.meter, None, data_fingerprint="")
+    with tempfile.TemporaryDirectory() as own:
+        folder = Path(distributed.broadcast_object(own))
+        medians = in_turn(
+            {
+                "save": seconds(lambda: state.save(folder, 1, keep=1)),
+                "load": seconds(lambda: state.load(folder / checkpoint_name(1))),
+            },
+            args.rounds,
+        )
+        written: dict[str, int] = {}
+        for file in (folder / checkpoint_name(1)).glob("__*.distcp"):
+            rank = f"rank {file.name.split('_')[2]}"
+            written[rank] = written.get(rank, 0) + file.stat().st_size
+        distributed.barrier()
+    result: Result = {
+        "benchmark": "checkpoint",
+        "architecture": args.architecture,
+        "processes": runtime.world_size,
+        "seconds": rounded(medians),
+        "mib_written": {rank: round(size / 2**20, 1) for rank, size in sorted(written.items())},
+        "mib_per_second_saving": round(sum(written.values()) / 2**20 / medians["save"]),
+    }
+    is_main = runtime.is_main
+    runtime.close()
+    return result if is_main else None

@@ -1,0 +1,247 @@
+"""One training iteration against a plain eager transcription, and where its time goes."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import copy
+import itertools
+import statistics
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import torch
+from torch import Tensor
+from torch.profiler import ProfilerActivity, profile
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
+
+from benchmarks.making import FAMILIES, make_inputs, make_iteration, make_method, plain_iteration
+from benchmarks.timing import Result, in_turn, rounded, seconds, wait_for_gpu
+from dist_dsvae import distributed
+from dist_dsvae.config import DataConfig, TrainConfig
+from dist_dsvae.data.feed import Feed
+from dist_dsvae.data.manifest import Manifest
+from dist_dsvae.data.stream import Slice
+from dist_dsvae.engine.cuda_graph import Graphed
+from dist_dsvae.engine.gm_step import FlatStep
+from dist_dsvae.engine.iteration import Iteration
+from dist_dsvae.engine.joint_step import OverlappedStep
+from dist_dsvae.engine.optimizer import StepOptimizer
+from dist_dsvae.engine.runtime import Runtime
+
+Run = Callable[[], object]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--architecture", choices=sorted(FAMILIES), default="conv32")
+    parser.add_argument("--batch-size", type=int, default=64)
+    parser.add_argument("--classes", type=int, default=10)
+    parser.add_argument("--mixed_precision", choices=["auto", "no", "bf16", "fp16"])
+    parser.add_argument("--shards", metavar="DIR", help="also feed real shards, streamed and resident")
+    parser.add_argument("--profile", type=Path, metavar="PNG", help="draw where the time goes")
+    parser.add_argument("--rounds", type=int, default=10)
+
+
+def run(args: argparse.Namespace) -> Result:
+    runtime = Runtime(TrainConfig(mixed_precision="auto"), args.mixed_precision)
+    method = make_method(args.architecture, args.classes)
+    plain_method = copy.deepcopy(method)
+    iteration = make_iteration(method, runtime, args.batch_size)
+    inputs = make_inputs(
+        args.architecture, args.classes, args.batch_size, iteration.num_batches, runtime.device
+    )
+    flops = num_flops(lambda: iteration(*inputs))
+    split = split_of_time(iteration, inputs, args.rounds)
+    sides: dict[str, Run] = {"plain eager": plain_iteration(plain_method, runtime.device, inputs)}
+    on_gpu = runtime.device.type == "cuda"
+    if on_gpu and runtime.scaler is None:
+        sides["ours, eager"] = lambda: iteration(*inputs)
+        graphed = Graphed(iteration, iteration.state)
+        sides["ours"] = lambda: graphed(*inputs)
+    else:
+        sides["ours"] = lambda: iteration(*inputs)
+    if args.shards:
+        sides |= fed_from_shards(args, runtime)
+    medians = in_turn({name: seconds(side) for name, side in sides.items()}, args.rounds)
+    ceiling = matrix_ceiling(runtime)
+    precision = "float32" if runtime.mixed_precision == "no" else runtime.mixed_precision
+    result: Result = {
+        "benchmark": "step",
+        "architecture": args.architecture,
+        "batch_size": args.batch_size,
+        "precision": f"{precision} (plain eager: float32{', TF32' if on_gpu else ''})",
+        "seconds_per_iteration": rounded(medians),
+        "seconds_by_part_eager": rounded(split),
+        "gflop_per_iteration": round(flops / 1e9, 2),
+        "gflop_per_second": rounded({"ours": flops / medians["ours"] / 1e9, "matrix ceiling": ceiling / 1e9}),
+        "share_of_matrix_ceiling": round(flops / medians["ours"] / ceiling, 3),
+        "ratio": round(medians["plain eager"] / medians["ours"], 2),
+    }
+    if on_gpu:
+        result["launches_per_iteration"] = {name: num_launches(side) for name, side in sides.items()}
+        result["peak_memory_mib"] = {name: peak_memory_mib(side) for name, side in sides.items()}
+    if args.profile:
+        result["share_by_kind"] = draw_profile(sides["ours"], args.profile, result, runtime)
+    return result
+
+
+def fed_from_shards(args: argparse.Namespace, runtime: Runtime) -> dict[str, Run]:
+    """Our iteration with batches from shards, as the trainer gets them, by source."""
+    manifest = Manifest.load(args.shards)
+    sides: dict[str, Run] = {}
+    for source in ("stream", "resident"):
+        config = DataConfig(train=args.shards, source=source, num_workers=0 if runtime.reads_are_free else 4)
+        part = Slice(global_batch_size=args.batch_size, rank=0, world_size=1)
+        feed = Feed(manifest, config, 0, part, runtime.device)
+        method = make_method(args.architecture, manifest.num_classes)
+        iteration = make_iteration(method, runtime, args.batch_size, feed.to_batch)
+        run = iteration if runtime.device.type == "cpu" else Graphed(iteration, iteration.state)
+        batches = feed.batches(0, copies_ahead=iteration.num_batches)
+        sides[f"ours, {source}"] = _fed(run, batches, iteration.num_batches)
+    return sides
+
+
+def _fed(run: Callable[..., None], batches: Iterator[Any], num_batches: int) -> Run:
+    def iterate() -> None:
+        taken = itertools.islice(batches, num_batches)
+        run(*(tensor for batch in taken for tensor in batch.tensors))
+
+    return iterate
+
+
+# What an iteration costs
+
+
+class Flops(TorchDispatchMode):
+    """Adds up floating-point operations of matrix products and convolutions, forward and backward.
+
+    torch's own FlopCounterMode also follows modules, by hooks that nested autograd calls refuse.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.total = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        if func._overloadpacket in flop_registry:
+            self.total += flop_registry[func._overloadpacket](*args, **(kwargs or {}), out_val=out)
+        return out
+
+
+def num_flops(function: Run) -> int:
+    with Flops() as flops:
+        function()
+    return flops.total
+
+
+def matrix_ceiling(runtime: Runtime) -> float:
+    """Operations per second of a large square matrix product in the precision that trains."""
+    size = 8192 if runtime.device.type == "cuda" else 2048
+    dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(runtime.mixed_precision, torch.float32)
+    a, b = (torch.randn(size, size, device=runtime.device).to(dtype) for _ in range(2))
+    best = min(seconds(lambda: a @ b)() for _ in range(10))
+    return 2 * size**3 / best
+
+
+def split_of_time(iteration: Iteration, inputs: list[Tensor], rounds: int) -> dict[str, float]:
+    """Median seconds of an eager iteration by part; the GPU is waited for between the parts."""
+    spent: dict[str, float] = defaultdict(float)
+
+    @contextlib.contextmanager
+    def timed(owner: Any, attribute: str, part: str) -> Iterator[None]:
+        original = getattr(owner, attribute)
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            results: list[Any] = []
+            spent[part] += seconds(lambda: results.append(original(*args, **kwargs)))()
+            return results[0]
+
+        with mock.patch.object(owner, attribute, call):
+            yield
+
+    totals: dict[str, list[float]] = defaultdict(list)
+    with (
+        timed(FlatStep, "__call__", "stage 1"),
+        timed(OverlappedStep, "__call__", "joint step"),
+        timed(StepOptimizer, "step", "optimiser"),
+        timed(distributed, "all_reduce_flat", "all-reduce"),
+        timed(iteration, "to_batch", "data: scale and flip"),
+    ):
+        for _ in range(rounds):
+            spent.clear()
+            whole = seconds(lambda: iteration(*inputs))()
+            for part, value in spent.items():
+                totals[part].append(value)
+            totals["whole"].append(whole)
+    # the optimiser and the all-reduce run inside the steps
+    return {part: statistics.median(values) for part, values in totals.items()}
+
+
+def num_launches(side: Run) -> int:
+    """Kernels and graphs that the host launches per call."""
+    side()
+    wait_for_gpu()
+    with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as profiler:
+        side()
+        wait_for_gpu()
+    launching = ("cudaLaunchKernel", "cuLaunchKernel", "cudaGraphLaunch")
+    return sum(event.name.startswith(launching) for event in profiler.events())
+
+
+def peak_memory_mib(side: Run) -> int:
+    torch.cuda.reset_peak_memory_stats()
+    side()
+    wait_for_gpu()
+    return round(torch.cuda.max_memory_allocated() / 2**20)
+
+
+# Where the time goes
+
+_KINDS = {
+    "convolution": ("conv", "xmma", "implicit_gemm", "dgrad", "wgrad", "cutlass"),
+    "batch norm": ("batch_norm", "bn_", "norm"),
+    "matrix product": ("addmm", "mm", "gemm", "linear"),
+    "optimiser": ("adam",),
+    "collective": ("nccl", "all_reduce", "allreduce", "gloo"),
+    "copies and layout": ("copy", "contiguous", "memcpy", "cat", "fill", "zero", "memset"),
+    "activations": ("relu", "threshold", "tanh", "leaky", "pool"),
+}
+
+
+def draw_profile(side: Run, path: Path, result: Result, runtime: Runtime) -> dict[str, float]:
+    """Share of the device's busy time by kind of kernel, as a picture and as numbers."""
+    on_gpu = runtime.device.type == "cuda"
+    activities = [ProfilerActivity.CPU] + ([ProfilerActivity.CUDA] if on_gpu else [])
+    for _ in range(3):
+        side()
+    with profile(activities=activities) as profiler:
+        for _ in range(5):
+            side()
+        wait_for_gpu()
+    busy: dict[str, float] = defaultdict(float)
+    for event in profiler.key_averages():
+        time = event.self_device_time_total if on_gpu else event.self_cpu_time_total
+        name = event.key.lower()
+        kind = next((k for k, parts in _KINDS.items() if any(p in name for p in parts)), "elementwise, rest")
+        busy[kind] += time
+    total = sum(busy.values())
+    shares = {kind: round(time / total, 3) for kind, time in sorted(busy.items(), key=lambda kv: -kv[1])}
+
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(figsize=(7, 0.45 * len(shares) + 1.2), layout="constrained")
+    axes.barh(list(shares)[::-1], [100 * share for share in list(shares.values())[::-1]], color="#3b6ea5")
+    axes.set_xlabel("% of busy time")
+    axes.set_title(
+        f"{result['architecture']}, batch {result['batch_size']}, {result['precision'].split()[0]}: "
+        f"{result['seconds_per_iteration']['ours']:.3g} s per iteration"
+    )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+    return shares
