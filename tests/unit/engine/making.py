@@ -46,16 +46,20 @@ def make_iteration(
     )
 
 
-def make_inputs(iteration: Iteration, first: int, size: int = BATCH_SIZE) -> list[Tensor]:
+def make_inputs(
+    iteration: Iteration, first: int, size: int = BATCH_SIZE, architecture: str = "small32"
+) -> list[Tensor]:
     """uint8 images, labels and positions of all batches of an iteration, starting at position ``first``."""
     generator = torch.Generator().manual_seed(first)
-    shape = SHAPES["small32"]
+    shape = SHAPES[architecture]
     inputs: list[Tensor] = []
     for number in range(iteration.num_batches):
         positions = torch.arange(size) + first + number * size
-        images = torch.randint(
-            0, 256, (size, shape.height, shape.width, shape.channels), dtype=torch.uint8, generator=generator
-        )
+        if shape.is_image:
+            dims = (size, shape.height, shape.width, shape.channels)
+            images = torch.randint(0, 256, dims, dtype=torch.uint8, generator=generator)
+        else:
+            images = torch.randn(size, shape.channels, generator=generator)
         labels = torch.randint(iteration.method.num_classes, (size,), generator=generator)
         inputs += [images, labels, positions]
     return [tensor.to(iteration.runtime.device) for tensor in inputs]

@@ -49,14 +49,15 @@ def everything(iteration: Iteration) -> list[Tensor]:
     return [tensor.detach().clone() for tensor in iteration.state()]
 
 
-def test_graphed_equals_eager() -> None:
+@pytest.mark.parametrize("architecture", ["small32", "mlp2d"])
+def test_graphed_equals_eager(architecture: str) -> None:
     """Bit for bit over iterations with clipping, moving learning rates, average, and a log tick between."""
     config = OptimizerConfig(clip_gradient_norm=1.0, variance_schedule="paper")
-    eager, captured = make_iteration(config), make_iteration(config)
+    eager, captured = (make_iteration(config, architecture=architecture) for _ in range(2))
     stand_in = StandIn(captured)
     graphed = Graphed(captured, captured.state, stand_in)
     for number in range(5):
-        inputs = make_inputs(eager, first=24 * number)
+        inputs = make_inputs(eager, first=24 * number, architecture=architecture)
         for iteration, run in ((eager, eager), (captured, graphed)):
             iteration.set_rates(float(number))
             run(*(tensor.clone() for tensor in inputs))

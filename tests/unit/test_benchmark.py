@@ -1,0 +1,91 @@
+"""The benchmarks' own arithmetic, and that each command runs and prints what it promises."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from launch.benchmarks.scaling_model import Collective, Links, collective_seconds, step_seconds
+
+REPOSITORY = Path(__file__).parents[2]
+LINKS = Links(latency_seconds=1e-5, inside=4e11, between=5e10, gpus_per_node=8)
+
+
+def test_all_reduce_in_closed_form() -> None:
+    million = Collective(kind="all_reduce", num_bytes=1e6)
+    assert collective_seconds(million, LINKS, 1) == 0
+    assert collective_seconds(million, LINKS, 2) == pytest.approx(2e-5 + 1e6 / 4e11)
+    # 2 nodes of 8: four hops there and back; a ring inside, an eighth of the bytes between
+    expected = 8e-5 + 2 * 7 / 8 * 1e6 / 4e11 + 1e6 / 8 / 5e10
+    assert collective_seconds(million, LINKS, 16) == pytest.approx(expected)
+
+
+def test_all_gather_in_closed_form() -> None:
+    gather = Collective(kind="all_gather", num_bytes=1e3, count=3)
+    assert collective_seconds(gather, LINKS, 4) == pytest.approx(3 * (2e-5 + 3e3 / 4e11))
+    assert collective_seconds(gather, LINKS, 16) == pytest.approx(3 * (4e-5 + 15e3 / 5e10))
+
+
+def test_overlapped_collectives_count_beyond_the_backward_pass() -> None:
+    large = Collective(kind="all_reduce", num_bytes=4e9, overlapped=True)
+    alone = collective_seconds(large, LINKS, 8)
+    assert step_seconds(1.0, alone, [large], LINKS, 8) == 1.0
+    assert step_seconds(1.0, alone / 4, [large], LINKS, 8) == pytest.approx(1.0 + 0.75 * alone)
+
+
+def run(*arguments: str) -> dict[str, Any]:
+    done = subprocess.run(
+        [sys.executable, "launch/benchmark.py", *arguments, "--json"],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        timeout=250,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return result
+
+
+def test_step(tmp_path: Path) -> None:
+    picture = tmp_path / "profile.png"
+    small = ("--architecture", "small32", "--batch-size", "8", "--rounds", "1", "--mixed_precision", "no")
+    shards = ("--shards", "shards/fashion-mnist-mini/train")
+    result = run("step", *small, *shards, "--profile", str(picture))
+    assert set(result["seconds_per_iteration"]) == {"plain eager", "ours", "ours, stream", "ours, resident"}
+    assert 0 < result["share_of_matrix_ceiling"] < 1
+    parts = result["seconds_by_part_eager"]
+    assert parts["stage 1"] + parts["joint step"] <= parts["whole"]
+    assert sum(result["share_by_kind"].values()) == pytest.approx(1, abs=0.01)
+    assert picture.stat().st_size > 1000
+
+
+def test_gm_loss() -> None:
+    result = run("gm-loss", "--classes", "10", "200", "--batch-size", "8", "--rounds", "1")
+    assert set(result["ratio"]) == {"10 classes", "200 classes"}
+
+
+def test_data() -> None:
+    result = run("data", "--images", "192", "--rounds", "1")
+    assert result["ratio"] > 1
+    assert 0 < result["share_of_raw_decoder"] < 1.2
+
+
+def test_checkpoint() -> None:
+    result = run("checkpoint", "--architecture", "mlp2d", "--classes", "3", "--rounds", "1")
+    assert result["mib_written"]["rank 0"] > 0
+
+
+def test_scale(tmp_path: Path) -> None:
+    picture = tmp_path / "scale.png"
+    small = ("--architecture", "mlp2d", "--local-batch-size", "8", "--rounds", "1", "--processes", "1", "2")
+    result = run("scale", *small, "--picture", str(picture))
+    assert result["collectives_per_iteration"] > 3
+    curve = result["efficiency"]["synchronised batch norm"]
+    assert curve["1"] == 1.0 >= curve["8"] >= curve["1024"] > 0
+    assert picture.stat().st_size > 1000
