@@ -38,12 +38,15 @@ _POLL_SECONDS = 0.02
 _SAY_SO_SECONDS = 30.0
 
 Download = Callable[[BinaryIO, float], None]
-"""Writes the verified content to the file; told the seconds that were spent on waiting for others."""
+"""Writes the verified content over the file's; told the seconds that were spent on waiting for others."""
 
 
 @dataclass(frozen=True, slots=True)
 class ShardCache:
-    """directory: on a local disk of the machine. max_bytes: of all tars together, unless more are open."""
+    """directory: on a local disk of the machine.
+
+    max_bytes: of all tars together, with those being downloaded; exceeded only if more than that is open.
+    """
 
     directory: Path
     max_bytes: int
@@ -76,7 +79,7 @@ class ShardCache:
             part = _lock_alone(self.directory / (name + _PART), create=True)
             if part is None:
                 return None
-            with part:
+            with _unlocking(part):
                 return self._complete(part, name, num_bytes, download, waited_seconds)
 
     def open_present(self, name: str, num_bytes: int) -> BinaryIO | None:
@@ -93,7 +96,8 @@ class ShardCache:
                 path.unlink(missing_ok=True)
                 return None
             with suppress(PermissionError):  # another user's
-                os.utime(file.fileno())
+                now = time.time_ns()  # finer than the kernel's own stamp
+                os.utime(file.fileno(), ns=(now, now))
             return file
 
     def _complete(
@@ -105,7 +109,10 @@ class ShardCache:
         try:
             # it may have been completed between the look for it and the lock
             if not path.exists():
-                self._make_room(num_bytes)
+                with self._accounting():
+                    os.ftruncate(part.fileno(), 0)  # what a killed process left of it
+                    self._make_room(num_bytes)
+                    os.ftruncate(part.fileno(), num_bytes)  # reserved: others see it as taken
                 download(part, waited_seconds)
                 part.flush()
                 os.fsync(part.fileno())
@@ -115,6 +122,17 @@ class ShardCache:
         # shared from here on: nobody removes it before it is opened under its name
         fcntl.flock(part, fcntl.LOCK_SH)
         return self.open_present(name, num_bytes)
+
+    @contextmanager
+    def _accounting(self) -> Iterator[None]:
+        """One process at a time counts and reserves, or several would take the same room."""
+        descriptor = os.open(self.directory, os.O_RDONLY)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            yield
+        finally:
+            fcntl.flock(descriptor, fcntl.LOCK_UN)
+            os.close(descriptor)
 
     def _make_room(self, num_bytes: int) -> None:
         """Remove what was used longest ago until so much more fits, and what killed processes left."""
@@ -148,13 +166,25 @@ def _lock_alone(path: Path, *, create: bool = False) -> BinaryIO | None:
     file = os.fdopen(os.open(path, flags, 0o644), "r+b")
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        # renamed or removed before it was locked, the file is not the one of this name any more
+    except BlockingIOError:
+        file.close()
+        return None
+    # renamed or removed before it was locked, the file is not the one of this name any more
+    with suppress(FileNotFoundError):
         if os.path.samestat(os.fstat(file.fileno()), path.stat()):
             return file
-    except (BlockingIOError, FileNotFoundError):
-        pass
-    file.close()
-    return None
+    with _unlocking(file):
+        return None
+
+
+@contextmanager
+def _unlocking(file: BinaryIO) -> Iterator[None]:
+    """Unlocks and closes: closing alone leaves the lock to a process that was forked meanwhile."""
+    try:
+        yield
+    finally:
+        fcntl.flock(file, fcntl.LOCK_UN)
+        file.close()
 
 
 def _remove_unless_in_use(path: Path) -> bool:
@@ -167,6 +197,6 @@ def _remove_unless_in_use(path: Path) -> bool:
         return False
     if file is None:
         return False
-    with file:
+    with _unlocking(file):
         path.unlink(missing_ok=True)
     return True

@@ -66,7 +66,7 @@ def fetch(
     patience: Patience,
     waited_seconds: float = 0.0,
 ) -> None:
-    """Write a file of a source to ``out``, from its start.
+    """Write a file of a source to ``out``, in place of what that holds.
 
     max_bytes: a longer file is wrong, and not read to its end.
     check: raises ValueError, saying why, if what arrived is not what it must be.
@@ -78,9 +78,9 @@ def fetch(
     while True:
         tried += 1
         out.seek(0)
-        out.truncate()
         try:
             _receive(source, file, out, max_bytes, patience.timeout_seconds)
+            out.truncate()  # what the file, or an attempt before, had beyond it
             out.flush()
             out.seek(0)
             check(out)
