@@ -35,7 +35,8 @@ _LARGE = 1e9  # stands for "no upper bound" where a number must not be negative
 class DataConfig:
     """The shards and how they are read.
 
-    train, test: shard directories, relative to the working directory or absolute.
+    train, test: shard directories, relative to the working directory or absolute, or URLs of such
+        directories (shards/README.md, "Shards from afar").
     build_command: shown when the shards are missing.
     batch_size: samples per global batch, over all processes; every step draws one.
     flip: random horizontal flip in training (spec: on for every image data set).
@@ -46,6 +47,14 @@ class DataConfig:
     corrupt_sample: "raise" stops at an undecodable sample; "replace" puts a deterministically
         chosen other sample of the same shard in its place and counts it.
     num_workers: reader processes per rank of "stream"; 0 reads in the training process.
+    cache_dir: local folder for what is fetched from URLs, shared by all processes of a machine;
+        null is dist_dsvae in $XDG_CACHE_HOME or in ~/.cache.
+    cache_gib: beyond so many GiB of shards in it, those used longest ago are removed; shards in use
+        and those of the window being read stay.
+    fetch_tries: attempts at a file before the run stops; two where the server says that there is none.
+    fetch_pause_seconds: before the second attempt; it doubles with each further one, up to 30 s.
+    fetch_timeout_seconds: a connection that brings nothing for so long counts as failed.
+    allow_pipe: let "pipe:COMMAND" name a split; it runs a shell, so only for commands you trust.
     """
 
     # the shards' fingerprint, not their place, is what a resume compares
@@ -58,6 +67,12 @@ class DataConfig:
     source: Literal["stream", "resident"] = free("stream")
     corrupt_sample: Literal["raise", "replace"] = free("raise")
     num_workers: int = between(0, 1024, 2, free=True)
+    cache_dir: str | None = free(None)
+    cache_gib: float = between(0, _LARGE, 20.0, free=True)
+    fetch_tries: int = field(default=8, metadata={"free": True, "positive": True})
+    fetch_pause_seconds: float = between(0, 3600, 0.5, free=True)
+    fetch_timeout_seconds: float = field(default=30.0, metadata={"free": True, "positive": True})
+    allow_pipe: bool = free(False)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -25,6 +25,7 @@ from dist_dsvae.data.build import build
 from dist_dsvae.data.errors import DataError
 from dist_dsvae.data.indexing import find_splits, index, read_class_names
 from dist_dsvae.data.manifest import Manifest
+from dist_dsvae.data.remote import is_remote
 from dist_dsvae.data.sources.arrays import fashion_mnist
 from dist_dsvae.data.sources.cifar import cifar
 from dist_dsvae.data.sources.download import download
@@ -32,6 +33,7 @@ from dist_dsvae.data.sources.folder import folder
 from dist_dsvae.data.sources.images import Codec, FileEncoder
 from dist_dsvae.data.sources.source import Source
 from dist_dsvae.data.sources.toy import toy
+from dist_dsvae.data.split import open_split
 from dist_dsvae.data.tarscan import find_tars
 from dist_dsvae.data.verify import verify
 
@@ -104,7 +106,9 @@ def add_index(parser: argparse.ArgumentParser) -> None:
 
 
 def add_verify(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("directory", type=Path, metavar="DIR", help="holds tars, or sub-folders that do")
+    parser.add_argument(
+        "location", metavar="DIR", help="holds tars, or sub-folders that do; or a split's URL"
+    )
     parser.set_defaults(run=run_verify)
 
 
@@ -223,7 +227,10 @@ def run_index(arguments: argparse.Namespace, command: str) -> None:
 
 
 def run_verify(arguments: argparse.Namespace, command: str) -> None:
-    manifests = [Manifest.load(split) for split in find_splits(arguments.directory)]
+    if is_remote(arguments.location):
+        manifests = [open_split(arguments.location)]
+    else:
+        manifests = [Manifest.load(split) for split in find_splits(Path(arguments.location))]
     with progress_of("shards", sum(len(manifest.shards) for manifest in manifests)) as progress:
         for manifest in manifests:
             verify(manifest, progress)
@@ -232,7 +239,7 @@ def run_verify(arguments: argparse.Namespace, command: str) -> None:
 
 def describe(manifest: Manifest) -> str:
     return (
-        f"{manifest.directory}: {manifest.num_samples:,} samples of {manifest.num_classes:,} classes "
+        f"{manifest.location}: {manifest.num_samples:,} samples of {manifest.num_classes:,} classes "
         f"in {len(manifest.shards):,} shards"
     )
 

@@ -1,4 +1,4 @@
-"""The error that everything under ``dist_dsvae.data`` raises for its users."""
+"""The errors that everything under ``dist_dsvae.data`` raises for its users."""
 
 from __future__ import annotations
 
@@ -9,3 +9,7 @@ class DataError(ValueError):
     Its text is a sentence for the person at the terminal: what was found, where (directory, file,
     shard, key), what is allowed, and what to do.
     """
+
+
+class CorruptSampleError(DataError):
+    """One sample cannot be read: the only error to which data.corrupt_sample applies."""

@@ -46,17 +46,37 @@ class Plan:
         shards, rows = [], []
         position = start
         while position < stop:
-            epoch, offset = divmod(position, self.num_samples)
-            ends = self._epoch(epoch)[1]
-            window = int(np.searchsorted(ends, offset, side="right"))
-            window_start = int(ends[window - 1]) if window else 0
+            epoch, window, first = self._locate(position)
             window_shards, window_rows = self._window(epoch, window)
-            first = offset - window_start
             taken = slice(first, first + stop - position)
             shards.append(window_shards[taken])
             rows.append(window_rows[taken])
             position += len(shards[-1])
         return np.concatenate(shards), np.concatenate(rows)
+
+    def window_at(self, position: int) -> tuple[int, int]:
+        """(epoch, number of the window in it) of a position."""
+        return self._locate(position)[:2]
+
+    def shards_ahead(self, position: int, num_windows: int) -> list[int]:
+        """The shards of the window at ``position`` and of those after it, each once, in that order."""
+        epoch, window = self.window_at(position)
+        shards: list[int] = []
+        for _ in range(num_windows):
+            order, ends = self._epoch(epoch)
+            shards += self._shards_of(order, window).tolist()
+            epoch, window = (epoch, window + 1) if window + 1 < len(ends) else (epoch + 1, 0)
+        return list(dict.fromkeys(shards))
+
+    def _locate(self, position: int) -> tuple[int, int, int]:
+        """(epoch, window, place in the window) of a position."""
+        epoch, offset = divmod(position, self.num_samples)
+        ends = self._epoch(epoch)[1]
+        window = int(np.searchsorted(ends, offset, side="right"))
+        return epoch, window, offset - (int(ends[window - 1]) if window else 0)
+
+    def _shards_of(self, order: IntArray, window: int) -> IntArray:
+        return order[window * self.window_shards : (window + 1) * self.window_shards]
 
     def _compute_epoch(self, epoch: int) -> tuple[IntArray, IntArray]:
         """The epoch's order of shards, and the offset at which each of its windows ends."""
@@ -66,8 +86,7 @@ class Plan:
         return order, np.cumsum(np.add.reduceat(counts, starts))
 
     def _compute_window(self, epoch: int, window: int) -> tuple[IntArray, IntArray]:
-        first = window * self.window_shards
-        shards = self._epoch(epoch)[0][first : first + self.window_shards]
+        shards = self._shards_of(self._epoch(epoch)[0], window)
         counts = self.samples_per_shard[shards]
         shard_of = np.repeat(shards, counts)
         row_of = np.concatenate([np.arange(count) for count in counts])

@@ -1,7 +1,8 @@
 """Random access into tar shards by the manifest's indexes.
 
-An uncompressed tar is memory-mapped; a compressed one (.gz, .xz) is unpacked into memory when it
-is first needed. A bounded number of shards stays open, which the plan's windows make enough.
+The split's store opens a tar, and fetches it first if it is not on this machine. An uncompressed tar
+is memory-mapped; a compressed one (.gz, .xz) is unpacked into memory when it is first needed. A
+bounded number of shards stays open, which the plan's windows make enough.
 """
 
 from __future__ import annotations
@@ -11,9 +12,11 @@ import gzip
 import lzma
 import mmap
 import zlib
+from collections.abc import Sequence
 from typing import NamedTuple
 
-from dist_dsvae.data.manifest import DataError, Manifest
+from dist_dsvae.data.errors import CorruptSampleError, DataError
+from dist_dsvae.data.manifest import Manifest
 
 _BLOCK = 512  # a tar member's header is the block before its data
 
@@ -30,11 +33,21 @@ class ShardReader:
         self.manifest = manifest
         self._max_open = max_open_shards
         self._open: collections.OrderedDict[int, _OpenShard] = collections.OrderedDict()
+        self._prefetcher = manifest.store.prefetcher()
+
+    def close(self) -> None:
+        """Fetch nothing ahead any more."""
+        self._prefetcher.close()
+
+    def expect(self, shard_numbers: Sequence[int]) -> None:
+        """Say which shards are needed next, so that those from afar are here by then."""
+        self._prefetcher.expect([self.manifest.shards[number] for number in shard_numbers])
 
     def read(self, shard_number: int, row: int) -> tuple[memoryview, int]:
         """The image member's bytes, and the label.
 
-        Raises DataError where the tar does not hold a member of the indexed size at that place.
+        Raises CorruptSampleError where the tar does not hold a member of the indexed size at that
+        place, and DataError where the whole shard cannot be had.
         """
         shard = self._shard(shard_number)
         offset, size, label = shard.rows[row]
@@ -44,10 +57,9 @@ class ShardReader:
         if bytes(content[header + 257 : header + 262]) != b"ustar" or (
             int(bytes(content[header + 124 : header + 135]).strip(b" \0") or b"-1", 8) != size
         ):
-            raise DataError(
-                f"{self._path(shard_number)} does not hold sample {row} where its index says: it is not the "
-                f"tar that the manifest was made for. Run `python shards/build.py index "
-                f"{self.manifest.directory}` to index it anew, or build the shards again."
+            raise CorruptSampleError(
+                f"{self._name(shard_number)} does not hold sample {row} where its index says: it is not the "
+                f"tar that the manifest was made for. {self.manifest.store.remedy}"
             )
         return content[offset : offset + size], label
 
@@ -56,10 +68,10 @@ class ShardReader:
         shard = self._shard(shard_number)
         header = shard.rows[row][0] - _BLOCK
         name = bytes(shard.content[header : header + 100]).rstrip(b"\0").decode("utf-8", "replace")
-        return f"Sample {name} of {self._path(shard_number)}"
+        return f"Sample {name} of {self._name(shard_number)}"
 
-    def _path(self, shard_number: int) -> str:
-        return str(self.manifest.directory / self.manifest.shards[shard_number].file)
+    def _name(self, shard_number: int) -> str:
+        return self.manifest.store.name(self.manifest.shards[shard_number].file)
 
     def _shard(self, number: int) -> _OpenShard:
         if number in self._open:
@@ -72,15 +84,18 @@ class ShardReader:
         return shard
 
     def _content(self, number: int) -> memoryview:
-        path = self.manifest.directory / self.manifest.shards[number].file
+        shard = self.manifest.shards[number]
         try:
-            if path.suffix == ".xz":
-                return memoryview(lzma.decompress(path.read_bytes()))
-            if path.suffix in (".gz", ".tgz"):
-                return memoryview(gzip.decompress(path.read_bytes()))
-            with path.open("rb") as file:
+            # the map keeps the file open, and with it the store's hold on it
+            with self.manifest.store.open(shard) as file:
+                if shard.file.endswith(".xz"):
+                    return memoryview(lzma.decompress(file.read()))
+                if shard.file.endswith((".gz", ".tgz")):
+                    return memoryview(gzip.decompress(file.read()))
                 return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+        except DataError:
+            raise
         except (OSError, EOFError, ValueError, lzma.LZMAError, zlib.error) as error:
             raise DataError(
-                f"{path} cannot be read ({error}). It may be truncated; build or copy it again."
+                f"{self._name(number)} cannot be read ({error}). It may be truncated; build or copy it again."
             ) from error

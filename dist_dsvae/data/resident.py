@@ -12,6 +12,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Iterator
+from contextlib import closing
 
 import numpy as np
 import psutil
@@ -20,10 +21,12 @@ from torch import Tensor
 
 from dist_dsvae.config import DataConfig
 from dist_dsvae.data.decode import empty_batch
-from dist_dsvae.data.manifest import DataError, Manifest
+from dist_dsvae.data.errors import CorruptSampleError, DataError
+from dist_dsvae.data.manifest import Manifest
 from dist_dsvae.data.plan import IntArray
 from dist_dsvae.data.reader import ShardReader
 from dist_dsvae.data.stream import (
+    SHARDS_AHEAD,
     Inputs,
     Slice,
     give_up_on_shard,
@@ -53,16 +56,17 @@ class ResidentData:
         decoded = empty_batch(manifest.shape, manifest.num_samples)
         labels = np.zeros(manifest.num_samples, np.int64)
         self._corrupt: set[int] = set()
-        reader = ShardReader(manifest, max_open_shards=1)
-        for shard, first in enumerate(self._first_of_shard.tolist()):
-            for row in range(int(counts[shard])):
-                try:
-                    labels[first + row] = read_one(reader, shard, row, decoded[first + row])
-                except DataError as error:
-                    if config.corrupt_sample != "replace":
-                        raise
-                    logger.warning("will replace a corrupt sample: %s", error)
-                    self._corrupt.add(first + row)
+        with closing(ShardReader(manifest, max_open_shards=1)) as reader:
+            for shard, first in enumerate(self._first_of_shard.tolist()):
+                reader.expect(range(shard, min(shard + SHARDS_AHEAD, len(counts))))
+                for row in range(int(counts[shard])):
+                    try:
+                        labels[first + row] = read_one(reader, shard, row, decoded[first + row])
+                    except CorruptSampleError as error:
+                        if config.corrupt_sample != "replace":
+                            raise
+                        logger.warning("will replace a corrupt sample: %s", error)
+                        self._corrupt.add(first + row)
         self.images = torch.from_numpy(decoded).to(device)
         self.labels = torch.from_numpy(labels).to(device)
 
@@ -113,7 +117,7 @@ def _check_it_fits(manifest: Manifest, device: torch.device) -> None:
     for place, available in free.items():
         if needed > _USABLE_SHARE * available:
             raise DataError(
-                f'data.source is "resident", but {manifest.directory} decoded takes {needed / 2**30:.1f} GiB '
+                f'data.source is "resident", but {manifest.location} decoded takes {needed / 2**30:.1f} GiB '
                 f"and {place} has {available / 2**30:.1f} GiB free for each process, of which "
                 f'{_USABLE_SHARE:.0%} may be used. Set data.source to "stream".'
             )

@@ -2,6 +2,7 @@
 
     planned_batches   positions of this worker's next batch, from the plan       -> PlannedBatch
     read_and_decode   bytes by offset from the tars, decoded into one array      -> HostBatch
+                      (shards from afar are fetched a window of the plan ahead)
     (device)          feed.Feed.to_batch: normalise, flip, convert              -> types.Batch
 
 The first two stages form a ``webdataset.DataPipeline``, which a DataLoader runs in worker
@@ -14,6 +15,7 @@ from __future__ import annotations
 import functools
 import logging
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -25,7 +27,8 @@ from webdataset.pipeline import DataPipeline
 
 from dist_dsvae.config import DataConfig
 from dist_dsvae.data.decode import Array, BatchBuffers, decode_into, empty_batch
-from dist_dsvae.data.manifest import DataError, Manifest
+from dist_dsvae.data.errors import CorruptSampleError, DataError
+from dist_dsvae.data.manifest import Manifest
 from dist_dsvae.data.plan import IntArray, Plan
 from dist_dsvae.data.reader import ShardReader
 from dist_dsvae.noise import Draw, hash_words
@@ -33,6 +36,8 @@ from dist_dsvae.noise import Draw, hash_words
 logger = logging.getLogger(__name__)
 
 _REPLACEMENT_TRIES = 16
+_WINDOWS_AHEAD = 2  # the window being read and the one after it
+SHARDS_AHEAD = 4  # in one pass through the shards in their order
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -60,9 +65,12 @@ class Slice:
 
 
 class PlannedBatch(NamedTuple):
+    """coming_shards: those of this window of the plan and the next; None while the window stays the same."""
+
     positions: IntArray
     shards: IntArray
     rows: IntArray
+    coming_shards: list[int] | None
 
 
 class HostBatch(NamedTuple):
@@ -98,10 +106,13 @@ def planned_batches(
     plan = Plan(samples_per_shard, seed, window_shards)
     worker = get_worker_info()
     number, stride = (worker.id, worker.num_workers) if worker else (0, 1)
+    window: tuple[int, int] | None = None
     while True:
         first = start_position + part.first_position(number)
         shards, rows = plan.samples(first, first + part.batch_size)
-        yield PlannedBatch(np.arange(first, first + part.batch_size), shards, rows)
+        before, window = window, plan.window_at(first)
+        coming = plan.shards_ahead(first, _WINDOWS_AHEAD) if window != before else None
+        yield PlannedBatch(np.arange(first, first + part.batch_size), shards, rows, coming)
         number += stride
 
 
@@ -109,40 +120,57 @@ def read_and_decode(
     manifest: Manifest, config: DataConfig, seed: int, batches: Iterator[PlannedBatch]
 ) -> Iterator[HostBatch | _Failure]:
     """Second stage: bytes from the tars, decoded in place."""
-    reader = ShardReader(manifest, max_open_shards=2 * config.shuffle_window_shards)
     replace = config.corrupt_sample == "replace"
     buffers: BatchBuffers | None = None
-    for batch in batches:
-        buffers = buffers or BatchBuffers(manifest.shape, len(batch.positions))
-        images = buffers.take()
-        labels = np.empty(len(batch.positions), np.int64)
-        num_replaced = 0
+    with closing(ShardReader(manifest, max_open_shards=2 * config.shuffle_window_shards)) as reader:
+        for batch in batches:
+            buffers = buffers or BatchBuffers(manifest.shape, len(batch.positions))
+            images = buffers.take()
+            try:
+                if batch.coming_shards is not None:
+                    reader.expect(batch.coming_shards)
+                labels, num_replaced = _read_batch(reader, batch, images, seed if replace else None)
+            except DataError as error:
+                yield _Failure(str(error))
+                return
+            positions = torch.from_numpy(batch.positions)
+            yield HostBatch(torch.from_numpy(images), torch.from_numpy(labels), positions, num_replaced)
+
+
+def _read_batch(
+    reader: ShardReader, batch: PlannedBatch, images: Array, replacement_seed: int | None
+) -> tuple[IntArray, int]:
+    """Decode a batch into ``images``; its labels, and how many corrupt samples were replaced.
+
+    replacement_seed: chooses what stands in for a corrupt sample; None raises DataError at one.
+    """
+    labels = np.empty(len(batch.positions), np.int64)
+    num_replaced = 0
+    places = zip(batch.positions.tolist(), batch.shards.tolist(), batch.rows.tolist(), strict=True)
+    for i, (position, shard, row) in enumerate(places):
         try:
-            for i, (position, shard, row) in enumerate(zip(*(a.tolist() for a in batch), strict=True)):
-                try:
-                    labels[i] = read_one(reader, shard, row, images[i])
-                except DataError as error:
-                    if not replace:
-                        raise DataError(
-                            f'{error} Set data.corrupt_sample to "replace" to go on without such samples.'
-                        ) from None
-                    logger.warning("replaced a corrupt sample: %s", error)
-                    labels[i] = _read_replacement(reader, seed, position, shard, images[i])
-                    num_replaced += 1
-        except DataError as error:
-            yield _Failure(str(error))
-            return
-        positions = torch.from_numpy(batch.positions)
-        yield HostBatch(torch.from_numpy(images), torch.from_numpy(labels), positions, num_replaced)
+            labels[i] = read_one(reader, shard, row, images[i])
+        except CorruptSampleError as error:
+            if replacement_seed is None:
+                raise DataError(
+                    f'{error} Set data.corrupt_sample to "replace" to go on without such samples.'
+                ) from None
+            logger.warning("replaced a corrupt sample: %s", error)
+            labels[i] = _read_replacement(reader, replacement_seed, position, shard, images[i])
+            num_replaced += 1
+    return labels, num_replaced
 
 
 def read_one(reader: ShardReader, shard: int, row: int, out: Array) -> int:
-    """Decode one sample into ``out``; its label. Raises DataError naming shard and key."""
+    """Decode one sample into ``out``; its label.
+
+    Raises CorruptSampleError naming shard and key, and DataError where its whole shard cannot be had.
+    """
     data, label = reader.read(shard, row)
     try:
         decode_into(data, out)
     except DataError as error:
-        raise DataError(f"{reader.describe(shard, row)} is corrupt: {error}.") from None
+        raise CorruptSampleError(f"{reader.describe(shard, row)} is corrupt: {error}.") from None
     return label
 
 
@@ -151,7 +179,7 @@ def _read_replacement(reader: ShardReader, seed: int, position: int, shard: int,
     for row in replacement_rows(reader.manifest, seed, position, shard):
         try:
             return read_one(reader, shard, row, out)
-        except DataError:
+        except CorruptSampleError:
             continue
     raise give_up_on_shard(reader.manifest, shard)
 
@@ -167,7 +195,7 @@ def replacement_rows(manifest: Manifest, seed: int, position: int, shard: int) -
 def give_up_on_shard(manifest: Manifest, shard: int) -> DataError:
     return DataError(
         f"{_REPLACEMENT_TRIES} samples in a row of {manifest.shards[shard].file} in "
-        f"{manifest.directory} are corrupt: this is not a stray file. Build the shards again."
+        f"{manifest.location} are corrupt: this is not a stray file. Build the shards again."
     )
 
 
@@ -223,27 +251,35 @@ def one_pass(
     limit: take only this many samples, evenly spread over the split.
     skip_corrupt: leave corrupt samples out (each is logged) instead of raising DataError.
     """
-    reader = ShardReader(manifest, max_open_shards=2)
     sizes = manifest.num_samples_per_shard
     shard_of = np.repeat(np.arange(len(sizes)), sizes)
     row_of = np.concatenate([np.arange(size) for size in sizes])
     taken = np.arange(len(shard_of))
     if limit is not None and limit < len(taken):
         taken = np.linspace(0, len(taken) - 1, limit).astype(np.int64)
-    for first in range(rank * batch_size, len(taken), batch_size * world_size):
-        chosen = taken[first : first + batch_size]
-        images = empty_batch(manifest.shape, len(chosen))
-        labels: list[int] = []
-        kept: list[int] = []
-        for i, place in enumerate(chosen.tolist()):
-            try:
-                labels.append(read_one(reader, int(shard_of[place]), int(row_of[place]), images[len(kept)]))
-                kept.append(i)
-            except DataError as error:
-                if not skip_corrupt:
-                    raise
-                logger.warning("left out a corrupt sample: %s", error)
-        positions = torch.from_numpy(chosen[kept])
-        yield HostBatch(
-            torch.from_numpy(images[: len(kept)]), torch.tensor(labels, dtype=torch.int64), positions, 0
-        )
+    visited, reached = np.unique(shard_of[taken]), -1
+    with closing(ShardReader(manifest, max_open_shards=2)) as reader:
+        for first in range(rank * batch_size, len(taken), batch_size * world_size):
+            chosen = taken[first : first + batch_size]
+            if shard_of[chosen[0]] != reached:
+                reached = int(shard_of[chosen[0]])
+                coming = int(np.searchsorted(visited, reached))
+                reader.expect(visited[coming : coming + SHARDS_AHEAD].tolist())
+            images = empty_batch(manifest.shape, len(chosen))
+            labels: list[int] = []
+            kept: list[int] = []
+            for i, place in enumerate(chosen.tolist()):
+                shard, row = int(shard_of[place]), int(row_of[place])
+                try:
+                    labels.append(read_one(reader, shard, row, images[len(kept)]))
+                    kept.append(i)
+                except CorruptSampleError as error:
+                    if not skip_corrupt:
+                        raise
+                    logger.warning("left out a corrupt sample: %s", error)
+            yield HostBatch(
+                torch.from_numpy(images[: len(kept)]),
+                torch.tensor(labels, dtype=torch.int64),
+                torch.from_numpy(chosen[kept]),
+                0,
+            )

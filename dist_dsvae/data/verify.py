@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 
@@ -18,44 +19,47 @@ def verify(manifest: Manifest, progress: Callable[[int], None] = lambda num_shar
     progress: called with the number of shards done since the last call.
     Raises DataError at the first disagreement, naming the shard and the sample.
     """
-    remedy = (
-        "Copy or build the shards again; if these files are meant, run "
-        f"`python shards/build.py index {manifest.directory}`."
-    )
     for number, shard in enumerate(manifest.shards):
-        path = manifest.directory / shard.file
-        found = sha256_of(path)
-        if found != shard.sha256:
-            raise DataError(
-                f"The shard {path} has the sha256 {found[:16]}..., but its manifest says "
-                f"{shard.sha256[:16]}...: its content was changed. {remedy}"
-            )
-        scanned = scan_shard(path)
-        rows = np.column_stack([np.array(scanned.spans), class_ids(scanned, manifest.classes)])
-        index = manifest.index(number)
-        if len(rows) != len(index):
-            raise DataError(
-                f"The shard {path} holds {len(rows):,} samples, but its index {shard.index_file} has "
-                f"{len(index):,} rows. {remedy}"
-            )
-        different = np.flatnonzero((rows != index).any(axis=1))
-        if different.size:
-            row = int(different[0])
-            raise DataError(
-                f"The sample '{scanned.keys[row]}' of the shard {path} has (offset, size, label) "
-                f"{tuple(rows[row].tolist())}, but its index {shard.index_file} says "
-                f"{tuple(index[row].tolist())}. {remedy}"
-            )
-        expected = manifest.shape
-        for shape, key in scanned.shapes.items():
-            if shape[1:] != expected[1:] or shape.channels > expected.channels:
-                raise DataError(
-                    f"The sample '{key}' of the shard {path} has the shape {tuple(shape)}, but the manifest "
-                    f"says {tuple(expected)} (channels, height, width). {remedy}"
-                )
-        if manifest.encoding not in ("mixed", common_encoding([scanned])):
-            raise DataError(
-                f"The images of the shard {path} are {common_encoding([scanned])}, but the manifest says "
-                f"{manifest.encoding}. {remedy}"
-            )
+        with manifest.store.open(shard) as file:
+            _verify_shard(manifest, number, Path(file.name))
         progress(1)
+
+
+def _verify_shard(manifest: Manifest, number: int, path: Path) -> None:
+    """path: where the shard's tar is on this machine."""
+    shard, remedy = manifest.shards[number], manifest.store.remedy
+    name = manifest.store.name(shard.file)
+    found = sha256_of(path)
+    if found != shard.sha256:
+        raise DataError(
+            f"The shard {name} has the sha256 {found[:16]}..., but its manifest says "
+            f"{shard.sha256[:16]}...: its content was changed. {remedy}"
+        )
+    scanned = scan_shard(path)
+    rows = np.column_stack([np.array(scanned.spans), class_ids(scanned, manifest.classes)])
+    index = manifest.index(number)
+    if len(rows) != len(index):
+        raise DataError(
+            f"The shard {name} holds {len(rows):,} samples, but its index {shard.index_file} has "
+            f"{len(index):,} rows. {remedy}"
+        )
+    different = np.flatnonzero((rows != index).any(axis=1))
+    if different.size:
+        row = int(different[0])
+        raise DataError(
+            f"The sample '{scanned.keys[row]}' of the shard {name} has (offset, size, label) "
+            f"{tuple(rows[row].tolist())}, but its index {shard.index_file} says "
+            f"{tuple(index[row].tolist())}. {remedy}"
+        )
+    expected = manifest.shape
+    for shape, key in scanned.shapes.items():
+        if shape[1:] != expected[1:] or shape.channels > expected.channels:
+            raise DataError(
+                f"The sample '{key}' of the shard {name} has the shape {tuple(shape)}, but the manifest "
+                f"says {tuple(expected)} (channels, height, width). {remedy}"
+            )
+    if manifest.encoding not in ("mixed", common_encoding([scanned])):
+        raise DataError(
+            f"The images of the shard {name} are {common_encoding([scanned])}, but the manifest says "
+            f"{manifest.encoding}. {remedy}"
+        )

@@ -17,6 +17,8 @@ from dist_dsvae import distributed
 from dist_dsvae.config import ExperimentConfig
 from dist_dsvae.data.feed import Feed
 from dist_dsvae.data.manifest import DataError, Manifest
+from dist_dsvae.data.remote import is_remote
+from dist_dsvae.data.split import open_split
 from dist_dsvae.data.stream import Slice
 from dist_dsvae.engine.batch_norm import synchronise
 from dist_dsvae.engine.checkpoint import checkpoint_name
@@ -266,19 +268,26 @@ class Clock:
 
 
 def load_shards(config: ExperimentConfig) -> tuple[Manifest, Manifest | None]:
-    """The manifests of training and test split. Raises DataError, with the command that builds them."""
+    """The manifests of training and test split; called by all ranks.
+
+    Raises DataError, with the command that builds them where they are missing.
+    """
     splits = [config.data.train] + ([config.data.test] if config.data.test else [])
     for directory in splits:
-        if config.data.build_command and not Path(directory).is_dir():
+        if config.data.build_command and not is_remote(directory) and not Path(directory).is_dir():
             raise DataError(
                 f"There are no shards in {directory}. Build them with:\n    {config.data.build_command}"
             )
-    manifests = [Manifest.load(directory) for directory in splits]
+    manifests = [open_split(directory, config.data) for directory in splits]
     train = manifests[0]
+    if len(set(distributed.gather_objects(train.fingerprint))) > 1:
+        raise DataError(
+            f"{train.location} differs between the processes: give every machine the same shards."
+        )
     for test in manifests[1:]:
         if (test.classes, test.shape) != (train.classes, train.shape):
             raise DataError(
-                f"{test.directory} and {train.directory} do not belong together: their classes or "
+                f"{test.location} and {train.location} do not belong together: their classes or "
                 "image sizes differ. Build both splits by one command."
             )
     return train, manifests[1] if len(manifests) > 1 else None

@@ -24,7 +24,7 @@ from benchmarks.timing import Result, in_turn, rounded, seconds, wait_for_gpu
 from dist_dsvae import distributed
 from dist_dsvae.config import DataConfig, TrainConfig
 from dist_dsvae.data.feed import Feed
-from dist_dsvae.data.manifest import Manifest
+from dist_dsvae.data.split import open_split
 from dist_dsvae.data.stream import Slice
 from dist_dsvae.engine.cuda_graph import Graphed
 from dist_dsvae.engine.gm_step import FlatStep
@@ -91,7 +91,7 @@ def run(args: argparse.Namespace) -> Result:
 
 def fed_from_shards(args: argparse.Namespace, runtime: Runtime) -> dict[str, Run]:
     """Our iteration with batches from shards, as the trainer gets them, by source."""
-    manifest = Manifest.load(args.shards)
+    manifest = open_split(args.shards, DataConfig(train=args.shards))
     sides: dict[str, Run] = {}
     for source in ("stream", "resident"):
         config = DataConfig(train=args.shards, source=source, num_workers=0 if runtime.reads_are_free else 4)

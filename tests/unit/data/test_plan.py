@@ -44,6 +44,22 @@ def test_reading_stays_within_a_window() -> None:
         assert len(set(shards[window * 40 : (window + 1) * 40].tolist())) == 4
 
 
+@pytest.mark.parametrize("window_shards", [1, 2, 3, 100])
+def test_shards_ahead_are_those_that_are_read_next(window_shards: int) -> None:
+    plan = Plan(COUNTS, 3, window_shards)
+    windows: dict[tuple[int, int], list[int]] = {}  # over three epochs, the shards of each in their order
+    for position, (shard, _) in enumerate(walk(plan, 0, 3 * N)):
+        windows.setdefault(plan.window_at(position), []).append(shard)
+    keys = list(windows)
+    assert keys == sorted(keys)
+    for position in range(2 * N):
+        here = keys.index(plan.window_at(position))
+        ahead = plan.shards_ahead(position, 2)
+        assert len(set(ahead)) == len(ahead)
+        assert set(ahead) == {shard for key in keys[here : here + 2] for shard in windows[key]}
+        assert set(ahead[: len(set(windows[keys[here]]))]) == set(windows[keys[here]])
+
+
 def test_windows_mix_their_shards() -> None:
     shards, _ = Plan([500] * 8, 0, 8).samples(0, 4000)
     for batch in shards.reshape(-1, 100):
