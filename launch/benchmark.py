@@ -4,6 +4,7 @@ python launch/benchmark.py step        one training iteration against a plain ea
 python launch/benchmark.py gm-loss     GM loss and gradients, by number of classes
 python launch/benchmark.py data        our stream against the usual WebDataset pipeline, one core
 python launch/benchmark.py checkpoint  saving and loading the whole state of a run
+python launch/benchmark.py diversity   intra-class diversity against pytorch_msssim on every pair
 python launch/benchmark.py scale       step time against the number of GPUs, from measured parts
 
 Every command runs its sides in turn in one process, quotes medians, and with --json prints one JSON
@@ -14,7 +15,7 @@ from __future__ import annotations
 
 import argparse
 
-from benchmarks import checkpoint, data, gm_loss, scale, step
+from benchmarks import checkpoint, data, diversity, gm_loss, scale, step
 from benchmarks.timing import show
 
 _COMMANDS = {
@@ -22,6 +23,7 @@ _COMMANDS = {
     "gm-loss": (gm_loss, "milliseconds of the GM loss"),
     "data": (data, "decoding from shards, images per second on one core"),
     "checkpoint": (checkpoint, "seconds and bytes of a checkpoint"),
+    "diversity": (diversity, "seconds of the MS-SSIM of all pairs"),
     "scale": (scale, "predicted and measured step time by number of processes"),
 }
 

@@ -81,6 +81,13 @@ def test_checkpoint() -> None:
     assert result["mib_written"]["rank 0"] > 0
 
 
+def test_diversity() -> None:
+    pytest.importorskip("pytorch_msssim")
+    result = run("diversity", "--images", "12", "--side", "32", "--rounds", "1")
+    assert result["ratio"] > 1
+    assert result["largest_difference"] < 1e-5
+
+
 def test_scale(tmp_path: Path) -> None:
     picture = tmp_path / "scale.png"
     small = ("--architecture", "mlp2d", "--local-batch-size", "8", "--rounds", "1", "--processes", "1", "2")

@@ -1,0 +1,222 @@
+"""Intra-class diversity against pytorch_msssim and against a plain transcription of the definition."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from dist_dsvae.evaluation import diversity
+from dist_dsvae.evaluation.diversity import (
+    PairSum,
+    class_diversity,
+    mean_diversity,
+    pair_sum,
+    pairwise_ms_ssim,
+    settings_for,
+)
+
+
+def pictures(num_images: int, height: int, width: int | None = None, channels: int = 3) -> Tensor:
+    """Variations of one coarse picture under noise of several strengths, clipped to [-1, 1]."""
+    generator = torch.Generator().manual_seed(0)
+    size = (height, width or height)
+    common = torch.randn(1, channels, 5, 5, generator=generator)
+    own = torch.randn(num_images, channels, 5, 5, generator=generator)
+    noise = torch.randn(num_images, channels, *size, generator=generator)
+    strength = torch.linspace(0, 0.2, num_images)[:, None, None, None]
+    coarse = F.interpolate(common + 0.5 * own, size=size, mode="bicubic")
+    return (0.6 * coarse + strength * noise).clamp(-1, 1)
+
+
+def on_white(images: Tensor) -> Tensor:
+    """The pictures framed in white: there a covariance is the difference of two numbers next to one."""
+    height, width = images.shape[2:]
+    framed = torch.ones_like(images)
+    inner = (..., slice(height // 4, 3 * height // 4), slice(width // 4, 3 * width // 4))
+    framed[inner] = images[inner]
+    return framed
+
+
+def pairs(images: Tensor) -> tuple[Tensor, Tensor]:
+    first, second = torch.triu_indices(len(images), len(images), 1)
+    return images[first], images[second]
+
+
+def by_definition(x: Tensor, y: Tensor) -> Tensor:
+    """MS-SSIM of the pairs (x, y) in float64, with the window as an 11x11 sum over shifted images."""
+    x, y = x.double(), y.double()
+    taps = [math.exp(-((i - 5) ** 2) / (2 * 1.5**2)) for i in range(11)]
+    total = sum(taps)
+
+    def window(z: Tensor) -> Tensor:
+        height, width = z.shape[2] - 10, z.shape[3] - 10
+        result = torch.zeros(*z.shape[:2], height, width, dtype=z.dtype)
+        for i, a in enumerate(taps):
+            for j, b in enumerate(taps):
+                result += a * b / total**2 * z[:, :, i : i + height, j : j + width]
+        return result
+
+    num_scales = math.floor(math.log2(min(x.shape[2:]) / 11)) + 1
+    weights = [0.0448, 0.2856, 0.3001, 0.2363, 0.1333][:num_scales]
+    c1, c2 = (0.01 * 2) ** 2, (0.03 * 2) ** 2
+    result = torch.ones(x.shape[:2], dtype=torch.float64)
+    for scale, weight in enumerate(weights):
+        if scale:
+            padding = [size % 2 for size in x.shape[2:]]
+            x, y = (F.avg_pool2d(z, 2, padding=padding) for z in (x, y))
+        mean_x, mean_y = window(x), window(y)
+        var_x, var_y = window(x * x) - mean_x**2, window(y * y) - mean_y**2
+        term = (2 * (window(x * y) - mean_x * mean_y) + c2) / (var_x + var_y + c2)
+        if scale == num_scales - 1:
+            term = term * (2 * mean_x * mean_y + c1) / (mean_x**2 + mean_y**2 + c1)
+        result *= term.mean((2, 3)).relu() ** (weight / sum(weights))
+    return result.mean(1)
+
+
+@pytest.mark.parametrize("size", [(176, 176), (161, 190)])
+@pytest.mark.parametrize("framed", [False, True])
+def test_where_pytorch_msssim_applies_it_agrees(size: tuple[int, int], framed: bool) -> None:
+    pytorch_msssim = pytest.importorskip("pytorch_msssim")
+    images = pictures(6, *size)
+    images = on_white(images) if framed else images
+    expected = pytorch_msssim.ms_ssim(*pairs(images), data_range=2.0, size_average=False)
+    actual = pairwise_ms_ssim(images)
+    assert actual.dtype == torch.float32
+    torch.testing.assert_close(actual, expected, rtol=0, atol=1e-5)
+    assert expected.max() - expected.min() > 0.1  # or the comparison would say little
+    assert class_diversity(images) == pytest.approx(1 - expected.mean().item(), abs=1e-5)
+
+
+@pytest.mark.parametrize("size", [(11, 11), (22, 22), (28, 28), (32, 32), (45, 91), (64, 64)])
+@pytest.mark.parametrize("framed", [False, True])
+def test_small_images_follow_the_definition(size: tuple[int, int], framed: bool) -> None:
+    images = pictures(7, *size)
+    images = on_white(images) if framed else images
+    expected = by_definition(*pairs(images))
+    torch.testing.assert_close(pairwise_ms_ssim(images).double(), expected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("channels", [1, 4])
+def test_float64_is_exact(channels: int) -> None:
+    images = pictures(5, 32, channels=channels).double()
+    actual = pairwise_ms_ssim(images)
+    assert actual.dtype == torch.float64
+    torch.testing.assert_close(actual, by_definition(*pairs(images)), rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "num_scales"),
+    [
+        *[(11, 11, 1), (21, 64, 1), (22, 22, 2), (32, 32, 2), (43, 43, 2), (44, 44, 3), (64, 64, 3)],
+        *[(64, 32, 2), (87, 87, 3), (88, 88, 4), (160, 160, 4), (161, 161, 5), (176, 176, 5), (512, 512, 5)],
+    ],
+)
+def test_scales(height: int, width: int, num_scales: int) -> None:
+    settings = settings_for(height, width)
+    assert settings.num_scales == len(settings.weights) == num_scales
+    published = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)[:num_scales]
+    if num_scales == 5:
+        assert settings.weights == published
+    else:
+        assert sum(settings.weights) == pytest.approx(1, abs=1e-12)
+        assert settings.weights == pytest.approx([w / sum(published) for w in published])
+
+
+def test_equal_images_have_no_diversity() -> None:
+    assert class_diversity(pictures(1, 32).expand(4, 3, 32, 32)) == pytest.approx(0, abs=1e-6)
+
+
+def test_opposite_images_are_as_different_as_can_be() -> None:
+    image = torch.randn(1, 3, 32, 32, generator=torch.Generator().manual_seed(0)).clamp(-1, 1)
+    assert class_diversity(torch.cat([image, -image])) == 1.0
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 3, 50])
+@pytest.mark.parametrize("num_images", [2, 13])
+def test_the_shares_of_all_ranks_add_up(world_size: int, num_images: int) -> None:
+    images = pictures(num_images, 32)
+    shares = [
+        pair_sum(images, "cat", rank=rank, world_size=world_size, elements_per_block=20_000)
+        for rank in range(world_size)
+    ]
+    assert sum(share.num_pairs for share in shares) == num_images * (num_images - 1) // 2
+    expected = pairwise_ms_ssim(images).double().sum().item()
+    assert sum(share.ms_ssim for share in shares) == pytest.approx(expected, abs=1e-5)
+
+
+@pytest.mark.parametrize("num_images", [2, 3, 10, 37, 100])
+@pytest.mark.parametrize("pairs_per_block", [1, 2, 7, 64, 10_000])
+def test_every_pair_is_in_one_block(num_images: int, pairs_per_block: int) -> None:
+    counts = torch.zeros(num_images, num_images, dtype=torch.int)
+    for block in diversity.blocks(num_images, pairs_per_block):
+        ones = torch.ones(len(block.rows), len(block.columns), dtype=torch.int)
+        assert ones.numel() <= pairs_per_block
+        used = ones.triu(block.diagonal)
+        assert used.sum() == block.num_pairs > 0
+        rows, columns = (slice(side.start, side.stop) for side in block)
+        counts[rows, columns] += used
+    assert torch.equal(counts, torch.ones_like(counts).triu(1))
+
+
+@pytest.mark.parametrize("elements_per_block", [1, 10_000, 50_000, 10**7])
+def test_the_size_of_a_block_does_not_matter(elements_per_block: int) -> None:
+    images = pictures(12, 32)
+    actual = pairwise_ms_ssim(images, elements_per_block=elements_per_block)
+    torch.testing.assert_close(actual, pairwise_ms_ssim(images), rtol=0, atol=1e-6)
+
+
+def test_progress_counts_every_pair_once() -> None:
+    done: list[int] = []
+    pair_sum(pictures(12, 32), "cat", elements_per_block=30_000, on_progress=done.append)
+    assert len(done) > 3
+    assert sum(done) == 66
+
+
+def test_lower_precision_around_the_call_does_not_reach_it() -> None:
+    images = pictures(6, 32)
+    expected = pairwise_ms_ssim(images)
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("medium")
+    try:
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            actual = pairwise_ms_ssim(images.requires_grad_())
+        assert torch.get_float32_matmul_precision() == "medium"
+    finally:
+        torch.set_float32_matmul_precision(before)
+    assert torch.equal(actual, expected)
+    assert not actual.requires_grad
+
+
+def test_half_precision_images_are_compared_in_float32() -> None:
+    images = pictures(4, 32).bfloat16()
+    actual = pairwise_ms_ssim(images)
+    assert torch.equal(actual, pairwise_ms_ssim(images.float()))
+
+
+def test_classes_count_alike() -> None:
+    assert mean_diversity([PairSum(0.5, 1), PairSum(9.0, 10)]) == pytest.approx((0.5 + 0.1) / 2)
+
+
+@pytest.mark.parametrize("num_images", [0, 1])
+def test_one_image_has_no_pair(num_images: int) -> None:
+    with pytest.raises(ValueError, match=rf"'heron' has {num_images} image.* at least two .* draw more"):
+        class_diversity(torch.zeros(num_images, 3, 32, 32), "heron")
+
+
+@pytest.mark.parametrize(
+    ("images", "message"),
+    [
+        (torch.full((3, 3, 32, 32), 255, dtype=torch.uint8), r"torch.uint8 .* 255; .* \[-1, 1\]: rescale"),
+        (torch.full((3, 3, 32, 32), 2.0), "values up to 2;"),
+        (torch.full((3, 3, 32, 32), math.nan), "values up to nan"),
+        (torch.zeros(3, 32, 32), r"shape \[3, 32, 32\]"),
+        (torch.zeros(3, 3, 10, 32), "10x32 pixels are too small"),
+    ],
+)
+def test_wrong_images_get_a_sentence(images: Tensor, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        class_diversity(images, "heron")
