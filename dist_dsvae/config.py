@@ -141,6 +141,7 @@ class TrainConfig:
     max_seconds: stop with a checkpoint after this time in this process; 0 means no limit.
     *_every_steps: cadences in iterations (n_gm stage-1 updates and one joint update each).
     keep_checkpoints: how many of the newest checkpoints stay on disk.
+    keep_every_steps: checkpoints at multiples of so many iterations stay as well; 0 means none.
     ema_half_life_samples: average the decoder's weights with this half-life; 0 switches it off.
     mixed_precision: "no", "bf16", "fp16", or "auto": bf16 where the processor multiplies it
         natively (CUDA from Ampere on, CPUs with AMX), else float32. ``bf16`` or ``fp16`` given to
@@ -160,6 +161,7 @@ class TrainConfig:
     sample_every_steps: int = between(0, _LARGE, 500, free=True)
     checkpoint_every_steps: int = between(0, _LARGE, 1000, free=True)
     keep_checkpoints: int = field(default=3, metadata={"free": True, "positive": True})
+    keep_every_steps: int = between(0, _LARGE, 0, free=True)
     ema_half_life_samples: float = between(0, 1e15, 0.0)
     mixed_precision: Literal["auto", "no", "bf16", "fp16"] = free("no")
     cuda_graph: Literal["auto", "on", "off"] = free("auto")

@@ -6,6 +6,7 @@ Every function here is called by all ranks or by none.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import timedelta
 from typing import TypeVar
 
 import torch
@@ -40,6 +41,15 @@ def is_main() -> bool:
 def barrier() -> None:
     if is_initialized():
         dist.barrier()
+
+
+def new_cpu_group(timeout: timedelta | None = None) -> dist.ProcessGroup | None:
+    """A gloo group of all ranks, for collectives beside those of training; None in a single process."""
+    if world_size() == 1:
+        return None
+    group = dist.new_group(backend="gloo", timeout=timeout)
+    assert isinstance(group, dist.ProcessGroup)
+    return group
 
 
 def all_reduce_sum(tensor: Tensor) -> Tensor:
@@ -95,10 +105,10 @@ def broadcast_object(value: T) -> T:
     return box[0]
 
 
-def gather_objects(value: T) -> list[T]:
+def gather_objects(value: T, group: dist.ProcessGroup | None = None) -> list[T]:
     """Every rank's ``value`` on every rank (pickled: between ranks of one job only)."""
     if world_size() == 1:
         return [value]
     values: list[T] = [value] * world_size()
-    dist.all_gather_object(values, value)
+    dist.all_gather_object(values, value, group=group)
     return values

@@ -1,12 +1,13 @@
 """Checkpoints: written by all ranks in parallel, complete or not there at all.
 
     checkpoints/step-00001000/        torch.distributed.checkpoint files, one or more per rank
-                checkpoint.json       the marker: written last; samples_seen and other plain values
+                checkpoint.json       the marker: written last; samples_seen and other plain values,
+                                      and the checksum of every other file
     checkpoints/.step-00001000.partial    while it is written; renamed when the marker is on disk
 
 A directory without its marker does not count, so a kill at any instant leaves the newest complete
-checkpoint loadable. Tensors are saved from and loaded into the live state in place; replicated ones
-are written once, spread over the ranks, and loaded on any number of ranks.
+checkpoint loadable. Tensors are loaded into the live state in place; replicated ones are written
+once, spread over the ranks, and loaded on any number of ranks. ``saver`` writes while training goes on.
 
 The files hold pickles (torch.distributed.checkpoint's metadata): load only checkpoints you trust.
 """
@@ -14,6 +15,7 @@ The files hold pickles (torch.distributed.checkpoint's metadata): load only chec
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import os
 import re
@@ -24,6 +26,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from torch.distributed import ProcessGroup
 from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.state_dict_loader import load as dcp_load
 from torch.distributed.checkpoint.state_dict_saver import save as dcp_save
@@ -48,58 +51,125 @@ def complete_checkpoints(directory: Path) -> list[Path]:
     if not directory.is_dir():
         return []
     found = [path for path in directory.iterdir() if _NAME.fullmatch(path.name) and (path / MARKER).is_file()]
-    return sorted(found, key=lambda path: int(path.name.split("-")[1]))
+    return sorted(found, key=step_of)
+
+
+def step_of(checkpoint: Path) -> int:
+    return int(checkpoint.name.split("-")[1])
 
 
 def read_marker(checkpoint: Path) -> dict[str, Any]:
     """The plain values stored with a checkpoint. Raises CheckpointError if it is not complete."""
+    values: dict[str, Any] = _marker(checkpoint)["values"]
+    return values
+
+
+def _marker(checkpoint: Path) -> dict[str, Any]:
     try:
-        values = json.loads((checkpoint / MARKER).read_text(encoding="utf-8"))
-    except (OSError, json.JSONDecodeError) as error:
+        marker = json.loads((checkpoint / MARKER).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
         raise CheckpointError(
             f"{checkpoint} is not a complete checkpoint: its {MARKER} cannot be read ({error}). "
             "Name another one with --resume PATH."
         ) from None
-    if not isinstance(values, dict) or "samples_seen" not in values:
+    if not isinstance(marker, dict) or not {"values", "sha256"} <= marker.keys():
         raise CheckpointError(f"{checkpoint / MARKER} was damaged. Name an older one with --resume PATH.")
-    return values
+    return marker
 
 
-def save(directory: Path, step: int, state: dict[str, Any], values: dict[str, Any], keep: int) -> Path:
+def save(
+    directory: Path,
+    step: int,
+    state: dict[str, Any],
+    values: dict[str, Any],
+    keep: int,
+    *,
+    keep_every: int = 0,
+    group: ProcessGroup | None = None,
+) -> Path:
     """Write ``state`` (nested dictionaries of tensors) and ``values`` (JSON) as checkpoint ``step``.
 
-    keep: the newest ``keep`` checkpoints stay, older ones are removed.
+    keep: the newest ``keep`` checkpoints stay, older ones are removed, except those whose step is a
+        multiple of ``keep_every`` (0: no exception).
+    group: of all ranks, for this function's collectives; by default that of training.
     Called by all ranks. Raises CheckpointError on every rank if any could not write; the partial
     files are removed and older checkpoints stay.
     """
     final = directory / checkpoint_name(step)
     partial = directory / f".{final.name}.partial"
+    checksums: dict[str, str] = {}
 
     def prepare() -> None:
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
 
     def publish() -> None:
-        marker = json.dumps(values, indent=1) + "\n"
+        marker = json.dumps({"values": values, "sha256": checksums}, indent=1) + "\n"
         with (partial / MARKER).open("w", encoding="utf-8") as stream:
             stream.write(marker)
             stream.flush()
             os.fsync(stream.fileno())
+        fsync_directory(partial)
         remove(final)  # the same step of a run that was set back
         partial.rename(final)
         fsync_directory(directory)
-        for old in complete_checkpoints(directory)[:-keep]:
-            remove(old)
+        _prune(directory, keep, keep_every)
 
     try:
-        _on_main(prepare)
-        _collectively(lambda: _write_or_explain(state, partial))
-        _on_main(publish)
+        _on_main(prepare, group)
+        _collectively(lambda: _write_or_explain(state, partial, group), group)
+        _collectively(lambda: checksums.update(_own_checksums(partial)), group)
+        for others in distributed.gather_objects(dict(checksums), group):
+            checksums.update(others)
+        _on_main(publish, group)
     except CheckpointError:
         if distributed.is_main():
             shutil.rmtree(partial, ignore_errors=True)
         raise
     return final
+
+
+def _prune(directory: Path, keep: int, keep_every: int) -> None:
+    for old in complete_checkpoints(directory)[:-keep]:
+        if not keep_every or step_of(old) % keep_every:
+            remove(old)
+
+
+def _own_checksums(partial: Path) -> dict[str, str]:
+    """sha256 of the files that this rank wrote, by name."""
+    own = [*partial.glob(f"__{distributed.rank()}_*")]
+    if distributed.is_main():
+        own.append(partial / ".metadata")
+    return {path.name: _sha256(path) for path in own}
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def verify(checkpoint: Path) -> None:
+    """Compare every file with its checksum; the ranks share the work. Called by all ranks.
+
+    Raises CheckpointError on every rank if a file is missing or not as it was written.
+    """
+    problem: str | None = None
+    try:
+        recorded = sorted(_marker(checkpoint)["sha256"].items())
+        for name, expected in recorded[distributed.rank() :: distributed.world_size()]:
+            if not (checkpoint / name).is_file():
+                problem = f"{checkpoint} is damaged: its file {name} is missing"
+            elif _sha256(checkpoint / name) != expected:
+                problem = (
+                    f"{checkpoint} is damaged: its file {name} is not as it was written (other checksum)"
+                )
+    except OSError as error:
+        problem = f"{checkpoint} cannot be read: {error.strerror} ({error.filename})"
+    except CheckpointError as error:
+        problem = str(error).rstrip(".")
+    problems = [p for p in distributed.gather_objects(problem) if p]
+    if problems:
+        raise CheckpointError(problems[0] + ".")
 
 
 def remove(checkpoint: Path) -> None:
@@ -118,7 +188,7 @@ def set_back(directory: Path, step: int) -> list[Path]:
     """
     moved = []
     for path in complete_checkpoints(directory):
-        if int(path.name.split("-")[1]) > step:
+        if step_of(path) > step:
             aside = path.with_name(f"abandoned-{path.name}")
             shutil.rmtree(aside, ignore_errors=True)
             moved.append(path.rename(aside))
@@ -132,18 +202,19 @@ def load(checkpoint: Path, state: dict[str, Any]) -> None:
         with _quiet():
             dcp_load(state, checkpoint_id=checkpoint, no_dist=distributed.world_size() == 1)
 
-    _collectively(read, f"{checkpoint} could not be read; an older one can be named with --resume PATH")
+    what = f"{checkpoint} could not be read; an older one can be named with --resume PATH"
+    _collectively(read, what=what)
 
 
-def _write(state: dict[str, Any], partial: Path) -> None:
+def _write(state: dict[str, Any], partial: Path, group: ProcessGroup | None) -> None:
     with _quiet():
-        dcp_save(state, checkpoint_id=partial, no_dist=distributed.world_size() == 1)
+        dcp_save(state, checkpoint_id=partial, process_group=group, no_dist=distributed.world_size() == 1)
 
 
-def _write_or_explain(state: dict[str, Any], partial: Path) -> None:
+def _write_or_explain(state: dict[str, Any], partial: Path, group: ProcessGroup | None) -> None:
     """Torch reports a full disk in several disguises; the free space tells."""
     try:
-        _write(state, partial)
+        _write(state, partial, group)
     except (Exception, CheckpointException) as error:
         if shutil.disk_usage(partial.parent).free < _num_bytes(state):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(partial)) from error
@@ -164,19 +235,23 @@ def _quiet() -> Iterator[None]:
         yield
 
 
-def _on_main(action: Callable[[], None]) -> None:
+def _on_main(action: Callable[[], None], group: ProcessGroup | None) -> None:
     """Run on rank 0; all ranks wait, and all raise if it failed."""
-    _collectively(action if distributed.is_main() else lambda: None)
+    _collectively(action if distributed.is_main() else lambda: None, group)
 
 
-def _collectively(action: Callable[[], None], what: str = "The checkpoint could not be written") -> None:
+def _collectively(
+    action: Callable[[], None],
+    group: ProcessGroup | None = None,
+    what: str = "The checkpoint could not be written",
+) -> None:
     """Run on every rank; if it fails on any, raise CheckpointError on all, with the first reason."""
     problem: str | None = None
     try:
         action()
     except (Exception, CheckpointException) as error:  # or the other ranks would wait for ever
         problem = _explain(error)
-    problems = [p for p in distributed.gather_objects(problem) if p]
+    problems = [p for p in distributed.gather_objects(problem, group) if p]
     if problems:
         raise CheckpointError(f"{what}: {problems[0]}")
 

@@ -8,6 +8,7 @@ runs/<name>/  config.json   the resolved configuration, defaults included
 from __future__ import annotations
 
 import json
+import logging
 import platform
 import subprocess
 import sys
@@ -22,49 +23,71 @@ from dist_dsvae import distributed
 from dist_dsvae.config import ExperimentConfig
 from dist_dsvae.config_io import ConfigError, differing_keys, from_tree, to_json
 from dist_dsvae.data.manifest import write_atomically
-from dist_dsvae.engine.checkpoint import MARKER, CheckpointError, complete_checkpoints, set_back
+from dist_dsvae.engine.checkpoint import (
+    MARKER,
+    CheckpointError,
+    complete_checkpoints,
+    set_back,
+    verify,
+)
 from dist_dsvae.engine.runtime import Runtime
+
+logger = logging.getLogger(__name__)
 
 
 def checkpoint_to_resume(run_dir: Path, resume: str) -> Path | None:
-    """The checkpoint to go on from, chosen by rank 0 for all; None for a fresh start.
+    """The checkpoint to go on from, the same on all ranks and sound; None for a fresh start.
 
-    resume: "auto" (the newest complete one, if any), "never", or a path to a checkpoint or a run.
-    Raises CheckpointError where the choice cannot be had.
+    resume: "auto" (the newest undamaged one, if any), "never", or a path to a checkpoint or a run.
+    Raises CheckpointError where the choice cannot be had. Called by all ranks.
     """
     try:
-        chosen: Path | str | None = _choose(run_dir, resume) if distributed.is_main() else None
+        found: list[Path] | str = _candidates(run_dir, resume) if distributed.is_main() else []
     except CheckpointError as error:
-        chosen = str(error)
-    chosen = distributed.broadcast_object(chosen)
-    if isinstance(chosen, str):
-        raise CheckpointError(chosen)
-    return chosen
+        found = str(error)
+    candidates = distributed.broadcast_object(found)  # rank 0 decides for all
+    if isinstance(candidates, str):
+        raise CheckpointError(candidates)
+    for candidate in candidates:
+        try:
+            verify(candidate)
+        except CheckpointError as error:
+            if resume != "auto":
+                raise
+            if distributed.is_main():
+                logger.warning("%s Trying the checkpoint before it.", error)
+        else:
+            return candidate
+    if candidates:
+        raise CheckpointError(
+            f"None of the {len(candidates)} checkpoints in {run_dir} is sound. Restore one from a copy, or "
+            "remove them to start again."
+        )
+    return None
 
 
-def _choose(run_dir: Path, resume: str) -> Path | None:
+def _candidates(run_dir: Path, resume: str) -> list[Path]:
+    """Checkpoints that would do, best first."""
     existing = complete_checkpoints(run_dir / "checkpoints")
     if resume == "auto":
-        return existing[-1] if existing else None
+        return existing[::-1]
     if resume == "never":
         if existing:
             raise CheckpointError(
                 f"--resume never was given, but {run_dir} already holds checkpoints (up to "
                 f"{existing[-1].name}). Choose another --run-dir, remove that one, or use --resume auto."
             )
-        return None
+        return []
     path = Path(resume)
-    if (path / MARKER).is_file():
-        _check_own(run_dir, path, existing)
-        return path
     inside = complete_checkpoints(path / "checkpoints") or complete_checkpoints(path)
-    if not inside:
+    chosen = [path] if (path / MARKER).is_file() else inside[-1:]
+    if not chosen:
         raise CheckpointError(
             f"--resume {resume}: there is no complete checkpoint. Give a folder such as "
             "runs/NAME/checkpoints/step-00001000, a run directory, auto or never."
         )
-    _check_own(run_dir, inside[-1], existing)
-    return inside[-1]
+    _check_own(run_dir, chosen[0], existing)
+    return chosen
 
 
 def take_over(run_dir: Path, chosen: Path, step: int) -> None:

@@ -58,8 +58,8 @@ class RunState:
             tensors["ema"] = self.ema.averaged
         return tensors
 
-    def save(self, directory: Path, step: int, keep: int) -> Path:
-        """Write checkpoint ``step`` into ``directory``; called by all ranks (see ``checkpoint.save``)."""
+    def snapshot(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        """What a checkpoint holds: live tensors, and plain values. Called by all ranks."""
         values = {
             "samples_seen": self.samples_seen,
             "train_seconds": round(self.train_seconds, 1),
@@ -68,7 +68,7 @@ class RunState:
             "scaler": self.scaler.state_dict() if self.scaler is not None else None,
             "data_fingerprint": self.data_fingerprint,
         }
-        return checkpoint.save(directory, step, self._tensors(), values, keep)
+        return self._tensors(), values
 
     def load(self, path: Path) -> None:
         """Load a checkpoint on all ranks. Raises CheckpointError if it is damaged or of other data."""

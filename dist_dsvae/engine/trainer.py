@@ -35,6 +35,7 @@ from dist_dsvae.engine.run_directory import (
 )
 from dist_dsvae.engine.run_state import RunState
 from dist_dsvae.engine.runtime import Runtime
+from dist_dsvae.engine.saver import CheckpointSaver
 from dist_dsvae.engine.telemetry import LossMeter, Telemetry
 from dist_dsvae.engine.visuals import Figures, Visuals, held_out_figures, write_summary
 from dist_dsvae.methods.dsvae import DSVAE
@@ -111,6 +112,8 @@ class Trainer:
             check_same_experiment(self.resumed_from.parent.parent, config)
             self.state.load(self.resumed_from)
         self.saved_samples = self.state.samples_seen
+        train = config.train
+        self.saver = CheckpointSaver(run_dir / "checkpoints", train.keep_checkpoints, train.keep_every_steps)
 
     # The loop
 
@@ -138,6 +141,7 @@ class Trainer:
                 self.meter.num_iterations += 1
                 clock.tick()
                 telemetry.advance(self.iteration)
+                self._report(telemetry)
 
                 # Log
                 if self._due(train.log_every_steps):
@@ -151,17 +155,20 @@ class Trainer:
 
                 # Checkpoint
                 if self._due(train.checkpoint_every_steps):
-                    self._save(telemetry)
+                    self._save()
 
             # Finish
             if self.state.samples_seen != self.saved_samples:
-                self._save(telemetry)
+                self._save()
+            self.saver.wait()
+            self._report(telemetry)
             if clock.is_over:
                 telemetry.say(f"Stopped by train.max_seconds at step {self.iteration}.")
             return self._finish(telemetry)
         finally:
             if isinstance(self.graphed, Graphed):
                 self.graphed.release()
+            self.saver.close()
             telemetry.close()
 
     @property
@@ -217,14 +224,16 @@ class Trainer:
             telemetry.picture(kind, path, self.state.samples_seen)
         return paths
 
-    def _save(self, telemetry: Telemetry) -> None:
+    def _save(self) -> None:
+        """Start a checkpoint; training goes on while it is written."""
         self.guard.raise_if_tripped()
         raise_if_weights_are_bad(self.method, self.state.samples_seen)
-        path = self.state.save(
-            self.run_dir / "checkpoints", self.iteration, self.config.train.keep_checkpoints
-        )
+        self.saver.save(self.iteration, *self.state.snapshot())
         self.saved_samples = self.state.samples_seen
-        telemetry.say(f"Saved {path}.")
+
+    def _report(self, telemetry: Telemetry) -> None:
+        for path in self.saver.take_finished():
+            telemetry.say(f"Saved {path}.")
 
     def _finish(self, telemetry: Telemetry) -> Figures:
         """Last pictures, held-out figures, and a word on where everything is."""

@@ -17,7 +17,9 @@ from dist_dsvae.engine.checkpoint import (
     load,
     read_marker,
     save,
+    verify,
 )
+from dist_dsvae.engine.run_directory import checkpoint_to_resume
 
 
 def state(value: float) -> dict[str, dict[str, torch.Tensor]]:
@@ -28,14 +30,53 @@ def test_save_and_load_in_place(tmp_path: Path) -> None:
     path = save(tmp_path, 7, state(5.0), {"samples_seen": 70}, keep=3)
     assert path.name == "step-00000007"
     assert read_marker(path) == {"samples_seen": 70}
-    (path / MARKER).write_text("{}")
-    with pytest.raises(CheckpointError, match="was damaged"):
-        read_marker(path)
     into = state(0.0)
     weight = into["method"]["weight"]
     load(path, into)
     assert torch.equal(weight, torch.full((3, 4), 5.0))
     assert into["method"]["count"] == 5
+
+
+def test_a_damaged_marker_gets_a_sentence(tmp_path: Path) -> None:
+    path = save(tmp_path, 7, state(5.0), {"samples_seen": 70}, keep=3)
+    (path / MARKER).write_text("{}")
+    with pytest.raises(CheckpointError, match="was damaged"):
+        read_marker(path)
+
+
+@pytest.mark.parametrize("name", ["__0_0.distcp", ".metadata"])
+def test_damage_is_found_by_checksum(tmp_path: Path, name: str) -> None:
+    path = save(tmp_path, 7, state(5.0), {}, keep=3)
+    verify(path)
+    content = bytearray((path / name).read_bytes())
+    content[len(content) // 2] ^= 1
+    (path / name).write_bytes(content)
+    with pytest.raises(CheckpointError, match=f"step-00000007 is damaged: its file {name} is not as it was"):
+        verify(path)
+    (path / name).unlink()
+    with pytest.raises(CheckpointError, match=f"its file {name} is missing"):
+        verify(path)
+
+
+def test_auto_resume_goes_past_damage(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    paths = [save(tmp_path / "checkpoints", step, state(step), {}, keep=3) for step in (1, 2, 3)]
+    assert checkpoint_to_resume(tmp_path, "auto") == paths[2]
+    (paths[2] / "__0_0.distcp").write_bytes(b"")
+    (paths[1] / MARKER).write_text("not JSON")
+    assert checkpoint_to_resume(tmp_path, "auto") == paths[0]
+    assert "step-00000003 is damaged" in caplog.text
+    with pytest.raises(CheckpointError, match="step-00000003 is damaged"):
+        checkpoint_to_resume(tmp_path, str(paths[2]))  # named ones are not exchanged for others
+    (paths[0] / "__0_0.distcp").write_bytes(b"")
+    with pytest.raises(CheckpointError, match="None of the 3 checkpoints"):
+        checkpoint_to_resume(tmp_path, "auto")
+
+
+def test_multiples_are_kept(tmp_path: Path) -> None:
+    for step in range(1, 8):
+        save(tmp_path, step, state(step), {}, keep=2, keep_every=3)
+    kept = [int(path.name[-2:]) for path in complete_checkpoints(tmp_path)]
+    assert kept == [3, 6, 7]
 
 
 def test_strides_do_not_matter(tmp_path: Path) -> None:

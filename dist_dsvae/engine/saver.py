@@ -1,0 +1,86 @@
+"""Saver: checkpoints written in the background while training goes on.
+
+    training thread    stage: live tensors --copy--> host memory    ...next iterations...
+    background thread                                  write, checksum, marker, rename, prune
+                                                       (``checkpoint.save``, over a gloo group of its own)
+
+Training waits for the copy alone, and for the write of the checkpoint before if that is still under
+way. Host memory for one copy of the state is taken at the first save and kept (pinned for a GPU).
+"""
+
+from __future__ import annotations
+
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dist_dsvae import distributed
+from dist_dsvae.engine import checkpoint
+
+
+class CheckpointSaver:
+    """Writes the checkpoints of one run. Made by all ranks; ``save`` and ``wait`` are called by all."""
+
+    def __init__(self, directory: Path, keep: int, keep_every: int = 0) -> None:
+        self.directory = directory
+        self.keep = keep
+        self.keep_every = keep_every
+        self._group = distributed.new_cpu_group()
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="checkpoint")
+        self._staged: dict[str, Any] = {}
+        self._pending: Future[Path] | None = None
+        self._finished: list[Path] = []
+
+    def save(self, step: int, state: dict[str, Any], values: dict[str, Any]) -> None:
+        """Start writing; returns when ``state`` may change again.
+
+        Raises CheckpointError, on every rank, if the checkpoint before this could not be written.
+        """
+        self.wait()
+        self._staged = _staged(state, self._staged)
+        if torch.cuda.is_available():
+            torch.cuda.current_stream().synchronize()
+        self._pending = self._thread.submit(
+            checkpoint.save,
+            self.directory,
+            step,
+            self._staged,
+            values,
+            self.keep,
+            keep_every=self.keep_every,
+            group=self._group,
+        )
+
+    def wait(self) -> None:
+        """Until the checkpoint under way is complete. Raises CheckpointError, on every rank, if it failed."""
+        if self._pending is not None:
+            pending, self._pending = self._pending, None
+            self._finished.append(pending.result())  # the ranks' threads agreed on success or failure
+
+    def take_finished(self) -> list[Path]:
+        """Checkpoints that became complete since the last call, as far as this rank knows."""
+        if self._pending is not None and self._pending.done() and self._pending.exception() is None:
+            self.wait()
+        finished, self._finished = self._finished, []
+        return finished
+
+    def close(self) -> None:
+        """Let a checkpoint under way become complete, or fail silently: the run is ending anyway."""
+        self._thread.shutdown(wait=True)
+
+
+def _staged(live: dict[str, Any], staged: dict[str, Any]) -> dict[str, Any]:
+    """``live`` copied into the tensors of ``staged``, which are made where they are missing."""
+    copies: dict[str, Any] = {}
+    for name, value in live.items():
+        before = staged.get(name)
+        if isinstance(value, Tensor):
+            if not isinstance(before, Tensor) or before.shape != value.shape or before.dtype != value.dtype:
+                before = torch.empty_like(value, device="cpu", pin_memory=value.is_cuda)
+            copies[name] = before.copy_(value.detach(), non_blocking=True)
+        else:
+            copies[name] = _staged(value, before if isinstance(before, dict) else {})
+    return copies

@@ -1,0 +1,71 @@
+"""Checkpoints in the background: what is saved is the state at the call, and failures are not lost."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import pytest
+import torch
+
+from dist_dsvae.engine import checkpoint
+from dist_dsvae.engine.checkpoint import CheckpointError, complete_checkpoints, load
+from dist_dsvae.engine.saver import CheckpointSaver
+
+
+def test_training_goes_on_while_it_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    go_on = threading.Event()
+    write = checkpoint._write
+    monkeypatch.setattr(checkpoint, "_write", lambda *args: go_on.wait(20) and write(*args))
+    weight = torch.full((4,), 1.0)
+    saver = CheckpointSaver(tmp_path, keep=3)
+    saver.save(1, {"w": weight}, {})
+    weight.fill_(2.0)  # the next iteration
+    assert complete_checkpoints(tmp_path) == []
+    assert saver.take_finished() == []
+    go_on.set()
+    saver.save(2, {"w": weight}, {})  # waits for the first
+    assert [path.name for path in saver.take_finished()][:1] == ["step-00000001"]
+    saver.wait()
+    saver.close()
+    for step in (1, 2):
+        into = {"w": torch.zeros(4)}
+        load(tmp_path / checkpoint.checkpoint_name(step), into)
+        assert torch.equal(into["w"], torch.full((4,), float(step)))
+
+
+def test_host_memory_is_taken_once(tmp_path: Path) -> None:
+    saver = CheckpointSaver(tmp_path, keep=1)
+    state = {
+        "a": torch.zeros(3),
+        "nested": {"b": torch.zeros(2, 3, 4, 5).to(memory_format=torch.channels_last)},
+    }
+    saver.save(1, state, {})
+    first = saver._staged["a"].data_ptr(), saver._staged["nested"]["b"].data_ptr()
+    assert saver._staged["a"].data_ptr() != state["a"].data_ptr()
+    saver.save(2, state, {})
+    assert (saver._staged["a"].data_ptr(), saver._staged["nested"]["b"].data_ptr()) == first
+    saver.close()
+
+
+def test_a_failure_is_raised_at_the_next_wait(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    saver = CheckpointSaver(tmp_path, keep=3)
+    saver.save(1, {"w": torch.zeros(3)}, {})
+    saver.wait()
+
+    def fail(*_: object) -> None:
+        raise OSError(30, "Read-only file system", str(tmp_path))
+
+    monkeypatch.setattr(checkpoint, "_write", fail)
+    saver.save(2, {"w": torch.zeros(3)}, {})
+    with pytest.raises(CheckpointError, match=r"could not be written: Read-only file system"):
+        saver.save(3, {"w": torch.zeros(3)}, {})
+    assert [path.name for path in complete_checkpoints(tmp_path)] == ["step-00000001"]
+    saver.close()
+
+
+def test_closing_lets_a_checkpoint_become_complete(tmp_path: Path) -> None:
+    saver = CheckpointSaver(tmp_path, keep=3)
+    saver.save(5, {"w": torch.zeros(100_000)}, {})
+    saver.close()
+    assert [path.name for path in complete_checkpoints(tmp_path)] == ["step-00000005"]
