@@ -47,6 +47,8 @@ class DataConfig:
     corrupt_sample: "raise" stops at an undecodable sample; "replace" puts a deterministically
         chosen other sample of the same shard in its place and counts it.
     num_workers: reader processes per rank of "stream"; 0 reads in the training process.
+    worker_timeout_seconds: a reader process that brings nothing for so long counts as hung, and the run
+        stops; 0 waits for ever.
     cache_dir: local folder for what is fetched from URLs, shared by all processes of a machine;
         null is dist_dsvae in $XDG_CACHE_HOME or in ~/.cache.
     cache_gib: beyond so many GiB of shards in it, those used longest ago are removed; shards in use
@@ -67,6 +69,7 @@ class DataConfig:
     source: Literal["stream", "resident"] = free("stream")
     corrupt_sample: Literal["raise", "replace"] = free("raise")
     num_workers: int = between(0, 1024, 2, free=True)
+    worker_timeout_seconds: float = between(0, _LARGE, 600.0, free=True)
     cache_dir: str | None = free(None)
     cache_gib: float = between(0, _LARGE, 20.0, free=True)
     fetch_tries: int = field(default=8, metadata={"free": True, "positive": True})
@@ -152,6 +155,8 @@ class TrainConfig:
     double_precision: float64 throughout (tests and oracles).
     sync_batch_norm: batch statistics over all processes; without it they are each rank's own and
         results depend on the number of processes.
+    collective_timeout_seconds: how long a process waits for the others before it gives up and says
+        which of them is missing.
     cpu_threads: threads per process on a CPU; 0 shares the machine's cores among its processes.
     """
 
@@ -167,6 +172,7 @@ class TrainConfig:
     cuda_graph: Literal["auto", "on", "off"] = free("auto")
     double_precision: bool = False
     sync_batch_norm: bool = True
+    collective_timeout_seconds: float = field(default=600.0, metadata={"free": True, "positive": True})
     cpu_threads: int = between(0, 4096, 0, free=True)
     evaluate_at_end: bool = free(True)
     tensorboard: bool = free(True)

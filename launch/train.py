@@ -13,8 +13,10 @@ from pathlib import Path
 
 from dist_dsvae.config_io import load_config
 from dist_dsvae.engine.guard import NonFiniteLossError
+from dist_dsvae.engine.preemption import Preempted
 from dist_dsvae.engine.runtime import Runtime
 from dist_dsvae.engine.trainer import Trainer
+from dist_dsvae.engine.watchdog import MissingRankError
 
 
 def main() -> int:
@@ -55,7 +57,9 @@ def main() -> int:
         runtime = Runtime(config.train, args.mixed_precision)
         Trainer(config, args.run_dir or Path(config.run_dir), args.resume, runtime).train()
         runtime.close()
-    except (ValueError, NonFiniteLossError) as error:
+    except Preempted as stop:
+        return stop.exit_code
+    except (ValueError, NonFiniteLossError, MissingRankError) as error:
         return fail(str(error))
     except OSError as error:
         return fail(f"{error.strerror}: {error.filename}. Mend that, then start the same command again.")

@@ -13,7 +13,9 @@ in turn, so their number never changes the order.
 from __future__ import annotations
 
 import functools
+import itertools
 import logging
+import signal
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
@@ -229,11 +231,39 @@ def stream(
         num_workers=config.num_workers,
         pin_memory=pin_memory,
         prefetch_factor=4 if config.num_workers else None,
+        timeout=config.worker_timeout_seconds if config.num_workers else 0,
+        worker_init_fn=_leave_signals_to_the_trainer,
     )
-    for batch in loader:
+    batches = iter(loader)
+    for number in itertools.count():
+        try:
+            batch = next(batches)
+        except RuntimeError as error:  # all that the DataLoader says of a worker
+            raise _worker_failed(error, number, part, config) from error
         if isinstance(batch, _Failure):
             raise DataError(batch.message)
         yield batch
+
+
+def _leave_signals_to_the_trainer(worker: int) -> None:
+    """A request to stop reaches every process of a job; workers are needed until the trainer has saved."""
+    for request in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(request, signal.SIG_IGN)
+
+
+def _worker_failed(error: RuntimeError, number: int, part: Slice, config: DataConfig) -> Exception:
+    if not config.num_workers or "DataLoader" not in str(error):
+        return error
+    worker = f"Data worker {number % config.num_workers} of {config.num_workers} of rank {part.rank}"
+    if "timed out" in str(error):
+        return DataError(
+            f"{worker} brought no batch for {config.worker_timeout_seconds:g} s: it hangs, or its disk does. "
+            "See what it waits for (py-spy dump), or allow more time with data.worker_timeout_seconds."
+        )
+    return DataError(
+        f"{worker} died ({str(error).strip().splitlines()[-1]}). If the machine ran out of memory, "
+        "lower data.num_workers."
+    )
 
 
 def one_pass(

@@ -22,8 +22,6 @@ from torch import nn
 
 from dist_dsvae.config import TrainConfig
 
-_COLLECTIVE_TIMEOUT = timedelta(minutes=10)
-
 
 class LaunchError(ValueError):
     """The processes were not started as this program needs them."""
@@ -38,6 +36,7 @@ class Runtime:
 
     def __init__(self, config: TrainConfig, mixed_precision: str | None = None) -> None:
         use_cpu = not torch.cuda.is_available()
+        self.timeout = timedelta(seconds=config.collective_timeout_seconds)
         self.mixed_precision = _resolve_precision(config, mixed_precision, use_cpu=use_cpu)
         self.accelerator = Accelerator(
             cpu=use_cpu,
@@ -45,7 +44,7 @@ class Runtime:
             kwargs_handlers=[
                 # Batch norm is synchronised (or each rank's own by choice), so buffers need no broadcast.
                 DistributedDataParallelKwargs(broadcast_buffers=False, gradient_as_bucket_view=True),
-                InitProcessGroupKwargs(timeout=_COLLECTIVE_TIMEOUT),
+                InitProcessGroupKwargs(timeout=self.timeout),
             ],
         )
         _check_launcher(self.accelerator.num_processes)

@@ -11,6 +11,7 @@ way. Host memory for one copy of the state is taken at the first save and kept (
 from __future__ import annotations
 
 from concurrent.futures import Future, ThreadPoolExecutor
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +23,18 @@ from dist_dsvae.engine import checkpoint
 
 
 class CheckpointSaver:
-    """Writes the checkpoints of one run. Made by all ranks; ``save`` and ``wait`` are called by all."""
+    """Writes the checkpoints of one run. Made by all ranks; ``save`` and ``wait`` are called by all.
 
-    def __init__(self, directory: Path, keep: int, keep_every: int = 0) -> None:
+    keep, keep_every: see ``checkpoint.save``. timeout: of the collectives among the writers.
+    """
+
+    def __init__(
+        self, directory: Path, keep: int, keep_every: int = 0, timeout: timedelta | None = None
+    ) -> None:
         self.directory = directory
         self.keep = keep
         self.keep_every = keep_every
-        self._group = distributed.new_cpu_group()
+        self._group = distributed.new_cpu_group(timeout)
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="checkpoint")
         self._staged: dict[str, Any] = {}
         self._pending: Future[Path] | None = None

@@ -10,15 +10,14 @@ import itertools
 import math
 import time
 from pathlib import Path
+from typing import NoReturn
 
 import torch
 
 from dist_dsvae import distributed
 from dist_dsvae.config import ExperimentConfig
 from dist_dsvae.data.feed import Feed
-from dist_dsvae.data.manifest import DataError, Manifest
-from dist_dsvae.data.remote import is_remote
-from dist_dsvae.data.split import open_split
+from dist_dsvae.data.splits import open_splits
 from dist_dsvae.data.stream import Slice
 from dist_dsvae.engine.batch_norm import synchronise
 from dist_dsvae.engine.checkpoint import checkpoint_name
@@ -27,6 +26,7 @@ from dist_dsvae.engine.ema import ExponentialMovingAverage
 from dist_dsvae.engine.guard import Guard, raise_if_weights_are_bad
 from dist_dsvae.engine.iteration import Iteration
 from dist_dsvae.engine.optimizer import StepOptimizer
+from dist_dsvae.engine.preemption import Preempted, StopRequests
 from dist_dsvae.engine.run_directory import (
     check_same_experiment,
     checkpoint_to_resume,
@@ -38,6 +38,7 @@ from dist_dsvae.engine.runtime import Runtime
 from dist_dsvae.engine.saver import CheckpointSaver
 from dist_dsvae.engine.telemetry import LossMeter, Telemetry
 from dist_dsvae.engine.visuals import Figures, Visuals, held_out_figures, write_summary
+from dist_dsvae.engine.watchdog import Watchdog
 from dist_dsvae.methods.dsvae import DSVAE
 
 
@@ -54,7 +55,7 @@ class Trainer:
         self.runtime = runtime
 
         # Data; the slice says early if the processes cannot share a batch
-        self.train_shards, self.test_shards = load_shards(config)
+        self.train_shards, self.test_shards = open_splits(config.data)
         self.slice = Slice(
             global_batch_size=config.data.batch_size, rank=runtime.rank, world_size=runtime.world_size
         )
@@ -113,63 +114,90 @@ class Trainer:
             self.state.load(self.resumed_from)
         self.saved_samples = self.state.samples_seen
         train = config.train
-        self.saver = CheckpointSaver(run_dir / "checkpoints", train.keep_checkpoints, train.keep_every_steps)
+        self.stop_requests = StopRequests(run_dir, runtime.timeout)
+        self.watchdog = Watchdog()
+        self.saver = CheckpointSaver(
+            run_dir / "checkpoints", train.keep_checkpoints, train.keep_every_steps, runtime.timeout
+        )
 
     # The loop
 
     def train(self) -> Figures:
-        """Train to the end (or train.max_seconds); returns the final figures, on every rank."""
-        train = self.config.train
+        """Train to the end (or train.max_seconds); returns the final figures, on every rank.
+
+        Raises Preempted if it was asked to stop, MissingRankError if another rank is gone, and
+        whatever the data, the losses or the disk give reason for.
+        """
         telemetry = self._start_telemetry()
-        num_batches = self.iterate.num_batches
-        batches = self.feed.batches(self.state.samples_seen, copies_ahead=num_batches)
-        clock = Clock(self.state, train.max_seconds)
         try:
-            while self.iteration < self.total_iterations and not clock.is_over:
-                # Batches
-                inputs = list(itertools.islice(batches, num_batches))
-                self.state.num_replaced += sum(batch.num_replaced for batch in inputs)
-
-                # Stage 1, then the joint step (Algorithm 1)
-                self.iterate.set_rates(self.epoch)
-                self.graphed(*(tensor for batch in inputs for tensor in batch.tensors))
-                if self.runtime.reads_are_free:
-                    self.guard.raise_if_tripped()
-
-                # Count
-                self.state.samples_seen += self.iterate.num_samples
-                self.meter.num_iterations += 1
-                clock.tick()
-                telemetry.advance(self.iteration)
-                self._report(telemetry)
-
-                # Log
-                if self._due(train.log_every_steps):
-                    self.guard.raise_if_tripped()
-                    telemetry.log(self.state.samples_seen, self.iteration, self.epoch, self._tick_values())
-                    clock.agree()
-
-                # Sample
-                if self._due(train.sample_every_steps):
-                    self._draw(telemetry)
-
-                # Checkpoint
-                if self._due(train.checkpoint_every_steps):
-                    self._save()
-
-            # Finish
-            if self.state.samples_seen != self.saved_samples:
-                self._save()
-            self.saver.wait()
-            self._report(telemetry)
-            if clock.is_over:
-                telemetry.say(f"Stopped by train.max_seconds at step {self.iteration}.")
+            self._train(telemetry)
+            self._save_and_wait(telemetry)
+            self.stop_requests.leave_at_once()
             return self._finish(telemetry)
+        except RuntimeError as error:
+            raise self.watchdog.explain(error) from error
         finally:
             if isinstance(self.graphed, Graphed):
                 self.graphed.release()
             self.saver.close()
+            self.watchdog.close()
+            self.stop_requests.close()
             telemetry.close()
+
+    def _train(self, telemetry: Telemetry) -> None:
+        train = self.config.train
+        num_batches = self.iterate.num_batches
+        batches = self.feed.batches(self.state.samples_seen, copies_ahead=num_batches)
+        clock = Clock(self.state, train.max_seconds)
+        while self.iteration < self.total_iterations and not clock.is_over:
+            # Stop, if any rank was asked to
+            if reason := self.stop_requests.agreed():
+                self._stop(telemetry, reason)
+            self.watchdog.at(self.iteration)
+
+            # Batches
+            with self.watchdog.doing("waiting for data"):
+                inputs = list(itertools.islice(batches, num_batches))
+            self.state.num_replaced += sum(batch.num_replaced for batch in inputs)
+
+            # Stage 1, then the joint step (Algorithm 1)
+            self.iterate.set_rates(self.epoch)
+            self.graphed(*(tensor for batch in inputs for tensor in batch.tensors))
+            if self.runtime.reads_are_free:
+                self.guard.raise_if_tripped()
+
+            # Count
+            self.state.samples_seen += self.iterate.num_samples
+            self.meter.num_iterations += 1
+            clock.tick()
+            telemetry.advance(self.iteration)
+            self._report(telemetry)
+
+            # Log
+            if self._due(train.log_every_steps):
+                self.guard.raise_if_tripped()
+                telemetry.log(self.state.samples_seen, self.iteration, self.epoch, self._tick_values())
+                clock.agree()
+
+            # Sample
+            if self._due(train.sample_every_steps):
+                with self.watchdog.doing("drawing pictures"):
+                    self._draw(telemetry)
+
+            # Checkpoint
+            if self._due(train.checkpoint_every_steps):
+                with self.watchdog.doing("saving a checkpoint"):
+                    self._save()
+        if clock.is_over:
+            telemetry.say(f"Stopped by train.max_seconds at step {self.iteration}.")
+
+    def _stop(self, telemetry: Telemetry, reason: str) -> NoReturn:
+        """Save and leave, as all ranks do after the same iteration. Raises Preempted."""
+        self._save_and_wait(telemetry)
+        if self.runtime.is_main:
+            self.stop_requests.record(reason, self.iteration, self.state.samples_seen)
+        telemetry.say(f"Stopped by {reason} at step {self.iteration}; the same command goes on from there.")
+        raise Preempted
 
     @property
     def iteration(self) -> int:
@@ -231,6 +259,12 @@ class Trainer:
         self.saver.save(self.iteration, *self.state.snapshot())
         self.saved_samples = self.state.samples_seen
 
+    def _save_and_wait(self, telemetry: Telemetry) -> None:
+        if self.state.samples_seen != self.saved_samples:
+            self._save()
+        self.saver.wait()
+        self._report(telemetry)
+
     def _report(self, telemetry: Telemetry) -> None:
         for path in self.saver.take_finished():
             telemetry.say(f"Saved {path}.")
@@ -274,29 +308,3 @@ class Clock:
         if self.max_seconds > 0:
             over = time.perf_counter() - self._started > self.max_seconds
             self.is_over = distributed.broadcast_object(over)
-
-
-def load_shards(config: ExperimentConfig) -> tuple[Manifest, Manifest | None]:
-    """The manifests of training and test split; called by all ranks.
-
-    Raises DataError, with the command that builds them where they are missing.
-    """
-    splits = [config.data.train] + ([config.data.test] if config.data.test else [])
-    for directory in splits:
-        if config.data.build_command and not is_remote(directory) and not Path(directory).is_dir():
-            raise DataError(
-                f"There are no shards in {directory}. Build them with:\n    {config.data.build_command}"
-            )
-    manifests = [open_split(directory, config.data) for directory in splits]
-    train = manifests[0]
-    if len(set(distributed.gather_objects(train.fingerprint))) > 1:
-        raise DataError(
-            f"{train.location} differs between the processes: give every machine the same shards."
-        )
-    for test in manifests[1:]:
-        if (test.classes, test.shape) != (train.classes, train.shape):
-            raise DataError(
-                f"{test.location} and {train.location} do not belong together: their classes or "
-                "image sizes differ. Build both splits by one command."
-            )
-    return train, manifests[1] if len(manifests) > 1 else None

@@ -16,7 +16,7 @@ from dist_dsvae.config_io import load_config
 from dist_dsvae.data.errors import DataError
 from dist_dsvae.data.indexing import index
 from dist_dsvae.data.plan import Plan
-from dist_dsvae.engine.trainer import load_shards
+from dist_dsvae.data.splits import open_splits
 from tests.distributed.launching import REPOSITORY, checkpoint_tensors, epochs_of, metrics, write_config
 from tests.unit.data.http_server import serving
 from tests.unit.data.test_stream import png
@@ -92,4 +92,4 @@ def test_processes_that_see_different_shards(tmp_path: Path, monkeypatch: pytest
 
     monkeypatch.setattr(distributed, "gather_objects", gather)
     with pytest.raises(DataError, match="differs between the processes: give every machine the same shards"):
-        load_shards(config)
+        open_splits(config.data)

@@ -1,0 +1,123 @@
+"""Preemption: a request to stop, agreed by all ranks at a step boundary, so that nothing is lost.
+
+    SIGTERM, SIGINT to any rank --------+
+                                        +--> flag --all-reduce, one iteration behind--> all ranks stop
+    <run>/stop-request, seen by rank 0 -+                                              after the same one
+
+The flags travel over a gloo group of their own while the next iteration runs, so agreeing never waits
+for the GPU. The file is for those who cannot signal the processes themselves: a batch script's
+trap (a shell between the scheduler and the launcher swallows signals), or a person.
+
+A run that stopped early leaves <run>/stopped-early.json; it is gone once the run goes on.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import signal
+import threading
+import time
+from datetime import timedelta
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from dist_dsvae import distributed
+
+logger = logging.getLogger(__name__)
+
+REQUEST_FILE = "stop-request"
+RECORD_FILE = "stopped-early.json"
+
+# EX_TEMPFAIL: "try again later"; what a batch script takes as the word to queue the job again
+_TRY_AGAIN_LATER = 75
+_REASONS = {
+    int(signal.SIGTERM): "SIGTERM",
+    int(signal.SIGINT): "Ctrl-C",
+    -1: REQUEST_FILE,
+}
+_SECONDS_BETWEEN_LOOKS = 1.0
+
+
+class Preempted(BaseException):  # not an Exception: nobody's recovery may swallow it
+    """The run was asked to stop, and has left a checkpoint to go on from."""
+
+    @property
+    def exit_code(self) -> int:
+        """75, or 0 under torchrun: it takes any other code for a crash, and may start everything anew."""
+        return 0 if "TORCHELASTIC_RUN_ID" in os.environ else _TRY_AGAIN_LATER
+
+
+class StopRequests:
+    """Watches for requests to stop one run. Made by all ranks; ``agreed`` is called by all.
+
+    timeout: of the agreement's collectives.
+    """
+
+    def __init__(self, run_dir: Path, timeout: timedelta) -> None:
+        self._run_dir = run_dir
+        self._group = distributed.new_cpu_group(timeout)
+        self._seen = 0  # this rank's reason, a key of _REASONS
+        self._under_way: tuple[dist.Work, torch.Tensor] | None = None
+        self._last_look = 0.0
+        self._nothing_to_lose = False
+        self._handlers: dict[int, Any] = {}
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGTERM, signal.SIGINT):
+                self._handlers[number] = signal.signal(number, self._on_signal)
+        if distributed.is_main():
+            for name in (REQUEST_FILE, RECORD_FILE):  # of the start before this
+                (run_dir / name).unlink(missing_ok=True)
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        if self._nothing_to_lose:
+            raise Preempted
+        if number == signal.SIGINT and self._seen == signal.SIGINT:
+            raise KeyboardInterrupt  # asked twice: at once, without a checkpoint
+        self._seen = number
+
+    def agreed(self) -> str | None:
+        """What asked to stop, the same on all ranks; None to go on. Once per iteration, by all ranks."""
+        if distributed.is_main() and not self._seen:
+            now = time.monotonic()
+            if now - self._last_look > _SECONDS_BETWEEN_LOOKS:
+                self._last_look = now
+                self._seen = -1 if (self._run_dir / REQUEST_FILE).exists() else 0
+        if self._group is None:
+            return _REASONS.get(self._seen)
+        before, self._under_way = self._under_way, self._send()
+        if before is None:
+            return None
+        work, reasons = before
+        work.wait()
+        return next((_REASONS[reason] for reason in reasons.tolist() if reason), None)
+
+    def _send(self) -> tuple[dist.Work, torch.Tensor]:
+        """Start telling the others; the first reason of any rank will be everyone's."""
+        reasons = torch.zeros(distributed.world_size(), dtype=torch.int64)
+        reasons[distributed.rank()] = self._seen
+        work = dist.all_reduce(reasons, group=self._group, async_op=True)
+        assert work is not None
+        return work, reasons
+
+    def leave_at_once(self) -> None:
+        """From now on a signal ends the process by Preempted: all that was computed is on disk."""
+        self._nothing_to_lose = True
+        if self._seen > 0:
+            raise Preempted
+
+    def record(self, reason: str, step: int, samples_seen: int) -> None:
+        """Leave word that the run stopped early. Rank 0 only."""
+        entry = {"reason": reason, "step": step, "samples_seen": samples_seen}
+        (self._run_dir / RECORD_FILE).write_text(json.dumps(entry) + "\n", encoding="utf-8")
+        (self._run_dir / REQUEST_FILE).unlink(missing_ok=True)
+
+    def close(self) -> None:
+        for number, handler in self._handlers.items():
+            signal.signal(number, handler)
+        self._handlers = {}
