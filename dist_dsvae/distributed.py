@@ -5,15 +5,39 @@ Every function here is called by all ranks or by none.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from datetime import timedelta
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed.distributed_c10d import PrefixStore, Store
+from torch.distributed.rendezvous import register_rendezvous_handler, rendezvous
 
 T = TypeVar("T")
+
+
+_SCHEME = "by-attempt"
+
+
+def rendezvous_by_attempt() -> str:
+    """An ``init_method``: through the launcher's store, but apart by attempt.
+
+    After a crash the launcher starts all processes anew (--max_restarts), and its static rendezvous
+    keeps one store for all attempts: addresses of dead processes would be found there and believed.
+    """
+
+    def by_attempt(url: str, **options: Any) -> Iterator[tuple[Store, int, int]]:
+        attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+        for store, rank, world_size in rendezvous("env://", **options):
+            yield PrefixStore(f"attempt-{attempt}", store), rank, world_size
+
+    with suppress(RuntimeError):  # already registered
+        register_rendezvous_handler(_SCHEME, by_attempt)  # type: ignore[no-untyped-call]
+    return f"{_SCHEME}://"
 
 
 def is_initialized() -> bool:

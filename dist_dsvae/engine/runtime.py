@@ -20,6 +20,7 @@ from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs, DistributedType, InitProcessGroupKwargs
 from torch import nn
 
+from dist_dsvae import distributed
 from dist_dsvae.config import TrainConfig
 
 
@@ -44,7 +45,7 @@ class Runtime:
             kwargs_handlers=[
                 # Batch norm is synchronised (or each rank's own by choice), so buffers need no broadcast.
                 DistributedDataParallelKwargs(broadcast_buffers=False, gradient_as_bucket_view=True),
-                InitProcessGroupKwargs(timeout=self.timeout),
+                InitProcessGroupKwargs(init_method=distributed.rendezvous_by_attempt(), timeout=self.timeout),
             ],
         )
         _check_launcher(self.accelerator.num_processes)

@@ -19,8 +19,8 @@ import torch.distributed as dist
 
 from dist_dsvae import distributed
 
-_SECONDS_BETWEEN_LINES = 1.0
-_OLD_AFTER_SECONDS = 5.0
+_SECONDS_BETWEEN_LINES = 0.5
+_OLD_AFTER_SECONDS = 2.5
 _COMPUTING = "computing"
 # How torch, gloo and NCCL say that a peer is gone or silent; they have no common exception type.
 _SIGNS = ("connection closed", "connection reset", "timed out", "timeout", "broken pipe", "nccl", "gloo")
