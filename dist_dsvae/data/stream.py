@@ -15,7 +15,9 @@ from __future__ import annotations
 import functools
 import itertools
 import logging
+import os
 import signal
+import threading
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
@@ -246,9 +248,21 @@ def stream(
 
 
 def _leave_signals_to_the_trainer(worker: int) -> None:
-    """A request to stop reaches every process of a job; workers are needed until the trainer has saved."""
-    for request in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(request, signal.SIG_IGN)
+    """A request to stop reaches every process of a job; workers are needed until the trainer has saved.
+
+    So they heed SIGTERM from the trainer alone.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if not hasattr(signal, "sigwaitinfo"):  # macOS: there they die, and the run stops without a save
+        return
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+
+    def heed() -> None:
+        while signal.sigwaitinfo({signal.SIGTERM}).si_pid != os.getppid():
+            pass
+        os._exit(0)
+
+    threading.Thread(target=heed, daemon=True).start()
 
 
 def _worker_failed(error: RuntimeError, number: int, part: Slice, config: DataConfig) -> Exception:

@@ -4,9 +4,15 @@ from __future__ import annotations
 
 import io
 import logging
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 import simplejpeg
 import torch
@@ -14,10 +20,12 @@ import webdataset
 from PIL import Image
 
 from dist_dsvae.config import DataConfig
-from dist_dsvae.data.decode import BatchBuffers
+from dist_dsvae.data import stream as stream_module
+from dist_dsvae.data.decode import Array, BatchBuffers
 from dist_dsvae.data.indexing import index
 from dist_dsvae.data.manifest import DataError, Manifest
 from dist_dsvae.data.plan import Plan
+from dist_dsvae.data.reader import ShardReader
 from dist_dsvae.data.stream import HostBatch, Slice, one_pass, stream
 from dist_dsvae.data.transforms import normalise, to_batch
 
@@ -254,3 +262,42 @@ def test_bytes_are_normalised_to_their_range() -> None:
     every = torch.arange(256, dtype=torch.uint8)
     torch.testing.assert_close(normalise(every), every.double().div(127.5).sub(1).float(), rtol=0, atol=1e-6)
     assert normalise(every).aminmax() == (-1.0, 1.0)
+
+
+def failing_reader(monkeypatch: pytest.MonkeyPatch, fail: Callable[[], None]) -> None:
+    """Workers (forked after this) fail at shard 2."""
+    read = stream_module.read_one
+
+    def read_or_fail(reader: ShardReader, shard: int, row: int, out: Array) -> int:
+        if shard == 2:
+            fail()
+        return read(reader, shard, row, out)
+
+    monkeypatch.setattr(stream_module, "read_one", read_or_fail)
+
+
+def test_a_hung_worker_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    manifest = write_shards(tmp_path / "train")
+    failing_reader(monkeypatch, lambda: time.sleep(30))
+    with pytest.raises(DataError, match=r"Data worker [01] of 2 of rank 0 brought no batch for 2 s"):
+        take(manifest, 12, num_workers=2, worker_timeout_seconds=2.0)
+
+
+def test_a_dead_worker_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    manifest = write_shards(tmp_path / "train")
+    failing_reader(monkeypatch, lambda: os.kill(os.getpid(), signal.SIGKILL))
+    with pytest.raises(DataError, match=r"Data worker 0 of 1 of rank 0 died .*lower data.num_workers"):
+        take(manifest, 12, num_workers=1)
+
+
+def test_workers_leave_requests_to_stop_to_the_trainer(tmp_path: Path) -> None:
+    """A scheduler signals every process of a job; the trainer still wants batches then."""
+    manifest = write_shards(tmp_path / "train")
+    part = Slice(global_batch_size=6, rank=0, world_size=1)
+    batches = stream(manifest, DataConfig(train="", num_workers=1), 11, part)
+    next(batches)
+    (worker,) = psutil.Process().children()
+    for request in ("-TERM", "-INT"):  # not from the trainer itself
+        subprocess.run(["kill", request, str(worker.pid)], check=True)
+    for _ in range(10):
+        next(batches)

@@ -1,0 +1,81 @@
+"""Requests to stop in a single process; what the watchdog makes of errors."""
+
+from __future__ import annotations
+
+import json
+import signal
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from dist_dsvae.engine.preemption import Preempted, StopRequests
+from dist_dsvae.engine.watchdog import Watchdog
+
+
+@pytest.fixture
+def requests(tmp_path: Path) -> Iterator[StopRequests]:
+    before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
+    found = StopRequests(tmp_path, timedelta(seconds=5))
+    yield found
+    found.close()
+    assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == before
+
+
+def test_nothing_asked(requests: StopRequests) -> None:
+    assert requests.agreed() is None
+
+
+@pytest.mark.parametrize(("number", "name"), [(signal.SIGTERM, "SIGTERM"), (signal.SIGINT, "Ctrl-C")])
+def test_a_signal_is_a_request(requests: StopRequests, number: signal.Signals, name: str) -> None:
+    signal.raise_signal(number)
+    assert requests.agreed() == name
+
+
+def test_asked_twice_from_the_keyboard_it_ends_at_once(requests: StopRequests) -> None:
+    signal.raise_signal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        signal.raise_signal(signal.SIGINT)
+
+
+def test_the_file_is_a_request_and_goes_with_the_record(requests: StopRequests, tmp_path: Path) -> None:
+    (tmp_path / "stop-request").touch()
+    assert requests.agreed() == "stop-request"
+    requests.record("stop-request", step=7, samples_seen=70)
+    assert not (tmp_path / "stop-request").exists()
+    record = json.loads((tmp_path / "stopped-early.json").read_text())
+    assert record == {"reason": "stop-request", "step": 7, "samples_seen": 70}
+
+
+def test_a_new_start_forgets_both(tmp_path: Path) -> None:
+    for name in ("stop-request", "stopped-early.json"):
+        (tmp_path / name).touch()
+    requests = StopRequests(tmp_path, timedelta(seconds=5))
+    assert list(tmp_path.iterdir()) == []
+    assert requests.agreed() is None
+    requests.close()
+
+
+def test_with_all_on_disk_a_signal_leaves_at_once(requests: StopRequests) -> None:
+    requests.leave_at_once()
+    with pytest.raises(Preempted):
+        signal.raise_signal(signal.SIGTERM)
+
+
+def test_a_signal_during_the_last_save_counts(requests: StopRequests) -> None:
+    signal.raise_signal(signal.SIGTERM)
+    with pytest.raises(Preempted):
+        requests.leave_at_once()
+
+
+def test_exit_codes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("TORCHELASTIC_RUN_ID", raising=False)
+    assert Preempted().exit_code == 75
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
+    assert Preempted().exit_code == 0
+
+
+def test_errors_of_a_single_process_are_nobody_s_absence() -> None:
+    error = RuntimeError("CUDA error: the launch timed out")
+    assert Watchdog().explain(error) is error
