@@ -1,6 +1,7 @@
 """The run directory: config.json, environment.json, and which checkpoint to go on from.
 
 runs/<name>/  config.json   the resolved configuration, defaults included
+              dataset.json  what the models need to know of the data: shape, classes
               environment.json   one entry per start: versions, git, hardware, processes
               checkpoints/  samples/  metrics.jsonl  tensorboard/  evaluation/
 """
@@ -22,7 +23,7 @@ import torch
 from dist_dsvae import distributed
 from dist_dsvae.config import ExperimentConfig
 from dist_dsvae.config_io import ConfigError, differing_keys, from_tree, to_json
-from dist_dsvae.data.manifest import write_atomically
+from dist_dsvae.data.manifest import Manifest, write_atomically
 from dist_dsvae.engine.checkpoint import (
     MARKER,
     CheckpointError,
@@ -126,10 +127,19 @@ def check_same_experiment(run_dir: Path, config: ExperimentConfig) -> None:
         )
 
 
-def record_start(run_dir: Path, config: ExperimentConfig, runtime: Runtime, samples_seen: int) -> None:
-    """Write config.json and append to environment.json. Rank 0 only."""
+def record_start(
+    run_dir: Path, config: ExperimentConfig, train: Manifest, runtime: Runtime, samples_seen: int
+) -> None:
+    """Write config.json and dataset.json, and append to environment.json. Rank 0 only."""
     run_dir.mkdir(parents=True, exist_ok=True)
     write_atomically(run_dir / "config.json", to_json(config).encode())
+    dataset = {
+        "shape": train.shape._asdict(),
+        "num_samples": train.num_samples,
+        "fingerprint": train.fingerprint,
+        "classes": train.classes,
+    }
+    write_atomically(run_dir / "dataset.json", (json.dumps(dataset, indent=1) + "\n").encode())
     path = run_dir / "environment.json"
     try:
         starts: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))

@@ -216,7 +216,7 @@ class Trainer:
         if self.runtime.is_main:
             if self.resumed_from is not None:
                 take_over(self.run_dir, self.resumed_from, self.iteration)
-            record_start(self.run_dir, self.config, self.runtime, self.state.samples_seen)
+            record_start(self.run_dir, self.config, self.train_shards, self.runtime, self.state.samples_seen)
         telemetry = Telemetry(
             self.run_dir,
             total_steps=self.total_iterations,

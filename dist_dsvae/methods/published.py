@@ -1,0 +1,97 @@
+"""Published models: a directory with weights and plain JSON, safe to load from anyone.
+
+    model.safetensors   every parameter and buffer, by its name in the method
+    config.json         format, method, model, shape of a sample, names of the classes
+
+Nothing in it is ever unpickled or executed: other files in the directory are not even opened.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from dist_dsvae.config import DSVAEConfig, ModelConfig
+from dist_dsvae.config_io import ConfigError, from_tree, to_tree
+from dist_dsvae.methods.dsvae import DSVAE
+from dist_dsvae.types import ImageShape
+
+WEIGHTS_FILE = "model.safetensors"
+CONFIG_FILE = "config.json"
+FORMAT = "dist_dsvae/1"
+
+
+class PublishedModelError(ValueError):
+    """A directory that is no published model, or a damaged one; the message says what is wrong."""
+
+
+def save_published(
+    method: DSVAE, directory: Path, model: ModelConfig, shape: ImageShape, classes: tuple[str, ...]
+) -> None:
+    """Write ``method`` into ``directory`` (made if it is missing)."""
+    directory.mkdir(parents=True, exist_ok=True)
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in method.state_dict().items()}
+    save_file(tensors, directory / WEIGHTS_FILE, metadata={"format": FORMAT})
+    (directory / WEIGHTS_FILE).chmod(0o644)  # safetensors makes it the owner's alone
+    description = {
+        "format": FORMAT,
+        "method": to_tree(method.config),
+        "model": to_tree(model),
+        "shape": shape._asdict(),
+        "classes": list(classes),
+    }
+    (directory / CONFIG_FILE).write_text(json.dumps(description, indent=1) + "\n", encoding="utf-8")
+
+
+def load_published(directory: str | Path) -> tuple[DSVAE, tuple[str, ...]]:
+    """The method, in evaluation mode on the CPU, and the names of its classes.
+
+    Raises PublishedModelError if files are missing, damaged, or do not fit each other.
+    """
+    directory = Path(directory)
+    description = _read_description(directory)
+    weights = directory / WEIGHTS_FILE
+    try:
+        shape = ImageShape(**description["shape"])
+        classes = tuple(str(name) for name in description["classes"])
+        model = from_tree(ModelConfig, description["model"])
+        method = DSVAE(from_tree(DSVAEConfig, description["method"]), model, shape, len(classes))
+    except (KeyError, TypeError, ConfigError) as error:
+        raise PublishedModelError(f"{directory / CONFIG_FILE} does not describe a model: {error}") from None
+    try:
+        tensors = load_file(weights)
+    except (OSError, SafetensorError) as error:
+        raise PublishedModelError(
+            f"{weights} cannot be read ({error}). A published model is a directory with {WEIGHTS_FILE} and "
+            f"{CONFIG_FILE}, as launch/export.py writes it."
+        ) from None
+    expected = method.state_dict()
+    if tensors.keys() != expected.keys() or any(tensors[k].shape != v.shape for k, v in expected.items()):
+        raise PublishedModelError(
+            f"{weights} does not fit {CONFIG_FILE} beside it: names or shapes of its tensors differ from "
+            f"those of {model.architecture} with {len(classes)} classes. Export the model again."
+        )
+    with torch.no_grad():
+        method.load_state_dict(tensors)
+    return method.eval(), classes
+
+
+def _read_description(directory: Path) -> dict[str, Any]:
+    path = directory / CONFIG_FILE
+    try:
+        description = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise PublishedModelError(
+            f"{directory} is no published model: {CONFIG_FILE} cannot be read ({error}). "
+            "launch/export.py makes one from a run."
+        ) from None
+    if not isinstance(description, dict) or description.get("format") != FORMAT:
+        raise PublishedModelError(
+            f"{path} is not of the format {FORMAT!r}. Export the model again with this version."
+        )
+    return description

@@ -1,0 +1,39 @@
+"""Make a model that others can load safely from a run:
+
+python launch/export.py --run runs/quickstart --out model
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from dist_dsvae.engine.export import export
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--run", type=Path, required=True, help="run directory")
+    parser.add_argument("--out", type=Path, required=True, help="directory to write")
+    parser.add_argument("--step", type=int, help="of the checkpoint (default: the newest)")
+    parser.add_argument(
+        "--weights",
+        choices=["auto", "ema", "raw"],
+        default="auto",
+        help="the decoder's moving average, or its last weights (default: the average, if there is one)",
+    )
+    args = parser.parse_args()
+    averaged = {"auto": None, "ema": True, "raw": False}[args.weights]
+    try:
+        print(export(args.run, args.out, args.step, averaged=averaged))
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
