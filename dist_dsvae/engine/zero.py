@@ -15,8 +15,7 @@ engine does both for the others. A checkpoint holds moments by step and paramete
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -26,13 +25,16 @@ from torch.optim.adam import adam
 from dist_dsvae import distributed
 from dist_dsvae.config import OptimizerConfig
 from dist_dsvae.engine.guard import NonFiniteLossError
-from dist_dsvae.engine.optimizer import Optimizer, StepOptimizer, variance_rate
+from dist_dsvae.engine.optimizer import NamedParameters, Optimizer, StepOptimizer, variance_rate
 from dist_dsvae.engine.runtime import Runtime
-from dist_dsvae.methods.step import Method, Reduction, Step
+from dist_dsvae.engine.shard import Shard
+from dist_dsvae.methods.step import Method, Reduction
 from dist_dsvae.noise import Noise
 from dist_dsvae.types import Batch
 
 _MOMENTS = ("exp_avg", "exp_avg_sq")
+
+Update = Callable[[str, Tensor], None]  # of a group, with this rank's slice of its gradient
 
 
 def step_optimizers(
@@ -51,32 +53,43 @@ def step_optimizers(
     }
     engine = runtime.shard(_Autocast(method, runtime), client, settings)
     shards = _adopt(engine.optimizer, client, groups)
-    return {step.name: ZeroOptimizer(config, step, method, shards, client, engine) for step in method.steps}
+
+    def through_engine(update: Update) -> bool:
+        client.update = update
+        engine.step()
+        return bool(engine.optimizer.overflow)
+
+    return {
+        step.name: ZeroOptimizer(
+            config,
+            method.parameter_groups(step),
+            shards,
+            None if step.reduction is Reduction.FLAT else through_engine,
+        )
+        for step in method.steps
+    }
 
 
 class ZeroOptimizer:
     """Adam for what one step trains, each rank updating its slice: a ``StepOptimizer`` in parts.
 
-    shards: this rank's slice of every group by name. client, engine: DeepSpeed's two ends.
+    groups: as ``StepOptimizer`` takes them. shards: this rank's slices of the whole method, by group.
+    through_engine: has DeepSpeed pass the slice of each group's gradient, averaged and clipped, to
+    an update, and gather the weights; returns whether it left the update out, because a gradient
+    was not finite. None: the gradients are in ``.grad``, averaged, on every rank.
     """
 
     def __init__(
         self,
         config: OptimizerConfig,
-        step: Step,
-        method: Method,
-        shards: Mapping[str, _Shard],
-        client: _ClientOptimizer,
-        engine: Any,
+        groups: Mapping[str, NamedParameters],
+        shards: Mapping[str, Shard],
+        through_engine: Callable[[Update], bool] | None,
     ) -> None:
         self.config = config
-        groups = method.parameter_groups(step)
         self.named_parameters = {name: p for named in groups.values() for name, p in named}
         self.parameters = list(self.named_parameters.values())
-        self._flat = step.reduction is Reduction.FLAT
-        self._client = client
-        self._engine = engine
-        self._step = step.name
+        self._through_engine = through_engine
         self._shards = {k: s for k, s in shards.items() if self.named_parameters.keys() & s.spans.keys()}
         variances = {name for name, _ in groups.get("variances", [])}
         self._variances = {k for k, s in self._shards.items() if variances & s.spans.keys()}
@@ -98,13 +111,23 @@ class ZeroOptimizer:
     def step(self, tripped: Tensor, scaler: torch.amp.GradScaler | None) -> None:
         """Apply the gradients and drop them; nothing moves where ``tripped`` is 1."""
         assert scaler is None
-        if self._flat:
-            self._step_from_whole_gradients(tripped)
-        else:
-            self._step_from_the_engine(tripped)
+        if self._through_engine is None:
+            self._step_alone(tripped)
+            return
 
-    def _step_from_whole_gradients(self, tripped: Tensor) -> None:
-        """The gradients are in ``.grad``, averaged and on every rank."""
+        def update(group: str, gradient: Tensor) -> None:
+            if group in self._shards:
+                self._update(group, gradient, tripped)
+
+        # DeepSpeed leaves out such an update without a word; a bad loss is the guard's to report.
+        if self._through_engine(update) and tripped.item() == 0:
+            raise NonFiniteLossError(
+                "A gradient became infinite or NaN, although every loss was finite. The update was not "
+                "applied and the last checkpoint is intact. Start a new run with a lower "
+                "optimizer.learning_rate, or with --mixed_precision no if this was bf16."
+            )
+
+    def _step_alone(self, tripped: Tensor) -> None:
         if self.config.clip_gradient_norm > 0:
             nn.utils.clip_grad_norm_(self.parameters, self.config.clip_gradient_norm)
         for group, shard in self._shards.items():
@@ -112,23 +135,6 @@ class ZeroOptimizer:
             distributed.gather_slices(shard.flat)
         for parameter in self.parameters:
             parameter.grad = None
-
-    def _step_from_the_engine(self, tripped: Tensor) -> None:
-        """The gradients are with DeepSpeed, which clips them and comes back with this rank's slices."""
-
-        def update(group: str, gradient: Tensor) -> None:
-            if group in self._shards:
-                self._update(group, gradient, tripped)
-
-        self._client.update = update
-        self._engine.step()
-        # DeepSpeed leaves out such an update without a word; a bad loss is the guard's to report.
-        if self._engine.optimizer.overflow and tripped.item() == 0:
-            raise NonFiniteLossError(
-                f"A gradient of step {self._step!r} became infinite or NaN, although every loss was finite. "
-                "The update was not applied and the last checkpoint is intact. Start a new run with a lower "
-                "optimizer.learning_rate, or with --mixed_precision no if this was bf16."
-            )
 
     @torch.no_grad()
     def _update(self, group: str, gradient: Tensor, tripped: Tensor) -> None:
@@ -180,10 +186,10 @@ class ZeroOptimizer:
         return sum(t.nbytes for t in [*tensors, *self._counts.values()])
 
 
-# Groups and slices
+# Groups
 
 
-def _groups(method: Method) -> dict[str, list[tuple[str, nn.Parameter]]]:
+def _groups(method: Method) -> dict[str, NamedParameters]:
     """Named parameters by group: each trained as a whole by the same steps at the same rate."""
     labels: dict[str, list[str]] = {}
     parameters: dict[str, nn.Parameter] = {}
@@ -195,77 +201,7 @@ def _groups(method: Method) -> dict[str, list[tuple[str, nn.Parameter]]]:
     groups: dict[str, list[tuple[str, nn.Parameter]]] = {}
     for name, parameter in parameters.items():
         groups.setdefault(", ".join(labels[name]), []).append((name, parameter))
-    return groups
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Span:
-    """Where a parameter lies in its group's flat tensor."""
-
-    parameter: nn.Parameter
-    first: int
-    end: int
-
-
-class _Shard:
-    """This rank's slice of a group.
-
-    flat: the group on every rank, of which the parameters are views. own: this rank's slice of it.
-    """
-
-    def __init__(self, flat: Tensor, named: Mapping[str, nn.Parameter]) -> None:
-        self.flat = flat
-        self.size = flat.numel() // distributed.world_size()
-        self.first = distributed.rank() * self.size
-        self.own = flat[self.first : self.first + self.size]
-        self.spans: dict[str, _Span] = {}
-        for name, parameter in named.items():
-            first = (parameter.data_ptr() - flat.data_ptr()) // flat.element_size()
-            assert 0 <= first <= flat.numel() - parameter.numel()
-            assert parameter.is_contiguous()
-            self.spans[name] = _Span(parameter=parameter, first=first, end=first + parameter.numel())
-
-    def pieces(self) -> Iterator[tuple[str, slice, slice]]:
-        """Name, range in the flattened parameter and range in ``own`` of what lies in this slice."""
-        for name, span in self.spans.items():
-            first = max(span.first, self.first)
-            end = min(span.end, self.first + self.size)
-            if first < end:
-                inside = slice(first - span.first, end - span.first)
-                yield name, inside, slice(first - self.first, end - self.first)
-
-    def gradient(self) -> Tensor:
-        """The slice of the parameters' ``.grad``, 0 where there is padding."""
-        gradient = torch.zeros_like(self.own)
-        for name, inside, here in self.pieces():
-            whole = self.spans[name].parameter.grad
-            assert whole is not None
-            gradient[here] = whole.reshape(-1)[inside]
-        return gradient
-
-    def whole(self, own: Tensor) -> dict[str, Tensor]:
-        """Whole parameters' worth of a tensor that is laid out like ``own`` on each rank; on the CPU.
-
-        Gives the parameters of which a part lies in this slice. Called by all ranks: those that lie
-        in several slices are put together.
-        """
-        divided: dict[str, Tensor] = {}
-        for name, span in self.spans.items():
-            if span.first // self.size != (span.end - 1) // self.size:
-                divided[name] = own.new_zeros(span.end - span.first)
-        whole: dict[str, Tensor] = {}
-        for name, inside, here in self.pieces():
-            if name in divided:
-                divided[name][inside] = own[here]
-            else:
-                whole[name] = own[here]
-        for tensor in divided.values():
-            distributed.all_reduce_sum(tensor)
-        here_too = {name: divided[name] for name, _, _ in self.pieces() if name in divided}
-        return {
-            name: flat.view(self.spans[name].parameter.shape).to("cpu", copy=True)
-            for name, flat in (whole | here_too).items()
-        }
+    return dict(groups)
 
 
 # DeepSpeed's ends
@@ -274,10 +210,10 @@ class _Shard:
 class _ClientOptimizer(torch.optim.Optimizer):
     """The optimiser that DeepSpeed drives: it passes each group's slice to the step under way."""
 
-    def __init__(self, groups: Mapping[str, list[tuple[str, nn.Parameter]]]) -> None:
+    def __init__(self, groups: Mapping[str, NamedParameters]) -> None:
         named_groups = [{"params": [p for _, p in named], "name": name} for name, named in groups.items()]
         super().__init__(named_groups, {"lr": 0.0})  # each step has rates of its own
-        self.update: Callable[[str, Tensor], None] = lambda group, gradient: None
+        self.update: Update = lambda group, gradient: None
 
     def step(self, closure: Any = None) -> None:  # type: ignore[override]
         """Called by DeepSpeed once per group, with that group alone in ``param_groups``."""
@@ -287,12 +223,12 @@ class _ClientOptimizer(torch.optim.Optimizer):
 
 
 def _adopt(
-    sharding: Any, client: _ClientOptimizer, groups: Mapping[str, list[tuple[str, nn.Parameter]]]
-) -> dict[str, _Shard]:
+    sharding: Any, client: _ClientOptimizer, groups: Mapping[str, NamedParameters]
+) -> dict[str, Shard]:
     """This rank's slices of what DeepSpeed laid end to end, by group."""
-    shards: dict[str, _Shard] = {}
+    shards: dict[str, Shard] = {}
     for flat, group in zip(sharding.bit16_groups_flat, client.param_groups, strict=True):
-        shard = shards[group["name"]] = _Shard(flat, dict(groups[group["name"]]))
+        shard = shards[group["name"]] = Shard(flat, dict(groups[group["name"]]))
         # DeepSpeed updates a float32 copy of half-precision weights. These are float32: drop the
         # copy, and what refers to it, and let the slice itself be updated.
         (copy,) = group["params"]
