@@ -63,7 +63,7 @@ def assert_close(run_dir: Path, expected_dir: Path) -> None:
     for key, moment in expected_tensors.items():
         if key.startswith(".optimizers"):
             # absolute: a bias before a batch norm has rounding for a gradient
-            tolerance = 0.02 * moment.norm() + 1e-5
+            tolerance = 5e-3 * moment.norm() + 1e-5
             assert tensors[key].shape == moment.shape, key
             assert (tensors[key] - moment).norm() <= tolerance, key
 
