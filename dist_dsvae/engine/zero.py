@@ -9,8 +9,9 @@
     updates its slice alone; an all-gather then makes the flat tensor whole everywhere.
 
 Weights are float32 (or cast by autocast), so that a slice is a view of the flat tensor, not a copy.
-A step reduced flat (stage 1) averages its own gradients and gathers only what it trains; DeepSpeed's
-engine does both for the others. A checkpoint holds moments by step and parameter, as without ZeRO.
+A step reduced flat (the GM step) averages its own gradients, for the moment whole on every rank, and
+gathers only what it trains; DeepSpeed's engine does both for the others, at either stage of ZeRO.
+A checkpoint holds moments by step and parameter, as without ZeRO.
 """
 
 from __future__ import annotations
