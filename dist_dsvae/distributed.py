@@ -110,6 +110,12 @@ def all_gather(tensor: Tensor) -> Tensor:
     return torch.stack(gathered)
 
 
+def gather_slices(flat: Tensor) -> None:
+    """Fill a 1-D tensor in place from its equal slices: slice r is rank r's, the others are overwritten."""
+    if world_size() > 1:
+        dist.all_gather_into_tensor(flat, flat.chunk(world_size())[rank()])
+
+
 def gather_rows(rows: Tensor) -> Tensor:
     """[n_r, ...] with any n_r per rank -> [sum of n_r, ...] on every rank, in the order of the ranks."""
     if world_size() == 1:

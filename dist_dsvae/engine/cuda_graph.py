@@ -143,6 +143,8 @@ def graphed_where_possible(
 def _obstacle(runtime: Runtime) -> str | None:
     if runtime.device.type != "cuda":
         return "they need a CUDA device"
+    if runtime.zero_stage:
+        return "DeepSpeed reads the gradient's norm on the host at every step"
     if runtime.scaler is not None:
         return "fp16's loss scale is adjusted on the host; --mixed_precision bf16 has none"
     if distributed.is_initialized() and distributed.backend() != "nccl":

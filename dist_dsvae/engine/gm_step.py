@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from dist_dsvae import distributed
 from dist_dsvae.engine.guard import Guard
-from dist_dsvae.engine.optimizer import StepOptimizer
+from dist_dsvae.engine.optimizer import Optimizer
 from dist_dsvae.engine.runtime import Runtime
 from dist_dsvae.methods.step import Method, Step
 from dist_dsvae.noise import Noise
@@ -22,7 +22,7 @@ class FlatStep:
     """Callable: one update from one batch; returns the detached loss terms of this rank."""
 
     def __init__(
-        self, method: nn.Module, step: Step, optimizer: StepOptimizer, guard: Guard, runtime: Runtime
+        self, method: nn.Module, step: Step, optimizer: Optimizer, guard: Guard, runtime: Runtime
     ) -> None:
         assert isinstance(method, Method)
         self.method: Method = method

@@ -19,7 +19,7 @@ from dist_dsvae.engine.ema import ExponentialMovingAverage
 from dist_dsvae.engine.gm_step import FlatStep
 from dist_dsvae.engine.guard import Guard
 from dist_dsvae.engine.joint_step import OverlappedStep
-from dist_dsvae.engine.optimizer import StepOptimizer
+from dist_dsvae.engine.optimizer import Optimizer
 from dist_dsvae.engine.runtime import Runtime
 from dist_dsvae.engine.telemetry import LossMeter
 from dist_dsvae.methods.step import Method, Reduction
@@ -38,7 +38,7 @@ class Iteration:
     def __init__(
         self,
         method: nn.Module,
-        optimizers: Mapping[str, StepOptimizer],
+        optimizers: Mapping[str, Optimizer],
         guard: Guard,
         meter: LossMeter,
         ema: ExponentialMovingAverage | None,

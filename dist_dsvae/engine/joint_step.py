@@ -1,4 +1,4 @@
-"""The joint step: one forward and one backward under DistributedDataParallel (lines 10-29).
+"""The joint step: one forward and one backward under DistributedDataParallel or DeepSpeed (lines 10-29).
 
 Serves every step whose reduction is OVERLAPPED. All networks' gradients are taken at the same
 parameters and applied together.
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from dist_dsvae import distributed
 from dist_dsvae.engine.guard import Guard
-from dist_dsvae.engine.optimizer import StepOptimizer
+from dist_dsvae.engine.optimizer import Optimizer
 from dist_dsvae.engine.runtime import Runtime
 from dist_dsvae.methods.step import Method, Step
 from dist_dsvae.noise import Noise
@@ -25,7 +25,7 @@ class OverlappedStep:
         method: nn.Module,
         wrapped: nn.Module,
         step: Step,
-        optimizer: StepOptimizer,
+        optimizer: Optimizer,
         guard: Guard,
         runtime: Runtime,
     ) -> None:
@@ -39,7 +39,7 @@ class OverlappedStep:
 
     def __call__(self, batch: Batch, noise: Noise) -> dict[str, Tensor]:
         terms: dict[str, Tensor] = self.wrapped(batch, noise, self.step.name)
-        self.runtime.accelerator.backward(self.method.objective(terms))
+        self.runtime.backward(self.method.objective(terms))
         terms = {name: term.detach() for name, term in terms.items()}
         bad = self.guard.inspect(self.step.name, terms)
         bad_anywhere = distributed.all_reduce_sum(bad.any().float())

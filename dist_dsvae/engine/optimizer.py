@@ -1,8 +1,12 @@
-"""One fused Adam per step, its learning rates as functions of the samples seen."""
+"""One fused Adam per step, its learning rates as functions of the samples seen.
+
+``StepOptimizer`` holds all of its state on every rank; ``zero`` divides it over the ranks.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +24,26 @@ def variance_rate(config: OptimizerConfig, epoch: float) -> float:
         "constant": 1.0,
     }[config.variance_schedule]
     return config.variance_learning_rate * factor
+
+
+class Optimizer(Protocol):
+    """What a step and a checkpoint need of the optimiser of one step."""
+
+    named_parameters: dict[str, nn.Parameter]
+    parameters: list[nn.Parameter]
+
+    def set_rates(self, epoch: float) -> None: ...
+
+    def step(self, tripped: Tensor, scaler: torch.amp.GradScaler | None) -> None: ...
+
+    def state(self) -> dict[str, dict[str, Tensor]]:
+        """Adam's state by parameter name, for saving and for loading in place. Called by all ranks."""
+
+    def restore(self, state: dict[str, dict[str, Tensor]]) -> None:
+        """Take over what a checkpoint was loaded into: tensors from ``state``."""
+
+    def num_bytes(self) -> int:
+        """Bytes of state on this rank."""
 
 
 class StepOptimizer:
@@ -92,3 +116,10 @@ class StepOptimizer:
     def state(self) -> dict[str, dict[str, Tensor]]:
         """Adam's state by parameter name: the live tensors, for saving and for loading in place."""
         return {name: dict(self.adam.state[p]) for name, p in self.named_parameters.items()}
+
+    def restore(self, state: dict[str, dict[str, Tensor]]) -> None:
+        """Nothing to do: the tensors of ``state`` are the live ones."""
+
+    def num_bytes(self) -> int:
+        """Bytes of state on this rank."""
+        return sum(t.nbytes for moments in self.state().values() for t in moments.values())

@@ -19,7 +19,7 @@ from dist_dsvae import distributed
 from dist_dsvae.engine import checkpoint
 from dist_dsvae.engine.checkpoint import CheckpointError
 from dist_dsvae.engine.ema import ExponentialMovingAverage
-from dist_dsvae.engine.optimizer import StepOptimizer
+from dist_dsvae.engine.optimizer import Optimizer
 from dist_dsvae.engine.telemetry import LossMeter
 
 
@@ -32,7 +32,7 @@ class RunState:
     def __init__(
         self,
         method: nn.Module,
-        optimizers: Mapping[str, StepOptimizer],
+        optimizers: Mapping[str, Optimizer],
         ema: ExponentialMovingAverage | None,
         meter: LossMeter,
         scaler: torch.amp.GradScaler | None,
@@ -78,7 +78,10 @@ class RunState:
                 f"{path} was trained on other shards than those that data.train names now (their "
                 "fingerprints differ). Restore the shards, or start a new run with another --run-dir."
             )
-        checkpoint.load(path, self._tensors())
+        tensors = self._tensors()
+        checkpoint.load(path, tensors)
+        for name, optimizer in self.optimizers.items():
+            optimizer.restore(tensors["optimizers"][name])
         self.samples_seen = values["samples_seen"]
         self.train_seconds = values["train_seconds"]
         self.num_replaced = values["num_replaced"] if distributed.is_main() else 0

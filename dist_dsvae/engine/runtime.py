@@ -7,21 +7,24 @@ each believe they are alone.
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from datetime import timedelta
-from typing import cast
+from typing import Any, cast
 
 import psutil
 import torch
 from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs, DistributedType, InitProcessGroupKwargs
-from torch import nn
+from torch import Tensor, nn
 
 from dist_dsvae import distributed
 from dist_dsvae.config import TrainConfig
+
+_BUCKET_ELEMENTS = 2**23  # of gradients that DeepSpeed reduces at once; its default allocates 2 GB
 
 
 class LaunchError(ValueError):
@@ -32,6 +35,7 @@ class Runtime:
     """Device, precision and processes of a run.
 
     mixed_precision: "no", "bf16" or "fp16", resolved from the command line, launcher and config.
+    zero_stage: 1 or 2 where the launcher asks for DeepSpeed, else 0: DistributedDataParallel.
     dtype: of images and noise: float32, or float64 with train.double_precision.
     """
 
@@ -39,17 +43,25 @@ class Runtime:
         use_cpu = not torch.cuda.is_available()
         self.timeout = timedelta(seconds=config.collective_timeout_seconds)
         self.mixed_precision = _resolve_precision(config, mixed_precision, use_cpu=use_cpu)
+        zero = _deepspeed_is_asked_for(config, self.mixed_precision)
         self.accelerator = Accelerator(
-            cpu=use_cpu,
-            mixed_precision=self.mixed_precision,
+            cpu=use_cpu and not zero,  # told of the CPU, Accelerate would leave DeepSpeed out
+            # DeepSpeed's own bf16 keeps bf16 weights; here they stay float32 and torch casts, as without it
+            mixed_precision="no" if zero else self.mixed_precision,
             kwargs_handlers=[
                 # Batch norm is synchronised (or each rank's own by choice), so buffers need no broadcast.
                 DistributedDataParallelKwargs(broadcast_buffers=False, gradient_as_bucket_view=True),
-                InitProcessGroupKwargs(init_method=distributed.rendezvous_by_attempt(), timeout=self.timeout),
+                InitProcessGroupKwargs(
+                    init_method=distributed.rendezvous_by_attempt(),
+                    timeout=self.timeout,
+                    backend="gloo" if zero and use_cpu else None,
+                ),
             ],
         )
+        self._engine: Any = None
         _check_launcher(self.accelerator.num_processes)
-        _check_kind(self.accelerator.distributed_type)
+        _check_kind(self.accelerator.distributed_type, zero)
+        self.zero_stage = _checked_stage(self._deepspeed_config) if zero else 0
         self.device: torch.device = self.accelerator.device
         self.world_size: int = self.accelerator.num_processes
         self.rank: int = self.accelerator.process_index
@@ -72,7 +84,11 @@ class Runtime:
 
     @contextmanager
     def autocast(self) -> Iterator[None]:
-        with self.accelerator.autocast():
+        casting: AbstractContextManager[Any] = self.accelerator.autocast()
+        if self.zero_stage:
+            enabled = self.mixed_precision == "bf16"
+            casting = torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=enabled)
+        with casting:
             yield
 
     @property
@@ -84,13 +100,38 @@ class Runtime:
         """Move to the device and wrap into DistributedDataParallel where there are several processes.
 
         ignored_parameters: names that the wrapped forward does not train (their step reduces its
-        own gradients).
+        own gradients). Under DeepSpeed: the engine that ``shard`` made.
         """
+        if self.zero_stage:
+            assert self._engine is not None, "shard comes before wrap"
+            return cast(nn.Module, self._engine)
         method._ddp_params_and_buffers_to_ignore = ignored_parameters  # type: ignore[assignment]
         with warnings.catch_warnings():
             # Accelerate has no other name for it; torch from 2.15 on prefers forward_sync_buffers.
             warnings.filterwarnings("ignore", message="`broadcast_buffers` is deprecated")
             return cast(nn.Module, self.accelerator.prepare_model(method))
+
+    @property
+    def _deepspeed_config(self) -> dict[str, Any]:
+        return cast("dict[str, Any]", self.accelerator.state.deepspeed_plugin.deepspeed_config)
+
+    def shard(self, method: nn.Module, optimizer: torch.optim.Optimizer, settings: Mapping[str, Any]) -> Any:
+        """Hand method and optimiser to DeepSpeed; returns its engine, which ``wrap`` gives from then on.
+
+        settings: of DeepSpeed's configuration, beyond what the launcher's file says.
+        """
+        self._deepspeed_config.update(settings)
+        self._deepspeed_config["zero_optimization"].setdefault("reduce_bucket_size", _BUCKET_ELEMENTS)
+        self._deepspeed_config.setdefault("timers", {"throughput": {"enabled": False}})
+        self._engine, _ = self.accelerator.prepare(method, optimizer)
+        return self._engine
+
+    def backward(self, loss: Tensor) -> None:
+        """Gradients of a loss of the wrapped method, reduced over the processes."""
+        if self.zero_stage:
+            self._engine.backward(loss)  # accelerate's own would apply the update as well
+        else:
+            self.accelerator.backward(loss)
 
     def describe(self) -> str:
         """One sentence for the log: what trains."""
@@ -100,7 +141,8 @@ class Runtime:
         processes = "1 process" if self.world_size == 1 else f"{self.world_size} processes"
         device = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else "CPU"
         threads = f", {self.num_threads} threads each" if self.device.type == "cpu" else ""
-        return f"Training with {processes} on {device}{threads}, {precision}."
+        zero = f", ZeRO stage {self.zero_stage}" if self.zero_stage else ""
+        return f"Training with {processes} on {device}{threads}, {precision}{zero}."
 
     def close(self) -> None:
         self.accelerator.end_training()
@@ -140,9 +182,67 @@ def _check_launcher(num_processes: int) -> None:
         )
 
 
-def _check_kind(kind: DistributedType) -> None:
+def _deepspeed_is_asked_for(config: TrainConfig, mixed_precision: str) -> bool:
+    """Whether the launcher asks for DeepSpeed. Raises LaunchError where it cannot be had."""
+    if os.environ.get("ACCELERATE_USE_DEEPSPEED", "false").lower() != "true":
+        return False
+    for package in ("deepspeed", "transformers"):
+        if importlib.util.find_spec(package) is None:
+            raise LaunchError(
+                f"The launcher asks for DeepSpeed, but the package {package} is missing. Install it with "
+                'pip install "dist_dsvae[deepspeed]", or launch with configs/accelerate/multi_gpu.yaml.'
+            )
+    if config.double_precision or mixed_precision == "fp16":
+        asked = "train.double_precision" if config.double_precision else "Mixed precision fp16"
+        raise LaunchError(
+            f"{asked} is not supported together with DeepSpeed, which keeps float32 weights here and no loss "
+            "scale. Choose --mixed_precision no or bf16, or launch without DeepSpeed."
+        )
+    return True
+
+
+def _checked_stage(config: Mapping[str, Any]) -> int:
+    """The stage of ZeRO in DeepSpeed's configuration. Raises LaunchError for what is not supported."""
+    zero = config["zero_optimization"]
+    stage = zero["stage"]
+    if stage not in (1, 2):
+        raise LaunchError(
+            f"DeepSpeed is asked for ZeRO stage {stage}; supported are 1 (optimiser state divided over the "
+            "processes) and 2 (gradients as well): configs/accelerate/zero1.yaml and zero2.yaml. Without "
+            "ZeRO launch with configs/accelerate/multi_gpu.yaml."
+        )
+    for key in ("offload_optimizer", "offload_param"):
+        device = (zero.get(key) or {}).get("device", "none")
+        if device != "none":
+            raise LaunchError(
+                f"DeepSpeed is asked to keep state elsewhere ({key}: {device}), which is not supported. "
+                "Leave that out of the launcher's file."
+            )
+    for key, allowed in (("gradient_accumulation_steps", (1, "auto")), ("gradient_clipping", ("auto",))):
+        given = config.get(key, allowed[0])
+        if given not in allowed:
+            raise LaunchError(
+                f"The launcher sets DeepSpeed's {key} to {given}. Leave it out: an update is made from one "
+                "batch (data.batch_size), its gradients clipped by optimizer.clip_gradient_norm."
+            )
+    for key in ("fp16", "bf16"):
+        if config.get(key, {}).get("enabled") is True:
+            raise LaunchError(
+                f"DeepSpeed's own {key} is switched on, which would train half-precision weights. Leave it "
+                "out and choose --mixed_precision bf16: float32 weights under autocast."
+            )
+    return int(stage)
+
+
+def _check_kind(kind: DistributedType, zero: bool) -> None:
+    if zero and kind is not DistributedType.DEEPSPEED:
+        raise LaunchError(
+            "The launcher asks for DeepSpeed, but Accelerate left it out. Launch with --config_file "
+            "configs/accelerate/zero1.yaml and without ACCELERATE_USE_CPU: where there is no GPU (or "
+            "CUDA_VISIBLE_DEVICES is empty) ZeRO trains on the CPU by itself."
+        )
     supported = (DistributedType.NO, DistributedType.MULTI_GPU, DistributedType.MULTI_CPU)
-    if kind not in supported:
+    if kind not in supported and not zero:
         raise LaunchError(
             f"The launcher asks for {kind.value}, which is not supported; use plain data parallelism: "
             "`accelerate launch --multi_gpu`, or one of the files in configs/accelerate/."

@@ -25,7 +25,6 @@ from dist_dsvae.engine.cuda_graph import Graphed, graphed_where_possible
 from dist_dsvae.engine.ema import ExponentialMovingAverage
 from dist_dsvae.engine.guard import Guard, raise_if_weights_are_bad
 from dist_dsvae.engine.iteration import Iteration
-from dist_dsvae.engine.optimizer import StepOptimizer
 from dist_dsvae.engine.preemption import Preempted, StopRequests
 from dist_dsvae.engine.run_directory import (
     check_same_experiment,
@@ -39,6 +38,7 @@ from dist_dsvae.engine.saver import CheckpointSaver
 from dist_dsvae.engine.telemetry import LossMeter, Telemetry
 from dist_dsvae.engine.visuals import Figures, Visuals, held_out_figures, write_summary
 from dist_dsvae.engine.watchdog import Watchdog
+from dist_dsvae.engine.zero import step_optimizers
 from dist_dsvae.methods.dsvae import DSVAE
 
 
@@ -72,10 +72,7 @@ class Trainer:
         # One optimiser per step
         self.guard = Guard(self.method.steps, runtime.device)
         self.meter = LossMeter(self.method.steps, runtime.device)
-        optimizers = {
-            step.name: StepOptimizer(config.optimizer, self.method.parameter_groups(step))
-            for step in self.method.steps
-        }
+        optimizers = step_optimizers(self.method, config.optimizer, runtime, config.data.batch_size)
         half_life = config.train.ema_half_life_samples
         self.ema = ExponentialMovingAverage(self.method.decoder, half_life) if half_life > 0 else None
 
@@ -224,7 +221,8 @@ class Trainer:
             step=self.iteration,
             tensorboard=self.config.train.tensorboard,
         )
-        telemetry.say(self.runtime.describe())
+        num_bytes = sum(optimizer.num_bytes() for optimizer in self.state.optimizers.values())
+        telemetry.say(f"{self.runtime.describe()} Optimiser state: {num_bytes / 2**20:.2f} MiB per process.")
         shards = self.train_shards
         telemetry.say(
             f"{shards.num_samples:,} samples of {shards.num_classes} classes in {len(shards.shards)} shards; "

@@ -16,11 +16,13 @@ from torch.distributed.checkpoint.format_utils import dcp_to_torch_save
 REPOSITORY = Path(__file__).parents[2]
 
 
-def command(num_processes: int, run_dir: Path, config: Path, *arguments: str) -> list[str]:
+def command(
+    num_processes: int, run_dir: Path, config: Path, *arguments: str, launcher_file: str = "cpu.yaml"
+) -> list[str]:
     launcher = [sys.executable, "-m", "accelerate.commands.launch"]
-    if num_processes > 1:
+    if num_processes > 1 or launcher_file != "cpu.yaml":
         launcher += [
-            *("--config_file", str(REPOSITORY / "configs/accelerate/cpu.yaml")),
+            *("--config_file", str(REPOSITORY / "configs/accelerate" / launcher_file)),
             *("--num_processes", str(num_processes), "--main_process_port", "0"),
         ]
     script = str(REPOSITORY / "launch/train.py")
@@ -33,10 +35,17 @@ def environment() -> dict[str, str]:
     return {k: v for k, v in os.environ.items() if k not in dropped and not k.startswith("ACCELERATE_")}
 
 
-def train(num_processes: int, run_dir: Path, config: Path, *arguments: str, check: bool = True) -> str:
+def train(
+    num_processes: int,
+    run_dir: Path,
+    config: Path,
+    *arguments: str,
+    launcher_file: str = "cpu.yaml",
+    check: bool = True,
+) -> str:
     """Run to the end; standard output and error together."""
     done = subprocess.run(
-        command(num_processes, run_dir, config, *arguments),
+        command(num_processes, run_dir, config, *arguments, launcher_file=launcher_file),
         cwd=REPOSITORY,
         env=environment(),
         capture_output=True,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from accelerate.utils import DistributedType
 
 from dist_dsvae.config import TrainConfig
 from dist_dsvae.engine import runtime
@@ -53,3 +54,52 @@ def test_launcher_and_accelerate_must_agree(monkeypatch: pytest.MonkeyPatch) -> 
     runtime._check_launcher(2)
     monkeypatch.delenv("WORLD_SIZE")
     runtime._check_launcher(1)
+
+
+def zero(stage: int = 1, **more: object) -> dict[str, object]:
+    return {"zero_optimization": {"stage": stage, "offload_optimizer": {"device": "none"}}, **more}
+
+
+def test_zero_stages() -> None:
+    assert runtime._checked_stage(zero(1)) == 1
+    assert runtime._checked_stage(zero(2, gradient_clipping="auto", gradient_accumulation_steps=1)) == 2
+
+
+@pytest.mark.parametrize(
+    ("config", "sentence"),
+    [
+        (zero(3), "ZeRO stage 3; supported are 1"),
+        (zero(0), "ZeRO stage 0; supported are 1"),
+        (
+            {"zero_optimization": {"stage": 2, "offload_optimizer": {"device": "cpu"}}},
+            "offload_optimizer: cpu",
+        ),
+        (zero(gradient_accumulation_steps=4), "gradient_accumulation_steps to 4. Leave it out"),
+        (zero(gradient_clipping=1.0), r"gradient_clipping to 1.0. .* optimizer.clip_gradient_norm"),
+        (zero(bf16={"enabled": True}), "DeepSpeed's own bf16"),
+    ],
+)
+def test_what_zero_cannot_do_gets_a_sentence(config: dict[str, object], sentence: str) -> None:
+    with pytest.raises(LaunchError, match=sentence):
+        runtime._checked_stage(config)
+
+
+def test_deepspeed_that_cannot_be_had(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert not runtime._deepspeed_is_asked_for(TrainConfig(), "no")
+    monkeypatch.setenv("ACCELERATE_USE_DEEPSPEED", "true")
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(LaunchError, match=r'pip install "dist_dsvae\[deepspeed\]"'):
+        runtime._deepspeed_is_asked_for(TrainConfig(), "no")
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: object())
+    assert runtime._deepspeed_is_asked_for(TrainConfig(), "bf16")
+    with pytest.raises(LaunchError, match="fp16 is not supported together with DeepSpeed"):
+        runtime._deepspeed_is_asked_for(TrainConfig(), "fp16")
+    with pytest.raises(LaunchError, match="double_precision is not supported together with DeepSpeed"):
+        runtime._deepspeed_is_asked_for(TrainConfig(double_precision=True), "no")
+
+
+def test_other_kinds_are_refused() -> None:
+    with pytest.raises(LaunchError, match="FSDP, which is not supported"):
+        runtime._check_kind(DistributedType.FSDP, False)
+    with pytest.raises(LaunchError, match="Accelerate left it out"):
+        runtime._check_kind(DistributedType.MULTI_CPU, True)
