@@ -26,13 +26,7 @@ def export(run_dir: Path, out: Path, step: int | None = None, *, averaged: bool 
     Raises CheckpointError if the run has no such checkpoint, or no average that was asked for.
     """
     config, shape, classes = read_run(run_dir)
-    resume = "auto" if step is None else str(run_dir / "checkpoints" / checkpoint.checkpoint_name(step))
-    steps = [checkpoint.step_of(path) for path in checkpoint.complete_checkpoints(run_dir / "checkpoints")]
-    if step is not None and step not in steps:
-        raise CheckpointError(f"{run_dir} has no checkpoint of step {step}. It has those of {steps}.")
-    chosen = checkpoint_to_resume(run_dir, resume)
-    if chosen is None:
-        raise CheckpointError(f"{run_dir} has no checkpoint yet. Train it first, or give another run.")
+    chosen = choose_checkpoint(run_dir, step)
     has_average = config.train.ema_half_life_samples > 0
     if averaged and not has_average:
         raise CheckpointError(
@@ -52,6 +46,21 @@ def export(run_dir: Path, out: Path, step: int | None = None, *, averaged: bool 
     save_published(method.float(), out, config.model, shape, classes)
     which = "moving average" if use_average else "last weights"
     return f"Wrote {out} from {chosen} ({which} of the decoder)."
+
+
+def choose_checkpoint(run_dir: Path, step: int | None) -> Path:
+    """The checkpoint of ``step``, or the newest undamaged one. Called by all ranks.
+
+    Raises CheckpointError if there is none.
+    """
+    steps = [checkpoint.step_of(path) for path in checkpoint.complete_checkpoints(run_dir / "checkpoints")]
+    if step is not None and step not in steps:
+        raise CheckpointError(f"{run_dir} has no checkpoint of step {step}. It has those of {steps}.")
+    named = run_dir / "checkpoints" / checkpoint.checkpoint_name(step or 0)
+    chosen = checkpoint_to_resume(run_dir, "auto" if step is None else str(named))
+    if chosen is None:
+        raise CheckpointError(f"{run_dir} has no checkpoint yet. Train it first, or give another run.")
+    return chosen
 
 
 def _like(tensor: Tensor) -> Tensor:
