@@ -15,9 +15,6 @@ from __future__ import annotations
 import functools
 import itertools
 import logging
-import os
-import signal
-import threading
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
@@ -35,6 +32,7 @@ from dist_dsvae.data.errors import CorruptSampleError, DataError
 from dist_dsvae.data.manifest import Manifest
 from dist_dsvae.data.plan import IntArray, Plan
 from dist_dsvae.data.reader import ShardReader
+from dist_dsvae.data.workers import leave_signals_to_the_trainer, worker_failed
 from dist_dsvae.noise import Draw, hash_words
 
 logger = logging.getLogger(__name__)
@@ -234,50 +232,17 @@ def stream(
         pin_memory=pin_memory,
         prefetch_factor=4 if config.num_workers else None,
         timeout=config.worker_timeout_seconds if config.num_workers else 0,
-        worker_init_fn=_leave_signals_to_the_trainer,
+        worker_init_fn=leave_signals_to_the_trainer,
     )
     batches = iter(loader)
     for number in itertools.count():
         try:
             batch = next(batches)
         except RuntimeError as error:  # all that the DataLoader says of a worker
-            raise _worker_failed(error, number, part, config) from error
+            raise worker_failed(error, number % (config.num_workers or 1), config, part.rank) from error
         if isinstance(batch, _Failure):
             raise DataError(batch.message)
         yield batch
-
-
-def _leave_signals_to_the_trainer(worker: int) -> None:
-    """A request to stop reaches every process of a job; workers are needed until the trainer has saved.
-
-    So they heed SIGTERM from the trainer alone.
-    """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    if not hasattr(signal, "sigwaitinfo"):  # macOS: there they die, and the run stops without a save
-        return
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-
-    def heed() -> None:
-        while signal.sigwaitinfo({signal.SIGTERM}).si_pid != os.getppid():
-            pass
-        os._exit(0)
-
-    threading.Thread(target=heed, daemon=True).start()
-
-
-def _worker_failed(error: RuntimeError, number: int, part: Slice, config: DataConfig) -> Exception:
-    if not config.num_workers or "DataLoader" not in str(error):
-        return error
-    worker = f"Data worker {number % config.num_workers} of {config.num_workers} of rank {part.rank}"
-    if "timed out" in str(error):
-        return DataError(
-            f"{worker} brought no batch for {config.worker_timeout_seconds:g} s: it hangs, or its disk does. "
-            "See what it waits for (py-spy dump), or allow more time with data.worker_timeout_seconds."
-        )
-    return DataError(
-        f"{worker} died ({str(error).strip().splitlines()[-1]}). If the machine ran out of memory, "
-        "lower data.num_workers."
-    )
 
 
 def one_pass(

@@ -1,0 +1,44 @@
+"""The reader processes of ``stream``: which signals they heed, and what their failures mean."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+
+from dist_dsvae.config import DataConfig
+from dist_dsvae.data.errors import DataError
+
+
+def leave_signals_to_the_trainer(worker: int) -> None:
+    """A request to stop reaches every process of a job; workers are needed until the trainer has saved.
+
+    So they heed SIGTERM from the trainer alone.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if not hasattr(signal, "sigwaitinfo"):  # macOS: there they die, and the run stops without a save
+        return
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+
+    def heed() -> None:
+        while signal.sigwaitinfo({signal.SIGTERM}).si_pid != os.getppid():
+            pass
+        os._exit(0)
+
+    threading.Thread(target=heed, daemon=True).start()
+
+
+def worker_failed(error: RuntimeError, worker: int, config: DataConfig, rank: int) -> Exception:
+    """What a DataLoader's ``error`` means: a DataError that names the worker, or ``error`` itself."""
+    if not config.num_workers or "DataLoader" not in str(error):
+        return error
+    name = f"Data worker {worker} of {config.num_workers} of rank {rank}"
+    if "timed out" in str(error):
+        return DataError(
+            f"{name} brought no batch for {config.worker_timeout_seconds:g} s: it hangs, or its disk does. "
+            "See what it waits for (py-spy dump), or allow more time with data.worker_timeout_seconds."
+        )
+    return DataError(
+        f"{name} died ({str(error).strip().splitlines()[-1]}). If the machine ran out of memory, "
+        "lower data.num_workers."
+    )
