@@ -47,15 +47,24 @@ def main() -> int:
         dest="overrides",
         help="change one value of the config; may be repeated",
     )
+    parser.add_argument(
+        "--print-run-dir",
+        action="store_true",
+        help="check the arguments and the config, print where the run lives, and leave",
+    )
     args = parser.parse_args()
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     try:
         config = load_config(args.config, args.overrides)
     except ValueError as error:  # every rank reads the same file: one says what is wrong with it
         return fail(str(error)) if os.environ.get("LOCAL_RANK", "0") == "0" else 1
+    run_dir = args.run_dir or Path(config.run_dir)
+    if args.print_run_dir:
+        print(run_dir)
+        return 0
     try:
         runtime = Runtime(config.train, args.mixed_precision)
-        Trainer(config, args.run_dir or Path(config.run_dir), args.resume, runtime).train()
+        Trainer(config, run_dir, args.resume, runtime).train()
         runtime.close()
     except Preempted as stop:
         return stop.exit_code

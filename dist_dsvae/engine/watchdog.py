@@ -8,6 +8,7 @@ not computing is what the others wait for.
 from __future__ import annotations
 
 import os
+import queue
 import socket
 import threading
 import time
@@ -95,6 +96,18 @@ class Watchdog:
         if self._store is None:
             return "one of them is missing"
         time.sleep(_OLD_AFTER_SECONDS + _SECONDS_BETWEEN_LINES)  # until a dead one's line is old
+        # The store waits without end for a host behind a broken connection: ask it in a thread.
+        answer: queue.SimpleQueue[str] = queue.SimpleQueue()
+        threading.Thread(
+            target=lambda: answer.put(self._compare()), name="watchdog-reader", daemon=True
+        ).start()
+        try:
+            return answer.get(timeout=_OLD_AFTER_SECONDS)
+        except queue.Empty:
+            return "the host that kept the list of ranks (rank 0's, as a rule) cannot be reached"
+
+    def _compare(self) -> str:
+        """The ranks whose lines are old, or which are not where this rank is."""
         found = []
         for other in range(distributed.world_size()):
             if other == distributed.rank():

@@ -1,0 +1,184 @@
+"""launch/slurm/ on a real cluster of two nodes: to the end, preempted, requeued, cancelled."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.distributed.launching import (
+    REPOSITORY,
+    checkpoint_tensors,
+    epochs_of,
+    metrics,
+    train,
+    write_config,
+)
+from tests.slurm.cluster import Cluster, metric_lines, read_json, wait_until, why_not
+
+pytestmark = [pytest.mark.slurm, pytest.mark.skipif(why_not() is not None, reason=str(why_not()))]
+
+ITERATIONS = 72
+LAST = f"checkpoints/step-{ITERATIONS:08d}"
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[Cluster]:
+    cluster = Cluster()
+    try:
+        cluster.start()
+        yield cluster
+    finally:
+        cluster.stop()
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("slurm")
+    return write_config(
+        folder / "c.json",
+        train={"epochs": epochs_of(ITERATIONS), "checkpoint_every_steps": 6, "log_every_steps": 2},
+    )
+
+
+@pytest.fixture(scope="module")
+def undisturbed(config: Path) -> Path:
+    """The same run outside SLURM: two processes of one launcher."""
+    run_dir = config.parent / "undisturbed"
+    train(2, run_dir, config)
+    return run_dir
+
+
+class Job:
+    """One submission of a script of launch/slurm, with this interpreter's environment."""
+
+    def __init__(self, cluster: Cluster, log: Path, run_dir: Path, *command: str, **variables: str) -> None:
+        self.cluster = cluster
+        self.log = log
+        self.run_dir = run_dir
+        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+        variables = {"PATH": path} | variables
+        self.number = cluster.submit(REPOSITORY, f"--output={log}", *command, **variables)
+
+    def output(self) -> str:
+        return self.log.read_text() if self.log.is_file() else ""
+
+    def wait_for_lines(self, lines: int) -> None:
+        wait_until(lambda: metric_lines(self.run_dir) >= lines, 90, self.output)
+
+    def wait_for_end(self, state: str) -> None:
+        self.cluster.wait_for_end(self.number, state, self.output)
+
+
+def submit(cluster: Cluster, run_dir: Path, config: Path, *options: str, **variables: str) -> Job:
+    script = str(REPOSITORY / "launch/slurm/train.sbatch")
+    command = [*options, script, str(config), "--run-dir", str(run_dir)]
+    return Job(cluster, run_dir.with_suffix(".log"), run_dir, *command, **variables)
+
+
+def assert_same_end(run_dir: Path, undisturbed: Path) -> None:
+    expected, got = checkpoint_tensors(undisturbed / LAST), checkpoint_tensors(run_dir / LAST)
+    assert got.keys() == expected.keys()
+    assert [key for key in expected if not torch.equal(got[key], expected[key])] == []
+    assert metrics(run_dir) == metrics(undisturbed)
+
+
+def test_two_nodes_warned_and_requeued(cluster: Cluster, config: Path, undisturbed: Path) -> None:
+    """The time limit's warning, then `scontrol requeue`: two stops, and the end of the undisturbed run."""
+    job = submit(cluster, config.parent / "preempted", config, "--nodes=2")
+
+    # SLURM's warning, as --signal=B:USR2@300 gives it: to the batch shell alone
+    job.wait_for_lines(2)
+    cluster.run("scancel", "--signal=USR2", "--batch", job.number)
+    wait_until(lambda: "Stopped early; queued again." in job.output(), 60, job.output)
+    assert read_json(job.run_dir / "stopped-early.json")["reason"] == "stop-request"
+    stopped_at = read_json(job.run_dir / "stopped-early.json")["step"]
+    assert stopped_at < ITERATIONS
+
+    # An administrator's requeue, and PreemptMode=REQUEUE: SIGTERM to all processes, then SIGKILL
+    job.wait_for_lines(stopped_at // 2 + 3)
+    cluster.run("scontrol", "requeue", job.number)
+
+    job.wait_for_end("COMPLETED")
+    assert cluster.job(job.number)["Restarts"] == "2"
+    assert job.output().count("Training with 2 processes") == 3
+    assert job.output().count("Resumed") == 2
+    assert_same_end(job.run_dir, undisturbed)
+    assert not (job.run_dir / "stopped-early.json").exists()
+
+
+def test_one_node_preempted_then_cancelled(cluster: Cluster, config: Path, tmp_path: Path) -> None:
+    """A job of higher priority: SIGTERM and a grace time. Then scancel, which is final. Both save."""
+    # A process for each GPU that SLURM counts; none is there, so the trainer takes the CPU
+    options = ("--nodes=1", "--gpus-per-node=2", "--cpus-per-task=2")
+    job = submit(cluster, config.parent / "cancelled", config, *options, CUDA_VISIBLE_DEVICES="")
+    record = job.run_dir / "stopped-early.json"
+
+    job.wait_for_lines(1)
+    urgent = ("--partition=urgent", "--nodes=2", "--exclusive", "--output=/dev/null", "--wrap=sleep 1")
+    other = cluster.submit(tmp_path, *urgent)
+    wait_until(lambda: "Stopped early; queued again." in job.output(), 60, job.output)
+    cluster.wait_for_end(other, "COMPLETED", job.output)
+    first = read_json(record)
+    assert first["reason"] == "SIGTERM"
+
+    job.wait_for_lines(first["step"] // 2 + 1)
+    cluster.run("scancel", job.number)
+    job.wait_for_end("CANCELLED")
+    second = read_json(record)
+    assert second["reason"] == "SIGTERM"
+    assert first["step"] < second["step"] < ITERATIONS
+    assert (job.run_dir / f"checkpoints/step-{second['step']:08d}").is_dir()
+    assert cluster.job(job.number)["Restarts"] == "1"
+    assert job.output().count("Training with 2 processes") == 2
+
+
+def test_seeds(cluster: Cluster, config: Path, tmp_path: Path) -> None:
+    """An element that is warned comes back, and it alone."""
+    script = str(REPOSITORY / "launch/slurm/seeds.sbatch")
+    shorter = ("--set", f"train.epochs={epochs_of(40)}")
+    command = ("--array=3,5", script, str(config), *shorter)
+    number = Job(cluster, tmp_path / "%a.log", tmp_path, *command, RUNS_FOLDER=str(tmp_path)).number
+    elements = {seed: f"{number}_{seed}" for seed in (3, 5)}
+    run_dirs = {seed: tmp_path / f"c-seed-{seed}" for seed in elements}
+    logs = {seed: tmp_path / f"{seed}.log" for seed in elements}
+
+    # SLURM gives one element the number of the whole array
+    same = [seed for seed, element in elements.items() if cluster.job(element)["JobId"] == number]
+    warned = same[0] if same else 5
+    wait_until(lambda: metric_lines(run_dirs[warned]) >= 1, 90, cluster.logs)
+    cluster.run("scancel", "--signal=USR2", "--batch", elements[warned])
+
+    for seed, element in elements.items():
+        cluster.wait_for_end(element, "COMPLETED", logs[seed].read_text)
+        assert cluster.job(element)["Restarts"] == str(int(seed == warned))
+        assert "Training with 1 process on CPU" in logs[seed].read_text()
+        assert read_json(run_dirs[seed] / "config.json")["seed"] == seed
+        assert metric_lines(run_dirs[seed]) == 20
+    assert metrics(run_dirs[3]) != metrics(run_dirs[5])
+
+
+def test_mistakes_get_a_sentence(cluster: Cluster, config: Path, tmp_path: Path) -> None:
+    """Before any step is started."""
+    known = (str(config),)
+    mistakes: dict[str, tuple[tuple[str, ...], dict[str, str]]] = {
+        "There is no config file nowhere.json": (("nowhere.json",), {}),
+        "Name an experiment": ((), {}),
+        "/nowhere has no bin/activate": (known, {"VIRTUAL_ENVIRONMENT": "/nowhere"}),
+        "Set VIRTUAL_ENVIRONMENT, or activate one": (known, {"PATH": "/usr/bin:/bin"}),
+        "PROCESSES_PER_NODE=two is not a positive number": (known, {"PROCESSES_PER_NODE": "two"}),
+        "Unknown key 'trian'": ((*known, "--set", "trian.epochs=1"), {}),
+    }
+    script = str(REPOSITORY / "launch/slurm/train.sbatch")
+    jobs = {
+        sentence: Job(cluster, tmp_path / f"{index}.log", tmp_path, script, *arguments, **variables)
+        for index, (sentence, (arguments, variables)) in enumerate(mistakes.items())
+    }
+    for sentence, job in jobs.items():
+        job.wait_for_end("FAILED")
+        assert sentence in job.output()
+        assert "srun" not in job.output()
