@@ -41,7 +41,13 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("slurm")
     return write_config(
         folder / "c.json",
-        train={"epochs": epochs_of(ITERATIONS), "checkpoint_every_steps": 6, "log_every_steps": 2},
+        data={"test": "shards/fashion-mnist-mini/test"},
+        train={
+            "epochs": epochs_of(ITERATIONS),
+            "checkpoint_every_steps": 6,
+            "log_every_steps": 2,
+            "evaluate_at_end": False,
+        },
     )
 
 
@@ -160,6 +166,21 @@ def test_seeds(cluster: Cluster, config: Path, tmp_path: Path) -> None:
         assert read_json(run_dirs[seed] / "config.json")["seed"] == seed
         assert metric_lines(run_dirs[seed]) == 20
     assert metrics(run_dirs[3]) != metrics(run_dirs[5])
+
+
+def test_evaluating_a_run(cluster: Cluster, undisturbed: Path, tmp_path: Path) -> None:
+    """Two processes on one node; the run was trained on data with a test split."""
+    script = str(REPOSITORY / "launch/slurm/evaluate.sbatch")
+    arguments = (script, str(undisturbed), "--step", str(ITERATIONS))
+    job = Job(cluster, tmp_path / "evaluate.log", undisturbed, *arguments, PROCESSES_PER_NODE="2")
+    job.wait_for_end("COMPLETED")
+    result = read_json(undisturbed / "evaluation/held-out.json")
+    assert (result["checkpoint"], result["processes"]) == (Path(LAST).name, 2)
+    assert 0 <= result["zs_accuracy"] <= 1
+
+    missing = Job(cluster, tmp_path / "missing.log", tmp_path, script, str(tmp_path / "nowhere"))
+    missing.wait_for_end("FAILED")
+    assert "There is no run directory" in missing.output()
 
 
 def test_mistakes_get_a_sentence(cluster: Cluster, config: Path, tmp_path: Path) -> None:
