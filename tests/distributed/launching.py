@@ -10,6 +10,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import psutil
 import torch
 from torch.distributed.checkpoint.format_utils import dcp_to_torch_save
 
@@ -106,3 +107,28 @@ def checkpoint_tensors(checkpoint: Path) -> dict[str, torch.Tensor]:
 
     walk("", tree)
     return flat
+
+
+def differing_tensors(run_dir: Path, other: Path, step: int) -> list[str]:
+    """Names of the tensors in two runs' checkpoints of ``step`` that differ in any bit."""
+    name = f"checkpoints/step-{step:08d}"
+    got, expected = checkpoint_tensors(run_dir / name), checkpoint_tensors(other / name)
+    assert got.keys() == expected.keys()
+    return [key for key in expected if not torch.equal(got[key], expected[key])]
+
+
+def ranks_of(launcher: psutil.Process) -> list[psutil.Process]:
+    """The training processes of a launcher, without their data workers."""
+    try:
+        children = launcher.children()
+        return [p for p in children if p.is_running() and "launch/train.py" in " ".join(p.cmdline())]
+    except psutil.Error:
+        return []
+
+
+def kill_job(launcher: subprocess.Popen[bytes]) -> None:
+    """The launcher and all that it started, if it still runs."""
+    if launcher.poll() is None:
+        for process in [*psutil.Process(launcher.pid).children(recursive=True), launcher]:
+            process.kill()
+        launcher.wait()

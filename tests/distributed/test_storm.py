@@ -18,15 +18,16 @@ from pathlib import Path
 
 import psutil
 import pytest
-import torch
 
 from tests.distributed.launching import (
     REPOSITORY,
-    checkpoint_tensors,
     command,
+    differing_tensors,
     environment,
     epochs_of,
+    kill_job,
     metrics,
+    ranks_of,
     train,
     write_config,
 )
@@ -56,15 +57,6 @@ def undisturbed(config: Path) -> Path:
     run_dir = config.parent / "undisturbed"
     train(2, run_dir, config)
     return run_dir
-
-
-def ranks_of(launcher: psutil.Process) -> list[psutil.Process]:
-    """The training processes, without their data workers."""
-    try:
-        children = launcher.children()
-        return [p for p in children if p.is_running() and "launch/train.py" in " ".join(p.cmdline())]
-    except psutil.Error:
-        return []
 
 
 def newest(run_dir: Path, pattern: str) -> list[Path]:
@@ -131,19 +123,13 @@ def storm(config: Path, run_dir: Path, num_kills: int, chance: random.Random) ->
             wait_for(lambda gone=victim: not gone.is_running() or gone.status() == "zombie", launcher)
         assert launcher.wait(timeout=240) == 0
     finally:
-        if launcher.poll() is None:
-            for process in [*psutil.Process(launcher.pid).children(recursive=True), launcher]:
-                process.kill()
+        kill_job(launcher)
     return kills
 
 
 def assert_same(run_dir: Path, undisturbed: Path) -> None:
     """Weights, moments and averages bit for bit; every logged line once and the same."""
-    name = f"checkpoints/step-{ITERATIONS:08d}"
-    got, expected = checkpoint_tensors(run_dir / name), checkpoint_tensors(undisturbed / name)
-    assert got.keys() == expected.keys()
-    for key, value in expected.items():
-        assert torch.equal(got[key], value), key
+    assert differing_tensors(run_dir, undisturbed, ITERATIONS) == []
     assert metrics(run_dir) == metrics(undisturbed)
 
 
