@@ -80,9 +80,17 @@ class DataConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ModelConfig:
-    """Network family (``models.architectures``) and the widths of the two codes."""
+    """Network family and the widths of the two codes.
 
-    architecture: Literal["vgg64", "conv32", "conv32-reference", "small32", "mlp2d"]
+    architecture: the first five (``models.architectures``) are for methods that generate, the others
+        for classifiers.
+    zs_dim: of dsvae's label-relevant code; the baselines have the one-hot label in its place.
+    zu_dim: of the label-irrelevant code; of z in the baselines.
+    """
+
+    architecture: Literal[
+        "vgg64", "conv32", "conv32-reference", "small32", "mlp2d", "resnet32", "inception-resnet-v1"
+    ]
     zs_dim: int = positive(512)
     zu_dim: int = positive(512)
 
@@ -119,12 +127,73 @@ class DSVAEConfig:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class CVAEConfig:
+    """Conditional VAE: encoder and decoder are told the label. Fields as in ``DSVAEConfig``."""
+
+    name: Literal["cvae"] = "cvae"
+    loss_weights: Literal["reference", "paper"] = "reference"
+    reconstruction_weight: float = between(0, _LARGE, 1.0)
+    kl_weight: float = between(0, _LARGE, 1.0)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CGANConfig:
+    """Conditional GAN with the projection discriminator. Fields as in ``DSVAEConfig``."""
+
+    name: Literal["cgan"] = "cgan"
+    adversarial: Literal["logistic", "hinge"] = "logistic"
+    prior_labels: Literal["batch", "uniform"] = "batch"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CVAEGANConfig:
+    """Conditional VAE whose images are judged by that discriminator. Fields as in ``DSVAEConfig``.
+
+    feature_weight: of the squared distance between the discriminator's features of an image and of its
+        reconstruction; trains encoder and decoder. 0 switches it off.
+    mean_feature_weight: of the squared distance between the mean features of the batch's images and
+        of the prior samples; trains the decoder. 0 switches it off.
+    """
+
+    name: Literal["cvae_gan"] = "cvae_gan"
+    loss_weights: Literal["reference", "paper"] = "reference"
+    reconstruction_weight: float = between(0, _LARGE, 1.0)
+    kl_weight: float = between(0, _LARGE, 1.0)
+    generator_weight: float = between(0, _LARGE, 1.0)
+    feature_weight: float = between(0, _LARGE, 1.0)
+    mean_feature_weight: float = between(0, _LARGE, 1.0)
+    adversarial: Literal["logistic", "hinge"] = "logistic"
+    prior_labels: Literal["batch", "uniform"] = "batch"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ClassifierConfig:
+    """A classifier of the data set's own classes, to score generated images with.
+
+    width: channels of resnet32's first stage.
+    dropout: before the last layer, during training.
+    shift_pixels: each image is moved by up to so many pixels in both directions.
+    label_smoothing: share of the target that is spread over all classes.
+    """
+
+    name: Literal["classifier"] = "classifier"
+    width: int = positive(32)
+    dropout: float = between(0, 0.99, 0.0)
+    shift_pixels: int = between(0, 64, 0)
+    label_smoothing: float = between(0, 0.99, 0.0)
+
+
+MethodConfig = DSVAEConfig | CVAEConfig | CGANConfig | CVAEGANConfig | ClassifierConfig
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class OptimizerConfig:
     """Adam for every network (appendix B.4), with a schedule for the mixture's variances.
 
     variance_schedule: "paper" multiplies the variances' learning rate by 0.01 after 2 epochs,
         "reference" by 0.1 at every 10th epoch, "constant" leaves it.
     clip_gradient_norm: largest global L2 norm of one step's gradient; 0 switches clipping off.
+    decay_epochs: every learning rate falls to 0 along a half cosine over so many epochs; 0 leaves them.
     """
 
     learning_rate: float = positive(5e-4)
@@ -134,6 +203,7 @@ class OptimizerConfig:
     beta2: float = between(0, 0.999999, 0.9)
     epsilon: float = positive(1e-8)
     clip_gradient_norm: float = between(0, _LARGE, 0.0)
+    decay_epochs: float = between(0, _LARGE, 0.0)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -145,7 +215,8 @@ class TrainConfig:
     *_every_steps: cadences in iterations (n_gm stage-1 updates and one joint update each).
     keep_checkpoints: how many of the newest checkpoints stay on disk.
     keep_every_steps: checkpoints at multiples of so many iterations stay as well; 0 means none.
-    ema_half_life_samples: average the decoder's weights with this half-life; 0 switches it off.
+    ema_half_life_samples: average the weights of the decoder (of the classifier's network) with this
+        half-life; 0 switches it off.
     mixed_precision: "no", "bf16", "fp16", or "auto": bf16 where the processor multiplies it
         natively (CUDA from Ampere on, CPUs with AMX), else float32. ``bf16`` or ``fp16`` given to
         ``accelerate launch --mixed_precision``, and whatever is given to train.py, go before it
@@ -201,7 +272,7 @@ class ExperimentConfig:
     seed: int = between(0, 2**62, 0)
     data: DataConfig
     model: ModelConfig
-    method: DSVAEConfig = DSVAEConfig()
+    method: MethodConfig = DSVAEConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
     train: TrainConfig = TrainConfig()
     sampling: SamplingConfig = SamplingConfig()

@@ -107,6 +107,8 @@ def _convert(value: Any, hint: Any, dotted: str) -> Any:
             raise ConfigError(f"{dotted} is {_show(value)}; allowed: {choices}.{hint_text}")
         return value
     if origin in (typing.Union, types.UnionType):
+        if dataclasses.is_dataclass(typing.get_args(hint)[0]):
+            return from_tree(_named(typing.get_args(hint), value, dotted), value, dotted + ".")
         if value is None:
             return None
         inner = next(arg for arg in typing.get_args(hint) if arg is not type(None))
@@ -118,6 +120,15 @@ def _convert(value: Any, hint: Any, dotted: str) -> Any:
     if hint is float and not math.isfinite(value):
         raise ConfigError(f"{dotted} is {value}; it must be a finite number.")
     return value
+
+
+def _named(sections: tuple[type, ...], tree: Any, dotted: str) -> type:
+    """The section whose ``name`` the tree gives; the first where it gives none."""
+    by_name = {f.default: s for s in sections for f in dataclasses.fields(s) if f.name == "name"}
+    if not isinstance(tree, Mapping) or "name" not in tree:
+        return sections[0]
+    name = _convert(tree["name"], Literal[tuple(by_name)], f"{dotted}.name")
+    return by_name[name]
 
 
 _TYPE_NAMES = {int: "a whole number", float: "a number", str: "a string", bool: "true or false"}
@@ -143,6 +154,9 @@ def differing_keys(old: ExperimentConfig, new: ExperimentConfig) -> list[str]:
 
 
 def _differences(old: Any, new: Any, prefix: str) -> Iterator[str]:
+    if type(old) is not type(new):
+        yield f"{prefix}name ({_show(old.name)} -> {_show(new.name)})"
+        return
     for f in dataclasses.fields(old):
         before, after = getattr(old, f.name), getattr(new, f.name)
         if dataclasses.is_dataclass(before):

@@ -41,6 +41,8 @@ class Draw(enum.IntEnum):
     BUILD_SPLIT = 11
     TOY_POINT = 12
     REPLACEMENT = 13
+    SHIFT = 14
+    DROPOUT = 15
 
 
 def hash_words(*words: Tensor | int) -> Tensor:

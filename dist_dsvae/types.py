@@ -28,6 +28,16 @@ class Gaussian(NamedTuple):
     log_variance: Tensor
 
 
+class Codes(NamedTuple):
+    """What an encoder makes of images: zs [B, zs_dim] and the posterior of zu [B, zu_dim].
+
+    In the conditional baselines zs is the one-hot label, and zu is z.
+    """
+
+    zs: Tensor
+    zu: Gaussian
+
+
 class ImageShape(NamedTuple):
     """What one sample looks like: an image (channels, height, width) or a point (channels, 0, 0)."""
 

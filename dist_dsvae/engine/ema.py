@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
-from torch import Tensor, nn
-from torch.func import functional_call
+from torch import nn
 
 
 class ExponentialMovingAverage:
@@ -32,11 +32,12 @@ class ExponentialMovingAverage:
             else:
                 self.averaged[name].copy_(live)
 
-    def network_with_average(self) -> Callable[[Tensor], Tensor]:
-        """The network as a function that runs on the averaged weights."""
-
-        def call(inputs: Tensor) -> Tensor:
-            output: Tensor = functional_call(self.network, self.averaged, (inputs,))
-            return output
-
-        return call
+    @contextmanager
+    def applied(self) -> Iterator[None]:
+        """The network holds the averaged weights inside, and its own again, to the bit, after."""
+        own = {name: t.detach().clone() for name, t in self.network.state_dict().items()}
+        self.network.load_state_dict(self.averaged)
+        try:
+            yield
+        finally:
+            self.network.load_state_dict(own)

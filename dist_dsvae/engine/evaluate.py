@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import time
 from pathlib import Path
 from typing import Any
 
 from dist_dsvae import distributed
 from dist_dsvae.config import TrainConfig
-from dist_dsvae.data.manifest import DataError, write_atomically
+from dist_dsvae.data.manifest import DataError
 from dist_dsvae.data.splits import open_splits
 from dist_dsvae.engine import checkpoint
 from dist_dsvae.engine.export import choose_checkpoint, read_run
+from dist_dsvae.engine.held_out import held_out_figures, write_figures
 from dist_dsvae.engine.runtime import Runtime
-from dist_dsvae.engine.visuals import held_out_figures
-from dist_dsvae.methods.dsvae import DSVAE
+from dist_dsvae.methods.choose import make_method
 
 
 def run_config(run_dir: Path) -> TrainConfig:
@@ -37,7 +36,7 @@ def evaluate(run_dir: Path, step: int | None, name: str, runtime: Runtime) -> di
         raise DataError(
             f"{run_dir} has no test split (data.test is not set), so there is nothing to evaluate on."
         )
-    method = DSVAE(config.method, config.model, shape, len(classes)).to(runtime.device, runtime.dtype)
+    method = make_method(config.method, config.model, shape, len(classes)).to(runtime.device, runtime.dtype)
     checkpoint.load(chosen, {"method": method.state_dict()})
     values = checkpoint.read_marker(chosen)
     result: dict[str, Any] = {
@@ -49,8 +48,6 @@ def evaluate(run_dir: Path, step: int | None, name: str, runtime: Runtime) -> di
         "seconds": round(time.perf_counter() - begin, 1),
     }
     if runtime.is_main:
-        path = run_dir / "evaluation" / f"{name}.json"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, (json.dumps(result, indent=1) + "\n").encode())
+        write_figures(run_dir / "evaluation" / f"{name}.json", result)
     distributed.barrier()
     return result

@@ -6,23 +6,22 @@ import json
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
-
 from dist_dsvae.config import ExperimentConfig
 from dist_dsvae.config_io import from_tree
 from dist_dsvae.engine import checkpoint
 from dist_dsvae.engine.checkpoint import CheckpointError
 from dist_dsvae.engine.run_directory import checkpoint_to_resume
-from dist_dsvae.methods.dsvae import DSVAE
+from dist_dsvae.methods.choose import make_method
 from dist_dsvae.methods.published import save_published
+from dist_dsvae.methods.step import Method
 from dist_dsvae.types import ImageShape
 
 
 def export(run_dir: Path, out: Path, step: int | None = None, *, averaged: bool | None = None) -> str:
     """Write the model of a run's checkpoint into ``out``; returns a sentence on what was written.
 
-    step: of the checkpoint (default: the newest). averaged: the decoder's moving average in place of
-    its last weights (default: if the run keeps one). Single process.
+    step: of the checkpoint (default: the newest). averaged: the moving average (of the decoder, or of
+    the classifier's network) in place of the last weights (default: if the run keeps one). Single process.
     Raises CheckpointError if the run has no such checkpoint, or no average that was asked for.
     """
     config, shape, classes = read_run(run_dir)
@@ -34,18 +33,20 @@ def export(run_dir: Path, out: Path, step: int | None = None, *, averaged: bool 
             "with --weights raw."
         )
     use_average = has_average if averaged is None else averaged
-    method = DSVAE(config.method, config.model, shape, len(classes))
+    method = make_method(config.method, config.model, shape, len(classes))
+    assert isinstance(method, Method)
     if config.train.double_precision:
         method.double()
     state: dict[str, Any] = {"method": method.state_dict()}
     if use_average:
-        state["ema"] = {name: _like(tensor) for name, tensor in method.decoder.state_dict().items()}
+        averaged_network = method.get_submodule(method.averaged)
+        state["ema"] = {name: t.detach().clone() for name, t in averaged_network.state_dict().items()}
     checkpoint.load(chosen, state)
     if use_average:
-        method.decoder.load_state_dict(state["ema"])
-    save_published(method.float(), out, config.model, shape, classes)
+        averaged_network.load_state_dict(state["ema"])
+    save_published(method.float(), out, config.method, config.model, shape, classes)
     which = "moving average" if use_average else "last weights"
-    return f"Wrote {out} from {chosen} ({which} of the decoder)."
+    return f"Wrote {out} from {chosen} ({which} of the {method.averaged})."
 
 
 def choose_checkpoint(run_dir: Path, step: int | None) -> Path:
@@ -61,10 +62,6 @@ def choose_checkpoint(run_dir: Path, step: int | None) -> Path:
     if chosen is None:
         raise CheckpointError(f"{run_dir} has no checkpoint yet. Train it first, or give another run.")
     return chosen
-
-
-def _like(tensor: Tensor) -> Tensor:
-    return tensor.detach().clone()
 
 
 def read_run(run_dir: Path) -> tuple[ExperimentConfig, ImageShape, tuple[str, ...]]:

@@ -13,7 +13,7 @@ from dist_dsvae import distributed
 from dist_dsvae.engine.guard import Guard
 from dist_dsvae.engine.optimizer import Optimizer
 from dist_dsvae.engine.runtime import Runtime
-from dist_dsvae.methods.step import Method, Step
+from dist_dsvae.methods.step import Method, Step, objective
 from dist_dsvae.noise import Noise
 from dist_dsvae.types import Batch
 
@@ -34,7 +34,7 @@ class FlatStep:
     def __call__(self, batch: Batch, noise: Noise) -> dict[str, Tensor]:
         with self.runtime.autocast():
             terms = self.method.forward(batch, noise, self.step.name)
-            loss = self.method.objective(terms)
+            loss = objective(self.method, terms)
         terms = {name: term.detach() for name, term in terms.items()}
         scaler = self.runtime.scaler
         if scaler is not None:

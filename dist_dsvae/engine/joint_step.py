@@ -12,7 +12,7 @@ from dist_dsvae import distributed
 from dist_dsvae.engine.guard import Guard
 from dist_dsvae.engine.optimizer import Optimizer
 from dist_dsvae.engine.runtime import Runtime
-from dist_dsvae.methods.step import Method, Step
+from dist_dsvae.methods.step import Method, Step, objective
 from dist_dsvae.noise import Noise
 from dist_dsvae.types import Batch
 
@@ -39,7 +39,7 @@ class OverlappedStep:
 
     def __call__(self, batch: Batch, noise: Noise) -> dict[str, Tensor]:
         terms: dict[str, Tensor] = self.wrapped(batch, noise, self.step.name)
-        self.runtime.backward(self.method.objective(terms))
+        self.runtime.backward(objective(self.method, terms))
         terms = {name: term.detach() for name, term in terms.items()}
         bad = self.guard.inspect(self.step.name, terms)
         bad_anywhere = distributed.all_reduce_sum(bad.any().float())

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
@@ -24,6 +25,19 @@ def variance_rate(config: OptimizerConfig, epoch: float) -> float:
         "constant": 1.0,
     }[config.variance_schedule]
     return config.variance_learning_rate * factor
+
+
+def decay(config: OptimizerConfig, epoch: float) -> float:
+    """What every learning rate is multiplied by: 1, or a half cosine from 1 to 0 over ``decay_epochs``."""
+    if not config.decay_epochs:
+        return 1.0
+    return 0.5 * (1.0 + math.cos(math.pi * min(epoch / config.decay_epochs, 1.0)))
+
+
+def learning_rate(config: OptimizerConfig, epoch: float, *, variances: bool) -> float:
+    """Of the mixture's variances, or of all other weights."""
+    rate = variance_rate(config, epoch) if variances else config.learning_rate
+    return rate * decay(config, epoch)
 
 
 class Optimizer(Protocol):
@@ -91,7 +105,7 @@ class StepOptimizer:
         """Move the learning rates to where they are after ``epoch`` passes over the data."""
         for group in self.adam.param_groups:
             name = group["name"]
-            rate = variance_rate(self.config, epoch) if name == "variances" else self.config.learning_rate
+            rate = learning_rate(self.config, epoch, variances=name == "variances")
             if self._rates.get(name) != rate:  # else not even a launch
                 self._rates[name] = rate
                 group["lr"].fill_(rate)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import math
 import time
+from contextlib import nullcontext
 from pathlib import Path
 from typing import NoReturn
 
@@ -24,6 +25,7 @@ from dist_dsvae.engine.checkpoint import checkpoint_name
 from dist_dsvae.engine.cuda_graph import Graphed, graphed_where_possible
 from dist_dsvae.engine.ema import ExponentialMovingAverage
 from dist_dsvae.engine.guard import Guard, raise_if_weights_are_bad
+from dist_dsvae.engine.held_out import Figures, held_out_figures, write_figures
 from dist_dsvae.engine.iteration import Iteration
 from dist_dsvae.engine.preemption import Preempted, StopRequests
 from dist_dsvae.engine.run_directory import (
@@ -36,10 +38,11 @@ from dist_dsvae.engine.run_state import RunState
 from dist_dsvae.engine.runtime import Runtime
 from dist_dsvae.engine.saver import CheckpointSaver
 from dist_dsvae.engine.telemetry import LossMeter, Telemetry
-from dist_dsvae.engine.visuals import Figures, Visuals, held_out_figures, write_summary
+from dist_dsvae.engine.visuals import Visuals
 from dist_dsvae.engine.watchdog import Watchdog
 from dist_dsvae.engine.zero import step_optimizers
-from dist_dsvae.methods.dsvae import DSVAE
+from dist_dsvae.methods.choose import make_method
+from dist_dsvae.methods.step import Method
 
 
 class Trainer:
@@ -63,7 +66,8 @@ class Trainer:
         # Networks: the same initial weights on every rank, whatever the world size
         torch.manual_seed(config.seed)
         shape, num_classes = self.train_shards.shape, self.train_shards.num_classes
-        self.method = DSVAE(config.method, config.model, shape, num_classes).to(runtime.dtype)
+        self.method = make_method(config.method, config.model, shape, num_classes).to(runtime.dtype)
+        assert isinstance(self.method, Method)
         if config.train.sync_batch_norm and runtime.world_size > 1:
             synchronise(self.method)
         self.method.to(runtime.device)
@@ -74,7 +78,8 @@ class Trainer:
         self.meter = LossMeter(self.method.steps, runtime.device)
         optimizers = step_optimizers(self.method, config.optimizer, runtime, config.data.batch_size)
         half_life = config.train.ema_half_life_samples
-        self.ema = ExponentialMovingAverage(self.method.decoder, half_life) if half_life > 0 else None
+        averaged = self.method.get_submodule(self.method.averaged)
+        self.ema = ExponentialMovingAverage(averaged, half_life) if half_life > 0 else None
 
         # The iteration: all of it on the device, captured as a CUDA graph where that is possible
         self.feed = Feed(
@@ -243,8 +248,8 @@ class Trainer:
         """Rank 0 draws; the others meet it at the next step's collective."""
         if not self.runtime.is_main:
             return []
-        decode = self.ema.network_with_average() if self.ema else self.method.decoder
-        paths = self.visuals.draw(self.run_dir / "samples", checkpoint_name(self.iteration), decode)
+        with self.ema.applied() if self.ema else nullcontext():
+            paths = self.visuals.draw(self.run_dir / "samples", checkpoint_name(self.iteration))
         for path in paths:
             kind = "swap" if path.stem.endswith("-swap") else "samples"
             telemetry.picture(kind, path, self.state.samples_seen)
@@ -280,7 +285,7 @@ class Trainer:
         paths = self._draw(telemetry)
         if self.runtime.is_main:
             summary = self.run_dir / "evaluation" / "summary.json"
-            write_summary(summary, figures)
+            write_figures(summary, figures)
             telemetry.say("  ".join(f"{name} {value:.4g}" for name, value in figures.items()))
             telemetry.say("\n".join(["Pictures and figures:", *(f"  {path}" for path in [*paths, summary])]))
         distributed.barrier()

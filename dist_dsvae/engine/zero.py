@@ -26,10 +26,10 @@ from torch.optim.adam import adam
 from dist_dsvae import distributed
 from dist_dsvae.config import OptimizerConfig
 from dist_dsvae.engine.guard import NonFiniteLossError
-from dist_dsvae.engine.optimizer import NamedParameters, Optimizer, StepOptimizer, variance_rate
+from dist_dsvae.engine.optimizer import NamedParameters, Optimizer, StepOptimizer, learning_rate
 from dist_dsvae.engine.runtime import Runtime
 from dist_dsvae.engine.shard import Shard
-from dist_dsvae.methods.step import Method, Reduction
+from dist_dsvae.methods.step import Method, Reduction, parameter_groups
 from dist_dsvae.noise import Noise
 from dist_dsvae.types import Batch
 
@@ -44,7 +44,7 @@ def step_optimizers(
     """An optimiser per step, by its name: divided over the processes under DeepSpeed, else whole."""
     assert isinstance(method, Method)
     if not runtime.zero_stage:
-        return {step.name: StepOptimizer(config, method.parameter_groups(step)) for step in method.steps}
+        return {step.name: StepOptimizer(config, parameter_groups(method, step)) for step in method.steps}
     method.to(memory_format=torch.contiguous_format)  # as DeepSpeed lays the weights out
     groups = _groups(method)
     client = _ClientOptimizer(groups)
@@ -63,7 +63,7 @@ def step_optimizers(
     return {
         step.name: ZeroOptimizer(
             config,
-            method.parameter_groups(step),
+            parameter_groups(method, step),
             shards,
             None if step.reduction is Reduction.FLAT else through_engine,
         )
@@ -106,8 +106,7 @@ class ZeroOptimizer:
     def set_rates(self, epoch: float) -> None:
         """Move the learning rates to where they are after ``epoch`` passes over the data."""
         for group in self._shards:
-            varies = group in self._variances
-            self._rates[group] = variance_rate(self.config, epoch) if varies else self.config.learning_rate
+            self._rates[group] = learning_rate(self.config, epoch, variances=group in self._variances)
 
     def step(self, tripped: Tensor, scaler: torch.amp.GradScaler | None) -> None:
         """Apply the gradients and drop them; nothing moves where ``tripped`` is 1."""
@@ -195,7 +194,7 @@ def _groups(method: Method) -> dict[str, NamedParameters]:
     labels: dict[str, list[str]] = {}
     parameters: dict[str, nn.Parameter] = {}
     for step in method.steps:
-        for kind, named in method.parameter_groups(step).items():
+        for kind, named in parameter_groups(method, step).items():
             for name, parameter in named:
                 parameters[name] = parameter
                 labels.setdefault(name, []).append(f"{kind} of {step.name}")

@@ -11,23 +11,23 @@ step "joint"  x -> encoder_s -> zs ------------------> likelihood               
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import torch
 from torch import Tensor, nn
 
 from dist_dsvae import losses
 from dist_dsvae.config import DSVAEConfig, ModelConfig
-from dist_dsvae.methods.routing import Route, RoutingTable, scale_gradient, shared_pass
+from dist_dsvae.methods.adversarial import discriminator_term, generator_term, judge, prior_labels
+from dist_dsvae.methods.conditional import autoencoder_weights
+from dist_dsvae.methods.routing import Route, RoutingTable, largest_weight, scale_gradient, shared_pass
 from dist_dsvae.methods.step import Reduction, Step
-from dist_dsvae.models.architectures import ARCHITECTURES
+from dist_dsvae.models.architectures import architecture_for
 from dist_dsvae.models.decoder import Decoder
 from dist_dsvae.models.discriminator import Discriminator
 from dist_dsvae.models.encoder import EncoderS, EncoderU, sample_gaussian
 from dist_dsvae.models.latent_classifier import LatentClassifier
 from dist_dsvae.models.mixture_prior import MixturePrior, gaussian_log_density, squared_distance
 from dist_dsvae.noise import Draw, Noise
-from dist_dsvae.types import Batch, Gaussian, ImageShape
+from dist_dsvae.types import Batch, Codes, Gaussian, ImageShape
 
 
 def routing_table(config: DSVAEConfig, shape: ImageShape, zu_dim: int) -> RoutingTable:
@@ -38,17 +38,12 @@ def routing_table(config: DSVAEConfig, shape: ImageShape, zu_dim: int) -> Routin
     over zu. "paper" is the text taken literally: 1/2 of the summed squared error for encoder_s and
     decoder, lambda_rec = 1/N_zu of that for encoder_u, lambda_kl = 10/N_pixel of the summed KL.
     """
-    if config.loss_weights == "reference":
-        rec_s = rec_u = rec_decoder = 10.0
-        likelihood, kl = 10.0 * config.likelihood_weight, 1.0
-    else:
-        rec_s = rec_decoder = shape.num_values / 2
-        rec_u = rec_s / zu_dim
-        likelihood, kl = config.likelihood_weight, 10.0 / shape.num_pixels * zu_dim
+    rec_u, rec, kl = autoencoder_weights(config.loss_weights, shape, zu_dim)
+    likelihood = config.likelihood_weight * (10.0 if config.loss_weights == "reference" else 1.0)
     r = config.reconstruction_weight
     return {
         "gm": {"encoder_s": 1.0, "mixture_prior": 1.0},
-        "reconstruction": {"encoder_s": r * rec_s, "encoder_u": r * rec_u, "decoder": r * rec_decoder},
+        "reconstruction": {"encoder_s": r * rec, "encoder_u": r * rec_u, "decoder": r * rec},
         "likelihood": {"encoder_s": likelihood},
         "kl": {"encoder_u": config.kl_weight * kl},
         "confusion": {"encoder_u": config.confusion_weight},
@@ -66,8 +61,7 @@ class DSVAE(nn.Module):
 
     def __init__(self, config: DSVAEConfig, model: ModelConfig, shape: ImageShape, num_classes: int) -> None:
         super().__init__()
-        architecture = ARCHITECTURES[model.architecture]
-        check_shape(model.architecture, shape)
+        architecture = architecture_for(model.architecture, shape)
         self.config = config
         self.num_classes = num_classes
         self.zs_dim, self.zu_dim = model.zs_dim, model.zu_dim
@@ -77,6 +71,7 @@ class DSVAE(nn.Module):
         self.latent_classifier = LatentClassifier(architecture, model.zu_dim, num_classes)
         self.discriminator = Discriminator(architecture, shape, num_classes)
         self.mixture_prior = MixturePrior(num_classes, model.zs_dim, config.log_variance_floor)
+        self.averaged = "decoder"
         self.routing = routing_table(config, shape, model.zu_dim)
         self.steps = (
             Step(
@@ -85,6 +80,7 @@ class DSVAE(nn.Module):
                 terms=("gm",),
                 trains=("encoder_s", "mixture_prior"),
                 reduction=Reduction.FLAT,
+                variances=("mixture_prior.log_variance",),
             ),
             Step(
                 name="joint",
@@ -99,25 +95,6 @@ class DSVAE(nn.Module):
     def forward(self, batch: Batch, noise: Noise, step: str) -> dict[str, Tensor]:
         """The raw loss terms of one step, each a scalar."""
         return self._gm_terms(batch) if step == "gm" else self._joint_terms(batch, noise)
-
-    def objective(self, terms: Mapping[str, Tensor]) -> Tensor:
-        """The sum whose gradient is the routing table's: each term with its largest weight.
-
-        Networks with a smaller weight in the same term have their gradient scaled in the forward.
-        """
-        return torch.stack([self._weight(name) * term for name, term in terms.items()]).sum()
-
-    def _weight(self, term: str) -> float:
-        return max(self.routing[term].values())
-
-    def parameter_groups(self, step: Step) -> dict[str, list[tuple[str, nn.Parameter]]]:
-        """Named parameters of one step's optimiser by group; the variances have their own rate."""
-        groups: dict[str, list[tuple[str, nn.Parameter]]] = {"weights": [], "variances": []}
-        for network in step.trains:
-            for name, parameter in self.get_submodule(network).named_parameters(prefix=network):
-                group = "variances" if name == "mixture_prior.log_variance" else "weights"
-                groups[group].append((name, parameter))
-        return {name: parameters for name, parameters in groups.items() if parameters}
 
     # Stage 1: the GM loss (Eq. 9)
 
@@ -149,7 +126,7 @@ class DSVAE(nn.Module):
 
         # The decoder's two outputs are one image: the generator term trains the decoder only.
         weights = self.routing["reconstruction"]
-        largest = self._weight("reconstruction")
+        largest = largest_weight(self.routing, "reconstruction")
         codes = torch.cat(
             [
                 scale_gradient(zs, weights["encoder_s"] / largest if largest else 0.0),
@@ -159,63 +136,44 @@ class DSVAE(nn.Module):
         )
         reconstructed, fake = shared_pass(self.decoder, [codes], [Route.BOTH, Route.PARAMETERS])
 
-        prior_labels, prior_codes = self._prior_codes(labels, noise)
-        prior_fake = self.decoder(prior_codes)
-
-        # One pass over real, reconstructed and prior images: the discriminator has no batch norm. The
-        # hinge's gradient is exactly 0 at most scores; in the logistic form one backward pass does.
-        pictures = torch.cat([images, fake.to(images.dtype), prior_fake.to(images.dtype)])
-        picture_labels = torch.cat([labels, labels, prior_labels])
-        learning_scores, judging_scores = shared_pass(
-            self.discriminator,
-            [pictures, picture_labels],
-            [Route.PARAMETERS, Route.INPUTS],
-            rowwise=self.config.adversarial == "logistic" and not _is_half(images),
-        )
-        real, fake_scores, prior_scores = learning_scores.chunk(3)
-        _, fake_judged, prior_judged = judging_scores.chunk(3)
+        drawn_labels, drawn_codes = self._training_prior(labels, noise)
+        prior_fake = self.decoder(drawn_codes)
 
         form = self.config.adversarial
+        judged = judge(self.discriminator, [images, fake, prior_fake], [labels, labels, drawn_labels], form)
+        real, *fakes = judged.learning
         return {
             "reconstruction": losses.reconstruction(images, reconstructed),
             "likelihood": likelihood,
             "kl": losses.kl_to_standard_normal(posterior),
             "confusion": losses.confusion(confused_logits),
             "latent_classification": losses.latent_classification(learning_logits, labels),
-            "generator": losses.generator(fake_judged, form) + losses.generator(prior_judged, form),
-            "discriminator": losses.discriminator_real(real, form)
-            + losses.discriminator_fake(fake_scores, form)
-            + losses.discriminator_fake(prior_scores, form),
+            "generator": generator_term(judged.judging[1:], form),
+            "discriminator": discriminator_term(real, fakes, form),
         }
 
-    def _prior_codes(self, labels: Tensor, noise: Noise) -> tuple[Tensor, Tensor]:
+    def _training_prior(self, labels: Tensor, noise: Noise) -> tuple[Tensor, Tensor]:
         """Labels [B] and codes [B, zs_dim + zu_dim] of the prior samples x'_p; no gradient."""
-        if self.config.prior_labels == "uniform":
-            labels = noise.integers(Draw.PRIOR_LABEL, self.num_classes)
+        labels = prior_labels(self.config.prior_labels, labels, noise, self.num_classes)
         with torch.no_grad():
             zs = self.mixture_prior.sample(labels, noise.normal(Draw.PRIOR_ZS, self.zs_dim))
             zu = noise.normal(Draw.PRIOR_ZU, self.zu_dim)
             return labels, torch.cat([zs, zu], dim=1)
 
+    # Once trained (``abilities``)
 
-def _is_half(images: Tensor) -> bool:
-    """Whether fp16 autocast is on: its range is too small for the ratio of two losses' gradients."""
-    device = images.device.type
-    return torch.is_autocast_enabled(device) and torch.get_autocast_dtype(device) == torch.float16
+    def prior_codes(self, labels: Tensor, zs_noise: Noise, zu_noise: Noise) -> Tensor:
+        """[B, zs_dim + zu_dim]: zs ~ N(mean_y, var_y), zu ~ N(0, I)."""
+        zs = self.mixture_prior.sample(labels, zs_noise.normal(Draw.SAMPLE_ZS, self.zs_dim))
+        return torch.cat([zs, zu_noise.normal(Draw.SAMPLE_ZU, self.zu_dim)], dim=1)
 
+    def decode(self, codes: Tensor) -> Tensor:
+        images: Tensor = self.decoder(codes)
+        return images
 
-def check_shape(name: str, shape: ImageShape) -> None:
-    """Raise ValueError where an architecture cannot take samples of this shape."""
-    size = ARCHITECTURES[name].image_size
-    if size and (shape.height, shape.width) != (size, size):
-        what = f"{shape.height}x{shape.width} images" if shape.is_image else f"{shape.channels}-D points"
-        fitting = [n for n, a in ARCHITECTURES.items() if a.image_size == shape.height] or ["none"]
-        raise ValueError(
-            f"model.architecture is {name!r}, which takes {size}x{size} images, but the shards hold {what}. "
-            f"Build them with --size {size}, or choose an architecture for their size: {', '.join(fitting)}."
-        )
-    if not size and shape.is_image:
-        raise ValueError(
-            f"model.architecture is {name!r}, which takes 2-D points, but the shards hold "
-            f"{shape.height}x{shape.width} images. Choose vgg64, conv32 or small32 instead."
-        )
+    def encode(self, images: Tensor, labels: Tensor) -> Codes:
+        return Codes(self.encoder_s(images), self.encoder_u(images))
+
+    def log_posterior(self, images: Tensor) -> Tensor:
+        """log p(label | zs) of the mixture."""
+        return self.mixture_prior.log_posterior(self.encoder_s(images))

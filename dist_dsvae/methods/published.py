@@ -9,16 +9,18 @@ Nothing in it is ever unpickled or executed: other files in the directory are no
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+from torch import nn
 
-from dist_dsvae.config import DSVAEConfig, ModelConfig
+from dist_dsvae.config import MethodConfig, ModelConfig
 from dist_dsvae.config_io import ConfigError, from_tree, to_tree
-from dist_dsvae.methods.dsvae import DSVAE
+from dist_dsvae.methods.choose import make_method
 from dist_dsvae.types import ImageShape
 
 WEIGHTS_FILE = "model.safetensors"
@@ -30,8 +32,32 @@ class PublishedModelError(ValueError):
     """A directory that is no published model, or a damaged one; the message says what is wrong."""
 
 
+@dataclass(frozen=True)
+class _Described:
+    """The part of config.json whose kind its own ``name`` tells."""
+
+    method: MethodConfig
+
+
+class Published(NamedTuple):
+    """A published model.
+
+    method: one of ``methods.choose``; ``methods.abilities`` says what it can do.
+    shape: of its samples. classes: their names, in the order of the labels.
+    """
+
+    method: nn.Module
+    shape: ImageShape
+    classes: tuple[str, ...]
+
+
 def save_published(
-    method: DSVAE, directory: Path, model: ModelConfig, shape: ImageShape, classes: tuple[str, ...]
+    method: nn.Module,
+    directory: Path,
+    config: MethodConfig,
+    model: ModelConfig,
+    shape: ImageShape,
+    classes: tuple[str, ...],
 ) -> None:
     """Write ``method`` into ``directory`` (made if it is missing)."""
     directory.mkdir(parents=True, exist_ok=True)
@@ -40,7 +66,7 @@ def save_published(
     (directory / WEIGHTS_FILE).chmod(0o644)  # safetensors makes it the owner's alone
     description = {
         "format": FORMAT,
-        "method": to_tree(method.config),
+        "method": to_tree(config),
         "model": to_tree(model),
         "shape": shape._asdict(),
         "classes": list(classes),
@@ -48,8 +74,8 @@ def save_published(
     (directory / CONFIG_FILE).write_text(json.dumps(description, indent=1) + "\n", encoding="utf-8")
 
 
-def load_published(directory: str | Path) -> tuple[DSVAE, tuple[str, ...]]:
-    """The method, in evaluation mode on the CPU, and the names of its classes.
+def load_published(directory: str | Path) -> Published:
+    """The method, in evaluation mode on the CPU, and what it was made for.
 
     Raises PublishedModelError if files are missing, damaged, or do not fit each other.
     """
@@ -60,7 +86,8 @@ def load_published(directory: str | Path) -> tuple[DSVAE, tuple[str, ...]]:
         shape = ImageShape(**description["shape"])
         classes = tuple(str(name) for name in description["classes"])
         model = from_tree(ModelConfig, description["model"])
-        method = DSVAE(from_tree(DSVAEConfig, description["method"]), model, shape, len(classes))
+        config = from_tree(_Described, {"method": description["method"]}).method
+        method = make_method(config, model, shape, len(classes))
     except (KeyError, TypeError, ConfigError) as error:
         raise PublishedModelError(f"{directory / CONFIG_FILE} does not describe a model: {error}") from None
     try:
@@ -78,7 +105,7 @@ def load_published(directory: str | Path) -> tuple[DSVAE, tuple[str, ...]]:
         )
     with torch.no_grad():
         method.load_state_dict(tensors)
-    return method.eval(), classes
+    return Published(method.eval(), shape, classes)
 
 
 def _read_description(directory: Path) -> dict[str, Any]:

@@ -27,6 +27,11 @@ from torch import Tensor, nn
 RoutingTable = Mapping[str, Mapping[str, float]]
 
 
+def largest_weight(routing: RoutingTable, term: str) -> float:
+    """What ``step.objective`` multiplies a term by."""
+    return max(routing[term].values())
+
+
 class Route(enum.Flag):
     """Where the gradient of one output of ``shared_pass`` goes."""
 

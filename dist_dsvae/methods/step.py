@@ -5,11 +5,12 @@ from __future__ import annotations
 import enum
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Protocol, cast, runtime_checkable
 
+import torch
 from torch import Tensor, nn
 
-from dist_dsvae.methods.routing import RoutingTable
+from dist_dsvae.methods.routing import RoutingTable, largest_weight
 from dist_dsvae.noise import Noise
 from dist_dsvae.types import Batch
 
@@ -29,6 +30,7 @@ class Step:
     repeats: how often it runs per iteration.
     terms: the loss terms that the forward returns for it.
     trains: the sub-modules of the method whose parameters it updates.
+    variances: names of the parameters among those that follow the variances' learning rate.
     fresh_batch: draws a batch of its own; otherwise takes the batch of the step before it.
     """
 
@@ -37,6 +39,7 @@ class Step:
     terms: tuple[str, ...]
     trains: tuple[str, ...]
     reduction: Reduction
+    variances: tuple[str, ...] = ()
     fresh_batch: bool = True
 
     @property
@@ -50,13 +53,31 @@ class Method(Protocol):
 
     forward returns the raw terms of a step by name; ``objective`` adds them up with the weights of
     the routing table, and ONE backward of it gives every network the gradient the table says.
+
+    averaged: the sub-module whose weights the moving average follows.
     """
 
     steps: tuple[Step, ...]
     routing: RoutingTable
+    averaged: str
+    num_classes: int
 
     def forward(self, batch: Batch, noise: Noise, step: str) -> dict[str, Tensor]: ...
 
-    def objective(self, terms: Mapping[str, Tensor]) -> Tensor: ...
 
-    def parameter_groups(self, step: Step) -> dict[str, list[tuple[str, nn.Parameter]]]: ...
+def objective(method: Method, terms: Mapping[str, Tensor]) -> Tensor:
+    """The sum whose gradient is the routing table's: each term with its largest weight.
+
+    Networks with a smaller weight in the same term have their gradient scaled in the forward.
+    """
+    return torch.stack([largest_weight(method.routing, name) * term for name, term in terms.items()]).sum()
+
+
+def parameter_groups(method: Method, step: Step) -> dict[str, list[tuple[str, nn.Parameter]]]:
+    """Named parameters of one step's optimiser by group: "weights", and "variances" where there are any."""
+    groups: dict[str, list[tuple[str, nn.Parameter]]] = {"weights": [], "variances": []}
+    for network in step.trains:
+        module = cast(nn.Module, method).get_submodule(network)
+        for name, parameter in module.named_parameters(prefix=network):
+            groups["variances" if name in step.variances else "weights"].append((name, parameter))
+    return {name: parameters for name, parameters in groups.items() if parameters}

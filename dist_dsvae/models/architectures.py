@@ -10,6 +10,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from dist_dsvae.types import ImageShape
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Layer:
@@ -107,3 +109,26 @@ ARCHITECTURES: dict[str, Architecture] = {
         latent_classifier_hidden=(32,),
     ),
 }
+
+
+def architecture_for(name: str, shape: ImageShape) -> Architecture:
+    """The family called ``name``. Raises ValueError where it cannot take samples of this shape."""
+    what = f"{shape.height}x{shape.width} images" if shape.is_image else f"{shape.channels}-D points"
+    fitting = [n for n, a in ARCHITECTURES.items() if a.image_size == shape.height] or ["none"]
+    if name not in ARCHITECTURES:
+        raise ValueError(
+            f"model.architecture is {name!r}, a classifier's, but this method needs an encoder and a "
+            f"decoder. For {what} choose one of: {', '.join(fitting)}."
+        )
+    size = ARCHITECTURES[name].image_size
+    if size and (shape.height, shape.width) != (size, size):
+        raise ValueError(
+            f"model.architecture is {name!r}, which takes {size}x{size} images, but the shards hold {what}. "
+            f"Build them with --size {size}, or choose an architecture for their size: {', '.join(fitting)}."
+        )
+    if not size and shape.is_image:
+        raise ValueError(
+            f"model.architecture is {name!r}, which takes 2-D points, but the shards hold {what}. "
+            "Choose vgg64, conv32 or small32 instead."
+        )
+    return ARCHITECTURES[name]

@@ -48,6 +48,10 @@ class Discriminator(nn.Module):
         self._normalised = [m for m in self.modules() if parametrize.is_parametrized(m)]
 
     def forward(self, images: Tensor, labels: Tensor) -> Tensor:
+        return self.scores_and_features(images, labels)[0]
+
+    def scores_and_features(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Scores [B] and h [B, hidden]."""
         with parametrize.cached():
             # The singular values are estimated in full precision, once, before autocast sees them.
             with torch.autocast(images.device.type, enabled=False):
@@ -57,4 +61,4 @@ class Discriminator(nn.Module):
             linear = full_precision(self.head, hidden)[:, 0]
             embedded = self.embedding(labels)
             scores: Tensor = linear + (embedded * hidden.to(embedded.dtype)).sum(dim=1)
-            return scores
+            return scores, hidden

@@ -1,42 +1,50 @@
-"""Draw samples of classes: zs ~ N(mean_c, var_c), zu ~ N(0, I), x' = decoder(zs ++ zu)."""
+"""Draw samples of classes: codes from the method's prior, images from its decoder."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from dist_dsvae.models.mixture_prior import MixturePrior
-from dist_dsvae.noise import Draw, Noise
-
-Decode = Callable[[Tensor], Tensor]
+from dist_dsvae.methods.abilities import Generative
+from dist_dsvae.noise import Noise
 
 
 def sample_codes(
-    prior: MixturePrior, labels: Tensor, zu_dim: int, *, seed: int, zu_positions: Tensor | None = None
+    method: Generative,
+    labels: Tensor,
+    *,
+    seed: int,
+    positions: Tensor | None = None,
+    zu_positions: Tensor | None = None,
+    dtype: torch.dtype = torch.float32,
 ) -> Tensor:
-    """Codes [N, zs_dim + zu_dim] of N samples of classes ``labels`` [N].
+    """Codes [N, code_dim] of N samples of classes ``labels`` [N].
 
-    Sample i's noise depends on (seed, i) only. zu_positions [N]: samples with equal entries share
-    their zu; by default each has its own.
+    A sample's noise depends on (seed, its position) only. positions [N]: 0..N-1 by default.
+    zu_positions [N]: samples with equal entries share their zu; ``positions`` by default.
     """
-    positions = torch.arange(len(labels), device=labels.device)
-    dtype, zs_dim = prior.mean.dtype, prior.mean.shape[1]
-    zs = prior.sample(labels, Noise(seed, positions, dtype).normal(Draw.SAMPLE_ZS, zs_dim))
-    zu_noise = Noise(seed, positions if zu_positions is None else zu_positions, dtype)
-    return torch.cat([zs, zu_noise.normal(Draw.SAMPLE_ZU, zu_dim)], dim=1)
+    if positions is None:
+        positions = torch.arange(len(labels), device=labels.device)
+    zu_positions = positions if zu_positions is None else zu_positions
+    return method.prior_codes(labels, Noise(seed, positions, dtype), Noise(seed, zu_positions, dtype))
 
 
 @torch.no_grad()
 def class_grid(
-    decode: Decode, prior: MixturePrior, classes: Sequence[int], num_columns: int, zu_dim: int, seed: int
+    method: Generative,
+    classes: Sequence[int],
+    num_columns: int,
+    *,
+    seed: int,
+    device: torch.device,
+    dtype: torch.dtype = torch.float32,
 ) -> Tensor:
     """Images [len(classes), num_columns, C, H, W]: a row per class, one zu shared by each column."""
-    device = prior.mean.device
     labels = torch.tensor(classes, device=device).repeat_interleave(num_columns)
     columns = torch.arange(num_columns, device=device).repeat(len(classes))
-    images = decode(sample_codes(prior, labels, zu_dim, seed=seed, zu_positions=columns))
+    images = method.decode(sample_codes(method, labels, seed=seed, zu_positions=columns, dtype=dtype))
     return images.view(len(classes), num_columns, *images.shape[1:])
 
 

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor
 
-from dist_dsvae.sampling.generate import Decode
-
-Encode = Callable[[Tensor], Tensor]
+from dist_dsvae.methods.abilities import Autoencoding
+from dist_dsvae.types import Codes
 
 
 @torch.no_grad()
-def swap_grid(encode_s: Encode, encode_u: Encode, decode: Decode, rows: Tensor, columns: Tensor) -> Tensor:
-    """Images [R, K, C, H, W] from pictures giving zs (rows [R, C, H, W]) and zu (columns [K, ...]).
+def swap_grid(method: Autoencoding, rows: Codes, columns: Codes) -> Tensor:
+    """Images [R, K, C, H, W] from R pictures' codes giving zs and K pictures' giving zu.
 
-    encode_u returns the posterior's mean, so that the grid shows codes, not noise.
+    zu is its posterior's mean, so that the grid shows codes, not noise.
     """
-    zs, zu = encode_s(rows), encode_u(columns)
-    codes = torch.cat([zs.repeat_interleave(len(columns), dim=0), zu.repeat(len(rows), 1)], dim=1)
-    images = decode(codes)
-    return images.view(len(rows), len(columns), *images.shape[1:])
+    zs, zu = rows.zs, columns.zu.mean
+    codes = torch.cat([zs.repeat_interleave(len(zu), dim=0), zu.repeat(len(zs), 1)], dim=1)
+    images = method.decode(codes)
+    return images.view(len(zs), len(zu), *images.shape[1:])

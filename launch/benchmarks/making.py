@@ -20,6 +20,7 @@ from dist_dsvae.engine.optimizer import StepOptimizer
 from dist_dsvae.engine.runtime import Runtime
 from dist_dsvae.engine.telemetry import LossMeter
 from dist_dsvae.methods.dsvae import DSVAE
+from dist_dsvae.methods.step import parameter_groups
 from dist_dsvae.types import ImageShape
 
 
@@ -54,7 +55,7 @@ def make_iteration(
         synchronise(method)
     method.to(runtime.device)
     method.to(memory_format=torch.channels_last)
-    optimizers = {s.name: StepOptimizer(OptimizerConfig(), method.parameter_groups(s)) for s in method.steps}
+    optimizers = {s.name: StepOptimizer(OptimizerConfig(), parameter_groups(method, s)) for s in method.steps}
     return Iteration(
         method,
         optimizers,

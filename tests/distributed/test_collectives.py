@@ -18,7 +18,7 @@ from dist_dsvae.engine import checkpoint
 from dist_dsvae.engine.batch_norm import synchronise
 from dist_dsvae.engine.checkpoint import CheckpointError
 from dist_dsvae.engine.guard import Guard, NonFiniteLossError
-from dist_dsvae.methods.step import Reduction, Step
+from dist_dsvae.methods.step import Reduction, Step, objective
 from tests.unit.engine.test_host_syncs import NoHostReads
 from tests.unit.methods.making import SHAPES, make_batch, make_method, noise_for
 
@@ -106,7 +106,7 @@ def synchronised_forward_and_backward_do_not_read(rank: int, world_size: int) ->
     batch = make_batch(SHAPES["small32"], first=6 * rank)
     with NoHostReads():
         for step in method.steps:
-            method.objective(method(batch, noise_for(batch), step.name)).backward()
+            objective(method, method(batch, noise_for(batch), step.name)).backward()
 
 
 def test_synchronised_batch_norm_does_not_read_on_the_host() -> None:

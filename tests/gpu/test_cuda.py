@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from dist_dsvae.methods.step import objective
 from dist_dsvae.noise import Draw, Noise, permutation
 from tests.distributed.launching import epochs_of, metrics, train, write_config
 from tests.unit.methods.making import SHAPES, make_batch, make_method, noise_for
@@ -39,8 +40,8 @@ def test_gradients_equal_those_of_the_cpu(architecture: str) -> None:
     batch = make_batch(SHAPES[architecture])
     remote = type(batch)(*(t.cuda() for t in batch))
     for step in ("gm", "joint"):
-        method.objective(method(batch, noise_for(batch), step)).backward()
-        there.objective(there(remote, noise_for(remote), step)).backward()
+        objective(method, method(batch, noise_for(batch), step)).backward()
+        objective(there, there(remote, noise_for(remote), step)).backward()
     for (name, p), q in zip(method.named_parameters(), there.parameters(), strict=True):
         torch.testing.assert_close(q.grad.cpu(), p.grad, rtol=1e-6, atol=1e-9, msg=name)
 

@@ -15,6 +15,7 @@ from dist_dsvae.engine.iteration import Iteration
 from dist_dsvae.engine.optimizer import StepOptimizer
 from dist_dsvae.engine.runtime import Runtime
 from dist_dsvae.engine.telemetry import LossMeter
+from dist_dsvae.methods.step import parameter_groups
 from tests.unit.methods.making import SHAPES, make_method
 
 BATCH_SIZE = 6
@@ -32,7 +33,7 @@ def make_iteration(
     """An iteration in float32 (float64 convolutions are slow), always from the same weights."""
     runtime = Runtime(train or TrainConfig(), mixed_precision)
     method = make_method(architecture).to(runtime.device, runtime.dtype)
-    groups = {step.name: method.parameter_groups(step) for step in method.steps}
+    groups = {step.name: parameter_groups(method, step) for step in method.steps}
     return Iteration(
         method,
         {name: StepOptimizer(optimizer or OptimizerConfig(), group) for name, group in groups.items()},

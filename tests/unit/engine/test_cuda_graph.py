@@ -16,6 +16,7 @@ from dist_dsvae.config import OptimizerConfig, TrainConfig
 from dist_dsvae.engine.cuda_graph import Graphed, graphed_where_possible
 from dist_dsvae.engine.iteration import Iteration
 from dist_dsvae.engine.runtime import Runtime
+from dist_dsvae.methods.step import objective
 from dist_dsvae.noise import Noise
 from tests.unit.engine.making import make_inputs, make_iteration
 
@@ -101,8 +102,8 @@ def test_a_failed_capture_goes_on_eagerly_with_one_warning(caplog: pytest.LogCap
     def fail(function: Callable[[], None]) -> Callable[[], None]:
         inputs = make_inputs(iteration, first=0)
         batch = iteration.to_batch(inputs[:3])
-        iteration.method.objective(
-            iteration.method(batch, Noise(0, batch.positions, torch.float32), "joint")
+        objective(
+            iteration.method, iteration.method(batch, Noise(0, batch.positions, torch.float32), "joint")
         ).backward()
         raise RuntimeError("operation not permitted when stream is capturing\nCUDA kernel errors might ...")
 

@@ -17,6 +17,7 @@ from dist_dsvae.engine.joint_step import OverlappedStep
 from dist_dsvae.engine.optimizer import StepOptimizer
 from dist_dsvae.engine.runtime import Runtime
 from dist_dsvae.methods.dsvae import DSVAE
+from dist_dsvae.methods.step import objective, parameter_groups
 from tests.algorithm1 import PlainTrainer
 from tests.unit.methods.making import SHAPES, make_batch, make_method, noise_for, normal_for
 
@@ -27,7 +28,7 @@ def engine_steps(method: DSVAE):  # type: ignore[no-untyped-def]
     runtime = Runtime(TrainConfig(double_precision=True))
     guard = Guard(method.steps, runtime.device)
     gm, joint = method.steps
-    optimizers = [StepOptimizer(OptimizerConfig(), method.parameter_groups(step)) for step in (gm, joint)]
+    optimizers = [StepOptimizer(OptimizerConfig(), parameter_groups(method, step)) for step in (gm, joint)]
     return (
         FlatStep(method, gm, optimizers[0], guard, runtime),
         OverlappedStep(method, method, joint, optimizers[1], guard, runtime),
@@ -71,7 +72,7 @@ def test_gradients_of_one_joint_step() -> None:
     method = make_method("conv32")
     plain = PlainTrainer(copy.deepcopy(method))
     batch = make_batch(SHAPES["conv32"], size=4)
-    method.objective(method(batch, noise_for(batch), "joint")).backward()
+    objective(method, method(batch, noise_for(batch), "joint")).backward()
     plain.joint_step(batch, normal_for(batch))
     for network in method.steps[1].trains:
         ours = [p.grad for p in method.get_submodule(network).parameters()]

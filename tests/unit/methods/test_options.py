@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from dist_dsvae import losses
+from dist_dsvae.methods.step import objective
 from dist_dsvae.noise import Draw
 from tests.unit.methods.making import NUM_CLASSES, SHAPES, make_batch, make_method, noise_for
 
@@ -18,14 +19,14 @@ def test_hinge_trains_decoder_and_discriminator_as_plain_autograd_would() -> Non
     method = make_method(adversarial="hinge")
     plain = copy.deepcopy(method)
     terms = method(BATCH, noise_for(BATCH), "joint")
-    method.objective({name: terms[name] for name in ("generator", "discriminator")}).backward()
+    objective(method, {name: terms[name] for name in ("generator", "discriminator")}).backward()
 
     noise, y = noise_for(BATCH), BATCH.labels
     posterior = plain.encoder_u(BATCH.images)
     epsilon = noise.normal(Draw.POSTERIOR_ZU, plain.zu_dim)
     zu = posterior.mean + (0.5 * posterior.log_variance).exp() * epsilon
     fake = plain.decoder(torch.cat([plain.encoder_s(BATCH.images), zu], 1))
-    prior_fake = plain.decoder(plain._prior_codes(y, noise)[1])
+    prior_fake = plain.decoder(plain._training_prior(y, noise)[1])
     real_score = plain.discriminator(BATCH.images, y)
     plain.discriminator.eval()
     scores = [plain.discriminator(images, y) for images in (fake, prior_fake)]
@@ -42,10 +43,10 @@ def test_hinge_trains_decoder_and_discriminator_as_plain_autograd_would() -> Non
 
 
 def test_prior_labels() -> None:
-    of_batch, _ = make_method()._prior_codes(BATCH.labels, noise_for(BATCH))
+    of_batch, _ = make_method()._training_prior(BATCH.labels, noise_for(BATCH))
     assert torch.equal(of_batch, BATCH.labels)
     many = make_batch(SHAPES["mlp2d"], size=500)
-    uniform, codes = make_method(prior_labels="uniform")._prior_codes(many.labels, noise_for(many))
+    uniform, codes = make_method(prior_labels="uniform")._training_prior(many.labels, noise_for(many))
     assert not torch.equal(uniform, many.labels)
     assert torch.bincount(uniform, minlength=NUM_CLASSES).min() > 60
     assert not codes.requires_grad
@@ -68,7 +69,7 @@ def test_weights_scale_their_term_and_zero_switches_it_off(term: str) -> None:
     scaled = make_method(**{f"{term}_weight": 2.5}).routing[term]
     assert scaled == {network: 2.5 * weight for network, weight in usual.items()}
     off = make_method(**{f"{term}_weight": 0.0})
-    off.objective(off(BATCH, noise_for(BATCH), "joint")).backward()
+    objective(off, off(BATCH, noise_for(BATCH), "joint")).backward()
     assert all(torch.isfinite(p.grad).all() for p in off.encoder_u.parameters())
 
 

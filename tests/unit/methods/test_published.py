@@ -24,7 +24,7 @@ def published(tmp_path: Path) -> tuple[DSVAE, Path]:
     method.to(memory_format=torch.channels_last)
     directory = tmp_path / "model"
     model = ModelConfig(architecture="small32", zs_dim=6, zu_dim=4)
-    save_published(method, directory, model, SHAPES["small32"], CLASSES)
+    save_published(method, directory, method.config, model, SHAPES["small32"], CLASSES)
     return method, directory
 
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from dist_dsvae.methods.dsvae import DSVAE
+from dist_dsvae.methods.step import objective
 from tests.algorithm1 import PlainTrainer
 from tests.unit.methods.making import SHAPES, make_batch, make_method, noise_for, normal_for
 
@@ -39,7 +40,7 @@ def test_table_is_what_autograd_sees(settings: dict[str, str], architecture: str
     for term in names:
         # fresh methods per term: one backward each, and the same power iterations
         method, reference = (make_method(architecture, **settings) for _ in range(2))
-        routed = method.objective({term: method(batch, noise_for(batch), step)[term]})
+        routed = objective(method, {term: method(batch, noise_for(batch), step)[term]})
         value = plain_terms(reference, step, batch)[term]
         routed.backward()
         for network in NETWORKS:

@@ -1,0 +1,104 @@
+"""Figures of merit on the held-out split: what can be read from the codes, and how well images come back."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from dist_dsvae import distributed
+from dist_dsvae.data.manifest import Manifest, write_atomically
+from dist_dsvae.data.stream import one_pass
+from dist_dsvae.data.transforms import to_device_batch
+from dist_dsvae.engine.runtime import Runtime
+from dist_dsvae.evaluation.probes import accuracy, linear_probe_accuracy
+from dist_dsvae.methods.abilities import Autoencoding, Classifying
+from dist_dsvae.models.encoder import sample_gaussian
+from dist_dsvae.noise import Draw, Noise
+from dist_dsvae.types import Batch
+
+Figures = dict[str, float | int]
+
+PROBE_TRAIN_SAMPLES = 10_000
+_EVALUATION_BATCH = 256
+
+
+def held_out_figures(
+    method: nn.Module, train: Manifest, test: Manifest, runtime: Runtime, corrupt_sample: str
+) -> Figures:
+    """The figures that the method's abilities allow; leaves it in training mode. Called by all ranks.
+
+    accuracy, zs_accuracy: argmax of the posterior (dsvae: of the mixture's, given zs) on the test split.
+    zu_probe_accuracy: logistic regression from zu, fitted on (at most 10,000 samples of) the training
+    split, on the test split; near chance where zu says nothing of the class. zu is what the decoder
+    is given, a sample of its posterior; zu_mean_probe_accuracy probes the posterior's mean, which no
+    network of the method ever sees without its noise.
+    reconstruction_error: mean squared error per value, in [0, 4], of decode(zs, mean of zu).
+    """
+    skip = corrupt_sample == "replace"
+    method.eval()
+    held_out = read_out(method, test, runtime, None, skip)
+    figures: Figures = {}
+    if "log_posterior" in held_out:
+        name = "zs_accuracy" if "zu" in held_out else "accuracy"
+        figures[name] = accuracy(held_out["log_posterior"], held_out["labels"])
+    if "zu" in held_out:
+        fit = read_out(method, train, runtime, PROBE_TRAIN_SAMPLES, skip)
+        for code in ("zu", "zu_mean"):
+            figures[f"{code}_probe_accuracy"] = linear_probe_accuracy(
+                fit[code], fit["labels"], held_out[code], held_out["labels"], test.num_classes
+            )
+        figures["reconstruction_error"] = held_out["squared_error"].double().mean().item()
+    method.train()
+    return figures | {"test_samples": len(held_out["labels"])}
+
+
+@torch.no_grad()
+def read_out(
+    method: nn.Module, manifest: Manifest, runtime: Runtime, limit: int | None, skip_corrupt: bool
+) -> dict[str, Tensor]:
+    """What the method makes of a split (or ``limit`` of its samples), row by row; called by all ranks.
+
+    labels [N] always; log_posterior [N, num_classes] of a method that classifies; zs [N, zs_dim],
+    zu (a sample) and zu_mean [N, zu_dim] and squared_error [N] of one that encodes. Encoded by all
+    ranks, each its share of the batches, and gathered.
+    """
+    rows: dict[str, list[Tensor]] = {}
+    share = (runtime.rank, runtime.world_size)
+    for host in one_pass(manifest, _EVALUATION_BATCH, *share, limit=limit, skip_corrupt=skip_corrupt):
+        batch = to_device_batch(host, runtime.device, runtime.dtype)
+        for name, values in _read_batch(method, batch, runtime).items():
+            rows.setdefault(name, []).append(values)
+    own = {name: torch.cat(values) for name, values in rows.items()}
+    # a rank without a batch learns from the others what to send none of
+    known = {name: (values.shape[1:], values.dtype) for name, values in own.items()}
+    shapes = next(found for found in distributed.gather_objects(known) if found)
+    for name, (shape, dtype) in shapes.items():
+        own.setdefault(name, torch.empty(0, *shape, dtype=dtype, device=runtime.device))
+    return {name: distributed.gather_rows(own[name]) for name in shapes}
+
+
+def _read_batch(method: nn.Module, batch: Batch, runtime: Runtime) -> dict[str, Tensor]:
+    found = {"labels": batch.labels}
+    if isinstance(method, Classifying):
+        with runtime.autocast():
+            found["log_posterior"] = method.log_posterior(batch.images)
+    if isinstance(method, Autoencoding):
+        with runtime.autocast():
+            zs, posterior = method.encode(batch.images, batch.labels)
+            rebuilt = method.decode(torch.cat([zs, posterior.mean], dim=1))
+        epsilon = Noise(0, batch.positions, runtime.dtype).normal(Draw.POSTERIOR_ZU, method.zu_dim)
+        found["zs"], found["zu_mean"] = zs, posterior.mean
+        found["zu"] = sample_gaussian(posterior, epsilon)
+        found["squared_error"] = (rebuilt.to(batch.images.dtype) - batch.images).square().flatten(1).mean(1)
+    return found
+
+
+def write_figures(path: Path, figures: Mapping[str, Any]) -> None:
+    """A JSON file, whole or not there."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, (json.dumps(figures, indent=1) + "\n").encode())

@@ -1,0 +1,54 @@
+"""What a method can do once it is trained, for those who sample and evaluate it.
+
+    Generative    draws images of classes        dsvae, cvae, cgan, cvae_gan
+    Autoencoding  encodes and decodes images     dsvae, cvae, cvae_gan
+    Classifying   guesses labels of images       dsvae, classifier
+
+Whoever needs an ability asks for it with isinstance, and never for a method by name. All functions
+take and return tensors on the method's device; a method in training mode normalises by the batch's
+own statistics, one in evaluation mode by the running ones.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol, runtime_checkable
+
+from torch import Tensor
+
+from dist_dsvae.noise import Noise
+from dist_dsvae.types import Codes
+
+
+@runtime_checkable
+class Generative(Protocol):
+    """Draws codes of classes from its prior, and makes images of codes."""
+
+    num_classes: int
+    zu_dim: int
+
+    def prior_codes(self, labels: Tensor, zs_noise: Noise, zu_noise: Noise) -> Tensor:
+        """Codes [B, code_dim] of classes ``labels`` [B] from the draws SAMPLE_ZS and SAMPLE_ZU.
+
+        Noise at equal positions gives equal codes: equal zu for equal positions of ``zu_noise``.
+        """
+
+    def decode(self, codes: Tensor) -> Tensor:
+        """[B, code_dim] -> images [B, C, H, W] in [-1, 1], or points [B, C]."""
+
+
+@runtime_checkable
+class Autoencoding(Generative, Protocol):
+    """Encodes images; ``decode(cat([zs, zu]))`` gives them back."""
+
+    def encode(self, images: Tensor, labels: Tensor) -> Codes:
+        """Codes of images [B, C, H, W] of classes ``labels`` [B]; dsvae does not look at the labels."""
+
+
+@runtime_checkable
+class Classifying(Protocol):
+    """Guesses labels."""
+
+    num_classes: int
+
+    def log_posterior(self, images: Tensor) -> Tensor:
+        """log p(label | image): [B, C, H, W] -> [B, num_classes]."""

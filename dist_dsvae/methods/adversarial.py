@@ -1,0 +1,92 @@
+"""The adversarial game that methods share: one discriminator pass judges all pictures and learns.
+
+pictures, labels --discriminator--> scores --+--> discriminator term, into its parameters
+                                             +--> generator term, into the pictures
+                                 features ------> matching terms, into the pictures
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from dist_dsvae import losses
+from dist_dsvae.losses import Adversarial
+from dist_dsvae.methods.routing import Route, shared_pass
+from dist_dsvae.models.discriminator import Discriminator
+from dist_dsvae.noise import Draw, Noise
+
+
+class Judgement(NamedTuple):
+    """One entry per group of pictures.
+
+    learning: scores [B]; their gradient goes into the discriminator's parameters alone.
+    judging: scores [B]; their gradient goes into the pictures alone.
+    features: [B, hidden], gradient into the pictures alone; empty if not asked for.
+    """
+
+    learning: tuple[Tensor, ...]
+    judging: tuple[Tensor, ...]
+    features: tuple[Tensor, ...]
+
+
+def judge(
+    discriminator: Discriminator,
+    pictures: Sequence[Tensor],
+    labels: Sequence[Tensor],
+    form: Adversarial,
+    *,
+    with_features: bool = False,
+) -> Judgement:
+    """Judge groups of pictures, each [B, C, H, W] with labels [B], in one pass: there is no batch norm."""
+    together = torch.cat([group.to(pictures[0].dtype) for group in pictures])
+    network: nn.Module = _ScoresAndFeatures(discriminator) if with_features else discriminator
+    # One number per row allows one backward pass for both routes, but the hinge's gradient is exactly
+    # 0 at most scores, and fp16's range is too small for the ratio of two losses' gradients.
+    rowwise = form == "logistic" and not with_features and not _is_half(together)
+    routes = [Route.PARAMETERS, Route.INPUTS]
+    learning, judging = shared_pass(network, [together, torch.cat(list(labels))], routes, rowwise=rowwise)
+    if not with_features:
+        return Judgement(learning.chunk(len(pictures)), judging.chunk(len(pictures)), ())
+    return Judgement(
+        learning[:, 0].chunk(len(pictures)),
+        judging[:, 0].chunk(len(pictures)),
+        judging[:, 1:].chunk(len(pictures)),
+    )
+
+
+class _ScoresAndFeatures(nn.Module):
+    """(images, labels) -> [B, 1 + hidden]: the score, and what it is computed from."""
+
+    def __init__(self, discriminator: Discriminator) -> None:
+        super().__init__()
+        self.discriminator = discriminator
+
+    def forward(self, images: Tensor, labels: Tensor) -> Tensor:
+        scores, features = self.discriminator.scores_and_features(images, labels)
+        return torch.cat([scores[:, None], features.to(scores.dtype)], dim=1)
+
+
+def generator_term(judging: Sequence[Tensor], form: Adversarial) -> Tensor:
+    """L_adv^GD of Algorithm 1, line 24: the fakes' losses, added up."""
+    return torch.stack([losses.generator(scores, form) for scores in judging]).sum()
+
+
+def discriminator_term(real: Tensor, fakes: Sequence[Tensor], form: Adversarial) -> Tensor:
+    """L_adv^D of Algorithm 1, line 23: the real images' loss and the fakes', added up."""
+    terms = [losses.discriminator_real(real, form)]
+    terms += [losses.discriminator_fake(scores, form) for scores in fakes]
+    return torch.stack(terms).sum()
+
+
+def prior_labels(setting: str, labels: Tensor, noise: Noise, num_classes: int) -> Tensor:
+    """Labels [B] of the prior samples: the batch's, or uniform ones (``config.DSVAEConfig``)."""
+    return noise.integers(Draw.PRIOR_LABEL, num_classes) if setting == "uniform" else labels
+
+
+def _is_half(images: Tensor) -> bool:
+    device = images.device.type
+    return torch.is_autocast_enabled(device) and torch.get_autocast_dtype(device) == torch.float16

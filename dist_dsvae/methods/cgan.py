@@ -1,0 +1,72 @@
+"""Baseline cGAN: a generator that is told the label, and the projection discriminator.
+
+y ++ z ~ N(0, I) -> decoder -> x'
+x, x' -> discriminator --------> generator | discriminator
+
+The generator has the other methods' decoder for its network, and its name.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from dist_dsvae.config import CGANConfig, ModelConfig
+from dist_dsvae.methods import conditional
+from dist_dsvae.methods.adversarial import discriminator_term, generator_term, judge, prior_labels
+from dist_dsvae.methods.routing import RoutingTable
+from dist_dsvae.methods.step import Reduction, Step
+from dist_dsvae.models.architectures import architecture_for
+from dist_dsvae.models.discriminator import Discriminator
+from dist_dsvae.noise import Draw, Noise
+from dist_dsvae.types import Batch, ImageShape
+
+
+class CGAN(nn.Module):
+    """Networks, routing table and forward of the conditional GAN.
+
+    Raises ValueError where the architecture does not fit the shape of the samples.
+    """
+
+    def __init__(self, config: CGANConfig, model: ModelConfig, shape: ImageShape, num_classes: int) -> None:
+        super().__init__()
+        architecture = architecture_for(model.architecture, shape)
+        self.config = config
+        self.num_classes, self.zu_dim = num_classes, model.zu_dim
+        self.decoder = conditional.conditional_decoder(architecture, shape, model.zu_dim, num_classes)
+        self.discriminator = Discriminator(architecture, shape, num_classes)
+        self.averaged = "decoder"
+        self.routing: RoutingTable = {
+            "generator": {"decoder": 1.0},
+            "discriminator": {"discriminator": 1.0},
+        }
+        self.steps = (
+            Step(
+                name="joint",
+                repeats=1,
+                terms=tuple(self.routing),
+                trains=("decoder", "discriminator"),
+                reduction=Reduction.OVERLAPPED,
+            ),
+        )
+
+    def forward(self, batch: Batch, noise: Noise, step: str) -> dict[str, Tensor]:
+        """The raw loss terms, each a scalar."""
+        form = self.config.adversarial
+        drawn = prior_labels(self.config.prior_labels, batch.labels, noise, self.num_classes)
+        z = noise.normal(Draw.PRIOR_ZU, self.zu_dim)
+        fake = self.decoder(conditional.conditional_codes(drawn, z, self.num_classes))
+        judged = judge(self.discriminator, [batch.images, fake], [batch.labels, drawn], form)
+        return {
+            "generator": generator_term(judged.judging[1:], form),
+            "discriminator": discriminator_term(judged.learning[0], judged.learning[1:], form),
+        }
+
+    # Once trained (``abilities``)
+
+    def prior_codes(self, labels: Tensor, zs_noise: Noise, zu_noise: Noise) -> Tensor:
+        """[B, num_classes + zu_dim]: the one-hot label and z ~ N(0, I)."""
+        return conditional.prior_codes(labels, zu_noise, self.num_classes, self.zu_dim)
+
+    def decode(self, codes: Tensor) -> Tensor:
+        images: Tensor = self.decoder(codes)
+        return images

@@ -1,0 +1,65 @@
+"""What the conditional baselines share: networks that are told the label as a one-hot vector.
+
+    image ++ one-hot planes -> encoder -> N(mu, var) -> z
+    one-hot y ++ z -> decoder -> x'
+
+In the terms of the paper's method the one-hot label stands for zs, and z for zu; so sampling, swapping
+and evaluation treat all methods alike.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from dist_dsvae.models.architectures import Architecture
+from dist_dsvae.models.decoder import Decoder
+from dist_dsvae.models.encoder import EncoderU
+from dist_dsvae.noise import Draw, Noise
+from dist_dsvae.types import ImageShape
+
+
+def conditional_encoder(
+    architecture: Architecture, shape: ImageShape, zu_dim: int, num_classes: int
+) -> EncoderU:
+    """An encoder_u with an input channel more per class."""
+    return EncoderU(architecture, shape._replace(channels=shape.channels + num_classes), zu_dim)
+
+
+def conditional_decoder(
+    architecture: Architecture, shape: ImageShape, zu_dim: int, num_classes: int
+) -> Decoder:
+    """A decoder of one-hot label ++ z."""
+    return Decoder(architecture, shape, num_classes + zu_dim)
+
+
+def with_label_planes(images: Tensor, labels: Tensor, num_classes: int) -> Tensor:
+    """[B, C, H, W] -> [B, C + num_classes, H, W]: plane C + y is 1, the others 0; points alike."""
+    planes = one_hot(labels, num_classes, images.dtype)
+    if images.dim() == 4:
+        planes = planes[:, :, None, None].expand(-1, -1, *images.shape[2:])
+    return torch.cat([images, planes], dim=1)
+
+
+def one_hot(labels: Tensor, num_classes: int, dtype: torch.dtype) -> Tensor:
+    """[B] -> [B, num_classes]."""
+    return F.one_hot(labels, num_classes).to(dtype)
+
+
+def conditional_codes(labels: Tensor, z: Tensor, num_classes: int) -> Tensor:
+    """What the decoder is given: [B] and [B, zu_dim] -> [B, num_classes + zu_dim]."""
+    return torch.cat([one_hot(labels, num_classes, z.dtype), z], dim=1)
+
+
+def prior_codes(labels: Tensor, zu_noise: Noise, num_classes: int, zu_dim: int) -> Tensor:
+    """``abilities.Generative.prior_codes`` of the baselines: z ~ N(0, I)."""
+    return conditional_codes(labels, zu_noise.normal(Draw.SAMPLE_ZU, zu_dim), num_classes)
+
+
+def autoencoder_weights(loss_weights: str, shape: ImageShape, zu_dim: int) -> tuple[float, float, float]:
+    """Weights of reconstruction in encoder and in decoder, and of kl: dsvae's, for either preset."""
+    if loss_weights == "reference":
+        return 10.0, 10.0, 1.0
+    decoder = shape.num_values / 2
+    return decoder / zu_dim, decoder, 10.0 / shape.num_pixels * zu_dim

@@ -1,0 +1,82 @@
+"""Baseline cVAE: a VAE whose encoder and decoder are told the label.
+
+x ++ y -> encoder_u -> N(mu, var) -> z ---> kl
+y ++ z -> decoder -> x' ------------------> reconstruction
+"""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from dist_dsvae import losses
+from dist_dsvae.config import CVAEConfig, ModelConfig
+from dist_dsvae.methods import conditional
+from dist_dsvae.methods.routing import RoutingTable, largest_weight, scale_gradient
+from dist_dsvae.methods.step import Reduction, Step
+from dist_dsvae.models.architectures import architecture_for
+from dist_dsvae.models.encoder import sample_gaussian
+from dist_dsvae.noise import Draw, Noise
+from dist_dsvae.types import Batch, Codes, Gaussian, ImageShape
+
+
+def routing_table(config: CVAEConfig, shape: ImageShape, zu_dim: int) -> RoutingTable:
+    """Which term trains which network with which weight."""
+    encoder, decoder, kl = conditional.autoencoder_weights(config.loss_weights, shape, zu_dim)
+    r = config.reconstruction_weight
+    return {
+        "reconstruction": {"encoder_u": r * encoder, "decoder": r * decoder},
+        "kl": {"encoder_u": config.kl_weight * kl},
+    }
+
+
+class CVAE(nn.Module):
+    """Networks, routing table and forward of the conditional VAE.
+
+    Raises ValueError where the architecture does not fit the shape of the samples.
+    """
+
+    def __init__(self, config: CVAEConfig, model: ModelConfig, shape: ImageShape, num_classes: int) -> None:
+        super().__init__()
+        architecture = architecture_for(model.architecture, shape)
+        self.config = config
+        self.num_classes, self.zu_dim = num_classes, model.zu_dim
+        widths = (architecture, shape, model.zu_dim, num_classes)
+        self.encoder_u = conditional.conditional_encoder(*widths)
+        self.decoder = conditional.conditional_decoder(*widths)
+        self.averaged = "decoder"
+        self.routing = routing_table(config, shape, model.zu_dim)
+        self.steps = (
+            Step(
+                name="joint",
+                repeats=1,
+                terms=tuple(self.routing),
+                trains=("encoder_u", "decoder"),
+                reduction=Reduction.OVERLAPPED,
+            ),
+        )
+
+    def forward(self, batch: Batch, noise: Noise, step: str) -> dict[str, Tensor]:
+        """The raw loss terms, each a scalar."""
+        posterior: Gaussian = self.encode(batch.images, batch.labels).zu
+        z = sample_gaussian(posterior, noise.normal(Draw.POSTERIOR_ZU, self.zu_dim))
+        largest = largest_weight(self.routing, "reconstruction")
+        z = scale_gradient(z, self.routing["reconstruction"]["encoder_u"] / largest if largest else 0.0)
+        reconstructed = self.decoder(conditional.conditional_codes(batch.labels, z, self.num_classes))
+        return {
+            "reconstruction": losses.reconstruction(batch.images, reconstructed),
+            "kl": losses.kl_to_standard_normal(posterior),
+        }
+
+    # Once trained (``abilities``)
+
+    def prior_codes(self, labels: Tensor, zs_noise: Noise, zu_noise: Noise) -> Tensor:
+        """[B, num_classes + zu_dim]: the one-hot label and z ~ N(0, I)."""
+        return conditional.prior_codes(labels, zu_noise, self.num_classes, self.zu_dim)
+
+    def decode(self, codes: Tensor) -> Tensor:
+        images: Tensor = self.decoder(codes)
+        return images
+
+    def encode(self, images: Tensor, labels: Tensor) -> Codes:
+        posterior = self.encoder_u(conditional.with_label_planes(images, labels, self.num_classes))
+        return Codes(conditional.one_hot(labels, self.num_classes, posterior.mean.dtype), posterior)

@@ -1,0 +1,144 @@
+"""Baseline cVAE-GAN: a conditional VAE whose images are judged by the projection discriminator.
+
+x ++ y -> encoder_u -> N(mu, var) -> z -----> kl
+y ++ z -> decoder -> x'_f ------------------> reconstruction
+y ++ z ~ N(0, I) -> decoder -> x'_p
+x, x'_f, x'_p -> discriminator -------------> generator | discriminator
+                 its features of x and x'_f -> feature_reconstruction
+                 their means over x and x'_p -> mean_feature
+
+The last two terms are those of Bao et al., "CVAE-GAN: Fine-grained image generation through asymmetric
+training" (ICCV 2017), with this discriminator in place of theirs and without their classifier's features.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from dist_dsvae import distributed, losses
+from dist_dsvae.config import CVAEGANConfig, ModelConfig
+from dist_dsvae.methods import conditional
+from dist_dsvae.methods.adversarial import discriminator_term, generator_term, judge, prior_labels
+from dist_dsvae.methods.routing import Route, RoutingTable, largest_weight, scale_gradient, shared_pass
+from dist_dsvae.methods.step import Reduction, Step
+from dist_dsvae.models.architectures import architecture_for
+from dist_dsvae.models.discriminator import Discriminator
+from dist_dsvae.models.encoder import sample_gaussian
+from dist_dsvae.noise import Draw, Noise
+from dist_dsvae.types import Batch, Codes, Gaussian, ImageShape
+
+
+def routing_table(config: CVAEGANConfig, shape: ImageShape, zu_dim: int) -> RoutingTable:
+    """Which term trains which network with which weight; terms of weight 0 are left out."""
+    encoder, decoder, kl = conditional.autoencoder_weights(config.loss_weights, shape, zu_dim)
+    r, f = config.reconstruction_weight, config.feature_weight
+    table = {
+        "reconstruction": {"encoder_u": r * encoder, "decoder": r * decoder},
+        "kl": {"encoder_u": config.kl_weight * kl},
+        "generator": {"decoder": config.generator_weight},
+        "discriminator": {"discriminator": 1.0},
+    }
+    if f:
+        table["feature_reconstruction"] = {"encoder_u": f * encoder / decoder, "decoder": f}
+    if config.mean_feature_weight:
+        table["mean_feature"] = {"decoder": config.mean_feature_weight}
+    return table
+
+
+class CVAEGAN(nn.Module):
+    """Networks, routing table and forward of the cVAE-GAN.
+
+    Raises ValueError where the architecture does not fit the shape of the samples.
+    """
+
+    def __init__(
+        self, config: CVAEGANConfig, model: ModelConfig, shape: ImageShape, num_classes: int
+    ) -> None:
+        super().__init__()
+        architecture = architecture_for(model.architecture, shape)
+        self.config = config
+        self.num_classes, self.zu_dim = num_classes, model.zu_dim
+        widths = (architecture, shape, model.zu_dim, num_classes)
+        self.encoder_u = conditional.conditional_encoder(*widths)
+        self.decoder = conditional.conditional_decoder(*widths)
+        self.discriminator = Discriminator(architecture, shape, num_classes)
+        self.averaged = "decoder"
+        self.routing = routing_table(config, shape, model.zu_dim)
+        self.steps = (
+            Step(
+                name="joint",
+                repeats=1,
+                terms=tuple(self.routing),
+                trains=("encoder_u", "decoder", "discriminator"),
+                reduction=Reduction.OVERLAPPED,
+            ),
+        )
+
+    def forward(self, batch: Batch, noise: Noise, step: str) -> dict[str, Tensor]:
+        """The raw loss terms, each a scalar."""
+        images, labels, form = batch.images, batch.labels, self.config.adversarial
+        posterior: Gaussian = self.encode(images, labels).zu
+        z = sample_gaussian(posterior, noise.normal(Draw.POSTERIOR_ZU, self.zu_dim))
+        z = scale_gradient(z, self._encoder_share())
+        codes = conditional.conditional_codes(labels, z, self.num_classes)
+        # The decoder's two outputs are one image: the generator term trains the decoder only.
+        reconstructed, fake = shared_pass(self.decoder, [codes], [Route.BOTH, Route.PARAMETERS])
+
+        drawn = prior_labels(self.config.prior_labels, labels, noise, self.num_classes)
+        prior_z = noise.normal(Draw.PRIOR_ZU, self.zu_dim)
+        prior_fake = self.decoder(conditional.conditional_codes(drawn, prior_z, self.num_classes))
+
+        # The features of x'_f train the encoder as well, so they are those of its other output.
+        matched = "feature_reconstruction" in self.routing
+        judged = judge(
+            self.discriminator,
+            [images, fake, prior_fake, *([reconstructed] if matched else [])],
+            [labels, labels, drawn, *([labels] if matched else [])],
+            form,
+            with_features=matched or "mean_feature" in self.routing,
+        )
+        terms = {
+            "reconstruction": losses.reconstruction(images, reconstructed),
+            "kl": losses.kl_to_standard_normal(posterior),
+            "generator": generator_term(judged.judging[1:3], form),
+            "discriminator": discriminator_term(judged.learning[0], judged.learning[1:3], form),
+        }
+        if matched:
+            real, *_, rebuilt = judged.features
+            terms["feature_reconstruction"] = losses.reconstruction(real.detach(), rebuilt)
+        if "mean_feature" in self.routing:
+            terms["mean_feature"] = mean_feature(judged.features[0].detach(), judged.features[2])
+        return terms
+
+    def _encoder_share(self) -> float:
+        """The encoder's weight in a term as a share of the decoder's, the same in both that train it."""
+        for term in ("reconstruction", "feature_reconstruction"):
+            if term in self.routing and (largest := largest_weight(self.routing, term)):
+                return self.routing[term]["encoder_u"] / largest
+        return 0.0
+
+    # Once trained (``abilities``)
+
+    def prior_codes(self, labels: Tensor, zs_noise: Noise, zu_noise: Noise) -> Tensor:
+        """[B, num_classes + zu_dim]: the one-hot label and z ~ N(0, I)."""
+        return conditional.prior_codes(labels, zu_noise, self.num_classes, self.zu_dim)
+
+    def decode(self, codes: Tensor) -> Tensor:
+        images: Tensor = self.decoder(codes)
+        return images
+
+    def encode(self, images: Tensor, labels: Tensor) -> Codes:
+        posterior = self.encoder_u(conditional.with_label_planes(images, labels, self.num_classes))
+        return Codes(conditional.one_hot(labels, self.num_classes, posterior.mean.dtype), posterior)
+
+
+def mean_feature(real: Tensor, fake: Tensor) -> Tensor:
+    """Mean over units of the squared difference of two sets' mean features, [B, hidden] each.
+
+    The means are over the global batch. Each process differentiates its own rows alone: the square's
+    derivative at the global difference, times the process's own difference. Averaged over the
+    processes, value and gradient are those of one process that holds all rows.
+    """
+    own = real.mean(dim=0) - fake.mean(dim=0)
+    everyone = distributed.all_gather(own.detach()).mean(dim=0)
+    return (2.0 * everyone * own - everyone.square()).mean()
