@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from dist_dsvae.config import DSVAEConfig, ModelConfig
+from dist_dsvae.config import DSVAEConfig, MethodConfig, ModelConfig
+from dist_dsvae.methods.choose import make_method as choose
 from dist_dsvae.methods.dsvae import DSVAE
 from dist_dsvae.noise import Draw, Noise
 from dist_dsvae.types import Batch, ImageShape
@@ -22,6 +23,16 @@ def make_method(architecture: str = "small32", zs_dim: int = 6, zu_dim: int = 4,
     with torch.no_grad():  # variances that differ, so that no test passes by their being 1
         method.mixture_prior.log_variance.normal_(0, 0.3)
     return method
+
+
+def make_any(
+    config: MethodConfig, architecture: str = "small32", num_classes: int = NUM_CLASSES
+) -> nn.Module:
+    """The method of ``config`` in float64, always from the same weights."""
+    torch.manual_seed(0)
+    model = ModelConfig(architecture=architecture, zs_dim=6, zu_dim=4)
+    shape = SHAPES[architecture if architecture in SHAPES else "small32"]
+    return choose(config, model, shape, num_classes).double()
 
 
 def make_batch(shape: ImageShape, size: int = 6, first: int = 0) -> Batch:

@@ -30,8 +30,8 @@ def published(tmp_path: Path) -> tuple[DSVAE, Path]:
 
 def test_round_trip(published: tuple[DSVAE, Path]) -> None:
     method, directory = published
-    loaded, classes = load_published(directory)
-    assert classes == CLASSES
+    loaded, shape, classes = load_published(directory)
+    assert (shape, classes) == (SHAPES["small32"], CLASSES)
     assert not loaded.training
     for (name, ours), theirs in zip(loaded.state_dict().items(), method.state_dict().values(), strict=True):
         assert torch.equal(ours, theirs), name

@@ -8,46 +8,61 @@ import numpy as np
 import torch
 from PIL import Image
 
-from dist_dsvae.models.mixture_prior import MixturePrior
+from dist_dsvae.config import DSVAEConfig
 from dist_dsvae.sampling.generate import class_grid, sample_codes, spread
 from dist_dsvae.sampling.grids import save_grid, save_scatter, to_picture
 from dist_dsvae.sampling.swap import swap_grid
+from dist_dsvae.types import Codes, Gaussian
+from tests.unit.methods.making import make_any
 
 
-def prior() -> MixturePrior:
-    torch.manual_seed(0)
-    return MixturePrior(4, 3, -10.0)
+class Showing:
+    """A generative method whose images are its codes."""
+
+    num_classes, zu_dim = 4, 2
+
+    def __init__(self) -> None:
+        self.codes: list[torch.Tensor] = []
+        self.dsvae = make_any(DSVAEConfig()).float()
+        with torch.no_grad():
+            self.dsvae.mixture_prior.log_variance.fill_(-20.0)  # clamped to -10: zs stays near its mean
+
+    def prior_codes(self, labels, zs_noise, zu_noise):  # type: ignore[no-untyped-def]
+        return self.dsvae.prior_codes(labels, zs_noise, zu_noise)
+
+    def encode(self, images, labels):  # type: ignore[no-untyped-def]
+        raise NotImplementedError
+
+    def decode(self, codes: torch.Tensor) -> torch.Tensor:
+        self.codes.append(codes)
+        return codes[:, :, None, None]
 
 
 def test_columns_share_zu_and_rows_a_class() -> None:
-    codes: list[torch.Tensor] = []
-
-    def decode(batch: torch.Tensor) -> torch.Tensor:
-        codes.append(batch)
-        return batch[:, :, None, None]
-
-    p = prior()
-    with torch.no_grad():
-        p.log_variance.fill_(-20.0)  # clamped to -10: zs stays within a hair of its class mean
-    grid = class_grid(decode, p, [0, 2, 3], 5, zu_dim=2, seed=7)
-    assert grid.shape == (3, 5, 5, 1, 1)
-    zs, zu = codes[0].view(3, 5, 5).split([3, 2], dim=2)
-    torch.testing.assert_close(zs, p.mean.detach()[[0, 2, 3]][:, None].expand(3, 5, 3), atol=0.05, rtol=0)
+    method = Showing()
+    grid = class_grid(method, [0, 2, 3], 5, seed=7, device=torch.device("cpu"))
+    assert grid.shape == (3, 5, 10, 1, 1)
+    zs, zu = method.codes[0].view(3, 5, 10).split([6, 4], dim=2)
+    means = method.dsvae.mixture_prior.mean.detach()
+    torch.testing.assert_close(zs, means[[0, 2, 3]][:, None].expand(3, 5, 6), atol=0.05, rtol=0)
     assert torch.equal(zu, zu[:1].expand_as(zu))
     assert not torch.equal(zu[0, 0], zu[0, 1])
 
 
 def test_a_sample_depends_on_its_number_only() -> None:
     labels = torch.tensor([1, 2, 3, 0, 1])
-    whole = sample_codes(prior(), labels, 2, seed=1)
-    assert torch.equal(whole[:2], sample_codes(prior(), labels[:2], 2, seed=1))
-    assert not torch.equal(whole, sample_codes(prior(), labels, 2, seed=2))
+    whole = sample_codes(Showing(), labels, seed=1)
+    assert torch.equal(whole[:2], sample_codes(Showing(), labels[:2], seed=1))
+    assert not torch.equal(whole, sample_codes(Showing(), labels, seed=2))
 
 
 def test_swap_grid_takes_zs_from_rows_and_zu_from_columns() -> None:
-    rows, columns = torch.tensor([[1.0], [2.0]]), torch.tensor([[10.0], [20.0], [30.0]])
-    grid = swap_grid(lambda x: x, lambda x: x, lambda codes: codes.sum(1, keepdim=True), rows, columns)
-    assert grid[..., 0].tolist() == [[11.0, 21.0, 31.0], [12.0, 22.0, 32.0]]
+    def codes(values: list[float]) -> Codes:
+        column = torch.tensor(values)[:, None]
+        return Codes(column, Gaussian(10 * column, torch.zeros_like(column)))
+
+    grid = swap_grid(Showing(), codes([1.0, 2.0]), codes([1.0, 2.0, 3.0]))
+    assert grid[..., 0, 0].sum(2).tolist() == [[11.0, 21.0, 31.0], [12.0, 22.0, 32.0]]
 
 
 def test_spread() -> None:
