@@ -41,6 +41,7 @@ class Draw(enum.IntEnum):
     BUILD_SPLIT = 11
     TOY_POINT = 12
     REPLACEMENT = 13
+    SCORE_SPLIT = 14
 
 
 def hash_words(*words: Tensor | int) -> Tensor:
