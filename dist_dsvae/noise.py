@@ -43,6 +43,7 @@ class Draw(enum.IntEnum):
     REPLACEMENT = 13
     SHIFT = 14
     DROPOUT = 15
+    SCORE_SPLIT = 16
 
 
 def hash_words(*words: Tensor | int) -> Tensor:

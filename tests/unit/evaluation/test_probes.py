@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from dist_dsvae.evaluation.probes import accuracy, linear_probe_accuracy
+from dist_dsvae.evaluation.probes import accuracy, linear_probe_accuracy, mlp_probe_accuracy
 
 
 def test_accuracy() -> None:
@@ -37,3 +37,41 @@ def test_a_constant_dimension_is_harmless() -> None:
     train, test = codes(500, 0, 20.0), codes(500, 1, 20.0)
     train[0][:, 5] = test[0][:, 5] = 3.0
     assert linear_probe_accuracy(*train, *test, num_classes=4) > 0.99
+
+
+def products(count: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """XOR: the label is whether two of the code's dimensions have the same sign, off a shared mean."""
+    generator = torch.Generator().manual_seed(seed)
+    signs = 2 * torch.randint(2, (count, 8), generator=generator) - 1
+    values = 5 + 3 * (signs + 0.3 * torch.randn(count, 8, generator=generator))
+    return values, (signs[:, 0] == signs[:, 1]).long()
+
+
+def test_a_perceptron_finds_a_product_and_a_linear_probe_does_not() -> None:
+    train, test = products(4000, 0), products(4000, 1)
+    assert linear_probe_accuracy(*train, *test, num_classes=2) < 0.55
+    assert mlp_probe_accuracy(*train, *test, num_classes=2) > 0.98
+
+
+@pytest.mark.parametrize(("signal", "low", "high"), [(0.0, 0.2, 0.3), (20.0, 0.999, 1.0)])
+def test_a_perceptron_finds_what_is_there(signal: float, low: float, high: float) -> None:
+    train, test = codes(4000, 0, signal), codes(4000, 1, signal)
+    assert low <= mlp_probe_accuracy(*train, *test, num_classes=4) <= high
+
+
+def test_a_perceptron_depends_on_its_seed_alone() -> None:
+    train, test = codes(500, 0, 2.0), codes(2000, 1, 2.0)
+    before = torch.get_rng_state()
+    with torch.no_grad():
+        figures = [mlp_probe_accuracy(*train, *test, num_classes=4, seed=seed) for seed in (0, 0, 1)]
+    assert torch.equal(torch.get_rng_state(), before)
+    assert figures[0] == figures[1] != figures[2]
+
+
+def test_many_dimensions_of_noise_are_not_learned_by_heart() -> None:
+    """Where a linear rule is the best one, a perceptron loses little to it, though it could fit the noise."""
+    (train, train_labels), (test, test_labels) = codes(4000, 0, 2.0), codes(4000, 1, 2.0)
+    noise = torch.randn(2, 4000, 64, generator=torch.Generator().manual_seed(2))
+    wide = [torch.cat(parts, dim=1) for parts in zip((train, test), noise, strict=True)]
+    linear = linear_probe_accuracy(wide[0], train_labels, wide[1], test_labels, num_classes=4)
+    assert mlp_probe_accuracy(wide[0], train_labels, wide[1], test_labels, num_classes=4) > linear - 0.02
