@@ -259,6 +259,41 @@ class SamplingConfig:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class EvaluationConfig:
+    """How a run's images are scored (launch/evaluate.py); none of it changes what is trained.
+
+    classifier: what judges them: a published classifier (launch/export.py makes one from a run of
+        configs/classifier), or a file of weights, PATH or KIND=PATH (``evaluation.scorers`` lists the
+        kinds). null takes the figures that need no judge.
+    fid_network: a file of weights whose features FID, precision and recall compare, likewise; null takes
+        the classifier's.
+    samples_per_class: generated for the scores; real_samples: compared with them, evenly spread over
+        real_split; 0 takes as many as are generated.
+    diversity_samples: per class, for all pairs of a class. neighbour_samples: at most so many of either
+        set, for precision and recall.
+    splits: of the customary second Inception Score. seed: of all samples and splits.
+    weights: the moving average ("ema"), the last weights ("raw"), or the average where there is one.
+    batch_norm: generate with the running statistics, or with those of batches of batch_size samples of
+        all classes ("batch"), as the authors' code does.
+    every_steps: also during training, in iterations; 0 means only when asked.
+    """
+
+    classifier: str | None = free(None)
+    fid_network: str | None = free(None)
+    samples_per_class: int = between(2, _LARGE, 100, free=True)
+    real_samples: int = between(0, _LARGE, 0, free=True)
+    real_split: Literal["train", "test"] = free("test")
+    diversity_samples: int = between(2, _LARGE, 100, free=True)
+    neighbour_samples: int = between(4, _LARGE, 10_000, free=True)
+    splits: int = between(1, _LARGE, 10, free=True)
+    batch_size: int = between(2, _LARGE, 100, free=True)
+    seed: int = between(0, 2**62, 0, free=True)
+    weights: Literal["auto", "ema", "raw"] = free("auto")
+    batch_norm: Literal["running", "batch"] = free("running")
+    every_steps: int = between(0, _LARGE, 0, free=True)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class ExperimentConfig:
     """One runnable experiment: the whole of a JSON file in configs/.
 
@@ -276,3 +311,4 @@ class ExperimentConfig:
     optimizer: OptimizerConfig = OptimizerConfig()
     train: TrainConfig = TrainConfig()
     sampling: SamplingConfig = SamplingConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()

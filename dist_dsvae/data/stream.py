@@ -251,12 +251,14 @@ def one_pass(
     rank: int = 0,
     world_size: int = 1,
     *,
+    first_batch: int = 0,
     limit: int | None = None,
     skip_corrupt: bool = False,
 ) -> Iterator[HostBatch]:
     """Every sample of a split once, in the order of the shards, for evaluation.
 
-    Rank r yields batches r, r + world_size, ...; the last batch may be short, and a rank may get none.
+    Rank r yields batches first_batch + r, first_batch + r + world_size, ...; the last batch may be short,
+    and a rank may get none.
     limit: take only this many samples, evenly spread over the split.
     skip_corrupt: leave corrupt samples out (each is logged) instead of raising DataError.
     """
@@ -268,7 +270,7 @@ def one_pass(
         taken = np.linspace(0, len(taken) - 1, limit).astype(np.int64)
     visited, reached = np.unique(shard_of[taken]), -1
     with closing(ShardReader(manifest, max_open_shards=2)) as reader:
-        for first in range(rank * batch_size, len(taken), batch_size * world_size):
+        for first in range((first_batch + rank) * batch_size, len(taken), batch_size * world_size):
             chosen = taken[first : first + batch_size]
             if shard_of[chosen[0]] != reached:
                 reached = int(shard_of[chosen[0]])

@@ -47,8 +47,8 @@ class ResidualBlock(nn.Module):
 class ResNet(nn.Module):
     """Images [B, channels, H, W] in [-1, 1] -> logits [B, num_classes].
 
-    Made for 32x32; any size of at least 4x4 works. Width 16 has 166,000 parameters and 18 million
-    multiplications per image, width 64 has 2.6 million and 280 million.
+    Made for 32x32; any size of at least 4x4 works. Width 16 has 166,000 parameters and 17 million
+    multiplications per image, width 64 has 2.6 million and 270 million.
 
     ``num_features`` (4 * width) is the size of what ``features`` returns and ``head`` takes.
 

@@ -1,0 +1,89 @@
+"""What is done of a long evaluation, so that a killed or preempted one goes on where it was.
+
+    <run>/evaluation/.<name>/  key.json            what is evaluated, and how; another key starts anew
+                               <part>.safetensors  the sums of one part, so far or whole
+
+Rank 0 writes, every file whole or not at all; all ranks read what rank 0 read.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+from torch import Tensor
+
+from dist_dsvae import distributed
+from dist_dsvae.data.manifest import write_atomically
+
+
+class Progress:
+    """Parts of one evaluation. Made, and each method called, by all ranks.
+
+    folder: where parts are kept; None keeps nothing. key: identifies the evaluation. pause: called
+    between pieces of work; raises to stop it there.
+    """
+
+    def __init__(
+        self,
+        folder: Path | None = None,
+        key: Mapping[str, Any] | None = None,
+        pause: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.folder = folder
+        self.pause = pause
+        if folder is not None and distributed.is_main():
+            text = json.dumps(key, indent=1, sort_keys=True) + "\n"
+            path = folder / "key.json"
+            if not path.is_file() or path.read_text(encoding="utf-8") != text:
+                shutil.rmtree(folder, ignore_errors=True)
+                folder.mkdir(parents=True)
+                write_atomically(path, text.encode())
+
+    def load(self, part: str) -> dict[str, Tensor] | None:
+        """The tensors saved for a part, on the CPU; None if there are none."""
+        if self.folder is None:
+            return None
+        return load_tensors(self.folder / f"{part}.safetensors")
+
+    def save(self, part: str, tensors: Mapping[str, Tensor]) -> None:
+        """Keep a part's tensors, the same on all ranks."""
+        if self.folder is not None:
+            save_tensors(self.folder / f"{part}.safetensors", tensors)
+
+    def whole(self, part: str, compute: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
+        """A part that is computed in one piece, or was before."""
+        found = self.load(part)
+        if found is None:
+            self.pause()
+            found = compute()
+            self.save(part, found)
+        return found
+
+    def finish(self) -> None:
+        """Forget the parts: the evaluation is written."""
+        if self.folder is not None and distributed.is_main():
+            shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def load_tensors(path: Path) -> dict[str, Tensor] | None:
+    """What rank 0 finds in a safetensors file, on all ranks; None if it is missing or damaged."""
+    found: dict[str, Tensor] | None = None
+    if distributed.is_main() and path.is_file():
+        try:
+            found = load_file(path)
+        except (OSError, SafetensorError):
+            found = None
+    return distributed.broadcast_object(found)
+
+
+def save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Write a safetensors file, whole or not at all. Rank 0's tensors; other ranks return at once."""
+    if distributed.is_main():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, save({name: t.detach().cpu().contiguous() for name, t in tensors.items()}))

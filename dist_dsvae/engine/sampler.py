@@ -1,0 +1,113 @@
+"""The images that are scored: sample p is of class p mod C, its noise a function of (seed, p).
+
+So neither the number of processes nor their shares change a sample. Images are rounded to 8 bits, as
+anyone would save them, because that is what real images have been through.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from dist_dsvae.engine.runtime import Runtime
+from dist_dsvae.methods.abilities import Generative
+from dist_dsvae.sampling.generate import sample_codes
+from dist_dsvae.types import Batch
+
+
+class Sampler:
+    """Draws ``num_samples`` images of ``method``, which is in evaluation mode.
+
+    batch_norm: "running" statistics, or "batch": those of each batch of ``batch_size`` samples, whose
+        composition is then part of the result.
+    """
+
+    def __init__(
+        self,
+        method: Generative,
+        runtime: Runtime,
+        *,
+        num_samples: int,
+        batch_size: int,
+        seed: int,
+        batch_norm: Literal["running", "batch"] = "running",
+    ) -> None:
+        self.method = method
+        self.runtime = runtime
+        self.num_samples = num_samples
+        self.batch_size = batch_size
+        self.seed = seed
+        self.batch_norm = batch_norm
+
+    @property
+    def num_batches(self) -> int:
+        return -(-self.num_samples // self.batch_size)
+
+    def share(self, first_batch: int = 0) -> Iterator[Batch]:
+        """This rank's batches of all samples: first_batch + rank, and every world_size-th after it."""
+        for number in range(first_batch + self.runtime.rank, self.num_batches, self.runtime.world_size):
+            yield self._batch(number)
+
+    def _batch(self, number: int) -> Batch:
+        start = number * self.batch_size
+        return self.draw(torch.arange(start, min(start + self.batch_size, self.num_samples)))
+
+    @torch.no_grad()
+    def draw(self, positions: Tensor) -> Batch:
+        """The samples at ``positions`` [B], as one batch: images in [-1, 1] at 8 bits."""
+        positions = positions.to(self.runtime.device)
+        labels = positions % self.method.num_classes
+        codes = sample_codes(
+            self.method, labels, seed=self.seed, positions=positions, dtype=self.runtime.dtype
+        )
+        by_batch = self.batch_norm == "batch" and isinstance(self.method, nn.Module)
+        with self.runtime.autocast(), batch_statistics(self.method if by_batch else nn.Identity()):
+            images = self.method.decode(codes)
+        return Batch(as_8_bits(images), labels, positions)
+
+    def of_classes(self, classes: Sequence[int], per_class: int) -> dict[int, Tensor]:
+        """The first ``per_class`` samples [N, C, H, W] of each class in ``classes``."""
+        if self.batch_norm == "batch":
+            return self._picked(classes, per_class)
+        found = {}
+        for label in classes:
+            positions = label + self.method.num_classes * torch.arange(per_class)
+            found[label] = torch.cat([self.draw(part).images for part in positions.split(self.batch_size)])
+        return found
+
+    def _picked(self, classes: Sequence[int], per_class: int) -> dict[int, Tensor]:
+        """Out of whole batches, which decide their samples."""
+        picked: dict[int, list[Tensor]] = {label: [] for label in classes}
+        for number in range(-(-per_class * self.method.num_classes // self.batch_size)):
+            start = number * self.batch_size
+            batch = self.draw(torch.arange(start, start + self.batch_size))
+            for label, images in picked.items():
+                images.append(batch.images[batch.labels == label])
+        return {label: torch.cat(images)[:per_class] for label, images in picked.items()}
+
+
+def as_8_bits(images: Tensor) -> Tensor:
+    """Images in [-1, 1], rounded to the 256 values of a saved picture."""
+    return images.float().clamp(-1.0, 1.0).add(1.0).mul(127.5).round().div(127.5).sub(1.0)
+
+
+@contextmanager
+def batch_statistics(method: nn.Module) -> Iterator[None]:
+    """Batch norms normalise by their batch's own statistics inside, and forget them after.
+
+    A batch norm in evaluation mode does so where it has no running statistics.
+    """
+    norms = [module for module in method.modules() if isinstance(module, _BatchNorm)]
+    running = [(norm.running_mean, norm.running_var) for norm in norms]
+    for norm in norms:
+        norm.running_mean = norm.running_var = None
+    try:
+        yield
+    finally:
+        for norm, (mean, variance) in zip(norms, running, strict=True):
+            norm.running_mean, norm.running_var = mean, variance
