@@ -271,6 +271,7 @@ class EvaluationConfig:
         real_split; 0 takes as many as are generated.
     diversity_samples: per class, for all pairs of a class. neighbour_samples: at most so many of either
         set, for precision and recall.
+    radius: of points: one is covered if a point of the other set lies within it (the data's noise).
     splits: of the customary second Inception Score. seed: of all samples and splits.
     weights: the moving average ("ema"), the last weights ("raw"), or the average where there is one.
     batch_norm: generate with the running statistics, or with those of batches of batch_size samples of
@@ -285,6 +286,7 @@ class EvaluationConfig:
     real_split: Literal["train", "test"] = free("test")
     diversity_samples: int = between(2, _LARGE, 100, free=True)
     neighbour_samples: int = between(4, _LARGE, 10_000, free=True)
+    radius: float = field(default=0.15, metadata={"free": True, "positive": True})
     splits: int = between(1, _LARGE, 10, free=True)
     batch_size: int = between(2, _LARGE, 100, free=True)
     seed: int = between(0, 2**62, 0, free=True)

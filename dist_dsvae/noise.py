@@ -44,6 +44,7 @@ class Draw(enum.IntEnum):
     SHIFT = 14
     DROPOUT = 15
     SCORE_SPLIT = 16
+    SWAP_PARTNER = 17
 
 
 def hash_words(*words: Tensor | int) -> Tensor:

@@ -23,12 +23,11 @@ def main() -> int:
         "--weights",
         choices=["auto", "ema", "raw"],
         default="auto",
-        help="the decoder's moving average, or its last weights (default: the average, if there is one)",
+        help="the moving average, or the last weights (default: the average, if there is one)",
     )
     args = parser.parse_args()
-    averaged = {"auto": None, "ema": True, "raw": False}[args.weights]
     try:
-        print(export(args.run, args.out, args.step, averaged=averaged))
+        print(export(args.run, args.out, args.step, args.weights))
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -53,7 +53,7 @@ def open_split(location: str, config: DataConfig | None = None) -> Manifest:
     if not is_remote(location):
         return Manifest.load(location)
     config = config or DataConfig(train=location)
-    root = _cache_root(config.cache_dir)
+    root = cache_root(config.cache_dir)
     store = RemoteStore(
         source_of(location, allow_pipe=config.allow_pipe),
         ShardCache(root / "shards", int(config.cache_gib * 2**30)),
@@ -74,7 +74,8 @@ def open_split(location: str, config: DataConfig | None = None) -> Manifest:
         ) from error
 
 
-def _cache_root(cache_dir: str | None) -> Path:
+def cache_root(cache_dir: str | None) -> Path:
+    """The folder of everything that may be computed or fetched again (``config.DataConfig.cache_dir``)."""
     if cache_dir is not None:
         return Path(cache_dir).expanduser().absolute()
     return Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()) / "dist_dsvae"

@@ -1,20 +1,33 @@
-"""Evaluation of a run's checkpoint by all ranks: held-out figures, written into the run directory."""
+"""Evaluation of a run's checkpoint by all ranks, written into the run directory.
+
+<run>/evaluation/<name>.json   figures, those of real images, judges with their hashes, settings
+<run>/evaluation/.<name>/      what is done of it, while it is not finished
+<run>/evaluation/stop-request  a file that asks it to stop, as SIGTERM does
+"""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from dist_dsvae import distributed
-from dist_dsvae.config import TrainConfig
+from dist_dsvae.config import DataConfig, EvaluationConfig, TrainConfig
+from dist_dsvae.config_io import from_tree, to_tree
 from dist_dsvae.data.manifest import DataError
+from dist_dsvae.data.split import cache_root
 from dist_dsvae.data.splits import open_splits
 from dist_dsvae.engine import checkpoint
-from dist_dsvae.engine.export import choose_checkpoint, read_run
-from dist_dsvae.engine.held_out import held_out_figures, write_figures
+from dist_dsvae.engine.evaluation import Evaluation
+from dist_dsvae.engine.held_out import write_figures
+from dist_dsvae.engine.preemption import Preempted, StopRequests
+from dist_dsvae.engine.progress import Progress
 from dist_dsvae.engine.runtime import Runtime
-from dist_dsvae.methods.choose import make_method
+from dist_dsvae.engine.scoring import OnProgress
+from dist_dsvae.engine.trained import choose_checkpoint, load_method, read_run
+
+FORMAT = "dist_dsvae-evaluation/1"
 
 
 def run_config(run_dir: Path) -> TrainConfig:
@@ -22,32 +35,76 @@ def run_config(run_dir: Path) -> TrainConfig:
     return read_run(run_dir)[0].train
 
 
-def evaluate(run_dir: Path, step: int | None, name: str, runtime: Runtime) -> dict[str, Any]:
-    """Figures of one checkpoint (default: the newest), on every rank; called by all.
+def evaluate(
+    run_dir: Path,
+    step: int | None,
+    name: str,
+    runtime: Runtime,
+    changed: Callable[[EvaluationConfig], EvaluationConfig],
+    on_progress: OnProgress,
+) -> dict[str, Any]:
+    """Evaluate one checkpoint (default: the newest); the result, on every rank. Called by all.
 
-    Written to <run>/evaluation/<name>.json. The same for any number of ranks up to rounding.
-    Raises CheckpointError or DataError where run, checkpoint or test split cannot be had.
+    changed: makes the settings out of the run's own. Generated images are the same for any number of
+    ranks, and so are all figures up to rounding. What a killed or stopped evaluation has done is used.
+    Raises CheckpointError, DataError, ScorerError or another ValueError with a sentence; Preempted.
     """
     begin = time.perf_counter()
     config, shape, classes = read_run(run_dir)
+    settings = changed(config.evaluation)
     chosen = choose_checkpoint(run_dir, step)
     train, test = open_splits(config.data)
     if test is None:
         raise DataError(
             f"{run_dir} has no test split (data.test is not set), so there is nothing to evaluate on."
         )
-    method = make_method(config.method, config.model, shape, len(classes)).to(runtime.device, runtime.dtype)
-    checkpoint.load(chosen, {"method": method.state_dict()})
-    values = checkpoint.read_marker(chosen)
+    evaluation = Evaluation(settings, config.data, train, test, runtime, real_cache(config.data))
+    method, weights = load_method(config, shape, len(classes), chosen, settings.weights, runtime.device)
     result: dict[str, Any] = {
+        "format": FORMAT,
+        "run": run_dir.name,
+        "method": config.method.name,
+        "data": config.data.train,
         "checkpoint": chosen.name,
-        "samples_seen": values["samples_seen"],
-        **held_out_figures(method, train, test, runtime, config.data.corrupt_sample),
-        "precision": runtime.mixed_precision,
+        "samples_seen": checkpoint.read_marker(chosen)["samples_seen"],
+        "train_seconds": checkpoint.read_marker(chosen)["train_seconds"],
+        "training_seed": config.seed,
+        "weights": weights,
+        "settings": evaluation.settings(),
+        "judges": evaluation.judges.describe() if evaluation.judges else None,
+    }
+    folder = run_dir / "evaluation"
+    folder.mkdir(parents=True, exist_ok=True)
+    stop = StopRequests(folder, runtime.timeout)
+
+    def pause() -> None:
+        if stop.agreed() is not None:
+            raise Preempted
+
+    try:
+        progress = Progress(folder / f".{name}", result, pause)
+        figures, real = evaluation(method, progress, on_progress)
+    finally:
+        stop.close()
+    result |= {
+        "figures": figures,
+        "real": real,
         "processes": runtime.world_size,
         "seconds": round(time.perf_counter() - begin, 1),
     }
     if runtime.is_main:
-        write_figures(run_dir / "evaluation" / f"{name}.json", result)
+        write_figures(folder / f"{name}.json", result)
+    progress.finish()
     distributed.barrier()
     return result
+
+
+def real_cache(data: DataConfig) -> Path:
+    """Where sums over real images wait for other evaluations of the same data by the same judges."""
+    return cache_root(data.cache_dir) / "real-images"
+
+
+def with_changes(config: EvaluationConfig, **given: Any) -> EvaluationConfig:
+    """The settings with those replaced that are not None. Raises ConfigError for what is not allowed."""
+    changes = {key: value for key, value in given.items() if value is not None}
+    return from_tree(EvaluationConfig, to_tree(config) | changes, "evaluation.")

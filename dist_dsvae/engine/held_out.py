@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +15,7 @@ from dist_dsvae.data.manifest import Manifest, write_atomically
 from dist_dsvae.data.stream import one_pass
 from dist_dsvae.data.transforms import to_device_batch
 from dist_dsvae.engine.runtime import Runtime
-from dist_dsvae.evaluation.probes import accuracy, linear_probe_accuracy
+from dist_dsvae.evaluation.probes import accuracy, linear_probe_accuracy, mlp_probe_accuracy
 from dist_dsvae.methods.abilities import Autoencoding, Classifying
 from dist_dsvae.models.encoder import sample_gaussian
 from dist_dsvae.noise import Draw, Noise
@@ -27,10 +27,27 @@ PROBE_TRAIN_SAMPLES = 10_000
 _EVALUATION_BATCH = 256
 
 
-def held_out_figures(
+class HeldOut(NamedTuple):
+    """What ``read_out`` gives of the test split, and of the part of the training split that probes fit."""
+
+    test: dict[str, Tensor]
+    fit: dict[str, Tensor]
+    num_classes: int
+
+
+def read_held_out(
     method: nn.Module, train: Manifest, test: Manifest, runtime: Runtime, corrupt_sample: str
-) -> Figures:
-    """The figures that the method's abilities allow; leaves it in training mode. Called by all ranks.
+) -> HeldOut:
+    """Read both splits with a method in evaluation mode. Called by all ranks."""
+    skip = corrupt_sample == "replace"
+    found = read_out(method, test, runtime, None, skip)
+    probed = isinstance(method, Autoencoding)
+    fit = read_out(method, train, runtime, PROBE_TRAIN_SAMPLES, skip) if probed else {}
+    return HeldOut(found, fit, test.num_classes)
+
+
+def held_out_figures(held_out: HeldOut) -> Figures:
+    """The figures that the method's abilities allow.
 
     accuracy, zs_accuracy: argmax of the posterior (dsvae: of the mixture's, given zs) on the test split.
     zu_probe_accuracy: logistic regression from zu, fitted on (at most 10,000 samples of) the training
@@ -39,22 +56,32 @@ def held_out_figures(
     network of the method ever sees without its noise.
     reconstruction_error: mean squared error per value, in [0, 4], of decode(zs, mean of zu).
     """
-    skip = corrupt_sample == "replace"
-    method.eval()
-    held_out = read_out(method, test, runtime, None, skip)
+    test = held_out.test
     figures: Figures = {}
-    if "log_posterior" in held_out:
-        name = "zs_accuracy" if "zu" in held_out else "accuracy"
-        figures[name] = accuracy(held_out["log_posterior"], held_out["labels"])
-    if "zu" in held_out:
-        fit = read_out(method, train, runtime, PROBE_TRAIN_SAMPLES, skip)
+    if "log_posterior" in test:
+        name = "zs_accuracy" if "zu" in test else "accuracy"
+        figures[name] = accuracy(test["log_posterior"], test["labels"])
+    if "zu" in test:
         for code in ("zu", "zu_mean"):
-            figures[f"{code}_probe_accuracy"] = linear_probe_accuracy(
-                fit[code], fit["labels"], held_out[code], held_out["labels"], test.num_classes
-            )
-        figures["reconstruction_error"] = held_out["squared_error"].double().mean().item()
-    method.train()
-    return figures | {"test_samples": len(held_out["labels"])}
+            figures[f"{code}_probe_accuracy"] = _probe(linear_probe_accuracy, held_out, code)
+        figures["reconstruction_error"] = test["squared_error"].double().mean().item()
+    return figures | {"test_samples": len(test["labels"])}
+
+
+def more_probe_figures(held_out: HeldOut) -> Figures:
+    """The linear probe from zs, and a perceptron's from zs and zu: nothing linear may hide in zu either."""
+    if "zu" not in held_out.test:
+        return {}
+    figures: Figures = {}
+    if "log_posterior" in held_out.test:  # else zs is the label itself
+        figures["zs_probe_accuracy"] = _probe(linear_probe_accuracy, held_out, "zs")
+        figures["zs_mlp_accuracy"] = _probe(mlp_probe_accuracy, held_out, "zs")
+    return figures | {"zu_mlp_accuracy": _probe(mlp_probe_accuracy, held_out, "zu")}
+
+
+def _probe(probe: Callable[..., float], held_out: HeldOut, code: str) -> float:
+    test, fit, num_classes = held_out
+    return probe(fit[code], fit["labels"], test[code], test["labels"], num_classes)
 
 
 @torch.no_grad()

@@ -7,8 +7,8 @@ anyone would save them, because that is what real images have been through.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from typing import Literal
+from contextlib import contextmanager, nullcontext
+from typing import Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -65,10 +65,11 @@ class Sampler:
         codes = sample_codes(
             self.method, labels, seed=self.seed, positions=positions, dtype=self.runtime.dtype
         )
-        by_batch = self.batch_norm == "batch" and isinstance(self.method, nn.Module)
-        with self.runtime.autocast(), batch_statistics(self.method if by_batch else nn.Identity()):
+        own = batch_statistics(self.method) if self.batch_norm == "batch" else nullcontext()
+        with self.runtime.autocast(), own:
             images = self.method.decode(codes)
-        return Batch(as_8_bits(images), labels, positions)
+        is_image = images.dim() == 4
+        return Batch(as_8_bits(images) if is_image else images.float(), labels, positions)
 
     def of_classes(self, classes: Sequence[int], per_class: int) -> dict[int, Tensor]:
         """The first ``per_class`` samples [N, C, H, W] of each class in ``classes``."""
@@ -77,7 +78,9 @@ class Sampler:
         found = {}
         for label in classes:
             positions = label + self.method.num_classes * torch.arange(per_class)
-            found[label] = torch.cat([self.draw(part).images for part in positions.split(self.batch_size)])
+            found[label] = torch.cat(
+                [self.draw(part).images for part in torch.split(positions, self.batch_size)]
+            )
         return found
 
     def _picked(self, classes: Sequence[int], per_class: int) -> dict[int, Tensor]:
@@ -97,12 +100,12 @@ def as_8_bits(images: Tensor) -> Tensor:
 
 
 @contextmanager
-def batch_statistics(method: nn.Module) -> Iterator[None]:
+def batch_statistics(method: Generative) -> Iterator[None]:
     """Batch norms normalise by their batch's own statistics inside, and forget them after.
 
     A batch norm in evaluation mode does so where it has no running statistics.
     """
-    norms = [module for module in method.modules() if isinstance(module, _BatchNorm)]
+    norms = [module for module in cast(nn.Module, method).modules() if isinstance(module, _BatchNorm)]
     running = [(norm.running_mean, norm.running_var) for norm in norms]
     for norm in norms:
         norm.running_mean = norm.running_var = None

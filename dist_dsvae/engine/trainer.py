@@ -25,7 +25,7 @@ from dist_dsvae.engine.checkpoint import checkpoint_name
 from dist_dsvae.engine.cuda_graph import Graphed, graphed_where_possible
 from dist_dsvae.engine.ema import ExponentialMovingAverage
 from dist_dsvae.engine.guard import Guard, raise_if_weights_are_bad
-from dist_dsvae.engine.held_out import Figures, held_out_figures, write_figures
+from dist_dsvae.engine.held_out import Figures, held_out_figures, read_held_out, write_figures
 from dist_dsvae.engine.iteration import Iteration
 from dist_dsvae.engine.preemption import Preempted, StopRequests
 from dist_dsvae.engine.run_directory import (
@@ -276,8 +276,11 @@ class Trainer:
         """Last pictures, held-out figures, and a word on where everything is."""
         figures: Figures = {}
         if self.test_shards is not None and self.config.train.evaluate_at_end:
-            policy = self.config.data.corrupt_sample
-            figures = held_out_figures(self.method, self.train_shards, self.test_shards, self.runtime, policy)
+            self.method.eval()
+            splits = (self.train_shards, self.test_shards)
+            held_out = read_held_out(self.method, *splits, self.runtime, self.config.data.corrupt_sample)
+            self.method.train()
+            figures = held_out_figures(held_out)
         figures |= {
             "train_seconds": round(self.state.train_seconds, 1),
             "samples_seen": self.state.samples_seen,

@@ -1,0 +1,47 @@
+"""Swapped images under a classifier: decoder(zs of a, zu of b) should be taken for a's class."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from dist_dsvae import distributed
+from dist_dsvae.engine.held_out import Figures
+from dist_dsvae.engine.runtime import Runtime
+from dist_dsvae.engine.sampler import as_8_bits
+from dist_dsvae.evaluation.scorers import Scorer
+from dist_dsvae.methods.abilities import Autoencoding
+from dist_dsvae.noise import Draw, permutation
+
+
+@torch.no_grad()
+def swap_figures(
+    method: Autoencoding,
+    codes: Mapping[str, Tensor],
+    classifier: Scorer,
+    runtime: Runtime,
+    seed: int,
+    batch_size: int,
+) -> Figures:
+    """Shares of swapped images taken for the class of zs, and for that of zu. Called by all ranks.
+
+    codes: labels [N], zs and zu_mean [N, d] as ``held_out.read_out`` gives them. Each image gives its
+    zs once; a seeded permutation says whose zu it meets. Pairs of one class tell nothing and are left out.
+    """
+    labels, zs, zu = codes["labels"], codes["zs"], codes["zu_mean"]
+    partner = permutation(len(labels), seed, Draw.SWAP_PARTNER).to(labels.device)
+    differing = (labels != labels[partner]).nonzero()[:, 0]
+    counts = torch.zeros(2, dtype=torch.float64, device=runtime.device)
+    for rows in torch.split(differing, batch_size)[runtime.rank :: runtime.world_size]:
+        with runtime.autocast():
+            images = method.decode(torch.cat([zs[rows], zu[partner[rows]]], dim=1))
+        logits = classifier(as_8_bits(images)).logits
+        assert logits is not None
+        taken_for = logits.argmax(dim=1)
+        for i, of in enumerate((labels[rows], labels[partner[rows]])):
+            counts[i] += (taken_for == of).sum()
+    distributed.all_reduce_sum(counts)
+    follows_zs, follows_zu = (counts / max(len(differing), 1)).tolist()
+    return {"swap_follows_zs": follows_zs, "swap_follows_zu": follows_zu}

@@ -1,0 +1,96 @@
+"""An evaluation for people: a table of its figures beside those of real images, and progress bars."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+DESCRIPTIONS = {
+    "accuracy": "held-out accuracy",
+    "zs_accuracy": "held-out accuracy from zs",
+    "zs_probe_accuracy": "linear probe from zs",
+    "zs_mlp_accuracy": "perceptron probe from zs",
+    "zu_probe_accuracy": "linear probe from zu",
+    "zu_mlp_accuracy": "perceptron probe from zu",
+    "zu_mean_probe_accuracy": "linear probe from the mean of zu",
+    "reconstruction_error": "reconstruction, mean squared error",
+    "swap_follows_zs": "swapped images taken for the class of zs",
+    "swap_follows_zu": "swapped images taken for the class of zu",
+    "inception_score": "Inception Score",
+    "inception_score_splits_mean": "Inception Score over splits, mean",
+    "inception_score_splits_std": "Inception Score over splits, deviation",
+    "label_accuracy": "samples taken for their own class",
+    "fid": "FID",
+    "precision": "precision",
+    "recall": "recall",
+    "coverage": "real points with a drawn one near",
+    "spread_x": "spread along x, of the real one",
+    "spread_y": "spread along y, of the real one",
+    "diversity": "intra-class diversity",
+}
+
+
+def table_of(result: Mapping[str, Any]) -> Table:
+    """The figures of an evaluation (``engine.evaluate``), each with its value for real images."""
+    judges = result["judges"]
+    title = f"{result['run']}, {result['checkpoint']}, {result['weights']} weights"
+    table = Table(title=title, caption=_caption(result, judges), caption_justify="left")
+    table.add_column("figure")
+    table.add_column(result["method"], justify="right")
+    table.add_column("real", justify="right")
+    for name, value in result["figures"].items():
+        real = result["real"].get(name)
+        table.add_row(DESCRIPTIONS.get(name, name), shown(value), "" if real is None else shown(real))
+    return table
+
+
+def _caption(result: Mapping[str, Any], judges: Mapping[str, Any] | None) -> str:
+    settings = result["settings"]
+    lines = [f"{settings['samples']:,} samples, {settings['real_samples']:,} real, seed {settings['seed']}"]
+    if judges is None:
+        lines.append("no classifier: set evaluation.classifier, or give --classifier, for the images' scores")
+    else:
+        for role, judge in judges.items():
+            lines.append(f"{role.replace('_', ' ')}: {judge['name']}, sha256 {judge['sha256'][:12]}")
+    return "\n".join(lines)
+
+
+def shown(value: float) -> str:
+    """A figure with four digits."""
+    return f"{value:,}" if isinstance(value, int) else f"{value:.4g}"
+
+
+class Bars:
+    """A progress bar per part of an evaluation, on one console; nothing where not enabled."""
+
+    def __init__(self, console: Console, *, enabled: bool) -> None:
+        self._bars = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            console=console,
+            disable=not (enabled and console.is_terminal),
+            transient=True,
+        )
+        self._tasks: dict[str, Any] = {}
+
+    def update(self, part: str, done: int, total: int) -> None:
+        """``done`` of ``total`` pieces of a part are done."""
+        if part not in self._tasks:
+            self._tasks[part] = self._bars.add_task(part, total=total)
+        self._bars.update(self._tasks[part], completed=done)
+
+    def __enter__(self) -> Bars:
+        self._bars.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bars.stop()
