@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from dist_dsvae import distributed
-from dist_dsvae.config import DataConfig, EvaluationConfig, TrainConfig
+from dist_dsvae.config import DataConfig, EvaluationConfig, ExperimentConfig, TrainConfig
 from dist_dsvae.config_io import from_tree, to_tree
-from dist_dsvae.data.manifest import DataError
+from dist_dsvae.data.manifest import DataError, Manifest
 from dist_dsvae.data.split import cache_root
 from dist_dsvae.data.splits import open_splits
 from dist_dsvae.engine import checkpoint
@@ -60,19 +60,9 @@ def evaluate(
         )
     evaluation = Evaluation(settings, config.data, train, test, runtime, real_cache(config.data))
     method, weights = load_method(config, shape, len(classes), chosen, settings.weights, runtime.device)
-    result: dict[str, Any] = {
-        "format": FORMAT,
-        "run": run_dir.name,
-        "method": config.method.name,
-        "data": config.data.train,
-        "checkpoint": chosen.name,
-        "samples_seen": checkpoint.read_marker(chosen)["samples_seen"],
-        "train_seconds": checkpoint.read_marker(chosen)["train_seconds"],
-        "training_seed": config.seed,
-        "weights": weights,
-        "settings": evaluation.settings(),
-        "judges": evaluation.judges.describe() if evaluation.judges else None,
-    }
+    marker = checkpoint.read_marker(chosen)
+    seen, seconds = marker["samples_seen"], marker["train_seconds"]
+    result = record(run_dir, config, evaluation, chosen.name, seen, seconds, weights)
     folder = run_dir / "evaluation"
     folder.mkdir(parents=True, exist_ok=True)
     stop = StopRequests(folder, runtime.timeout)
@@ -97,6 +87,50 @@ def evaluate(
     progress.finish()
     distributed.barrier()
     return result
+
+
+def evaluation_of(
+    config: ExperimentConfig, train: Manifest, test: Manifest | None, runtime: Runtime
+) -> Evaluation | None:
+    """The evaluation that is due during training, if any is; raises what ``Evaluation`` does."""
+    if not config.evaluation.every_steps:
+        return None
+    if test is None:
+        raise DataError(
+            "evaluation.every_steps is set, but data.test is not: give a test split to evaluate on, or set "
+            "evaluation.every_steps to 0."
+        )
+    if config.train.ema_half_life_samples == 0 and config.evaluation.weights == "ema":
+        raise DataError(
+            "evaluation.weights is 'ema', but train.ema_half_life_samples is 0: there is no moving average."
+        )
+    return Evaluation(config.evaluation, config.data, train, test, runtime, real_cache(config.data))
+
+
+def record(
+    run_dir: Path,
+    config: ExperimentConfig,
+    evaluation: Evaluation,
+    name: str,
+    samples_seen: int,
+    train_seconds: float,
+    weights: str,
+) -> dict[str, Any]:
+    """What is evaluated, and how: an evaluation's file without its figures. name: of the checkpoint."""
+    return {
+        "format": FORMAT,
+        "run": run_dir.name,
+        "method": config.method.name,
+        "data": config.data.train,
+        "classes": len(evaluation.train.classes),
+        "checkpoint": name,
+        "samples_seen": samples_seen,
+        "train_seconds": train_seconds,
+        "training_seed": config.seed,
+        "weights": weights,
+        "settings": evaluation.settings(),
+        "judges": evaluation.judges.describe() if evaluation.judges else None,
+    }
 
 
 def real_cache(data: DataConfig) -> Path:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from dist_dsvae import distributed
+from dist_dsvae.engine.held_out import Figures
 from dist_dsvae.engine.progress import Progress
 from dist_dsvae.evaluation.diversity import PairSum, mean_diversity, pair_sum
 from dist_dsvae.evaluation.image_sums import ImageSums
@@ -59,6 +60,16 @@ def add_up(
         counted = {"num_batches_done": torch.tensor(done), "kept": total.kept}
         progress.save(part, total.state() | counted)
     return total
+
+
+def inception_figures(sums: ImageSums) -> Figures:
+    """What a classifier says of a set of images, as far as it has logits and knows the labels."""
+    figures: Figures = {}
+    if sums.inception is not None:
+        figures["inception_score"] = sums.inception.score
+        if sums.knows_labels:
+            figures["label_accuracy"] = sums.label_accuracy
+    return figures
 
 
 def neighbour_figures(real: ImageSums, generated: ImageSums) -> PrecisionRecall:

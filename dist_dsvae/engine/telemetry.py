@@ -128,6 +128,15 @@ class Telemetry:
             left = (self._total_steps - step) * seconds / (step - last_step)
             self.say(f"step {step}/{self._total_steps}  {speed}  {losses}  ETA {_duration(left)}")
 
+    def figures(self, samples_seen: int, values: Mapping[str, float]) -> None:
+        """One evaluation's figures, for people and TensorBoard."""
+        if not self.active:
+            return
+        self.say("evaluation  " + "  ".join(f"{name} {value:.4g}" for name, value in values.items()))
+        if self._board is not None:
+            for name, value in values.items():
+                self._board.add_scalar(f"evaluation/{name}", value, samples_seen)
+
     def picture(self, name: str, path: Path, samples_seen: int) -> None:
         if self.active and self._board is not None:
             with Image.open(path) as image:

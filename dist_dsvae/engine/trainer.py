@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import itertools
 import math
-import time
 from contextlib import nullcontext
 from pathlib import Path
 from typing import NoReturn
@@ -22,12 +21,15 @@ from dist_dsvae.data.splits import open_splits
 from dist_dsvae.data.stream import Slice
 from dist_dsvae.engine.batch_norm import synchronise
 from dist_dsvae.engine.checkpoint import checkpoint_name
+from dist_dsvae.engine.clock import Clock
 from dist_dsvae.engine.cuda_graph import Graphed, graphed_where_possible
 from dist_dsvae.engine.ema import ExponentialMovingAverage
+from dist_dsvae.engine.evaluate import evaluation_of, record
 from dist_dsvae.engine.guard import Guard, raise_if_weights_are_bad
 from dist_dsvae.engine.held_out import Figures, held_out_figures, read_held_out, write_figures
 from dist_dsvae.engine.iteration import Iteration
 from dist_dsvae.engine.preemption import Preempted, StopRequests
+from dist_dsvae.engine.progress import Progress
 from dist_dsvae.engine.run_directory import (
     check_same_experiment,
     checkpoint_to_resume,
@@ -108,6 +110,7 @@ class Trainer:
         self.total_iterations = math.ceil(total_samples / self.iterate.num_samples)
         held_out = self.test_shards or self.train_shards
         self.visuals = Visuals(self.method, held_out, config, runtime)
+        self.evaluation = evaluation_of(config, self.train_shards, self.test_shards, runtime)
 
         # Resume
         self.resumed_from = checkpoint_to_resume(run_dir, resume)
@@ -186,6 +189,11 @@ class Trainer:
                 with self.watchdog.doing("drawing pictures"):
                     self._draw(telemetry)
 
+            # Evaluate
+            if self._due(self.config.evaluation.every_steps):
+                with self.watchdog.doing("evaluating"):
+                    self._evaluate(telemetry)
+
             # Checkpoint
             if self._due(train.checkpoint_every_steps):
                 with self.watchdog.doing("saving a checkpoint"):
@@ -255,6 +263,22 @@ class Trainer:
             telemetry.picture(kind, path, self.state.samples_seen)
         return paths
 
+    def _evaluate(self, telemetry: Telemetry) -> None:
+        """Score the present weights on all ranks; training's state is untouched."""
+        assert self.evaluation is not None
+        name = checkpoint_name(self.iteration)
+        averaged = self.ema if self.config.evaluation.weights != "raw" else None
+        counters = (name, self.state.samples_seen, round(self.state.train_seconds, 1))
+        described = record(
+            self.run_dir, self.config, self.evaluation, *counters, "ema" if averaged else "raw"
+        )
+        with averaged.applied() if averaged else nullcontext():
+            figures, real = self.evaluation(self.method, Progress(), lambda *_: None)
+        if self.runtime.is_main:
+            path = self.run_dir / "evaluation" / f"{name}.json"
+            write_figures(path, described | {"figures": figures, "real": real})
+        telemetry.figures(self.state.samples_seen, figures)
+
     def _save(self) -> None:
         """Start a checkpoint; training goes on while it is written."""
         self.guard.raise_if_tripped()
@@ -293,24 +317,3 @@ class Trainer:
             telemetry.say("\n".join(["Pictures and figures:", *(f"  {path}" for path in [*paths, summary])]))
         distributed.barrier()
         return figures
-
-
-class Clock:
-    """Adds this process's time to the run's, and ends it at train.max_seconds by rank 0's clock."""
-
-    def __init__(self, state: RunState, max_seconds: float) -> None:
-        self.state = state
-        self.max_seconds = max_seconds
-        self.is_over = False
-        self._started = self._last = time.perf_counter()
-
-    def tick(self) -> None:
-        now = time.perf_counter()
-        self.state.train_seconds += now - self._last
-        self._last = now
-
-    def agree(self) -> None:
-        """Called by all ranks: whether time is up."""
-        if self.max_seconds > 0:
-            over = time.perf_counter() - self._started > self.max_seconds
-            self.is_over = distributed.broadcast_object(over)

@@ -43,6 +43,13 @@ def open_scorer(place: str, device: torch.device) -> tuple[Scorer, tuple[str, ..
     kind, separator, path = place.partition("=")
     if not separator:
         kind, path = "", place
+    if not Path(path).suffix and not Path(path).exists():
+        raise ScorerError(
+            f"There is no classifier {path}. Train one of this data set and export it:\n"
+            "    accelerate launch launch/train.py --config configs/classifier/DATA.json\n"
+            "    python launch/export.py --run runs/classifier-DATA --out runs/classifier-DATA/model\n"
+            "Or give another with --classifier: a published one, or a file of weights."
+        )
     if not Path(path).is_dir():
         return load_scorer(path, device=device, kind=kind or None), None
     if not (Path(path) / CONFIG_FILE).is_file() or (Path(path) / "dataset.json").is_file():

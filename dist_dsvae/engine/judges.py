@@ -1,0 +1,65 @@
+"""The networks that score images, and what is said of them in an evaluation's file."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from dist_dsvae.config import EvaluationConfig
+from dist_dsvae.evaluation.image_sums import ImageSums
+from dist_dsvae.evaluation.own_classifier import open_scorer
+from dist_dsvae.evaluation.scorers import Scorer
+from dist_dsvae.evaluation.weight_files import ScorerError
+
+
+@dataclass(frozen=True)
+class Judges:
+    """The networks that score images. knows_labels: the classifier's classes are the data set's."""
+
+    classifier: Scorer
+    feature_network: Scorer
+    knows_labels: bool
+
+    def sums(
+        self, num_images: int, config: EvaluationConfig, device: torch.device, num_splits: int = 1
+    ) -> ImageSums:
+        """Empty sums for ``num_images`` images."""
+        return ImageSums(
+            self.classifier,
+            self.feature_network,
+            num_images,
+            seed=config.seed,
+            num_splits=num_splits,
+            num_kept=config.neighbour_samples,
+            knows_labels=self.knows_labels,
+            device=device,
+        )
+
+    def describe(self) -> dict[str, Any]:
+        return {
+            name: {"name": scorer.name, "sha256": scorer.sha256}
+            for name, scorer in (("classifier", self.classifier), ("feature_network", self.feature_network))
+        }
+
+
+def open_judges(config: EvaluationConfig, classes: Sequence[str], device: torch.device) -> Judges | None:
+    """The networks that a configuration names; None where it names none.
+
+    Raises ScorerError if one cannot be had, or is a classifier of other classes than ``classes``.
+    """
+    if config.classifier is None:
+        return None
+    classifier, known = open_scorer(config.classifier, device)
+    if known is not None and known != tuple(classes):
+        raise ScorerError(
+            f"{config.classifier} tells {len(known)} classes apart ({', '.join(known[:3])}, ...), but the "
+            f"data have {len(classes)} ({', '.join(classes[:3])}, ...). Give a classifier of this data set, "
+            "or a file of weights for the Inception Score alone."
+        )
+    features = classifier
+    if config.fid_network is not None:
+        features, _ = open_scorer(config.fid_network, device)
+    return Judges(classifier, features, known is not None)

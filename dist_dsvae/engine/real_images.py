@@ -1,0 +1,130 @@
+"""Scores of real images under the judges of the generated ones: computed once, kept for other runs."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from dist_dsvae import distributed
+from dist_dsvae.config import EvaluationConfig
+from dist_dsvae.data.manifest import Manifest
+from dist_dsvae.data.stream import one_pass
+from dist_dsvae.data.transforms import to_device_batch
+from dist_dsvae.engine.held_out import Figures
+from dist_dsvae.engine.judges import Judges
+from dist_dsvae.engine.progress import Progress, load_tensors, save_tensors
+from dist_dsvae.engine.runtime import Runtime
+from dist_dsvae.engine.scoring import OnProgress, add_up, diversity, inception_figures
+from dist_dsvae.evaluation.image_sums import ImageSums
+from dist_dsvae.types import Batch
+
+
+class RealImages:
+    """``num_images`` images of a split, evenly spread over it.
+
+    cache: folder where their sums wait for the next evaluation. skip_corrupt: as ``stream.one_pass``.
+    """
+
+    def __init__(
+        self,
+        split: Manifest,
+        num_images: int,
+        config: EvaluationConfig,
+        runtime: Runtime,
+        cache: Path,
+        *,
+        skip_corrupt: bool,
+    ) -> None:
+        self.split, self.num_images, self.config, self.runtime = split, num_images, config, runtime
+        self.cache = cache
+        self.skip_corrupt = skip_corrupt
+
+    def scores(
+        self, judges: Judges, progress: Progress, on_progress: OnProgress
+    ) -> tuple[ImageSums, Figures]:
+        """Sums and figures, from the cache where they are there. Called by all ranks."""
+        place = self._place(judges)
+        saved = load_tensors(place)
+        if saved is None:
+            saved = self._computed(judges, progress, on_progress)
+            save_tensors(place, saved)
+        sums = judges.sums(self.num_images, self.config, self.runtime.device)
+        sums.merge(saved, saved["kept"])
+        figures = inception_figures(sums)
+        if "diversity" in saved:
+            figures["diversity"] = saved["diversity"].item()
+        return sums, figures
+
+    def _place(self, judges: Judges) -> Path:
+        """A name for all that the sums depend on."""
+        c = self.config
+        key = [self.split.fingerprint, self.num_images, judges.describe(), judges.knows_labels]
+        key += [c.neighbour_samples, c.diversity_samples, self.skip_corrupt, self.runtime.device.type]
+        return self.cache / f"{hashlib.sha256(json.dumps(key).encode()).hexdigest()[:24]}.safetensors"
+
+    def _computed(self, judges: Judges, progress: Progress, on_progress: OnProgress) -> dict[str, Tensor]:
+        sums = add_up(
+            self._share,
+            -(-self.num_images // self.config.batch_size),
+            lambda: judges.sums(self.num_images, self.config, self.runtime.device),
+            progress,
+            "real",
+            on_progress,
+        )
+        found = {"kept": sums.kept} | sums.state()
+        per_class = min(self.config.diversity_samples, self._smallest_class())
+        if per_class >= 2:
+            value = diversity(
+                self._of_classes,
+                self.split.classes,
+                per_class,
+                self.split.shape.num_values * 4,
+                progress,
+                "real-diversity",
+                on_progress,
+            )
+            found["diversity"] = torch.tensor(value, dtype=torch.float64)
+        return found
+
+    def _share(self, first_batch: int) -> Iterator[Batch]:
+        """This rank's batches, their positions counted from 0."""
+        rank, world_size = self.runtime.rank, self.runtime.world_size
+        hosts = one_pass(
+            self.split,
+            self.config.batch_size,
+            rank,
+            world_size,
+            first_batch=first_batch,
+            limit=self.num_images,
+            skip_corrupt=self.skip_corrupt,
+        )
+        for turn, host in enumerate(hosts):
+            batch = to_device_batch(host, self.runtime.device)
+            start = (first_batch + rank + turn * world_size) * self.config.batch_size
+            positions = start + torch.arange(len(batch.labels), device=self.runtime.device)
+            yield batch._replace(positions=positions)
+
+    def _smallest_class(self) -> int:
+        """How many images every class has in the whole split."""
+        counts = torch.zeros(self.split.num_classes, dtype=torch.int64)
+        ranks = (self.runtime.rank, self.runtime.world_size)
+        for host in one_pass(self.split, 1024, *ranks, skip_corrupt=self.skip_corrupt):
+            counts += torch.bincount(host.labels, minlength=self.split.num_classes)
+        return int(torch.stack(distributed.gather_objects(counts)).sum(0).min())
+
+    def _of_classes(self, classes: Sequence[int], per_class: int) -> dict[int, Tensor]:
+        """The split's first ``per_class`` images [N, C, H, W] of each class."""
+        found: dict[int, list[Tensor]] = {label: [] for label in classes}
+        for host in one_pass(self.split, 256, skip_corrupt=self.skip_corrupt):
+            if all(len(images) == per_class for images in found.values()):
+                break
+            batch = to_device_batch(host, self.runtime.device)
+            for image, label in zip(batch.images, host.labels.tolist(), strict=True):
+                if label in found and len(found[label]) < per_class:
+                    found[label].append(image)
+        return {label: torch.stack(images) for label, images in found.items()}
