@@ -92,7 +92,7 @@ def read_out(
 
     labels [N] always; log_posterior [N, num_classes] of a method that classifies; zs [N, zs_dim],
     zu (a sample) and zu_mean [N, zu_dim] and squared_error [N] of one that encodes. Encoded by all
-    ranks, each its share of the batches, and gathered.
+    ranks, each its share of the batches, and gathered in the split's order.
     """
     rows: dict[str, list[Tensor]] = {}
     share = (runtime.rank, runtime.world_size)
@@ -106,11 +106,13 @@ def read_out(
     shapes = next(found for found in distributed.gather_objects(known) if found)
     for name, (shape, dtype) in shapes.items():
         own.setdefault(name, torch.empty(0, *shape, dtype=dtype, device=runtime.device))
-    return {name: distributed.gather_rows(own[name]) for name in shapes}
+    gathered = {name: distributed.gather_rows(own[name]) for name in shapes}
+    order = gathered.pop("positions").argsort()  # the split's own, whatever the number of ranks
+    return {name: rows[order] for name, rows in gathered.items()}
 
 
 def _read_batch(method: nn.Module, batch: Batch, runtime: Runtime) -> dict[str, Tensor]:
-    found = {"labels": batch.labels}
+    found = {"positions": batch.positions, "labels": batch.labels}
     if isinstance(method, Classifying):
         with runtime.autocast():
             found["log_posterior"] = method.log_posterior(batch.images)

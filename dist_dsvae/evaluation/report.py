@@ -21,6 +21,7 @@ DESCRIPTIONS = {
     "reconstruction_error": "reconstruction, mean squared error",
     "swap_follows_zs": "swapped images taken for the class of zs",
     "swap_follows_zu": "swapped images taken for the class of zu",
+    "test_samples": "held-out samples",
     "inception_score": "Inception Score",
     "inception_score_splits_mean": "Inception Score over splits, mean",
     "inception_score_splits_std": "Inception Score over splits, deviation",

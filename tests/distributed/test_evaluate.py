@@ -45,22 +45,45 @@ def run(*command: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_any_number_of_ranks_gives_the_same_figures(run_dir: Path) -> None:
+CLASSIFIER = REPOSITORY / "shards/fashion-mnist-mini/classifier"
+SETTINGS = ["--samples-per-class", "7", "--diversity-samples", "5", "--batch-size", "16", "--splits", "3"]
+ALONE = ["-m", "accelerate.commands.launch", "--num_processes", "1"]
+TOGETHER = ["-m", "accelerate.commands.launch", "--config_file", "configs/accelerate/cpu.yaml"]
+TOGETHER += ["--main_process_port", "0"]
+
+
+def evaluate(run_dir: Path, *arguments: str, processes: int = 1) -> subprocess.CompletedProcess[str]:
+    launcher = ALONE if processes == 1 else [*TOGETHER, "--num_processes", str(processes)]
+    return run(*launcher, "launch/evaluate.py", "--run", str(run_dir), *arguments)
+
+
+def test_any_number_of_ranks_gives_the_same_figures(
+    run_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every figure, generated and real: nothing but the order of sums in float64 may differ."""
     results = []
-    for num_processes in (1, 2):
-        launcher = ["-m", "accelerate.commands.launch"]
-        if num_processes > 1:
-            launcher += ["--config_file", "configs/accelerate/cpu.yaml", "--main_process_port", "0"]
-        done = run(*launcher, "launch/evaluate.py", "--run", str(run_dir), "--json")
+    for processes in (1, 2, 3):
+        arguments = [*SETTINGS, "--classifier", str(CLASSIFIER), "--json", "--name", f"by-{processes}"]
+        arguments += [
+            "--neighbour-samples",
+            "40",
+            "--real-samples",
+            str(60 + processes),
+        ]  # not from the cache
+        done = evaluate(run_dir, *arguments, processes=processes)
         assert done.returncode == 0, done.stderr
         results.append(json.loads(done.stdout.strip().splitlines()[-1]))
-        assert json.loads((run_dir / "evaluation/held-out.json").read_text()) == results[-1]
-    alone, together = results
-    assert together["processes"] == 2
-    for name in ("zs_accuracy", "zu_probe_accuracy", "zu_mean_probe_accuracy"):
-        assert together[name] == pytest.approx(alone[name], abs=2e-3)  # 2,000 samples: four may tip over
+        assert json.loads((run_dir / f"evaluation/by-{processes}.json").read_text()) == results[-1]
+    alone, *others = results
+    for processes, together in enumerate(others, start=2):
+        assert together["processes"] == processes
+        assert together["figures"].keys() == alone["figures"].keys()
+        for name, value in alone["figures"].items():
+            assert together["figures"][name] == pytest.approx(value, rel=1e-6, abs=1e-6), name
+        assert together["real"] == pytest.approx(alone["real"], rel=1e-6)
     at_the_end = json.loads((run_dir / "evaluation/summary.json").read_text())
-    assert alone["zs_accuracy"] == at_the_end["zs_accuracy"]
+    assert alone["figures"]["zs_accuracy"] == at_the_end["zs_accuracy"]
+    assert not list((run_dir / "evaluation").glob(".by-*"))  # what was done in parts is gone
 
 
 @pytest.mark.parametrize(("weights", "section"), [("ema", "ema"), ("raw", "method.decoder")])
@@ -72,7 +95,7 @@ def test_export_takes_the_weights_asked_for(
         "launch/export.py", "--run", str(run_dir), "--step", "2", "--weights", weights, "--out", str(out)
     )
     assert done.returncode == 0, done.stderr
-    method, classes = load_published(out)
+    method, _, classes = load_published(out)
     assert len(classes) == 10
     saved = checkpoint_tensors(run_dir / "checkpoints/step-00000002")
     for name, tensor in method.decoder.state_dict().items():

@@ -1,0 +1,165 @@
+"""Every method through the same entry points: train, be stopped, resume, evaluate, export. In one process."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from dist_dsvae.methods.published import load_published
+from tests.distributed.launching import REPOSITORY, checkpoint_tensors, metrics, write_config
+
+sys.path.insert(0, str(REPOSITORY / "launch"))
+import evaluate
+import export
+import train
+
+METHODS: dict[str, dict[str, Any]] = {
+    "dsvae": {"method": {"name": "dsvae"}},
+    "cvae": {"method": {"name": "cvae"}},
+    "cgan": {"method": {"name": "cgan", "adversarial": "hinge"}},
+    "cvae_gan": {"method": {"name": "cvae_gan"}},
+    "classifier": {
+        "method": {"name": "classifier", "width": 4, "shift_pixels": 2, "dropout": 0.1},
+        "model": {"architecture": "resnet32"},
+        "optimizer": {"decay_epochs": 0.01},
+    },
+}
+CLASSIFIER = "shards/fashion-mnist-mini/classifier"
+FEW = ["--samples-per-class", "4", "--diversity-samples", "3", "--splits", "2", "--neighbour-samples", "30"]
+BATCHES_PER_ITERATION = {"dsvae": 4}
+EXPECTED = {
+    "dsvae": {"zs_accuracy", "zu_probe_accuracy", "swap_follows_zs", "inception_score", "fid", "diversity"},
+    "cvae": {"zu_probe_accuracy", "swap_follows_zs", "inception_score", "reconstruction_error", "recall"},
+    "cgan": {"inception_score", "label_accuracy", "fid", "precision", "diversity"},
+    "cvae_gan": {"zu_mlp_accuracy", "swap_follows_zu", "inception_score", "inception_score_splits_std"},
+    "classifier": {"accuracy"},
+}
+
+
+class Entries:
+    """The scripts in launch/, called in this process."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+        self._monkeypatch, self._capsys = monkeypatch, capsys
+
+    def __call__(self, script: Any, *arguments: str) -> tuple[int, str]:
+        """Exit status, and everything that was printed."""
+        self._monkeypatch.setattr(sys, "argv", [script.__name__, *arguments])
+        status = script.main()
+        printed = self._capsys.readouterr()
+        return status, printed.out + printed.err
+
+
+@pytest.fixture
+def entry(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Entries:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.chdir(REPOSITORY)
+    return Entries(monkeypatch, capsys)
+
+
+def config_of(method: str, folder: Path, iterations: int, **sections: Any) -> Path:
+    batches = BATCHES_PER_ITERATION.get(method, 1)
+    epochs = iterations * batches * 12 / 10_000
+    return write_config(
+        folder / f"{method}-{iterations}.json",
+        **{
+            "data": {"test": "shards/fashion-mnist-mini/test"},
+            "train": {"epochs": epochs, "evaluate_at_end": False, "ema_half_life_samples": 50.0},
+            "evaluation": {"classifier": CLASSIFIER},
+            **METHODS[method],
+            **sections,
+        },
+    )
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_train_resume_evaluate_export(method: str, entry: Entries, tmp_path: Path) -> None:
+    whole, half = config_of(method, tmp_path, 4), config_of(method, tmp_path, 2)
+    for run, configs in (("undisturbed", [whole]), ("resumed", [half, whole])):
+        for config in configs:
+            status, printed = entry(train, "--config", str(config), "--run-dir", str(tmp_path / run))
+            assert status == 0, printed
+    last = "checkpoints/step-00000004"
+    expected = checkpoint_tensors(tmp_path / "undisturbed" / last)
+    got = checkpoint_tensors(tmp_path / "resumed" / last)
+    assert [name for name in expected if not torch.equal(got[name], expected[name])] == []
+    assert metrics(tmp_path / "resumed") == metrics(tmp_path / "undisturbed")
+
+    run_dir = str(tmp_path / "resumed")
+    status, printed = entry(evaluate, "--run", run_dir, *FEW, "--json")
+    assert status == 0, printed
+    result = json.loads((tmp_path / "resumed/evaluation/scores.json").read_text())
+    assert json.loads(next(line for line in printed.splitlines() if line.startswith('{"format"'))) == result
+    assert EXPECTED[method] <= result["figures"].keys()
+    assert result["method"] == method
+    if method != "classifier":
+        assert result["real"]["inception_score"] > result["figures"]["inception_score"]
+        assert len(result["judges"]["classifier"]["sha256"]) == 64
+
+    status, printed = entry(export, "--run", run_dir, "--out", str(tmp_path / "model"))
+    assert status == 0, printed
+    published = load_published(tmp_path / "model")
+    averaged = published.method.averaged
+    for name, tensor in published.method.get_submodule(averaged).state_dict().items():
+        assert torch.equal(tensor, got[f".ema.{name}"]), name
+
+
+def test_evaluation_during_training_leaves_no_trace(entry: Entries, tmp_path: Path) -> None:
+    settings = {"classifier": CLASSIFIER, "samples_per_class": 2, "diversity_samples": 2, "splits": 1}
+    settings |= {"neighbour_samples": 20, "batch_norm": "batch"}
+    quiet = config_of("cvae_gan", tmp_path, 3)
+    scored = config_of("cvae_gan", tmp_path, 3, evaluation=settings | {"every_steps": 2})
+    runs = []
+    for run, config in (("quiet", quiet), ("scored", scored)):
+        status, printed = entry(train, "--config", str(config), "--run-dir", str(tmp_path / run))
+        assert status == 0, printed
+        runs.append(checkpoint_tensors(tmp_path / run / "checkpoints/step-00000003"))
+    assert "evaluation  " in printed
+    assert [name for name in runs[0] if not torch.equal(runs[0][name], runs[1][name])] == []
+    result = json.loads((tmp_path / "scored/evaluation/step-00000002.json").read_text())
+    assert result["samples_seen"] == 24
+    assert result["weights"] == "ema"
+    assert result["figures"]["inception_score"] >= 1
+
+
+def test_wrong_input_gets_a_sentence(entry: Entries, tmp_path: Path) -> None:
+    config = config_of("cgan", tmp_path, 1)
+    run_dir = str(tmp_path / "run")
+    assert entry(train, "--config", str(config), "--run-dir", run_dir)[0] == 0
+    (tmp_path / "few").mkdir()
+    description = json.loads((REPOSITORY / CLASSIFIER / "config.json").read_text())
+    (tmp_path / "few/config.json").write_text(json.dumps(description | {"classes": ["a", "b"]}))
+    (tmp_path / "weights.pth").write_bytes(b"no weights")
+    for arguments, sentence in (
+        (["--classifier", str(tmp_path / "nowhere")], "There is no classifier"),
+        (["--classifier", str(tmp_path / "nowhere.pth")], "nowhere.pth"),
+        (["--classifier", str(tmp_path / "weights.pth")], "weights.pth"),
+        (["--classifier", run_dir], "is not a published classifier"),
+        (["--classifier", str(tmp_path / "few")], "model.safetensors cannot be read"),
+        (["--classifier", "inception=x.pth"], "there is no kind of scorer 'inception'"),
+        (["--samples-per-class", "1"], "evaluation.samples_per_class is 1; it must be between 2"),
+        (["--samples-per-class", "5"], "evaluation.diversity_samples is 100, more than the 5"),
+        ([*FEW, "--splits", "400"], "needs at least one sample for each"),
+        (["--step", "7"], "has no checkpoint of step 7"),
+    ):
+        status, printed = entry(evaluate, "--run", run_dir, *arguments)
+        assert status == 1, arguments
+        assert sentence in printed, printed
+    # a classifier of other classes
+    (tmp_path / "few/config.json").unlink()
+    status, printed = entry(
+        train, "--config", str(config_of("classifier", tmp_path, 1)), "--run-dir", str(tmp_path / "c")
+    )
+    assert status == 0, printed
+    assert entry(export, "--run", str(tmp_path / "c"), "--out", str(tmp_path / "m"))[0] == 0
+    description = json.loads((tmp_path / "m/config.json").read_text())
+    description["classes"][0] = "Zebra"
+    (tmp_path / "m/config.json").write_text(json.dumps(description))
+    status, printed = entry(evaluate, "--run", run_dir, "--classifier", str(tmp_path / "m"))
+    assert status == 1
+    assert "tells 10 classes apart (Zebra, " in printed
