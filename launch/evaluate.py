@@ -17,6 +17,10 @@ from dist_dsvae.engine.evaluate import evaluate, run_config, with_changes
 from dist_dsvae.engine.preemption import Preempted
 from dist_dsvae.engine.runtime import Runtime
 from dist_dsvae.engine.watchdog import MissingRankError
+from dist_dsvae.evaluation.comparison import compare
+from dist_dsvae.evaluation.comparison_files import save_comparison
+from dist_dsvae.evaluation.comparison_report import as_json, caption, tables_of
+from dist_dsvae.evaluation.evaluated import read_runs
 from dist_dsvae.evaluation.report import Bars, table_of
 
 
@@ -24,7 +28,15 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--run", type=Path, required=True, help="run directory")
+    parser.add_argument("--run", type=Path, help="run directory")
+    parser.add_argument(
+        "--compare", type=Path, nargs="*", metavar="RUN", help="run directories, each with --name evaluated"
+    )
+    parser.add_argument(
+        "--out",
+        metavar="PREFIX",
+        help="of the comparison's files, or a directory for them (comparison.*, beside the first run)",
+    )
     parser.add_argument("--step", type=int, help="of the checkpoint (default: the newest)")
     parser.add_argument("--name", default="scores", help="of the file in <run>/evaluation (scores)")
     parser.add_argument("--mixed_precision", "--mixed-precision", choices=["auto", "no", "bf16", "fp16"])
@@ -46,27 +58,64 @@ def parse() -> argparse.Namespace:
     settings.add_argument("--seed", type=int)
     settings.add_argument("--weights", choices=["auto", "ema", "raw"])
     settings.add_argument("--batch-norm", choices=["running", "batch"])
-    return parser.parse_args()
+    args = parser.parse_args()
+    check(parser, args)
+    return args
+
+
+def check(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
+    """Leave with a sentence where options of evaluating and of comparing do not go together."""
+    if (args.run is None) == (args.compare is None):
+        parser.error(
+            "give either --run RUN, to evaluate it, or --compare RUN RUN ..., to compare evaluated runs."
+        )
+    if args.out is not None and args.compare is None:
+        parser.error("--out says where a comparison goes; it needs --compare RUN RUN ...")
+    both = ("compare", "out", "name", "json")
+    given = [key for key, value in vars(args).items() if value is not None and key not in both]
+    if args.compare is not None and given:
+        option = given[0].replace("_", "-")
+        parser.error(
+            f"--{option} says how a run is evaluated; with --compare, runs already are. Leave it out."
+        )
+
+
+def evaluate_run(args: argparse.Namespace, console: Console) -> None:
+    own = ("run", "step", "name", "mixed_precision", "json", "compare", "out")
+    changes = {key: value for key, value in vars(args).items() if key not in own}
+    runtime = Runtime(run_config(args.run), args.mixed_precision)
+    with Bars(console, enabled=runtime.is_main) as bars:
+        result = evaluate(
+            args.run, args.step, args.name, runtime, lambda c: with_changes(c, **changes), bars.update
+        )
+    if runtime.is_main:
+        console.print(table_of(result))
+        console.print(f"Wrote {args.run / 'evaluation' / args.name}.json", soft_wrap=True)
+        if args.json:
+            print(json.dumps(result))
+    runtime.close()
+
+
+def compare_runs(args: argparse.Namespace, console: Console) -> None:
+    comparison = compare(read_runs(args.compare, args.name))
+    for table in tables_of(comparison, console.width):
+        console.print(table)
+    for line in caption(comparison):
+        console.print(line, markup=False, soft_wrap=True)
+    for path in save_comparison(comparison, args.out):
+        console.print(f"Wrote {path}", markup=False, soft_wrap=True)
+    if args.json:
+        print(json.dumps(as_json(comparison)))
 
 
 def main() -> int:
     args = parse()
-    given = vars(args)
-    own = ("run", "step", "name", "mixed_precision", "json")
-    changes = {key: value for key, value in given.items() if key not in own}
     console = Console(stderr=args.json, highlight=False)
     try:
-        runtime = Runtime(run_config(args.run), args.mixed_precision)
-        with Bars(console, enabled=runtime.is_main) as bars:
-            result = evaluate(
-                args.run, args.step, args.name, runtime, lambda c: with_changes(c, **changes), bars.update
-            )
-        if runtime.is_main:
-            console.print(table_of(result))
-            console.print(f"Wrote {args.run / 'evaluation' / args.name}.json", soft_wrap=True)
-            if args.json:
-                print(json.dumps(result))
-        runtime.close()
+        if args.compare is None:
+            evaluate_run(args, console)
+        else:
+            compare_runs(args, console)
     except Preempted as stop:
         print("Stopped; the same command goes on from there.", file=sys.stderr)
         return stop.exit_code

@@ -26,8 +26,7 @@ from dist_dsvae.engine.progress import Progress
 from dist_dsvae.engine.runtime import Runtime
 from dist_dsvae.engine.scoring import OnProgress
 from dist_dsvae.engine.trained import choose_checkpoint, load_method, read_run
-
-FORMAT = "dist_dsvae-evaluation/1"
+from dist_dsvae.evaluation.evaluated import FORMAT
 
 
 def run_config(run_dir: Path) -> TrainConfig:

@@ -96,6 +96,8 @@ class Evaluation:
         if self.train.shape.is_image:
             ms_ssim = settings_for(self.train.shape.height, self.train.shape.width)
             found["ms_ssim_weights"] = list(ms_ssim.weights)
+        else:
+            found["radius"] = c.radius
         return found
 
     def __call__(
