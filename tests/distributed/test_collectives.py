@@ -18,6 +18,7 @@ from dist_dsvae.engine import checkpoint
 from dist_dsvae.engine.batch_norm import synchronise
 from dist_dsvae.engine.checkpoint import CheckpointError
 from dist_dsvae.engine.guard import Guard, NonFiniteLossError
+from dist_dsvae.methods.cvae_gan import mean_feature
 from dist_dsvae.methods.step import Reduction, Step, objective
 from tests.unit.engine.test_host_syncs import NoHostReads
 from tests.unit.methods.making import SHAPES, make_batch, make_method, noise_for
@@ -111,6 +112,26 @@ def synchronised_forward_and_backward_do_not_read(rank: int, world_size: int) ->
 
 def test_synchronised_batch_norm_does_not_read_on_the_host() -> None:
     on_ranks(2, synchronised_forward_and_backward_do_not_read)
+
+
+def mean_features_are_those_of_the_global_batch(rank: int, world_size: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    real, fake = (torch.randn(6 * world_size, 5, generator=generator).double() for _ in range(2))
+    whole = fake.clone().requires_grad_()
+    expected = (real.mean(0) - whole.mean(0)).square().mean()
+    expected.backward()
+    own = fake.chunk(world_size)[rank].clone().requires_grad_()
+    value = mean_feature(real.chunk(world_size)[rank], own)
+    value.backward()
+    # what DistributedDataParallel averages over the ranks
+    torch.testing.assert_close(
+        distributed.all_reduce_sum(value.detach().clone()) / world_size, expected.detach()
+    )
+    torch.testing.assert_close(own.grad / world_size, whole.grad.chunk(world_size)[rank])
+
+
+def test_mean_features_over_ranks() -> None:
+    on_ranks(3, mean_features_are_those_of_the_global_batch)
 
 
 def one_bad_rank_stops_all(rank: int, world_size: int) -> None:

@@ -52,6 +52,22 @@ def test_final_weights_agree(runs: dict[int, tuple[Path, str]], num_processes: i
         assert difference < 1e-6, key
 
 
+def test_a_baseline_too(tmp_path: Path) -> None:
+    """Two processes, resumed by one: the losses of one process throughout."""
+
+    def config(iterations: int) -> Path:
+        train_section = {"double_precision": True, "epochs": iterations * 12 / 10_000}
+        return write_config(tmp_path / f"{iterations}.json", train=train_section, method={"name": "cvae_gan"})
+
+    train(1, tmp_path / "alone", config(6))
+    train(2, tmp_path / "changing", config(3))
+    train(1, tmp_path / "changing", config(6))
+    alone, changing = metrics(tmp_path / "alone"), metrics(tmp_path / "changing")
+    assert len(alone) == len(changing) == 6
+    for expected, got in zip(alone, changing, strict=True):
+        assert got == pytest.approx(expected, rel=1e-6, abs=1e-9)
+
+
 def test_a_batch_that_cannot_be_shared_gets_a_sentence(tmp_path: Path) -> None:
     config = write_config(tmp_path / "c.json", data={"batch_size": 13})
     output = train(2, tmp_path / "run", config, check=False)

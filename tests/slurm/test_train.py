@@ -174,9 +174,9 @@ def test_evaluating_a_run(cluster: Cluster, undisturbed: Path, tmp_path: Path) -
     arguments = (script, str(undisturbed), "--step", str(ITERATIONS))
     job = Job(cluster, tmp_path / "evaluate.log", undisturbed, *arguments, PROCESSES_PER_NODE="2")
     job.wait_for_end("COMPLETED")
-    result = read_json(undisturbed / "evaluation/held-out.json")
+    result = read_json(undisturbed / "evaluation/scores.json")
     assert (result["checkpoint"], result["processes"]) == (Path(LAST).name, 2)
-    assert 0 <= result["zs_accuracy"] <= 1
+    assert 0 <= result["figures"]["zs_accuracy"] <= 1
 
     missing = Job(cluster, tmp_path / "missing.log", tmp_path, script, str(tmp_path / "nowhere"))
     missing.wait_for_end("FAILED")
