@@ -86,6 +86,7 @@ def _panel(ax: Any, comparison: Comparison, i: int) -> Any:
             size=8,
             color="0.25" if cell else "0.6",
             bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 0.8},
+            zorder=5,  # above the line of real samples
         )
     ax.set_xlim(0, 1.35 * furthest or 1.0)
     ax.set_yticks(range(len(cells)), [textwrap.fill(row.label, 26) for row in comparison.rows], size=9)

@@ -16,11 +16,10 @@ from dist_dsvae.data.transforms import to_batch
 from dist_dsvae.engine.batch_norm import synchronise
 from dist_dsvae.engine.guard import Guard
 from dist_dsvae.engine.iteration import Iteration, ToBatch
-from dist_dsvae.engine.optimizer import StepOptimizer
 from dist_dsvae.engine.runtime import Runtime
 from dist_dsvae.engine.telemetry import LossMeter
+from dist_dsvae.engine.zero import step_optimizers
 from dist_dsvae.methods.dsvae import DSVAE
-from dist_dsvae.methods.step import parameter_groups
 from dist_dsvae.types import ImageShape
 
 
@@ -55,7 +54,7 @@ def make_iteration(
         synchronise(method)
     method.to(runtime.device)
     method.to(memory_format=torch.channels_last)
-    optimizers = {s.name: StepOptimizer(OptimizerConfig(), parameter_groups(method, s)) for s in method.steps}
+    optimizers = step_optimizers(method, OptimizerConfig(), runtime, global_batch_size)
     return Iteration(
         method,
         optimizers,

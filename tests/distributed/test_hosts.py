@@ -11,11 +11,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import torch
 
 from tests.distributed.launching import (
     REPOSITORY,
-    checkpoint_tensors,
+    differing_tensors,
     environment,
     epochs_of,
     metrics,
@@ -26,7 +25,6 @@ from tests.distributed.launching import (
 ITERATIONS = 40
 TIMEOUT_SECONDS = 10
 FIRST, SECOND = "10.213.7.1", "10.213.7.2"
-LAST = f"checkpoints/step-{ITERATIONS:08d}"
 
 
 def ip(*arguments: str) -> None:
@@ -144,13 +142,6 @@ def undisturbed(config: Path) -> Path:
     return run_dir
 
 
-def different(run_dir: Path, undisturbed: Path) -> list[str]:
-    """Names of the tensors of the last checkpoints that differ in any bit."""
-    expected, got = checkpoint_tensors(undisturbed / LAST), checkpoint_tensors(run_dir / LAST)
-    assert got.keys() == expected.keys()
-    return [key for key in expected if not torch.equal(got[key], expected[key])]
-
-
 def test_two_hosts_train_as_one(hosts: Hosts, config: Path, undisturbed: Path) -> None:
     run_dir = config.parent / "two-hosts"
     both = hosts.start(run_dir, config)
@@ -158,7 +149,7 @@ def test_two_hosts_train_as_one(hosts: Hosts, config: Path, undisturbed: Path) -
     assert [process.wait(timeout=200) for process in both] == [0, 0], [log.read_text() for log in logs]
     assert "Training with 2 processes" in logs[0].read_text()
     assert metrics(run_dir) == metrics(undisturbed)
-    assert different(run_dir, undisturbed) == []
+    assert differing_tensors(run_dir, undisturbed, ITERATIONS) == []
     assert hosts.processes() == []
 
 
@@ -186,4 +177,4 @@ def test_a_cut_cable_ends_both_sides(hosts: Hosts, config: Path, undisturbed: Pa
     output = train(2, run_dir, config)
     assert "Resumed" in output
     assert metrics(run_dir) == metrics(undisturbed)
-    assert different(run_dir, undisturbed) == []
+    assert differing_tensors(run_dir, undisturbed, ITERATIONS) == []

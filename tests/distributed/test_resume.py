@@ -16,8 +16,8 @@ import torch
 
 from tests.distributed.launching import (
     REPOSITORY,
-    checkpoint_tensors,
     command,
+    differing_tensors,
     environment,
     epochs_of,
     metrics,
@@ -76,11 +76,7 @@ def test_killed_and_resumed_equals_undisturbed(config: Path, undisturbed: Path) 
     kill_after(run_dir, config, 2, lines=3)  # after step 12: beyond the checkpoint of step 10
     output = train(2, run_dir, config)
     assert "Resumed" in output
-    name = f"checkpoints/step-{ITERATIONS:08d}"
-    expected, got = checkpoint_tensors(undisturbed / name), checkpoint_tensors(run_dir / name)
-    assert got.keys() == expected.keys()
-    different = [key for key in expected if not torch.equal(got[key], expected[key])]
-    assert different == []
+    assert differing_tensors(run_dir, undisturbed, ITERATIONS) == []
     assert metrics(run_dir) == metrics(undisturbed)
 
 
@@ -123,9 +119,7 @@ def test_setting_a_run_back(config: Path, undisturbed: Path) -> None:
     assert f"Resumed {older}" in output
     names = sorted(path.name for path in (run_dir / "checkpoints").iterdir())
     assert names[:2] == ["abandoned-step-00000020", "abandoned-step-00000024"]
-    name = f"checkpoints/step-{ITERATIONS:08d}"
-    expected, got = checkpoint_tensors(undisturbed / name), checkpoint_tensors(run_dir / name)
-    assert all(torch.equal(got[key], expected[key]) for key in expected)
+    assert differing_tensors(run_dir, undisturbed, ITERATIONS) == []
     foreign = train(1, run_dir, config, "--resume", str(undisturbed), check=False)
     assert "is another run's. Choose another --run-dir" in foreign
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-
 import torch
 from torch import Tensor
 
@@ -41,7 +39,7 @@ def make_iteration(
         LossMeter(method.steps, runtime.device),
         ExponentialMovingAverage(method.decoder, 100.0) if average else None,
         runtime,
-        lambda tensors: functools.partial(to_batch, seed=0, flip=flip, dtype=runtime.dtype)(*tensors),
+        lambda tensors: to_batch(*tensors, seed=0, flip=flip, dtype=runtime.dtype),
         seed=0,
         global_batch_size=BATCH_SIZE,
     )
