@@ -103,7 +103,7 @@ class DSVAEConfig:
     likelihood_weight: lambda_lkd of Eq. 9.
     gm_margin: scales the true class's squared distance by 1 + margin in L_cls.
     loss_weights: "reference" (10 x mean squared error, KL averaged over zu) or "paper"
-        (the text's lambdas, taken literally); see ``methods.dsvae.loss_weights``.
+        (the text's lambdas, taken literally); see ``methods.conditional.autoencoder_weights``.
     adversarial: "logistic" (non-saturating, Eq. 10) or "hinge" (reference).
     prior_labels: labels of the prior samples x'_p: the batch's ("batch") or uniform ("uniform").
     joint_batch: the joint step's batch: "fresh", or the last stage-1 batch ("last").

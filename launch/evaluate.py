@@ -14,7 +14,7 @@ from pathlib import Path
 from rich.console import Console
 
 from dist_dsvae.engine.evaluate import evaluate, run_config, with_changes
-from dist_dsvae.engine.preemption import Preempted
+from dist_dsvae.engine.preemption import TRY_AGAIN_LATER, Preempted
 from dist_dsvae.engine.runtime import Runtime
 from dist_dsvae.engine.watchdog import MissingRankError
 from dist_dsvae.evaluation.comparison import compare
@@ -116,9 +116,12 @@ def main() -> int:
             evaluate_run(args, console)
         else:
             compare_runs(args, console)
-    except Preempted as stop:
+    except Preempted:
         print("Stopped; the same command goes on from there.", file=sys.stderr)
-        return stop.exit_code
+        return TRY_AGAIN_LATER  # also under a launcher that takes it for a crash: there are no scores yet
+    except KeyboardInterrupt:
+        print("Interrupted. The same command goes on from what was saved.", file=sys.stderr)
+        return 130
     except (ValueError, MissingRankError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

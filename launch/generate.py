@@ -23,10 +23,15 @@ def main() -> int:
     points.add_argument("--num-points", type=int, default=3000, help="of each panel")
     points.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
+    if args.num_points < 1:
+        parser.error(f"--num-points is {args.num_points}; it must be at least 1")
     try:
         draw_points(args.run, args.out, args.num_points, args.seed)
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
+        return 1
+    except OSError as error:
+        print(f"error: {error.strerror}: {error.filename}", file=sys.stderr)
         return 1
     print(f"Wrote {args.out}.")
     return 0

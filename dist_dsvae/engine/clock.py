@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from dist_dsvae import distributed
 from dist_dsvae.engine.run_state import RunState
@@ -21,6 +23,15 @@ class Clock:
         now = time.perf_counter()
         self.state.train_seconds += now - self._last
         self._last = now
+
+    @contextmanager
+    def stopped(self) -> Iterator[None]:
+        """What happens inside is not training, and counts neither as its time nor against its limit."""
+        begin = time.perf_counter()
+        yield
+        seconds = time.perf_counter() - begin
+        self._last += seconds
+        self._started += seconds
 
     def agree(self) -> None:
         """Called by all ranks: whether time is up."""

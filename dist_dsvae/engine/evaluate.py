@@ -26,6 +26,7 @@ from dist_dsvae.engine.progress import Progress
 from dist_dsvae.engine.runtime import Runtime
 from dist_dsvae.engine.scoring import OnProgress
 from dist_dsvae.engine.trained import choose_checkpoint, load_method, read_run
+from dist_dsvae.engine.watchdog import Watchdog
 from dist_dsvae.evaluation.evaluated import FORMAT
 
 
@@ -53,10 +54,17 @@ def evaluate(
     settings = changed(config.evaluation)
     chosen = choose_checkpoint(run_dir, step)
     train, test = open_splits(config.data)
+    if (tuple(train.classes), train.shape) != (classes, shape):
+        raise DataError(
+            f"{config.data.train} has other classes or another image size than {run_dir} was trained on. "
+            "Restore those shards, or train anew."
+        )
     if test is None:
         raise DataError(
             f"{run_dir} has no test split (data.test is not set), so there is nothing to evaluate on."
         )
+    if name == "summary":
+        raise DataError("--name summary is the file that training writes; choose another name.")
     evaluation = Evaluation(settings, config.data, train, test, runtime, real_cache(config.data))
     method, weights = load_method(config, shape, len(classes), chosen, settings.weights, runtime.device)
     marker = checkpoint.read_marker(chosen)
@@ -64,16 +72,22 @@ def evaluate(
     result = record(run_dir, config, evaluation, chosen.name, seen, seconds, weights)
     folder = run_dir / "evaluation"
     folder.mkdir(parents=True, exist_ok=True)
-    stop = StopRequests(folder, runtime.timeout)
+    stop, watchdog = StopRequests(folder, runtime.timeout), Watchdog()
 
     def pause() -> None:
-        if stop.agreed() is not None:
+        if (reason := stop.agreed()) is not None:
+            if runtime.is_main:
+                stop.record(reason, checkpoint.step_of(chosen), marker["samples_seen"])
             raise Preempted
 
     try:
-        progress = Progress(folder / f".{name}", result, pause)
+        key = result | {"batch_size": settings.batch_size, "corrupt": config.data.corrupt_sample}
+        progress = Progress(folder / f".{name}", key, pause)
         figures, real = evaluation(method, progress, on_progress)
+    except RuntimeError as error:
+        raise watchdog.explain(error) from error
     finally:
+        watchdog.close()
         stop.close()
     result |= {
         "figures": figures,

@@ -62,18 +62,34 @@ class Evaluation:
         self.judges: Judges | None = None
         if train.shape.is_image:
             self.judges = open_judges(config, train.classes, runtime.device)
-            settings_for(train.shape.height, train.shape.width)
+            if self.judges is not None:
+                settings_for(train.shape.height, train.shape.width)
         self.num_samples = config.samples_per_class * self.num_classes
-        real = test if config.real_split == "test" else train
+        real, self.other = (test, train) if config.real_split == "test" else (train, test)
         self.num_real = min(config.real_samples or self.num_samples, real.num_samples)
         self.real_images = RealImages(
             real, self.num_real, config, runtime, cache, skip_corrupt=data.corrupt_sample == "replace"
         )
+        if self.judges is not None:
+            self._check_judges(self.judges)
         if config.diversity_samples > config.samples_per_class:
             raise DataError(
                 f"evaluation.diversity_samples is {config.diversity_samples}, more than the "
                 f"{config.samples_per_class} of evaluation.samples_per_class. Lower it, or raise that."
             )
+
+    def _check_judges(self, judges: Judges) -> None:
+        """What would otherwise be found out after all images are drawn."""
+        fewest = min(self.num_real, self.num_samples)
+        if fewest < 4:
+            raise DataError(
+                f"evaluation.real_samples and evaluation.samples_per_class give {fewest} images of a kind; "
+                "precision and recall need at least 4 of each."
+            )
+        judges.sums(self.num_samples, self.config, torch.device("cpu"), num_splits=self.config.splits)
+        blank = torch.zeros(1, *self.train.shape, device=self.runtime.device)
+        judges.classifier(blank)
+        judges.feature_network(blank)
 
     def settings(self) -> dict[str, Any]:
         """What the figures depend on, beside the weights."""
@@ -90,10 +106,11 @@ class Evaluation:
             "neighbour_samples": c.neighbour_samples,
             "precision": self.runtime.mixed_precision,
             "data_fingerprint": self.train.fingerprint,
+            "test_fingerprint": self.test.fingerprint,
         }
         if c.batch_norm == "batch":
             found["batch_size"] = c.batch_size
-        if self.train.shape.is_image:
+        if self.judges is not None:
             ms_ssim = settings_for(self.train.shape.height, self.train.shape.width)
             found["ms_ssim_weights"] = list(ms_ssim.weights)
         else:
@@ -180,7 +197,7 @@ class Evaluation:
         return {name: value.item() for name, value in progress.whole("swaps", swaps).items()}
 
     def _points(self, method: Generative) -> tuple[Figures, Figures]:
-        """Coverage of the held-out points by drawn ones, and by as many of the training split."""
+        """Coverage of real points by drawn ones, and by as many of the other split."""
         sampler = Sampler(
             method,
             self.runtime,
@@ -190,15 +207,16 @@ class Evaluation:
         )
         drawn = sampler.draw(torch.arange(self.num_samples))
         points, labels = drawn.images.cpu(), drawn.labels.cpu()
-        held_out = _points_of(self.test, self.num_real)
-        other = _points_of(self.train, self.num_samples)
+        skip = self.corrupt_sample == "replace"
+        real = _points_of(self.real_images.split, self.num_real, skip_corrupt=skip)
+        other = _points_of(self.other, self.num_samples, skip_corrupt=skip)
         radius = self.config.radius
         return (
-            {**coverage_figures(held_out, Points(points, labels), radius)},
-            {**coverage_figures(held_out, other, radius)},
+            {**coverage_figures(real, Points(points, labels), radius)},
+            {**coverage_figures(real, other, radius)},
         )
 
 
-def _points_of(manifest: Manifest, limit: int) -> Points:
-    hosts = list(one_pass(manifest, 1024, limit=limit))
+def _points_of(manifest: Manifest, limit: int, *, skip_corrupt: bool) -> Points:
+    hosts = list(one_pass(manifest, 1024, limit=limit, skip_corrupt=skip_corrupt))
     return Points(torch.cat([host.images for host in hosts]), torch.cat([host.labels for host in hosts]))

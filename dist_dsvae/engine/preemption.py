@@ -35,7 +35,7 @@ REQUEST_FILE = "stop-request"
 RECORD_FILE = "stopped-early.json"
 
 # EX_TEMPFAIL: "try again later"; what a batch script takes as the word to queue the job again
-_TRY_AGAIN_LATER = 75
+TRY_AGAIN_LATER = 75
 _REASONS = {
     int(signal.SIGTERM): "SIGTERM",
     int(signal.SIGINT): "Ctrl-C",
@@ -50,7 +50,7 @@ class Preempted(BaseException):  # not an Exception: nobody's recovery may swall
     @property
     def exit_code(self) -> int:
         """75, or 0 under torchrun: it takes any other code for a crash, and may start everything anew."""
-        return 0 if "TORCHELASTIC_RUN_ID" in os.environ else _TRY_AGAIN_LATER
+        return 0 if "TORCHELASTIC_RUN_ID" in os.environ else TRY_AGAIN_LATER
 
 
 class StopRequests:

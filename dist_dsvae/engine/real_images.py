@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -22,6 +23,10 @@ from dist_dsvae.engine.runtime import Runtime
 from dist_dsvae.engine.scoring import OnProgress, add_up, diversity, inception_figures
 from dist_dsvae.evaluation.image_sums import ImageSums
 from dist_dsvae.types import Batch
+
+_VERSION = 1  # of what is computed; another one forgets what was kept
+
+logger = logging.getLogger(__name__)
 
 
 class RealImages:
@@ -52,7 +57,7 @@ class RealImages:
         saved = load_tensors(place)
         if saved is None:
             saved = self._computed(judges, progress, on_progress)
-            save_tensors(place, saved)
+            self._keep(place, saved)
         sums = judges.sums(self.num_images, self.config, self.runtime.device)
         sums.merge(saved, saved["kept"])
         figures = inception_figures(sums)
@@ -60,10 +65,16 @@ class RealImages:
             figures["diversity"] = saved["diversity"].item()
         return sums, figures
 
+    def _keep(self, place: Path, found: dict[str, Tensor]) -> None:
+        try:
+            save_tensors(place, found)
+        except OSError as error:  # it would only have saved time
+            logger.warning("the sums over real images cannot be kept in %s: %s", place.parent, error.strerror)
+
     def _place(self, judges: Judges) -> Path:
         """A name for all that the sums depend on."""
         c = self.config
-        key = [self.split.fingerprint, self.num_images, judges.describe(), judges.knows_labels]
+        key = [_VERSION, self.split.fingerprint, self.num_images, judges.describe(), judges.knows_labels]
         key += [c.neighbour_samples, c.diversity_samples, self.skip_corrupt, self.runtime.device.type]
         return self.cache / f"{hashlib.sha256(json.dumps(key).encode()).hexdigest()[:24]}.safetensors"
 

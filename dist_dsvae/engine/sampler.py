@@ -54,8 +54,10 @@ class Sampler:
             yield self._batch(number)
 
     def _batch(self, number: int) -> Batch:
+        """Drawn whole, because a short batch would have other statistics; the last one is then cut."""
         start = number * self.batch_size
-        return self.draw(torch.arange(start, min(start + self.batch_size, self.num_samples)))
+        drawn = self.draw(torch.arange(start, start + self.batch_size))
+        return Batch(*(rows[: self.num_samples - start] for rows in drawn))
 
     @torch.no_grad()
     def draw(self, positions: Tensor) -> Batch:

@@ -8,6 +8,7 @@ Images and logits never leave their rank. Between pieces of work the totals are 
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Iterator, Sequence
 
 import torch
@@ -23,6 +24,7 @@ from dist_dsvae.types import Batch
 
 # of each rank between two reductions: seldom enough not to matter, often enough to lose little to a kill
 _BATCHES_PER_PIECE = 8
+_SECONDS_BETWEEN_SAVES = 20.0  # a state may have 100 MB
 _CLASS_BYTES = 2**28  # of images that a rank holds at once for diversity
 
 OnProgress = Callable[[str, int, int], None]  # what, how many are done, of how many
@@ -45,20 +47,30 @@ def add_up(
     if saved is not None:
         done = int(saved["num_batches_done"])
         total.merge(saved, saved["kept"])
-    world_size = distributed.world_size()
+    last_saved = -math.inf
+
+    def save() -> None:
+        counted = {"num_batches_done": torch.tensor(done), "kept": total.kept}
+        progress.save(part, total.state() | counted)
+
     batches = share_of(done)
     while done < num_batches:
-        progress.pause()
+        try:
+            progress.pause()
+        except BaseException:
+            save()
+            raise
         piece = make_sums()
         for _ in range(_BATCHES_PER_PIECE):
             if (batch := next(batches, None)) is not None:
                 piece.add(*batch)
         sums = {name: distributed.all_reduce_sum(tensor) for name, tensor in piece.state().items()}
         total.merge(sums, distributed.gather_rows(piece.kept))
-        done = min(num_batches, done + world_size * _BATCHES_PER_PIECE)
+        done = min(num_batches, done + distributed.world_size() * _BATCHES_PER_PIECE)
         on_progress(part, done, num_batches)
-        counted = {"num_batches_done": torch.tensor(done), "kept": total.kept}
-        progress.save(part, total.state() | counted)
+        if done == num_batches or time.monotonic() - last_saved > _SECONDS_BETWEEN_SAVES:
+            last_saved = time.monotonic()
+            save()
     return total
 
 

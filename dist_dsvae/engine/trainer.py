@@ -189,15 +189,15 @@ class Trainer:
                 with self.watchdog.doing("drawing pictures"):
                     self._draw(telemetry)
 
-            # Evaluate
-            if self._due(self.config.evaluation.every_steps):
-                with self.watchdog.doing("evaluating"):
-                    self._evaluate(telemetry)
-
             # Checkpoint
             if self._due(train.checkpoint_every_steps):
                 with self.watchdog.doing("saving a checkpoint"):
                     self._save()
+
+            # Evaluate
+            if self._due(self.config.evaluation.every_steps):
+                with self.watchdog.doing("evaluating"), clock.stopped():
+                    self._evaluate(telemetry)
         if clock.is_over:
             telemetry.say(f"Stopped by train.max_seconds at step {self.iteration}.")
 

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from dist_dsvae.evaluation.evaluated import ComparisonError, EvaluatedRun, Judge
 
-_ALWAYS = ("data_fingerprint", "precision")
+_ALWAYS = ("data_fingerprint", "test_fingerprint", "precision")
 _DRAWN = (*_ALWAYS, "seed", "samples", "samples_per_class", "batch_norm", "batch_size")
 _COMPARED = (*_DRAWN, "real_split", "real_samples")
 _POINTS = (*_COMPARED, "radius")

@@ -16,7 +16,9 @@ from dist_dsvae.evaluation.evaluated import ComparisonError, EvaluatedRun
 from dist_dsvae.evaluation.paper import METHODS, PaperFigures, paper_figures
 
 # May differ between the seeds of one training: the seed, and where a machine keeps its data.
-_NO_DIFFERENCE = ("seed", "data.train", "data.test")
+_NO_DIFFERENCE = ("seed",)
+
+_REAL = ("real_split", "real_samples", "diversity_samples")  # which real samples a run was compared with
 
 
 @dataclass(frozen=True)
@@ -179,6 +181,9 @@ def _cell(column: Column, runs: Sequence[EvaluatedRun]) -> Cell | None:
 
 
 def _real(column: Column, runs: Sequence[EvaluatedRun]) -> float | None:
-    """Of real samples; equal, up to rounding, in all runs of a column, whose settings are."""
-    found = (run.real.get(column.metric.figure) for run in runs if column.holds(run))
+    """Of real samples, where all runs of a column were compared with the same ones; else None."""
+    holding = [run for run in runs if column.holds(run)]
+    if len({tuple(run.settings.get(name) for name in _REAL) for run in holding}) > 1:
+        return None
+    found = (run.real.get(column.metric.figure) for run in holding)
     return next((value for value in found if value is not None), None)

@@ -41,7 +41,7 @@ def open_scorer(place: str, device: torch.device) -> tuple[Scorer, tuple[str, ..
     Raises ScorerError, or PublishedModelError, with what is wrong.
     """
     kind, separator, path = place.partition("=")
-    if not separator:
+    if not separator or Path(place).exists():
         kind, path = "", place
     if not Path(path).suffix and not Path(path).exists():
         raise ScorerError(

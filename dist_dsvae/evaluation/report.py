@@ -53,9 +53,9 @@ def table_of(result: Mapping[str, Any]) -> Table:
 def _caption(result: Mapping[str, Any], judges: Mapping[str, Any] | None) -> str:
     settings = result["settings"]
     lines = [f"{settings['samples']:,} samples, {settings['real_samples']:,} real, seed {settings['seed']}"]
-    if judges is None:
+    if judges is None and "radius" not in settings and "accuracy" not in result["figures"]:
         lines.append("no classifier: set evaluation.classifier, or give --classifier, for the images' scores")
-    else:
+    elif judges is not None:
         for role, judge in judges.items():
             lines.append(f"{role.replace('_', ' ')}: {judge['name']}, sha256 {judge['sha256'][:12]}")
     return "\n".join(lines)

@@ -71,7 +71,7 @@ def test_gm_loss() -> None:
 
 
 def test_data() -> None:
-    result = run("data", "--images", "192", "--rounds", "1")
+    result = run("data", "--images", "192", "--rounds", "3")
     assert result["ratio"] > 1
     assert 0 < result["share_of_raw_decoder"] < 1.2
 

@@ -76,6 +76,13 @@ def test_batch_statistics_leave_the_running_ones_alone() -> None:
     torch.testing.assert_close(as_8_bits(training.decode(codes)), batch.images, rtol=0, atol=0)
 
 
+def test_a_short_last_batch_has_the_statistics_of_a_whole_one() -> None:
+    short, whole = sampler(8, "batch", num_samples=17), sampler(8, "batch", num_samples=24)
+    drawn = [torch.cat([batch.images for batch in s.share()]) for s in (short, whole)]
+    assert len(drawn[0]) == 17
+    assert torch.equal(drawn[0], drawn[1][:17])
+
+
 def test_images_are_rounded_to_the_values_of_a_picture() -> None:
     images = torch.tensor([-1.2, -1.0, 0.0, 0.003, 1.0, 3.0])
     rounded = as_8_bits(images)

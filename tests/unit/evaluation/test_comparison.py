@@ -44,6 +44,7 @@ SETTINGS = {
     "neighbour_samples": 10000,
     "precision": "no",
     "data_fingerprint": "0123456789abcdef",
+    "test_fingerprint": "123456789abcdef0",
     "ms_ssim_weights": [0.25, 0.75],
 }
 FIGURES = {
