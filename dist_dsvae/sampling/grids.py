@@ -86,7 +86,7 @@ def save_scatter(
     path: Path, panels: Sequence[tuple[str, Tensor, Tensor]], class_names: Sequence[str]
 ) -> None:
     """Write panels (title, points [N, 2], labels [N]) side by side on common axes (Figure 2)."""
-    figure = Figure(figsize=(4.8 * len(panels), 2.8), layout="constrained")
+    figure = Figure(figsize=(4.8 * len(panels), 2.4), layout="constrained")
     axes = figure.subplots(1, len(panels), sharex=True, sharey=True, squeeze=False)[0]
     colours = matplotlib.colormaps["tab10"]
     for ax, (title, points, labels) in zip(axes, panels, strict=True):
