@@ -45,6 +45,7 @@ class Draw(enum.IntEnum):
     DROPOUT = 15
     SCORE_SPLIT = 16
     SWAP_PARTNER = 17
+    NEIGHBOURS = 18
 
 
 def hash_words(*words: Tensor | int) -> Tensor:

@@ -9,6 +9,8 @@ real split ----> images ------+------> features -> FID, precision, recall
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -130,11 +132,14 @@ class Evaluation:
     def _figures(
         self, method: nn.Module, progress: Progress, on_progress: OnProgress
     ) -> tuple[Figures, Figures]:
-        held_out = read_held_out(method, self.train, self.test, self.runtime, self.corrupt_sample)
         figures: Figures = {}
 
+        @functools.cache
+        def held_out() -> HeldOut:  # read if a part that needs it is not done yet
+            return read_held_out(method, self.train, self.test, self.runtime, self.corrupt_sample)
+
         def probes() -> dict[str, Tensor]:
-            found = held_out_figures(held_out) | more_probe_figures(held_out)
+            found = held_out_figures(held_out()) | more_probe_figures(held_out())
             return {name: torch.tensor(value, dtype=torch.float64) for name, value in found.items()}
 
         figures |= {name: value.item() for name, value in progress.whole("held-out", probes).items()}
@@ -187,10 +192,14 @@ class Evaluation:
         return figures, real_figures
 
     def _swaps(
-        self, method: Autoencoding, held_out: HeldOut, classifier: Scorer, progress: Progress
+        self,
+        method: Autoencoding,
+        held_out: Callable[[], HeldOut],
+        classifier: Scorer,
+        progress: Progress,
     ) -> Figures:
         def swaps() -> dict[str, Tensor]:
-            test, batch_size = held_out.test, self.config.batch_size
+            test, batch_size = held_out().test, self.config.batch_size
             found = swap_figures(method, test, classifier, self.runtime, self.config.seed, batch_size)
             return {name: torch.tensor(value, dtype=torch.float64) for name, value in found.items()}
 

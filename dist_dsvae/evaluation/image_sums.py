@@ -10,6 +10,7 @@ from torch import Tensor
 from dist_dsvae.evaluation.frechet import FeatureMoments
 from dist_dsvae.evaluation.inception_score import InceptionScore
 from dist_dsvae.evaluation.scorers import Scorer
+from dist_dsvae.noise import Draw, permutation
 
 
 class ImageSums:
@@ -18,7 +19,7 @@ class ImageSums:
     classifier: gives logits, where it has any, for the Inception Score and the labels' accuracy.
     feature_network: gives features for FID, precision and recall; may be the same one.
     knows_labels: whether the classifier's classes are those of the images' labels.
-    num_kept: the features of the first so many positions are kept, for their neighbours.
+    num_kept: the features of so many images, chosen by the seed, are kept for their neighbours.
     """
 
     def __init__(
@@ -34,7 +35,9 @@ class ImageSums:
         device: torch.device,
     ) -> None:
         self.classifier, self.feature_network = classifier, feature_network
-        self.num_kept, self.knows_labels = num_kept, knows_labels
+        self.knows_labels = knows_labels
+        self.is_kept = torch.zeros(num_images, dtype=torch.bool, device=device)
+        self.is_kept[permutation(num_images, seed, Draw.NEIGHBOURS)[:num_kept].to(device)] = True
         self.inception: InceptionScore | None = None
         if classifier.num_classes is not None:
             self.inception = InceptionScore(classifier.num_classes, num_images, seed, num_splits, device)
@@ -53,7 +56,7 @@ class ImageSums:
         if self.feature_network is not self.classifier:
             features = self.feature_network(images).features
         self.moments.add(features)
-        self.kept = torch.cat([self.kept, features[positions < self.num_kept]])
+        self.kept = torch.cat([self.kept, features[self.is_kept[positions]]])
 
     def state(self) -> dict[str, Tensor]:
         """The live sums, by name: additive over processes. ``kept``, which is not, stands apart."""
