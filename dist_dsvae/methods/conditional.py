@@ -10,14 +10,14 @@ and evaluation treat all methods alike.
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dist_dsvae.models.architectures import Architecture
 from dist_dsvae.models.decoder import Decoder
 from dist_dsvae.models.encoder import EncoderU
 from dist_dsvae.noise import Draw, Noise
-from dist_dsvae.types import ImageShape
+from dist_dsvae.types import Codes, Gaussian, ImageShape
 
 
 def conditional_encoder(
@@ -50,6 +50,12 @@ def one_hot(labels: Tensor, num_classes: int, dtype: torch.dtype) -> Tensor:
 def conditional_codes(labels: Tensor, z: Tensor, num_classes: int) -> Tensor:
     """What the decoder is given: [B] and [B, zu_dim] -> [B, num_classes + zu_dim]."""
     return torch.cat([one_hot(labels, num_classes, z.dtype), z], dim=1)
+
+
+def encode(encoder: nn.Module, images: Tensor, labels: Tensor, num_classes: int) -> Codes:
+    """``abilities.Autoencoding.encode`` of the baselines: the one-hot label, and the posterior of z."""
+    posterior: Gaussian = encoder(with_label_planes(images, labels, num_classes))
+    return Codes(one_hot(labels, num_classes, posterior.mean.dtype), posterior)
 
 
 def prior_codes(labels: Tensor, zu_noise: Noise, num_classes: int, zu_dim: int) -> Tensor:

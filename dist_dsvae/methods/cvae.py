@@ -78,5 +78,4 @@ class CVAE(nn.Module):
         return images
 
     def encode(self, images: Tensor, labels: Tensor) -> Codes:
-        posterior = self.encoder_u(conditional.with_label_planes(images, labels, self.num_classes))
-        return Codes(conditional.one_hot(labels, self.num_classes, posterior.mean.dtype), posterior)
+        return conditional.encode(self.encoder_u, images, labels, self.num_classes)
