@@ -13,14 +13,14 @@ from pathlib import Path
 
 from rich.console import Console
 
-from dist_dsvae.engine.evaluate import evaluate, run_config, with_changes
+from dist_dsvae.engine.evaluating.evaluate import evaluate, run_config, with_changes
 from dist_dsvae.engine.preemption import TRY_AGAIN_LATER, Preempted
 from dist_dsvae.engine.runtime import Runtime
 from dist_dsvae.engine.watchdog import MissingRankError
-from dist_dsvae.evaluation.comparison import compare
-from dist_dsvae.evaluation.comparison_files import save_comparison
-from dist_dsvae.evaluation.comparison_report import as_json, caption, tables_of
-from dist_dsvae.evaluation.evaluated import read_runs
+from dist_dsvae.evaluation.comparing.comparison import compare
+from dist_dsvae.evaluation.comparing.evaluated import read_runs
+from dist_dsvae.evaluation.comparing.files import save_comparison
+from dist_dsvae.evaluation.comparing.report import as_json, caption, tables_of
 from dist_dsvae.evaluation.report import Bars, table_of
 
 

@@ -24,12 +24,12 @@ from dist_dsvae.engine.checkpoint import checkpoint_name
 from dist_dsvae.engine.clock import Clock
 from dist_dsvae.engine.cuda_graph import Graphed, graphed_where_possible
 from dist_dsvae.engine.ema import ExponentialMovingAverage
-from dist_dsvae.engine.evaluate import evaluation_of, record
+from dist_dsvae.engine.evaluating.evaluate import evaluation_of, record
+from dist_dsvae.engine.evaluating.held_out import Figures, held_out_figures, read_held_out, write_figures
+from dist_dsvae.engine.evaluating.progress import Progress
 from dist_dsvae.engine.guard import Guard, raise_if_weights_are_bad
-from dist_dsvae.engine.held_out import Figures, held_out_figures, read_held_out, write_figures
 from dist_dsvae.engine.iteration import Iteration
 from dist_dsvae.engine.preemption import Preempted, StopRequests
-from dist_dsvae.engine.progress import Progress
 from dist_dsvae.engine.run_directory import (
     check_same_experiment,
     checkpoint_to_resume,

@@ -37,7 +37,7 @@ DESCRIPTIONS = {
 
 
 def table_of(result: Mapping[str, Any]) -> Table:
-    """The figures of an evaluation (``engine.evaluate``), each with its value for real images."""
+    """The figures of an evaluation (``engine.evaluating``), each with its value for real images."""
     judges = result["judges"]
     title = f"{result['run']}, {result['checkpoint']}, {result['weights']} weights"
     table = Table(title=title, caption=_caption(result, judges), caption_justify="left")

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from dist_dsvae.config import CGANConfig, TrainConfig
-from dist_dsvae.engine.progress import Progress
+from dist_dsvae.engine.evaluating.progress import Progress
+from dist_dsvae.engine.evaluating.sampler import Sampler, as_8_bits
+from dist_dsvae.engine.evaluating.scoring import add_up, diversity, neighbour_figures
 from dist_dsvae.engine.runtime import Runtime
-from dist_dsvae.engine.sampler import Sampler, as_8_bits
-from dist_dsvae.engine.scoring import add_up, diversity, neighbour_figures
 from dist_dsvae.evaluation.coverage import Points, coverage_figures
 from dist_dsvae.evaluation.diversity import class_diversity
 from dist_dsvae.evaluation.image_sums import ImageSums

@@ -16,11 +16,11 @@ from dist_dsvae.config import EvaluationConfig
 from dist_dsvae.data.manifest import Manifest
 from dist_dsvae.data.stream import one_pass
 from dist_dsvae.data.transforms import to_device_batch
-from dist_dsvae.engine.held_out import Figures
-from dist_dsvae.engine.judges import Judges
-from dist_dsvae.engine.progress import Progress, load_tensors, save_tensors
+from dist_dsvae.engine.evaluating.held_out import Figures
+from dist_dsvae.engine.evaluating.judges import Judges
+from dist_dsvae.engine.evaluating.progress import Progress, load_tensors, save_tensors
+from dist_dsvae.engine.evaluating.scoring import OnProgress, add_up, diversity, inception_figures
 from dist_dsvae.engine.runtime import Runtime
-from dist_dsvae.engine.scoring import OnProgress, add_up, diversity, inception_figures
 from dist_dsvae.evaluation.image_sums import ImageSums
 from dist_dsvae.types import Batch
 

@@ -19,15 +19,15 @@ from dist_dsvae.data.manifest import DataError, Manifest
 from dist_dsvae.data.split import cache_root
 from dist_dsvae.data.splits import open_splits
 from dist_dsvae.engine import checkpoint
-from dist_dsvae.engine.evaluation import Evaluation
-from dist_dsvae.engine.held_out import write_figures
+from dist_dsvae.engine.evaluating.evaluation import Evaluation
+from dist_dsvae.engine.evaluating.held_out import write_figures
+from dist_dsvae.engine.evaluating.progress import Progress
+from dist_dsvae.engine.evaluating.scoring import OnProgress
 from dist_dsvae.engine.preemption import Preempted, StopRequests
-from dist_dsvae.engine.progress import Progress
 from dist_dsvae.engine.runtime import Runtime
-from dist_dsvae.engine.scoring import OnProgress
 from dist_dsvae.engine.trained import choose_checkpoint, load_method, read_run
 from dist_dsvae.engine.watchdog import Watchdog
-from dist_dsvae.evaluation.evaluated import FORMAT
+from dist_dsvae.evaluation.comparing.evaluated import FORMAT
 
 
 def run_config(run_dir: Path) -> TrainConfig:

@@ -10,10 +10,10 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-from dist_dsvae.evaluation.columns import Column
-from dist_dsvae.evaluation.comparison import Cell, Comparison, Row
-from dist_dsvae.evaluation.evaluated import Judge
-from dist_dsvae.evaluation.paper import METHODS
+from dist_dsvae.evaluation.comparing.columns import Column
+from dist_dsvae.evaluation.comparing.comparison import Cell, Comparison, Row
+from dist_dsvae.evaluation.comparing.evaluated import Judge
+from dist_dsvae.evaluation.comparing.paper import METHODS
 
 FORMAT = "dist_dsvae-comparison/1"
 _ARROWS = {"highest": "↑", "lowest": "↓", "nearest 1": "→ 1"}

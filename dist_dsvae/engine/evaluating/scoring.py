@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from dist_dsvae import distributed
-from dist_dsvae.engine.held_out import Figures
-from dist_dsvae.engine.progress import Progress
+from dist_dsvae.engine.evaluating.held_out import Figures
+from dist_dsvae.engine.evaluating.progress import Progress
 from dist_dsvae.evaluation.diversity import PairSum, mean_diversity, pair_sum
 from dist_dsvae.evaluation.image_sums import ImageSums
 from dist_dsvae.evaluation.precision_recall import Coverage, PrecisionRecall, k_nearest_distance, share

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from dist_dsvae.evaluation.evaluated import ComparisonError, EvaluatedRun, Judge
+from dist_dsvae.evaluation.comparing.evaluated import ComparisonError, EvaluatedRun, Judge
 
 _ALWAYS = ("data_fingerprint", "test_fingerprint", "precision")
 _DRAWN = (*_ALWAYS, "seed", "samples", "samples_per_class", "batch_norm", "batch_size")

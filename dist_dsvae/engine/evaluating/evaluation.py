@@ -21,20 +21,26 @@ from dist_dsvae.config import DataConfig, EvaluationConfig
 from dist_dsvae.data.errors import DataError
 from dist_dsvae.data.manifest import Manifest
 from dist_dsvae.data.stream import one_pass
-from dist_dsvae.engine.held_out import (
+from dist_dsvae.engine.evaluating.held_out import (
     Figures,
     HeldOut,
     held_out_figures,
     more_probe_figures,
     read_held_out,
 )
-from dist_dsvae.engine.judges import Judges, open_judges
-from dist_dsvae.engine.progress import Progress
-from dist_dsvae.engine.real_images import RealImages
+from dist_dsvae.engine.evaluating.judges import Judges, open_judges
+from dist_dsvae.engine.evaluating.progress import Progress
+from dist_dsvae.engine.evaluating.real_images import RealImages
+from dist_dsvae.engine.evaluating.sampler import Sampler
+from dist_dsvae.engine.evaluating.scoring import (
+    OnProgress,
+    add_up,
+    diversity,
+    inception_figures,
+    neighbour_figures,
+)
+from dist_dsvae.engine.evaluating.swapping import swap_figures
 from dist_dsvae.engine.runtime import Runtime
-from dist_dsvae.engine.sampler import Sampler
-from dist_dsvae.engine.scoring import OnProgress, add_up, diversity, inception_figures, neighbour_figures
-from dist_dsvae.engine.swapping import swap_figures
 from dist_dsvae.evaluation.coverage import Points, coverage_figures
 from dist_dsvae.evaluation.diversity import settings_for
 from dist_dsvae.evaluation.frechet import frechet_distance

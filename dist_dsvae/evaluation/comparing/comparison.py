@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from dist_dsvae.config_io import differing_keys
-from dist_dsvae.evaluation.columns import Column, columns_of
-from dist_dsvae.evaluation.evaluated import ComparisonError, EvaluatedRun
-from dist_dsvae.evaluation.paper import METHODS, PaperFigures, paper_figures
+from dist_dsvae.evaluation.comparing.columns import Column, columns_of
+from dist_dsvae.evaluation.comparing.evaluated import ComparisonError, EvaluatedRun
+from dist_dsvae.evaluation.comparing.paper import METHODS, PaperFigures, paper_figures
 
 # May differ between the seeds of one training: the seed, and where a machine keeps its data.
 _NO_DIFFERENCE = ("seed",)

@@ -1,0 +1,1 @@
+"""Evaluated runs side by side: one table like the paper's."""
