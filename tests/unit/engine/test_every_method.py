@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 
+from dist_dsvae.engine.preemption import StopRequests
 from dist_dsvae.methods.published import load_published
 from tests.distributed.launching import REPOSITORY, checkpoint_tensors, metrics, write_config
 
@@ -125,6 +126,34 @@ def test_evaluation_during_training_leaves_no_trace(entry: Entries, tmp_path: Pa
     assert result["samples_seen"] == 24
     assert result["weights"] == "ema"
     assert result["figures"]["inception_score"] >= 1
+
+
+def test_a_stopped_evaluation_goes_on(
+    entry: Entries, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_dir = tmp_path / "run"
+    assert entry(train, "--config", str(config_of("cgan", tmp_path, 1)), "--run-dir", str(run_dir))[0] == 0
+    arguments = ["--run", str(run_dir), *FEW, "--batch-size", "4"]
+    assert entry(evaluate, *arguments, "--name", "whole")[0] == 0
+
+    reasons = iter([None, None, "SIGTERM"])  # in the midst of the generated images
+    with monkeypatch.context() as patched:
+        patched.setattr(StopRequests, "agreed", lambda self: next(reasons))
+        status, printed = entry(evaluate, *arguments, "--name", "stopped")
+    assert status == 75
+    assert "the same command goes on from there" in printed
+    assert not (run_dir / "evaluation/stopped.json").exists()
+    parts = {path.stem for path in (run_dir / "evaluation/.stopped").iterdir()}
+    assert parts == {"key", "held-out", "generated"}
+    assert json.loads((run_dir / "evaluation/stopped-early.json").read_text())["reason"] == "SIGTERM"
+
+    status, printed = entry(evaluate, *arguments, "--name", "stopped")
+    assert status == 0, printed
+    whole, stopped = (
+        json.loads((run_dir / f"evaluation/{name}.json").read_text()) for name in ("whole", "stopped")
+    )
+    assert stopped["figures"] == pytest.approx(whole["figures"], rel=1e-12)
+    assert not (run_dir / "evaluation/.stopped").exists()
 
 
 def test_wrong_input_gets_a_sentence(entry: Entries, tmp_path: Path) -> None:
