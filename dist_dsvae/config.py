@@ -276,6 +276,8 @@ class EvaluationConfig:
     weights: the moving average ("ema"), the last weights ("raw"), or the average where there is one.
     batch_norm: generate with the running statistics, or with those of batches of batch_size samples of
         all classes ("batch"), as the authors' code does.
+    prior: draw codes from the method's prior ("model"), or from Gaussians fitted to the codes of training
+        images ("fitted", ``sampling.fitted_prior``; for methods that encode).
     every_steps: also during training, in iterations; 0 means only when asked.
     """
 
@@ -292,6 +294,7 @@ class EvaluationConfig:
     seed: int = between(0, 2**62, 0, free=True)
     weights: Literal["auto", "ema", "raw"] = free("auto")
     batch_norm: Literal["running", "batch"] = free("running")
+    prior: Literal["model", "fitted"] = free("model")
     every_steps: int = between(0, _LARGE, 0, free=True)
 
 

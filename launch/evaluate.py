@@ -57,6 +57,7 @@ def parse() -> argparse.Namespace:
     settings.add_argument("--batch-size", type=int)
     settings.add_argument("--seed", type=int)
     settings.add_argument("--weights", choices=["auto", "ema", "raw"])
+    settings.add_argument("--prior", choices=["model", "fitted"], help="fitted: to training images' codes")
     settings.add_argument("--batch-norm", choices=["running", "batch"])
     args = parser.parse_args()
     check(parser, args)

@@ -46,6 +46,7 @@ from dist_dsvae.evaluation.diversity import settings_for
 from dist_dsvae.evaluation.frechet import frechet_distance
 from dist_dsvae.evaluation.scorers import Scorer
 from dist_dsvae.methods.abilities import Autoencoding, Generative
+from dist_dsvae.sampling.fitted_prior import FittedPrior, fit_prior
 
 
 class Evaluation:
@@ -110,6 +111,7 @@ class Evaluation:
             "splits": c.splits,
             "seed": c.seed,
             "batch_norm": c.batch_norm,
+            "prior": c.prior,
             "diversity_samples": c.diversity_samples,
             "neighbour_samples": c.neighbour_samples,
             "precision": self.runtime.mixed_precision,
@@ -154,8 +156,9 @@ class Evaluation:
             figures |= self._swaps(method, held_out, self.judges.classifier, progress)
         if not isinstance(method, Generative):
             return figures, {}
+        prior = self._fitted_prior(held_out) if self.config.prior == "fitted" else None
         if not self.train.shape.is_image:
-            drawn_figures, real_figures = self._points(method)
+            drawn_figures, real_figures = self._points(method, prior)
             return figures | drawn_figures, real_figures
         if self.judges is None:
             return figures, {}
@@ -167,6 +170,7 @@ class Evaluation:
             batch_size=self.config.batch_size,
             seed=self.config.seed,
             batch_norm=self.config.batch_norm,
+            prior=prior,
         )
         judges = self.judges
         real, real_figures = self.real_images.scores(judges, progress, on_progress)
@@ -211,7 +215,16 @@ class Evaluation:
 
         return {name: value.item() for name, value in progress.whole("swaps", swaps).items()}
 
-    def _points(self, method: Generative) -> tuple[Figures, Figures]:
+    def _fitted_prior(self, held_out: Callable[[], HeldOut]) -> FittedPrior:
+        fit = held_out().fit
+        if not fit:
+            raise DataError(
+                "evaluation.prior is 'fitted', but this method does not encode images, so there are no codes "
+                "to fit a prior to. Evaluate it with --prior model."
+            )
+        return fit_prior(fit["zs"], fit["zu"], fit["labels"], self.num_classes)
+
+    def _points(self, method: Generative, prior: FittedPrior | None) -> tuple[Figures, Figures]:
         """Coverage of real points by drawn ones, and by as many of the other split."""
         sampler = Sampler(
             method,
@@ -219,6 +232,7 @@ class Evaluation:
             num_samples=self.num_samples,
             batch_size=self.num_samples,
             seed=self.config.seed,
+            prior=prior,
         )
         drawn = sampler.draw(torch.arange(self.num_samples))
         points, labels = drawn.images.cpu(), drawn.labels.cpu()

@@ -16,6 +16,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from dist_dsvae.engine.runtime import Runtime
 from dist_dsvae.methods.abilities import Generative
+from dist_dsvae.noise import Noise
+from dist_dsvae.sampling.fitted_prior import FittedPrior
 from dist_dsvae.sampling.generate import sample_codes
 from dist_dsvae.types import Batch
 
@@ -25,6 +27,7 @@ class Sampler:
 
     batch_norm: "running" statistics, or "batch": those of each batch of ``batch_size`` samples, whose
         composition is then part of the result.
+    prior: in place of the method's own.
     """
 
     def __init__(
@@ -36,6 +39,7 @@ class Sampler:
         batch_size: int,
         seed: int,
         batch_norm: Literal["running", "batch"] = "running",
+        prior: FittedPrior | None = None,
     ) -> None:
         self.method = method
         self.runtime = runtime
@@ -43,6 +47,7 @@ class Sampler:
         self.batch_size = batch_size
         self.seed = seed
         self.batch_norm = batch_norm
+        self.prior = prior
 
     @property
     def num_batches(self) -> int:
@@ -64,9 +69,11 @@ class Sampler:
         """The samples at ``positions`` [B], as one batch: images in [-1, 1] at 8 bits."""
         positions = positions.to(self.runtime.device)
         labels = positions % self.method.num_classes
-        codes = sample_codes(
-            self.method, labels, seed=self.seed, positions=positions, dtype=self.runtime.dtype
-        )
+        dtype = self.runtime.dtype
+        if self.prior is not None:
+            codes = self.prior.codes(labels, Noise(self.seed, positions, dtype))
+        else:
+            codes = sample_codes(self.method, labels, seed=self.seed, positions=positions, dtype=dtype)
         own = batch_statistics(self.method) if self.batch_norm == "batch" else nullcontext()
         with self.runtime.autocast(), own:
             images = self.method.decode(codes)

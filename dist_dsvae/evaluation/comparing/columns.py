@@ -11,7 +11,7 @@ from typing import Any, Literal
 from dist_dsvae.evaluation.comparing.evaluated import ComparisonError, EvaluatedRun, Judge
 
 _ALWAYS = ("data_fingerprint", "test_fingerprint", "precision")
-_DRAWN = (*_ALWAYS, "seed", "samples", "samples_per_class", "batch_norm", "batch_size")
+_DRAWN = (*_ALWAYS, "seed", "samples", "samples_per_class", "batch_norm", "prior", "batch_size")
 _COMPARED = (*_DRAWN, "real_split", "real_samples")
 _POINTS = (*_COMPARED, "radius")
 _OPTIONS = {
@@ -20,7 +20,7 @@ _OPTIONS = {
     **{
         name: f"--{name.replace('_', '-')}"
         for name in (
-            *("samples_per_class", "real_samples", "real_split", "splits", "seed", "batch_norm"),
+            *("samples_per_class", "real_samples", "real_split", "splits", "seed", "batch_norm", "prior"),
             *("batch_size", "diversity_samples", "neighbour_samples"),
         )
     },

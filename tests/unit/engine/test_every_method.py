@@ -173,6 +173,7 @@ def test_wrong_input_gets_a_sentence(entry: Entries, tmp_path: Path) -> None:
         (["--classifier", "inception=x.pth"], "there is no kind of scorer 'inception'"),
         (["--samples-per-class", "1"], "evaluation.samples_per_class is 1; it must be between 2"),
         ([*FEW, "--real-samples", "3"], "need at least 4 of each"),
+        ([*FEW, "--prior", "fitted"], "this method does not encode images"),
         ([*FEW, "--name", "summary"], "--name summary is the file that training writes"),
         (["--samples-per-class", "5"], "evaluation.diversity_samples is 100, more than the 5"),
         ([*FEW, "--splits", "400"], "needs at least one sample for each"),

@@ -5,10 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 from PIL import Image
 
 from dist_dsvae.config import DSVAEConfig
+from dist_dsvae.noise import Noise
+from dist_dsvae.sampling.fitted_prior import fit_prior
 from dist_dsvae.sampling.generate import class_grid, sample_codes, spread
 from dist_dsvae.sampling.grids import save_grid, save_scatter, to_picture
 from dist_dsvae.sampling.swap import swap_grid
@@ -63,6 +66,25 @@ def test_swap_grid_takes_zs_from_rows_and_zu_from_columns() -> None:
 
     grid = swap_grid(Showing(), codes([1.0, 2.0]), codes([1.0, 2.0, 3.0]))
     assert grid[..., 0, 0].sum(2).tolist() == [[11.0, 21.0, 31.0], [12.0, 22.0, 32.0]]
+
+
+def test_a_fitted_prior_has_the_moments_of_the_codes() -> None:
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.arange(3).repeat(2000)
+    zs = torch.randn(6000, 2, generator=generator) * (labels[:, None] + 1) + 10 * labels[:, None]
+    zu = torch.randn(6000, 4, generator=generator) * 0.3 - 1
+    prior = fit_prior(zs, zu, labels, 3)
+    positions = torch.arange(6000)
+    drawn = prior.codes(labels, Noise(4, positions))
+    for label in range(3):
+        own = drawn[labels == label, :2]
+        torch.testing.assert_close(own.mean(0), zs[labels == label].mean(0), atol=0.3, rtol=0)
+        torch.testing.assert_close(own.std(0), zs[labels == label].std(0), atol=0.15, rtol=0)
+    torch.testing.assert_close(drawn[:, 2:].mean(0), torch.full((4,), -1.0), atol=0.03, rtol=0)
+    torch.testing.assert_close(drawn[:, 2:].std(0), torch.full((4,), 0.3), atol=0.03, rtol=0)
+    assert torch.equal(drawn[5:9], prior.codes(labels[5:9], Noise(4, positions[5:9])))
+    with pytest.raises(ValueError, match="class 3 has 0 image"):
+        fit_prior(zs, zu, labels, 4)
 
 
 def test_spread() -> None:
