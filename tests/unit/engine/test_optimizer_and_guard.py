@@ -117,5 +117,6 @@ def test_average_has_its_half_life_in_samples() -> None:
     assert average.averaged["running_mean"].item() == 7.0
     net.eval()
     x = torch.tensor([[7.0 + 1.0]])
-    assert average.network_with_average()(x).item() == pytest.approx(2.5, rel=1e-4)
+    with average.applied():
+        assert net(x).item() == pytest.approx(2.5, rel=1e-4)
     assert net(x).item() == pytest.approx(3.0, rel=1e-4)
