@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import BinaryIO, Literal
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -47,9 +47,33 @@ class Codec:
         return stream.getvalue()
 
 
+@dataclass(frozen=True, slots=True)
+class FilePart:
+    """A picture inside a larger file: ``num_bytes`` bytes at ``offset``."""
+
+    path: str
+    offset: int
+    num_bytes: int
+
+
+PictureFile = str | FilePart  # a path, or a part of a file
+
+
+def open_picture(picture: PictureFile) -> BinaryIO:
+    """The encoded picture as a seekable stream. Raises OSError if it cannot be read."""
+    if isinstance(picture, str):
+        return Path(picture).open("rb")
+    with Path(picture.path).open("rb") as file:
+        file.seek(picture.offset)
+        content = file.read(picture.num_bytes)
+    if len(content) < picture.num_bytes:
+        raise OSError(f"{picture.path} ends before byte {picture.offset + picture.num_bytes:,}")
+    return io.BytesIO(content)
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FileEncoder:
-    """Encodes the picture at ``sample.reference`` (a path) as a ``size`` x ``size`` image.
+    """Encodes the picture at ``sample.reference`` as a ``size`` x ``size`` image.
 
     resize: "crop" keeps the aspect and cuts the centre, "pad" keeps it and adds white, "stretch"
     does not keep it; all of them antialiased.
@@ -70,9 +94,9 @@ class FileEncoder:
     def shape(self) -> ImageShape:
         return ImageShape(self.channels, self.size, self.size)
 
-    def __call__(self, sample: Sample[str]) -> tuple[bytes, dict[str, object]]:
+    def __call__(self, sample: Sample[PictureFile]) -> tuple[bytes, dict[str, object]]:
         try:
-            with Image.open(Path(sample.reference)) as opened:
+            with open_picture(sample.reference) as stream, Image.open(stream) as opened:
                 # A JPEG larger than twice the target is decoded at a fraction of its size.
                 opened.draft(None, (2 * self.size, 2 * self.size))
                 image = self._fit(flatten(opened))
