@@ -82,14 +82,21 @@ class DataConfig:
 class ModelConfig:
     """Network family and the widths of the two codes.
 
-    architecture: the first five (``models.architectures``) are for methods that generate, the others
+    architecture: the first six (``models.architectures``) are for methods that generate, the others
         for classifiers.
     zs_dim: of dsvae's label-relevant code; the baselines have the one-hot label in its place.
     zu_dim: of the label-irrelevant code; of z in the baselines.
     """
 
     architecture: Literal[
-        "vgg64", "conv32", "conv32-reference", "small32", "mlp2d", "resnet32", "inception-resnet-v1"
+        "vgg64",
+        "small64",
+        "conv32",
+        "conv32-reference",
+        "small32",
+        "mlp2d",
+        "resnet32",
+        "inception-resnet-v1",
     ]
     zs_dim: int = positive(512)
     zu_dim: int = positive(512)

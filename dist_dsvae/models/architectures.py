@@ -2,7 +2,8 @@
 
 vgg64    FaceScrub, CUB-200: VGG16 with batch norm, mirrored decoder   (appendix B.2, Table 4)
 conv32   CIFAR-10/100                                                  (Table 3)
-small32  a light 32x32 network for trying things on a laptop           (ours)
+small32  light 32x32 networks for trying things on a laptop            (ours)
+small64  likewise for 64x64                                            (ours)
 mlp2d    the toy example's points                                      (section 4.1)
 """
 
@@ -101,6 +102,17 @@ ARCHITECTURES: dict[str, Architecture] = {
         discriminator_hidden=(256,),
         latent_classifier_hidden=(128,),
     ),
+    "small64": Architecture(
+        image_size=64,
+        encoder=_layers((32, 3, 2), (64, 3, 2), (128, 3, 2), (256, 3, 2)),
+        encoder_hidden=(256,),
+        decoder_hidden=(256, 4 * 4 * 256),
+        decoder_channels=256,
+        decoder=_layers((128, 4, 2), (64, 4, 2), (32, 4, 2), (32, 4, 2)),
+        discriminator=_layers((32, 4, 2), (64, 4, 2), (128, 4, 2), (256, 4, 2)),
+        discriminator_hidden=(256,),
+        latent_classifier_hidden=(128,),
+    ),
     "mlp2d": Architecture(
         image_size=0,
         encoder_hidden=(32, 64, 64),
@@ -129,6 +141,6 @@ def architecture_for(name: str, shape: ImageShape) -> Architecture:
     if not size and shape.is_image:
         raise ValueError(
             f"model.architecture is {name!r}, which takes 2-D points, but the shards hold {what}. "
-            "Choose vgg64, conv32 or small32 instead."
+            "Choose vgg64, small64, conv32 or small32 instead."
         )
     return ARCHITECTURES[name]
