@@ -37,6 +37,7 @@ class DataConfig:
 
     train, test: shard directories, relative to the working directory or absolute, or URLs of such
         directories (shards/README.md, "Shards from afar").
+    unlabelled: shards whose labels are not looked at, for semi-supervised training (``DSVAEConfig``).
     build_command: shown when the shards are missing.
     batch_size: samples per global batch, over all processes; every step draws one.
     flip: random horizontal flip in training (spec: on for every image data set).
@@ -62,6 +63,7 @@ class DataConfig:
     # the shards' fingerprint, not their place, is what a resume compares
     train: str = field(metadata={"free": True})
     test: str | None = free(None)
+    unlabelled: str | None = free(None)
     build_command: str = free("")
     batch_size: int = between(2, _LARGE, 96)
     flip: bool = True
@@ -107,6 +109,10 @@ class DSVAEConfig:
     """The paper's method (Algorithm 1) with every choice on which paper and reference differ.
 
     gm_steps: stage-1 updates per iteration, n_gm; each takes a fresh batch.
+    joint_steps: joint updates per iteration (Algorithm 1: one).
+    unlabelled_steps: updates per iteration from batches of data.unlabelled (Sec. 3.6). Their number beside
+        the labelled ones' is the ratio in which both are mixed; with gm_steps and joint_steps 0 only
+        unlabelled images are trained on.
     likelihood_weight: lambda_lkd of Eq. 9.
     gm_margin: scales the true class's squared distance by 1 + margin in L_cls.
     loss_weights: "reference" (10 x mean squared error, KL averaged over zu) or "paper"
@@ -119,7 +125,9 @@ class DSVAEConfig:
     """
 
     name: Literal["dsvae"] = "dsvae"
-    gm_steps: int = positive(3)
+    gm_steps: int = between(0, 1000, 3)
+    joint_steps: int = between(0, 1000, 1)
+    unlabelled_steps: int = between(0, 1000, 0)
     likelihood_weight: float = between(0, _LARGE, 0.1)
     gm_margin: float = between(0, _LARGE, 0.0)
     loss_weights: Literal["reference", "paper"] = "reference"
@@ -217,7 +225,8 @@ class OptimizerConfig:
 class TrainConfig:
     """How long, how often, how precisely.
 
-    epochs: passes over the training set, counted in samples drawn (stage 1 draws as well).
+    epochs: passes over the training set (and the unlabelled one, where it is used), counted in samples
+        drawn (stage 1 draws as well).
     max_seconds: stop with a checkpoint after this time in this process; 0 means no limit.
     *_every_steps: cadences in iterations (n_gm stage-1 updates and one joint update each).
     keep_checkpoints: how many of the newest checkpoints stay on disk.
@@ -312,11 +321,14 @@ class ExperimentConfig:
     command: how to run the file; for its reader only.
     run_dir: where the run lives; ``--run-dir`` goes before it.
     seed: decides initial weights, sample order and all noise.
+    init_from: a run, or a checkpoint of one, whose weights a new run starts from; everything else
+        starts afresh. A run that is resumed does not look at it.
     """
 
     command: str = free("")
     run_dir: str = free("runs/default")
     seed: int = between(0, 2**62, 0)
+    init_from: str | None = free(None)
     data: DataConfig
     model: ModelConfig
     method: MethodConfig = DSVAEConfig()

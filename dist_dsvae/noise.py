@@ -46,6 +46,7 @@ class Draw(enum.IntEnum):
     SCORE_SPLIT = 16
     SWAP_PARTNER = 17
     NEIGHBOURS = 18
+    UNLABELLED = 20
 
 
 def hash_words(*words: Tensor | int) -> Tensor:
@@ -100,6 +101,13 @@ def permutation(count: int, *words: int) -> Tensor:
     """A permutation of 0..count-1 [count] that depends on ``words`` alone (not on any library's RNG)."""
     keys = hash_words(*words, torch.arange(count, dtype=torch.int64))
     return torch.argsort(keys, stable=True)
+
+
+def seed_of(split: str, seed: int) -> int:
+    """The seed of a split's order and noise: samples of two splits at one position have nothing in common."""
+    if split == "train":
+        return seed
+    return int(hash_words(seed, int(Draw.UNLABELLED), torch.zeros((), dtype=torch.int64)))
 
 
 class Noise:

@@ -34,6 +34,11 @@ def main() -> int:
         help="auto continues the run directory's newest checkpoint, if there is one (default)",
     )
     parser.add_argument(
+        "--init-from",
+        metavar="RUN",
+        help="start a new run from the weights of this one, or of a checkpoint; goes before the config",
+    )
+    parser.add_argument(
         "--mixed_precision",
         "--mixed-precision",
         choices=["auto", "no", "bf16", "fp16"],
@@ -54,6 +59,8 @@ def main() -> int:
     )
     args = parser.parse_args()
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    if args.init_from is not None:
+        args.overrides.append(f"init_from={args.init_from}")
     try:
         config = load_config(args.config, args.overrides)
     except ValueError as error:  # every rank reads the same file: one says what is wrong with it

@@ -105,6 +105,40 @@ class PlainTrainer:
             "discriminator": adv_d,
         }
 
+    def unlabelled_terms(self, batch: Batch, normal: NormalOf) -> dict[str, Tensor]:
+        """Section 3.6: lines 10-24 without labels, zs ~ N(mean_t, var_t) of Eq. 11."""
+        m, x = self.m, batch.images
+        variance = m.mixture_prior.log_variance.exp()
+        mean_t = m.mixture_prior.mean.mean(0)
+        var_t = variance.mean(0) + (m.mixture_prior.mean**2).mean(0) - mean_t**2
+        mu, log_sigma2 = m.encoder_u(x)
+        kl = (0.5 * (mu**2 + log_sigma2.exp() - 1 - log_sigma2)).mean()
+        zu = (0.5 * log_sigma2).exp() * normal("posterior_zu", m.zu_dim) + mu
+        zs = m.encoder_s(x)
+        lkd = (0.5 * ((zs - mean_t) ** 2 / var_t + var_t.log()).sum(1)).mean()
+        x_f = m.decoder(torch.cat([zs, zu], 1))
+        rec = ((x - x_f) ** 2).mean()
+        zs_p = mean_t + var_t.sqrt() * normal("prior_zs", m.zs_dim)
+        x_p = m.decoder(torch.cat([zs_p, normal("prior_zu", m.zu_dim)], 1))
+
+        def log_d(images: Tensor) -> tuple[Tensor, Tensor]:
+            score = m.discriminator.head(m.discriminator.layers(images))
+            return F.logsigmoid(score).mean(), F.logsigmoid(-score).mean()
+
+        real = log_d(x)[0]
+        m.discriminator.eval()  # the power iteration of this step is done
+        adv_d = -real - log_d(x_f.detach())[1] - log_d(x_p.detach())[1]
+        adv_gd = -log_d(x_f)[0] - log_d(x_p)[0]
+        m.discriminator.train()
+        terms = {
+            "reconstruction": rec,
+            "likelihood": lkd,
+            "kl": kl,
+            "generator": adv_gd,
+            "discriminator": adv_d,
+        }
+        return {f"unlabelled_{name}": term for name, term in terms.items()}
+
     def joint_step(self, batch: Batch, normal: NormalOf) -> dict[str, Tensor]:
         """Lines 10-29."""
         t = self.joint_terms(batch, normal)

@@ -1,8 +1,9 @@
-"""The training and test split that a configuration names, opened and found to belong together."""
+"""The splits that a configuration names, opened and found to belong together."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import NamedTuple
 
 from dist_dsvae import distributed
 from dist_dsvae.config import DataConfig
@@ -12,27 +13,45 @@ from dist_dsvae.data.remote import is_remote
 from dist_dsvae.data.split import open_split
 
 
-def open_splits(config: DataConfig) -> tuple[Manifest, Manifest | None]:
-    """The manifests of training and test split; called by all ranks.
+class Splits(NamedTuple):
+    """The classes of ``train`` are those of ``test``; ``unlabelled`` shares the shape of the images alone."""
+
+    train: Manifest
+    test: Manifest | None
+    unlabelled: Manifest | None
+
+
+def open_splits(config: DataConfig) -> Splits:
+    """The manifests of the splits; called by all ranks.
 
     Raises DataError, with the command that builds them where they are missing.
     """
-    splits = [config.train] + ([config.test] if config.test else [])
-    for directory in splits:
+    named = [config.train, config.test, config.unlabelled]
+    for directory in filter(None, named):
         if config.build_command and not is_remote(directory) and not Path(directory).is_dir():
             raise DataError(
                 f"There are no shards in {directory}. Build them with:\n    {config.build_command}"
             )
-    manifests = [open_split(directory, config) for directory in splits]
-    train = manifests[0]
-    if len(set(distributed.gather_objects(train.fingerprint))) > 1:
-        raise DataError(
-            f"{train.location} differs between the processes: give every machine the same shards."
-        )
-    for test in manifests[1:]:
-        if (test.classes, test.shape) != (train.classes, train.shape):
+    train = open_split(config.train, config)
+    test = open_split(config.test, config) if config.test else None
+    unlabelled = open_split(config.unlabelled, config) if config.unlabelled else None
+    for split in filter(None, [train, unlabelled]):
+        if len(set(distributed.gather_objects(split.fingerprint))) > 1:
             raise DataError(
-                f"{test.location} and {train.location} do not belong together: their classes or "
-                "image sizes differ. Build both splits by one command."
+                f"{split.location} differs between the processes: give every machine the same shards."
             )
-    return train, manifests[1] if len(manifests) > 1 else None
+    if test and (test.classes, test.shape) != (train.classes, train.shape):
+        raise DataError(
+            f"{test.location} and {train.location} do not belong together: their classes or "
+            "image sizes differ. Build both splits by one command."
+        )
+    if unlabelled and unlabelled.shape != train.shape:
+        raise DataError(
+            f"{unlabelled.location} holds samples of {_edges(unlabelled)} values, {train.location} of "
+            f"{_edges(train)}. Build the unlabelled shards with the same --size and --channels."
+        )
+    return Splits(train, test, unlabelled)
+
+
+def _edges(split: Manifest) -> str:
+    return " x ".join(map(str, split.shape))

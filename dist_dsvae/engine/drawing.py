@@ -27,7 +27,7 @@ def draw_points(runs: Sequence[Path], out: Path, num_points: int, seed: int) -> 
     classes: tuple[str, ...] = ()
     for run_dir in runs:
         config, shape, classes = read_run(run_dir)
-        train, test = open_splits(config.data)
+        train, test, _ = open_splits(config.data)
         if shape.is_image:
             raise DataError(f"{run_dir} was trained on images; give runs on points, such as runs/toy.")
         if not panels:

@@ -32,6 +32,11 @@ class ExponentialMovingAverage:
             else:
                 self.averaged[name].copy_(live)
 
+    def restart(self) -> None:
+        """Begin anew at the live weights."""
+        for name, live in self.network.state_dict().items():
+            self.averaged[name].copy_(live)
+
     @contextmanager
     def applied(self) -> Iterator[None]:
         """The network holds the averaged weights inside, and its own again, to the bit, after."""

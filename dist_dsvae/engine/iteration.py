@@ -21,9 +21,10 @@ from dist_dsvae.engine.guard import Guard
 from dist_dsvae.engine.joint_step import OverlappedStep
 from dist_dsvae.engine.optimizer import Optimizer
 from dist_dsvae.engine.runtime import Runtime
+from dist_dsvae.engine.streams import splits_drawn
 from dist_dsvae.engine.telemetry import LossMeter
-from dist_dsvae.methods.step import Method, Reduction
-from dist_dsvae.noise import Noise
+from dist_dsvae.methods.step import Method, Reduction, Split
+from dist_dsvae.noise import Noise, seed_of
 from dist_dsvae.types import Batch
 
 ToBatch = Callable[[Sequence[Tensor]], Batch]
@@ -32,7 +33,8 @@ ToBatch = Callable[[Sequence[Tensor]], Batch]
 class Iteration:
     """Callable: one iteration from the inputs of its batches, laid end to end.
 
-    to_batch: makes a Batch of one batch's inputs. global_batch_size: samples per batch on all ranks.
+    to_batch: makes a Batch of one batch's inputs, by the split that they come from.
+    global_batch_size: samples per batch on all ranks.
     """
 
     def __init__(
@@ -43,7 +45,7 @@ class Iteration:
         meter: LossMeter,
         ema: ExponentialMovingAverage | None,
         runtime: Runtime,
-        to_batch: ToBatch,
+        to_batch: Mapping[Split, ToBatch],
         *,
         seed: int,
         global_batch_size: int,
@@ -56,8 +58,9 @@ class Iteration:
         self.ema = ema
         self.runtime = runtime
         self.to_batch = to_batch
-        self.seed = seed
-        self.num_batches = sum(step.num_batches for step in method.steps)
+        self.splits = splits_drawn(method)
+        self.seeds = {split: seed_of(split, seed) for split in self.splits}
+        self.num_batches = len(self.splits)
         self.num_samples = self.num_batches * global_batch_size
         self.run_step = self._steps(method)
 
@@ -68,7 +71,7 @@ class Iteration:
         parameters = [name for name, _ in method.named_parameters()]
         # DistributedDataParallel leaves alone what only flat steps train
         ignored = [name for name in parameters if name.partition(".")[0] not in overlapped]
-        wrapped = self.runtime.wrap(method, ignored)
+        wrapped = self.runtime.wrap(method, ignored) if overlapped else method
         run_step: dict[str, FlatStep | OverlappedStep] = {}
         for step in method.steps:
             common = (step, self.optimizers[step.name], self.guard, self.runtime)
@@ -85,15 +88,16 @@ class Iteration:
 
     def __call__(self, *inputs: Tensor) -> None:
         per_batch = len(inputs) // self.num_batches
-        batches = iter(
-            self.to_batch(inputs[first : first + per_batch]) for first in range(0, len(inputs), per_batch)
+        batches = (
+            self.to_batch[split](inputs[number * per_batch : (number + 1) * per_batch])
+            for number, split in enumerate(self.splits)
         )
         batch: Batch | None = None
         for step in self.method.steps:
             for _ in range(step.repeats):
                 if step.fresh_batch or batch is None:
                     batch = next(batches)
-                noise = Noise(self.seed, batch.positions, self.runtime.dtype)
+                noise = Noise(self.seeds[step.split], batch.positions, self.runtime.dtype)
                 self.meter.add(step.name, self.run_step[step.name](batch, noise))
         if self.ema is not None:
             self.ema.update(self.num_samples)

@@ -128,9 +128,17 @@ def check_same_experiment(run_dir: Path, config: ExperimentConfig) -> None:
 
 
 def record_start(
-    run_dir: Path, config: ExperimentConfig, train: Manifest, runtime: Runtime, samples_seen: int
+    run_dir: Path,
+    config: ExperimentConfig,
+    train: Manifest,
+    runtime: Runtime,
+    samples_seen: int,
+    initial: Path | None,
 ) -> None:
-    """Write config.json and dataset.json, and append to environment.json. Rank 0 only."""
+    """Write config.json and dataset.json, and append to environment.json. Rank 0 only.
+
+    initial: the checkpoint whose weights the run starts from, if any.
+    """
     run_dir.mkdir(parents=True, exist_ok=True)
     write_atomically(run_dir / "config.json", to_json(config).encode())
     dataset = {
@@ -145,7 +153,8 @@ def record_start(
         starts: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, json.JSONDecodeError):
         starts = []
-    starts.append(_environment(runtime, samples_seen))
+    origin = {"init_from": str(initial)} if initial else {}
+    starts.append(_environment(runtime, samples_seen) | origin)
     write_atomically(path, (json.dumps(starts, indent=1) + "\n").encode())
 
 

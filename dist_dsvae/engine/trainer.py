@@ -6,7 +6,6 @@ iteration number is samples_seen / samples per iteration.
 
 from __future__ import annotations
 
-import itertools
 import math
 from contextlib import nullcontext
 from pathlib import Path
@@ -16,7 +15,6 @@ import torch
 
 from dist_dsvae import distributed
 from dist_dsvae.config import ExperimentConfig
-from dist_dsvae.data.feed import Feed
 from dist_dsvae.data.splits import open_splits
 from dist_dsvae.data.stream import Slice
 from dist_dsvae.engine.batch_norm import synchronise
@@ -28,6 +26,7 @@ from dist_dsvae.engine.evaluating.evaluate import evaluation_of, record
 from dist_dsvae.engine.evaluating.held_out import Figures, held_out_figures, read_held_out, write_figures
 from dist_dsvae.engine.evaluating.progress import Progress
 from dist_dsvae.engine.guard import Guard, raise_if_weights_are_bad
+from dist_dsvae.engine.initial import take_weights
 from dist_dsvae.engine.iteration import Iteration
 from dist_dsvae.engine.preemption import Preempted, StopRequests
 from dist_dsvae.engine.run_directory import (
@@ -39,6 +38,7 @@ from dist_dsvae.engine.run_directory import (
 from dist_dsvae.engine.run_state import RunState
 from dist_dsvae.engine.runtime import Runtime
 from dist_dsvae.engine.saver import CheckpointSaver
+from dist_dsvae.engine.streams import Streams
 from dist_dsvae.engine.telemetry import LossMeter, Telemetry
 from dist_dsvae.engine.visuals import Visuals
 from dist_dsvae.engine.watchdog import Watchdog
@@ -60,7 +60,8 @@ class Trainer:
         self.runtime = runtime
 
         # Data; the slice says early if the processes cannot share a batch
-        self.train_shards, self.test_shards = open_splits(config.data)
+        splits = open_splits(config.data)
+        self.train_shards, self.test_shards, _ = splits
         self.slice = Slice(
             global_batch_size=config.data.batch_size, rank=runtime.rank, world_size=runtime.world_size
         )
@@ -84,9 +85,7 @@ class Trainer:
         self.ema = ExponentialMovingAverage(averaged, half_life) if half_life > 0 else None
 
         # The iteration: all of it on the device, captured as a CUDA graph where that is possible
-        self.feed = Feed(
-            self.train_shards, config.data, config.seed, self.slice, runtime.device, runtime.dtype
-        )
+        self.streams = Streams(self.method, splits, config, self.slice, runtime)
         self.iterate = Iteration(
             self.method,
             optimizers,
@@ -94,7 +93,7 @@ class Trainer:
             self.meter,
             self.ema,
             runtime,
-            self.feed.to_batch,
+            self.streams.to_batch,
             seed=config.seed,
             global_batch_size=config.data.batch_size,
         )
@@ -104,19 +103,24 @@ class Trainer:
 
         # State and counters
         self.state = RunState(
-            self.method, optimizers, self.ema, self.meter, runtime.scaler, self.train_shards.fingerprint
+            self.method, optimizers, self.ema, self.meter, runtime.scaler, self.streams.fingerprint
         )
-        total_samples = config.train.epochs * self.train_shards.num_samples
+        total_samples = config.train.epochs * self.streams.num_samples
         self.total_iterations = math.ceil(total_samples / self.iterate.num_samples)
         held_out = self.test_shards or self.train_shards
         self.visuals = Visuals(self.method, held_out, config, runtime)
         self.evaluation = evaluation_of(config, self.train_shards, self.test_shards, runtime)
 
-        # Resume
+        # Resume, or take over another run's weights
         self.resumed_from = checkpoint_to_resume(run_dir, resume)
         if self.resumed_from is not None:
             check_same_experiment(self.resumed_from.parent.parent, config)
             self.state.load(self.resumed_from)
+        self.initial: Path | None = None
+        if self.resumed_from is None and config.init_from is not None:
+            self.initial = take_weights(
+                config.init_from, config, self.method, self.ema, shape, self.train_shards.classes
+            )
         self.saved_samples = self.state.samples_seen
         train = config.train
         self.stop_requests = StopRequests(run_dir, runtime.timeout)
@@ -151,8 +155,7 @@ class Trainer:
 
     def _train(self, telemetry: Telemetry) -> None:
         train = self.config.train
-        num_batches = self.iterate.num_batches
-        batches = self.feed.batches(self.state.samples_seen, copies_ahead=num_batches)
+        iterations = self.streams.iterations(self.iteration)
         clock = Clock(self.state, train.max_seconds)
         while self.iteration < self.total_iterations and not clock.is_over:
             # Stop, if any rank was asked to
@@ -162,7 +165,7 @@ class Trainer:
 
             # Batches
             with self.watchdog.doing("waiting for data"):
-                inputs = list(itertools.islice(batches, num_batches))
+                inputs = next(iterations)
             self.state.num_replaced += sum(batch.num_replaced for batch in inputs)
 
             # Stage 1, then the joint step (Algorithm 1)
@@ -215,7 +218,7 @@ class Trainer:
 
     @property
     def epoch(self) -> float:
-        return self.state.samples_seen / self.train_shards.num_samples
+        return self.state.samples_seen / self.streams.num_samples
 
     def _due(self, every: int) -> bool:
         return every > 0 and self.iteration % every == 0
@@ -226,7 +229,14 @@ class Trainer:
         if self.runtime.is_main:
             if self.resumed_from is not None:
                 take_over(self.run_dir, self.resumed_from, self.iteration)
-            record_start(self.run_dir, self.config, self.train_shards, self.runtime, self.state.samples_seen)
+            record_start(
+                self.run_dir,
+                self.config,
+                self.train_shards,
+                self.runtime,
+                self.state.samples_seen,
+                self.initial,
+            )
         telemetry = Telemetry(
             self.run_dir,
             total_steps=self.total_iterations,
@@ -242,6 +252,8 @@ class Trainer:
             f"{self.total_iterations:,} iterations of {self.iterate.num_samples} samples; "
             f"run in {self.run_dir}."
         )
+        if self.initial is not None:
+            telemetry.say(f"Starts from the weights of {self.initial}.")
         if self.resumed_from is not None:
             telemetry.say(f"Resumed {self.resumed_from} after {self.state.samples_seen:,} samples.")
         return telemetry

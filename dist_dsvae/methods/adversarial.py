@@ -36,19 +36,26 @@ class Judgement(NamedTuple):
 def judge(
     discriminator: Discriminator,
     pictures: Sequence[Tensor],
-    labels: Sequence[Tensor],
+    labels: Sequence[Tensor] | None,
     form: Adversarial,
     *,
     with_features: bool = False,
 ) -> Judgement:
-    """Judge groups of pictures, each [B, C, H, W] with labels [B], in one pass: there is no batch norm."""
+    """Judge groups of pictures, each [B, C, H, W] with labels [B], in one pass: there is no batch norm.
+
+    labels: None judges without, by what all classes have in common; there are no features then.
+    """
     together = torch.cat([group.to(pictures[0].dtype) for group in pictures])
-    network: nn.Module = _ScoresAndFeatures(discriminator) if with_features else discriminator
+    if labels is None:
+        network, inputs = discriminator.without_labels(), [together]
+    else:
+        network = _ScoresAndFeatures(discriminator) if with_features else discriminator
+        inputs = [together, torch.cat(list(labels))]
     # One number per row allows one backward pass for both routes, but the hinge's gradient is exactly
     # 0 at most scores, and fp16's range is too small for the ratio of two losses' gradients.
     rowwise = form == "logistic" and not with_features and not _is_half(together)
     routes = [Route.PARAMETERS, Route.INPUTS]
-    learning, judging = shared_pass(network, [together, torch.cat(list(labels))], routes, rowwise=rowwise)
+    learning, judging = shared_pass(network, inputs, routes, rowwise=rowwise)
     if not with_features:
         return Judgement(learning.chunk(len(pictures)), judging.chunk(len(pictures)), ())
     return Judgement(

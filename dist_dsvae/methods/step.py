@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol, cast, runtime_checkable
+from typing import Literal, Protocol, cast, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -14,11 +14,15 @@ from dist_dsvae.methods.routing import RoutingTable, largest_weight
 from dist_dsvae.noise import Noise
 from dist_dsvae.types import Batch
 
+Split = Literal["train", "unlabelled"]
+
 
 class Reduction(enum.Enum):
     """How a step's gradients are averaged over processes."""
 
-    FLAT = "flat"  # one all-reduce of one flat tensor, for small steps
+    # one all-reduce of one flat tensor: for small steps, and for those that leave out a part of what
+    # the others train, which DistributedDataParallel's buckets would wait for
+    FLAT = "flat"
     OVERLAPPED = "overlapped"  # DistributedDataParallel: buckets reduced while backward runs
 
 
@@ -32,6 +36,7 @@ class Step:
     trains: the sub-modules of the method whose parameters it updates.
     variances: names of the parameters among those that follow the variances' learning rate.
     fresh_batch: draws a batch of its own; otherwise takes the batch of the step before it.
+    split: the data that its batches come from: "train", or "unlabelled", whose labels mean nothing.
     """
 
     name: str
@@ -41,6 +46,7 @@ class Step:
     reduction: Reduction
     variances: tuple[str, ...] = ()
     fresh_batch: bool = True
+    split: Split = "train"
 
     @property
     def num_batches(self) -> int:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
@@ -45,20 +48,44 @@ class Discriminator(nn.Module):
         self.layers = nn.Sequential(*layers)
         self.head = spectral_norm(nn.Linear(features, 1))
         self.embedding = spectral_norm(nn.Embedding(num_classes, features))
-        self._normalised = [m for m in self.modules() if parametrize.is_parametrized(m)]
 
     def forward(self, images: Tensor, labels: Tensor) -> Tensor:
         return self.scores_and_features(images, labels)[0]
 
     def scores_and_features(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Scores [B] and h [B, hidden]."""
-        with parametrize.cached():
-            # The singular values are estimated in full precision, once, before autocast sees them.
-            with torch.autocast(images.device.type, enabled=False):
-                for layer in self._normalised:
-                    _ = layer.weight
+        with _normalised_once(self, images.device.type):
             hidden = self.layers(images)
             linear = full_precision(self.head, hidden)[:, 0]
             embedded = self.embedding(labels)
             scores: Tensor = linear + (embedded * hidden.to(embedded.dtype)).sum(dim=1)
             return scores, hidden
+
+    def without_labels(self) -> nn.Module:
+        """images -> linear(h) [B], by the same weights: what is left of the score without a label."""
+        return _WithoutLabels(self)
+
+
+class _WithoutLabels(nn.Module):
+    """A view of a discriminator; its parameters are all but the embedding's."""
+
+    def __init__(self, discriminator: Discriminator) -> None:
+        super().__init__()
+        self.layers = discriminator.layers
+        self.head = discriminator.head
+
+    def forward(self, images: Tensor) -> Tensor:
+        with _normalised_once(self, images.device.type):
+            scores: Tensor = full_precision(self.head, self.layers(images))[:, 0]
+            return scores
+
+
+@contextmanager
+def _normalised_once(network: nn.Module, device_type: str) -> Iterator[None]:
+    """Singular values are estimated in full precision, once, before autocast sees the weights."""
+    with parametrize.cached():
+        with torch.autocast(device_type, enabled=False):
+            for module in network.modules():
+                if parametrize.is_parametrized(module):
+                    _ = module.weight
+        yield

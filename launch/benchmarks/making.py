@@ -62,7 +62,7 @@ def make_iteration(
         LossMeter(method.steps, runtime.device),
         None,
         runtime,
-        to_batch_ or (lambda tensors: to_batch(*tensors, seed=0, flip=True)),
+        {"train": to_batch_ or (lambda tensors: to_batch(*tensors, seed=0, flip=True))},
         seed=0,
         global_batch_size=global_batch_size,
     )

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.distributed.launching import checkpoint_tensors, epochs_of, metrics, train, write_config
+from tests.distributed.launching import checkpoint_tensors, metrics, train, write_config
 
 ITERATIONS = 20
 
@@ -14,9 +14,12 @@ ITERATIONS = 20
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[int, tuple[Path, str]]:
     folder = tmp_path_factory.mktemp("world_size")
+    epochs = ITERATIONS * 5 * 12 / 12_000  # four labelled batches and an unlabelled one, of both splits
     config = write_config(
         folder / "c.json",
-        train={"double_precision": True, "epochs": epochs_of(ITERATIONS), "ema_half_life_samples": 100.0},
+        data={"unlabelled": "shards/fashion-mnist-mini/test"},
+        method={"unlabelled_steps": 1},
+        train={"double_precision": True, "epochs": epochs, "ema_half_life_samples": 100.0},
         optimizer={"clip_gradient_norm": 5.0},
     )
     return {n: (folder / str(n), train(n, folder / str(n), config)) for n in (1, 2, 3)}

@@ -53,7 +53,7 @@ def evaluate(
     config, shape, classes = read_run(run_dir)
     settings = changed(config.evaluation)
     chosen = choose_checkpoint(run_dir, step)
-    train, test = open_splits(config.data)
+    train, test, _ = open_splits(config.data)
     if (tuple(train.classes), train.shape) != (classes, shape):
         raise DataError(
             f"{config.data.train} has other classes or another image size than {run_dir} was trained on. "

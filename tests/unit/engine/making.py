@@ -39,7 +39,7 @@ def make_iteration(
         LossMeter(method.steps, runtime.device),
         ExponentialMovingAverage(method.decoder, 100.0) if average else None,
         runtime,
-        lambda tensors: to_batch(*tensors, seed=0, flip=flip, dtype=runtime.dtype),
+        {"train": lambda tensors: to_batch(*tensors, seed=0, flip=flip, dtype=runtime.dtype)},
         seed=0,
         global_batch_size=BATCH_SIZE,
     )
