@@ -10,25 +10,33 @@ often or how fast, but not what is computed. All other fields are part of the ru
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
+from dist_dsvae.config_fields import LARGE, between, free, positive
+from dist_dsvae.method_config import (
+    CGANConfig,
+    ClassifierConfig,
+    CVAEConfig,
+    CVAEGANConfig,
+    DSVAEConfig,
+    MethodConfig,
+)
 
-def free(default: Any) -> Any:
-    """A field that may change when a run is resumed."""
-    return field(default=default, metadata={"free": True})
-
-
-def positive(default: Any) -> Any:
-    """A number that must be positive; ``config_io`` checks it."""
-    return field(default=default, metadata={"positive": True})
-
-
-def between(low: float, high: float, default: Any, *, free: bool = False) -> Any:
-    """A number within bounds, both included; ``config_io`` checks it."""
-    return field(default=default, metadata={"between": (low, high), "free": free})
-
-
-_LARGE = 1e9  # stands for "no upper bound" where a number must not be negative
+__all__ = [
+    "CGANConfig",
+    "CVAEConfig",
+    "CVAEGANConfig",
+    "ClassifierConfig",
+    "DSVAEConfig",
+    "DataConfig",
+    "EvaluationConfig",
+    "ExperimentConfig",
+    "MethodConfig",
+    "ModelConfig",
+    "OptimizerConfig",
+    "SamplingConfig",
+    "TrainConfig",
+]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -65,15 +73,15 @@ class DataConfig:
     test: str | None = free(None)
     unlabelled: str | None = free(None)
     build_command: str = free("")
-    batch_size: int = between(2, _LARGE, 96)
+    batch_size: int = between(2, LARGE, 96)
     flip: bool = True
     shuffle_window_shards: int = positive(8)
     source: Literal["stream", "resident"] = free("stream")
     corrupt_sample: Literal["raise", "replace"] = free("raise")
     num_workers: int = between(0, 1024, 2, free=True)
-    worker_timeout_seconds: float = between(0, _LARGE, 600.0, free=True)
+    worker_timeout_seconds: float = between(0, LARGE, 600.0, free=True)
     cache_dir: str | None = free(None)
-    cache_gib: float = between(0, _LARGE, 20.0, free=True)
+    cache_gib: float = between(0, LARGE, 20.0, free=True)
     fetch_tries: int = field(default=8, metadata={"free": True, "positive": True})
     fetch_pause_seconds: float = between(0, 3600, 0.5, free=True)
     fetch_timeout_seconds: float = field(default=30.0, metadata={"free": True, "positive": True})
@@ -105,103 +113,6 @@ class ModelConfig:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class DSVAEConfig:
-    """The paper's method (Algorithm 1) with every choice on which paper and reference differ.
-
-    gm_steps: stage-1 updates per iteration, n_gm; each takes a fresh batch.
-    joint_steps: joint updates per iteration (Algorithm 1: one).
-    unlabelled_steps: updates per iteration from batches of data.unlabelled (Sec. 3.6). Their number beside
-        the labelled ones' is the ratio in which both are mixed; with gm_steps and joint_steps 0 only
-        unlabelled images are trained on.
-    likelihood_weight: lambda_lkd of Eq. 9.
-    gm_margin: scales the true class's squared distance by 1 + margin in L_cls.
-    loss_weights: "reference" (10 x mean squared error, KL averaged over zu) or "paper"
-        (the text's lambdas, taken literally); see ``methods.conditional.autoencoder_weights``.
-    adversarial: "logistic" (non-saturating, Eq. 10) or "hinge" (reference).
-    prior_labels: labels of the prior samples x'_p: the batch's ("batch") or uniform ("uniform").
-    joint_batch: the joint step's batch: "fresh", or the last stage-1 batch ("last").
-    log_variance_floor: the mixture's log-variances are clamped from below (the likelihood is
-        unbounded as a variance goes to 0).
-    """
-
-    name: Literal["dsvae"] = "dsvae"
-    gm_steps: int = between(0, 1000, 3)
-    joint_steps: int = between(0, 1000, 1)
-    unlabelled_steps: int = between(0, 1000, 0)
-    likelihood_weight: float = between(0, _LARGE, 0.1)
-    gm_margin: float = between(0, _LARGE, 0.0)
-    loss_weights: Literal["reference", "paper"] = "reference"
-    reconstruction_weight: float = between(0, _LARGE, 1.0)
-    kl_weight: float = between(0, _LARGE, 1.0)
-    confusion_weight: float = between(0, _LARGE, 1.0)
-    generator_weight: float = between(0, _LARGE, 1.0)
-    adversarial: Literal["logistic", "hinge"] = "logistic"
-    prior_labels: Literal["batch", "uniform"] = "batch"
-    joint_batch: Literal["fresh", "last"] = "fresh"
-    log_variance_floor: float = between(-80, 0, -10.0)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class CVAEConfig:
-    """Conditional VAE: encoder and decoder are told the label. Fields as in ``DSVAEConfig``."""
-
-    name: Literal["cvae"] = "cvae"
-    loss_weights: Literal["reference", "paper"] = "reference"
-    reconstruction_weight: float = between(0, _LARGE, 1.0)
-    kl_weight: float = between(0, _LARGE, 1.0)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class CGANConfig:
-    """Conditional GAN with the projection discriminator. Fields as in ``DSVAEConfig``."""
-
-    name: Literal["cgan"] = "cgan"
-    adversarial: Literal["logistic", "hinge"] = "logistic"
-    prior_labels: Literal["batch", "uniform"] = "batch"
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class CVAEGANConfig:
-    """Conditional VAE whose images are judged by that discriminator. Fields as in ``DSVAEConfig``.
-
-    feature_weight: of the squared distance between the discriminator's features of an image and of its
-        reconstruction; trains encoder and decoder. 0 switches it off.
-    mean_feature_weight: of the squared distance between the mean features of the batch's images and
-        of the prior samples; trains the decoder. 0 switches it off.
-    """
-
-    name: Literal["cvae_gan"] = "cvae_gan"
-    loss_weights: Literal["reference", "paper"] = "reference"
-    reconstruction_weight: float = between(0, _LARGE, 1.0)
-    kl_weight: float = between(0, _LARGE, 1.0)
-    generator_weight: float = between(0, _LARGE, 1.0)
-    feature_weight: float = between(0, _LARGE, 1.0)
-    mean_feature_weight: float = between(0, _LARGE, 1.0)
-    adversarial: Literal["logistic", "hinge"] = "logistic"
-    prior_labels: Literal["batch", "uniform"] = "batch"
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ClassifierConfig:
-    """A classifier of the data set's own classes, to score generated images with.
-
-    width: channels of resnet32's first stage.
-    dropout: before the last layer, during training.
-    shift_pixels: each image is moved by up to so many pixels in both directions.
-    label_smoothing: share of the target that is spread over all classes.
-    """
-
-    name: Literal["classifier"] = "classifier"
-    width: int = positive(32)
-    dropout: float = between(0, 0.99, 0.0)
-    shift_pixels: int = between(0, 64, 0)
-    label_smoothing: float = between(0, 0.99, 0.0)
-
-
-MethodConfig = DSVAEConfig | CVAEConfig | CGANConfig | CVAEGANConfig | ClassifierConfig
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
 class OptimizerConfig:
     """Adam for every network (appendix B.4), with a schedule for the mixture's variances.
 
@@ -217,8 +128,8 @@ class OptimizerConfig:
     beta1: float = between(0, 0.999999, 0.0)
     beta2: float = between(0, 0.999999, 0.9)
     epsilon: float = positive(1e-8)
-    clip_gradient_norm: float = between(0, _LARGE, 0.0)
-    decay_epochs: float = between(0, _LARGE, 0.0)
+    clip_gradient_norm: float = between(0, LARGE, 0.0)
+    decay_epochs: float = between(0, LARGE, 0.0)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -248,12 +159,12 @@ class TrainConfig:
     """
 
     epochs: float = field(default=100.0, metadata={"free": True, "positive": True})
-    max_seconds: float = between(0, _LARGE, 0.0, free=True)
+    max_seconds: float = between(0, LARGE, 0.0, free=True)
     log_every_steps: int = field(default=50, metadata={"free": True, "positive": True})
-    sample_every_steps: int = between(0, _LARGE, 500, free=True)
-    checkpoint_every_steps: int = between(0, _LARGE, 1000, free=True)
+    sample_every_steps: int = between(0, LARGE, 500, free=True)
+    checkpoint_every_steps: int = between(0, LARGE, 1000, free=True)
     keep_checkpoints: int = field(default=3, metadata={"free": True, "positive": True})
-    keep_every_steps: int = between(0, _LARGE, 0, free=True)
+    keep_every_steps: int = between(0, LARGE, 0, free=True)
     ema_half_life_samples: float = between(0, 1e15, 0.0)
     mixed_precision: Literal["auto", "no", "bf16", "fp16"] = free("no")
     cuda_graph: Literal["auto", "on", "off"] = free("auto")
@@ -299,19 +210,19 @@ class EvaluationConfig:
 
     classifier: str | None = free(None)
     fid_network: str | None = free(None)
-    samples_per_class: int = between(2, _LARGE, 100, free=True)
-    real_samples: int = between(0, _LARGE, 0, free=True)
+    samples_per_class: int = between(2, LARGE, 100, free=True)
+    real_samples: int = between(0, LARGE, 0, free=True)
     real_split: Literal["train", "test"] = free("test")
-    diversity_samples: int = between(2, _LARGE, 100, free=True)
-    neighbour_samples: int = between(4, _LARGE, 10_000, free=True)
+    diversity_samples: int = between(2, LARGE, 100, free=True)
+    neighbour_samples: int = between(4, LARGE, 10_000, free=True)
     radius: float = field(default=0.15, metadata={"free": True, "positive": True})
-    splits: int = between(1, _LARGE, 10, free=True)
-    batch_size: int = between(2, _LARGE, 100, free=True)
+    splits: int = between(1, LARGE, 10, free=True)
+    batch_size: int = between(2, LARGE, 100, free=True)
     seed: int = between(0, 2**62, 0, free=True)
     weights: Literal["auto", "ema", "raw"] = free("auto")
     batch_norm: Literal["running", "batch"] = free("running")
     prior: Literal["model", "fitted"] = free("model")
-    every_steps: int = between(0, _LARGE, 0, free=True)
+    every_steps: int = between(0, LARGE, 0, free=True)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -331,7 +242,7 @@ class ExperimentConfig:
     init_from: str | None = free(None)
     data: DataConfig
     model: ModelConfig
-    method: MethodConfig = DSVAEConfig()
+    method: MethodConfig = DSVAEConfig()  # noqa: RUF009 - frozen, so one may serve all
     optimizer: OptimizerConfig = OptimizerConfig()
     train: TrainConfig = TrainConfig()
     sampling: SamplingConfig = SamplingConfig()

@@ -226,27 +226,20 @@ class Trainer:
     # Telemetry, pictures, checkpoints
 
     def _start_telemetry(self) -> Telemetry:
+        shards, seen = self.train_shards, self.state.samples_seen
         if self.runtime.is_main:
             if self.resumed_from is not None:
                 take_over(self.run_dir, self.resumed_from, self.iteration)
-            record_start(
-                self.run_dir,
-                self.config,
-                self.train_shards,
-                self.runtime,
-                self.state.samples_seen,
-                self.initial,
-            )
+            record_start(self.run_dir, self.config, shards, self.runtime, seen, self.initial)
         telemetry = Telemetry(
             self.run_dir,
             total_steps=self.total_iterations,
-            samples_seen=self.state.samples_seen,
+            samples_seen=seen,
             step=self.iteration,
             tensorboard=self.config.train.tensorboard,
         )
         num_bytes = sum(optimizer.num_bytes() for optimizer in self.state.optimizers.values())
         telemetry.say(f"{self.runtime.describe()} Optimiser state: {num_bytes / 2**20:.2f} MiB per process.")
-        shards = self.train_shards
         telemetry.say(
             f"{shards.num_samples:,} samples of {shards.num_classes} classes in {len(shards.shards)} shards; "
             f"{self.total_iterations:,} iterations of {self.iterate.num_samples} samples; "
@@ -255,7 +248,7 @@ class Trainer:
         if self.initial is not None:
             telemetry.say(f"Starts from the weights of {self.initial}.")
         if self.resumed_from is not None:
-            telemetry.say(f"Resumed {self.resumed_from} after {self.state.samples_seen:,} samples.")
+            telemetry.say(f"Resumed {self.resumed_from} after {seen:,} samples.")
         return telemetry
 
     def _tick_values(self) -> dict[str, float]:

@@ -1,0 +1,23 @@
+"""Fields of the configuration's dataclasses, with what ``config_io`` checks and compares."""
+
+from __future__ import annotations
+
+from dataclasses import field
+from typing import Any
+
+LARGE = 1e9  # stands for "no upper bound" where a number must not be negative
+
+
+def free(default: Any) -> Any:
+    """A field that may change when a run is resumed."""
+    return field(default=default, metadata={"free": True})
+
+
+def positive(default: Any) -> Any:
+    """A number that must be positive; ``config_io`` checks it."""
+    return field(default=default, metadata={"positive": True})
+
+
+def between(low: float, high: float, default: Any, *, free: bool = False) -> Any:
+    """A number within bounds, both included; ``config_io`` checks it."""
+    return field(default=default, metadata={"between": (low, high), "free": free})

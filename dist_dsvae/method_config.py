@@ -1,0 +1,108 @@
+"""What each method lets an experiment choose; the section ``method`` of a configuration.
+
+Its ``name`` tells which of these dataclasses it is.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from dist_dsvae.config_fields import LARGE, between, positive
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DSVAEConfig:
+    """The paper's method (Algorithm 1) with every choice on which paper and reference differ.
+
+    gm_steps: stage-1 updates per iteration, n_gm; each takes a fresh batch.
+    joint_steps: joint updates per iteration (Algorithm 1: one).
+    unlabelled_steps: updates per iteration from batches of data.unlabelled (Sec. 3.6). Their number beside
+        the labelled ones' is the ratio in which both are mixed; with gm_steps and joint_steps 0 only
+        unlabelled images are trained on.
+    likelihood_weight: lambda_lkd of Eq. 9.
+    gm_margin: scales the true class's squared distance by 1 + margin in L_cls.
+    loss_weights: "reference" (10 x mean squared error, KL averaged over zu) or "paper"
+        (the text's lambdas, taken literally); see ``methods.conditional.autoencoder_weights``.
+    adversarial: "logistic" (non-saturating, Eq. 10) or "hinge" (reference).
+    prior_labels: labels of the prior samples x'_p: the batch's ("batch") or uniform ("uniform").
+    joint_batch: the joint step's batch: "fresh", or the last stage-1 batch ("last").
+    log_variance_floor: the mixture's log-variances are clamped from below (the likelihood is
+        unbounded as a variance goes to 0).
+    """
+
+    name: Literal["dsvae"] = "dsvae"
+    gm_steps: int = between(0, 1000, 3)
+    joint_steps: int = between(0, 1000, 1)
+    unlabelled_steps: int = between(0, 1000, 0)
+    likelihood_weight: float = between(0, LARGE, 0.1)
+    gm_margin: float = between(0, LARGE, 0.0)
+    loss_weights: Literal["reference", "paper"] = "reference"
+    reconstruction_weight: float = between(0, LARGE, 1.0)
+    kl_weight: float = between(0, LARGE, 1.0)
+    confusion_weight: float = between(0, LARGE, 1.0)
+    generator_weight: float = between(0, LARGE, 1.0)
+    adversarial: Literal["logistic", "hinge"] = "logistic"
+    prior_labels: Literal["batch", "uniform"] = "batch"
+    joint_batch: Literal["fresh", "last"] = "fresh"
+    log_variance_floor: float = between(-80, 0, -10.0)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CVAEConfig:
+    """Conditional VAE: encoder and decoder are told the label. Fields as in ``DSVAEConfig``."""
+
+    name: Literal["cvae"] = "cvae"
+    loss_weights: Literal["reference", "paper"] = "reference"
+    reconstruction_weight: float = between(0, LARGE, 1.0)
+    kl_weight: float = between(0, LARGE, 1.0)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CGANConfig:
+    """Conditional GAN with the projection discriminator. Fields as in ``DSVAEConfig``."""
+
+    name: Literal["cgan"] = "cgan"
+    adversarial: Literal["logistic", "hinge"] = "logistic"
+    prior_labels: Literal["batch", "uniform"] = "batch"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CVAEGANConfig:
+    """Conditional VAE whose images are judged by that discriminator. Fields as in ``DSVAEConfig``.
+
+    feature_weight: of the squared distance between the discriminator's features of an image and of its
+        reconstruction; trains encoder and decoder. 0 switches it off.
+    mean_feature_weight: of the squared distance between the mean features of the batch's images and
+        of the prior samples; trains the decoder. 0 switches it off.
+    """
+
+    name: Literal["cvae_gan"] = "cvae_gan"
+    loss_weights: Literal["reference", "paper"] = "reference"
+    reconstruction_weight: float = between(0, LARGE, 1.0)
+    kl_weight: float = between(0, LARGE, 1.0)
+    generator_weight: float = between(0, LARGE, 1.0)
+    feature_weight: float = between(0, LARGE, 1.0)
+    mean_feature_weight: float = between(0, LARGE, 1.0)
+    adversarial: Literal["logistic", "hinge"] = "logistic"
+    prior_labels: Literal["batch", "uniform"] = "batch"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ClassifierConfig:
+    """A classifier of the data set's own classes, to score generated images with.
+
+    width: channels of resnet32's first stage.
+    dropout: before the last layer, during training.
+    shift_pixels: each image is moved by up to so many pixels in both directions.
+    label_smoothing: share of the target that is spread over all classes.
+    """
+
+    name: Literal["classifier"] = "classifier"
+    width: int = positive(32)
+    dropout: float = between(0, 0.99, 0.0)
+    shift_pixels: int = between(0, 64, 0)
+    label_smoothing: float = between(0, 0.99, 0.0)
+
+
+MethodConfig = DSVAEConfig | CVAEConfig | CGANConfig | CVAEGANConfig | ClassifierConfig
