@@ -14,6 +14,8 @@ PACKAGE = REPOSITORY / "dist_dsvae"
 FLOORS = {
     "types": 0,
     "noise": 0,
+    "config_fields": 0,
+    "method_config": 0,
     "config": 0,
     "config_io": 0,
     "distributed": 0,
@@ -26,7 +28,12 @@ FLOORS = {
     "engine": 4,
 }
 # within floor 0, where there is no other order
-ALLOWED_ON_ONE_FLOOR = {("config_io", "config")}
+ALLOWED_ON_ONE_FLOOR = {
+    ("method_config", "config_fields"),
+    ("config", "config_fields"),
+    ("config", "method_config"),
+    ("config_io", "config"),
+}
 DISTRIBUTED_LIBRARIES = ("accelerate", "deepspeed", "torch.distributed")
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
