@@ -46,6 +46,7 @@ class Draw(enum.IntEnum):
     SCORE_SPLIT = 16
     SWAP_PARTNER = 17
     NEIGHBOURS = 18
+    BUILD_CLASSES = 19
     UNLABELLED = 20
 
 

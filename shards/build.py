@@ -4,13 +4,13 @@
     python shards/build.py toy shards/toy
     python shards/build.py index shards/made-elsewhere
 
-`python shards/build.py SUBCOMMAND --help` lists the options; shards/README.md has the schema.
+`python shards/build.py SUBCOMMAND --help` lists the options; shards/README.md has the schema. What
+each raw data set asks for is in source_options.py beside this file.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
 import shlex
 import sys
 import time
@@ -20,19 +20,22 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
+from source_options import (
+    add_casia,
+    add_cifar,
+    add_cub200,
+    add_fashion_mnist,
+    add_folder,
+    add_toy,
+    add_workers_option,
+)
 
 from dist_dsvae.data.build import build
 from dist_dsvae.data.errors import DataError
 from dist_dsvae.data.indexing import find_splits, index, read_class_names
 from dist_dsvae.data.manifest import Manifest
 from dist_dsvae.data.remote import is_remote
-from dist_dsvae.data.sources.arrays import fashion_mnist
-from dist_dsvae.data.sources.cifar import cifar
-from dist_dsvae.data.sources.download import download
-from dist_dsvae.data.sources.folder import folder
-from dist_dsvae.data.sources.images import Codec, FileEncoder
 from dist_dsvae.data.sources.source import Source
-from dist_dsvae.data.sources.toy import toy
 from dist_dsvae.data.split import open_split
 from dist_dsvae.data.tarscan import find_tars
 from dist_dsvae.data.verify import verify
@@ -42,60 +45,21 @@ def parse_arguments() -> argparse.Namespace:
     raw_text = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=raw_text)
     commands = parser.add_subparsers(dest="subcommand", required=True, metavar="SUBCOMMAND")
-    add_folder(commands.add_parser("folder", help="pictures, one sub-folder per class"))
-    add_fashion_mnist(commands.add_parser("fashion-mnist", help="Fashion-MNIST from its four idx files"))
-    add_cifar(commands.add_parser("cifar10", help="CIFAR-10 from its official python version"))
-    add_cifar(commands.add_parser("cifar100", help="CIFAR-100 (fine labels), likewise"))
-    add_toy(commands.add_parser("toy", help="three half-moons of points in the plane"))
+    for name, add_options, what in (
+        ("folder", add_folder, "pictures, one sub-folder per class; or any, without labels"),
+        ("fashion-mnist", add_fashion_mnist, "Fashion-MNIST from its four idx files"),
+        ("cifar10", add_cifar, "CIFAR-10 from its official python version"),
+        ("cifar100", add_cifar, "CIFAR-100 (fine labels), likewise"),
+        ("cub200", add_cub200, "CUB-200-2011 from its official folder, cut out by its boxes"),
+        ("casia", add_casia, "identities of CASIA-WebFace without labels, from folders or RecordIO"),
+        ("toy", add_toy, "three half-moons of points in the plane"),
+    ):
+        source_parser = commands.add_parser(name, help=what)
+        source_parser.set_defaults(run=run_build)
+        add_options(source_parser)
     add_index(commands.add_parser("index", help="add manifests to shards that other tools made"))
     add_verify(commands.add_parser("verify", help="read all of the shards and compare with the manifests"))
     return parser.parse_args()
-
-
-def add_folder(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("source", type=Path, metavar="SOURCE", help="class folders, or train/ and test/")
-    parser.add_argument("--size", type=int, default=64, help="edge of the images in pixels (%(default)s)")
-    parser.add_argument(
-        "--resize",
-        choices=["crop", "pad", "stretch"],
-        default="crop",
-        help="cut the centre, add white, or distort (%(default)s)",
-    )
-    parser.add_argument("--channels", type=int, choices=[1, 3], default=3, help="(%(default)s)")
-    parser.add_argument(
-        "--test-fraction", type=float, default=0.0, help="share of each class for test/ (none)"
-    )
-    parser.add_argument("--recursive", action="store_true", help="take folders inside class folders too")
-    add_output_options(parser)
-    add_codec_options(parser, default="jpg")
-    parser.set_defaults(run=run_build, make_source=make_folder)
-
-
-def add_fashion_mnist(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--size", type=int, default=32, help="edge in pixels, black margin (%(default)s)")
-    add_known_set_options(parser)
-    parser.set_defaults(run=run_build, make_source=make_fashion_mnist)
-
-
-def add_cifar(parser: argparse.ArgumentParser) -> None:
-    add_known_set_options(parser)
-    parser.set_defaults(run=run_build, make_source=make_cifar)
-
-
-def add_known_set_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("source", nargs="?", type=Path, metavar="SOURCE", help="left out: download it")
-    parser.add_argument("--train-samples", type=int, help="take so many, balanced over the classes (all)")
-    parser.add_argument("--test-samples", type=int, help="take so many, balanced over the classes (all)")
-    add_output_options(parser)
-    add_codec_options(parser, default="png")
-
-
-def add_toy(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--num-points", type=int, default=60_000, help="training points (%(default)s)")
-    parser.add_argument("--num-test-points", type=int, default=6_000, help="test points (%(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="another seed, other points (%(default)s)")
-    add_output_options(parser, archive="gz")
-    parser.set_defaults(run=run_build, make_source=make_toy)
 
 
 def add_index(parser: argparse.ArgumentParser) -> None:
@@ -110,68 +74,6 @@ def add_verify(parser: argparse.ArgumentParser) -> None:
         "location", metavar="DIR", help="holds tars, or sub-folders that do; or a split's URL"
     )
     parser.set_defaults(run=run_verify)
-
-
-def add_output_options(parser: argparse.ArgumentParser, archive: str = "none") -> None:
-    parser.add_argument("out", type=Path, metavar="OUT", help="new directory; gets train/ and test/")
-    parser.add_argument("--samples-per-shard", type=int, default=2000, help="(%(default)s)")
-    parser.add_argument("--archive", choices=["none", "gz", "xz"], default=archive, help="(%(default)s)")
-    add_workers_option(parser)
-    parser.add_argument("--overwrite", action="store_true", help="replace the shards in OUT")
-
-
-def add_workers_option(parser: argparse.ArgumentParser) -> None:
-    cores = len(os.sched_getaffinity(0))
-    parser.add_argument("--workers", type=int, default=cores, help="processes (all cores, here %(default)s)")
-
-
-def add_codec_options(parser: argparse.ArgumentParser, default: str) -> None:
-    parser.add_argument("--format", choices=["jpg", "png"], default=default, help="(%(default)s)")
-    parser.add_argument("--quality", type=int, default=95, help="of JPEG, 1..95 (%(default)s)")
-    parser.add_argument("--png-level", type=int, default=6, help="PNG compression, 0..9 (%(default)s)")
-
-
-def codec_of(arguments: argparse.Namespace) -> Codec:
-    return Codec(extension=arguments.format, quality=arguments.quality, png_level=arguments.png_level)
-
-
-def make_folder(arguments: argparse.Namespace) -> Source:
-    encoder = FileEncoder(
-        size=arguments.size,
-        channels=arguments.channels,
-        resize=arguments.resize,
-        codec=codec_of(arguments),
-    )
-    return folder(
-        arguments.source,
-        encoder,
-        test_fraction=arguments.test_fraction,
-        recursive=arguments.recursive,
-    )
-
-
-def make_cifar(arguments: argparse.Namespace) -> Source:
-    return cifar(
-        arguments.subcommand,
-        arguments.source or download(arguments.subcommand, arguments.out.parent),
-        codec=codec_of(arguments),
-        num_train=arguments.train_samples,
-        num_test=arguments.test_samples,
-    )
-
-
-def make_fashion_mnist(arguments: argparse.Namespace) -> Source:
-    return fashion_mnist(
-        arguments.source or download("fashion-mnist", arguments.out.parent),
-        size=arguments.size,
-        codec=codec_of(arguments),
-        num_train=arguments.train_samples,
-        num_test=arguments.test_samples,
-    )
-
-
-def make_toy(arguments: argparse.Namespace) -> Source:
-    return toy(num_train=arguments.num_points, num_test=arguments.num_test_points, seed=arguments.seed)
 
 
 @contextmanager

@@ -1,6 +1,6 @@
 """From a source to a finished directory of splits with a report of what was left out.
 
-OUT/train/  OUT/test/    a split each (manifest.py)
+OUT/train/  OUT/test/    a split each (manifest.py); OUT/held-out/ where classes are held out
 OUT/report.json          the command, counts per split and class, everything left out by name
 """
 
@@ -78,7 +78,7 @@ def build(
                 samples,
                 source.encode,
                 layout,
-                classes=source.classes,
+                classes=source.classes_of(split),
                 command=command,
                 source=source.name,
                 num_workers=num_workers,

@@ -27,10 +27,19 @@ from dist_dsvae.data.index_file import check_index, open_index
 from dist_dsvae.data.store import LocalStore, Shard, ShardStore
 from dist_dsvae.types import ImageShape
 
-__all__ = ["FORMAT_VERSION", "MANIFEST_FILE", "DataError", "Manifest", "Shard", "write_atomically"]
+__all__ = [
+    "FORMAT_VERSION",
+    "MANIFEST_FILE",
+    "UNLABELLED",
+    "DataError",
+    "Manifest",
+    "Shard",
+    "write_atomically",
+]
 
 FORMAT_VERSION = 1
 MANIFEST_FILE = "manifest.json"
+UNLABELLED = ("unlabelled",)  # the classes of a split whose labels, all 0, mean nothing
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -38,7 +47,7 @@ class Manifest:
     """A split: its classes, the shape of its samples, its shards in order.
 
     directory: holds the index files and, but for a split from afar, everything else.
-    classes: names; a class id is a place in this tuple.
+    classes: names; a class id is a place in this tuple. ``UNLABELLED`` for a split without labels.
     encoding: extension of the image members ("jpg", "png", "npy", ...), or "mixed".
     command: the command line that made the split, with paths as typed.
     source: what the samples were made from ("folder", "cifar10", ..., "index" for foreign tars).

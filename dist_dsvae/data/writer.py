@@ -5,6 +5,11 @@
 The samples are permuted by a hash of their place, so every shard mixes the classes; the same
 samples and options give the same bytes for any number of workers. A split is written into a
 directory of ``staging.building``, which makes the whole build appear in one step.
+
+The ``source`` of an unlabelled sample is a hash of its name, for names such as "Jane Doe/001.jpg" tell
+the label, and numbers in the order of the names tell who belongs together. A hash still traces a
+picture: whoever has the raw data hashes their names and compares. The writer does it, so that no
+source can forget to.
 """
 
 from __future__ import annotations
@@ -26,7 +31,7 @@ from typing import Any, BinaryIO, Generic, Literal, TypeVar, cast
 import numpy as np
 
 from dist_dsvae.data.errors import DataError
-from dist_dsvae.data.manifest import Manifest, Shard, write_atomically
+from dist_dsvae.data.manifest import UNLABELLED, Manifest, Shard, write_atomically
 from dist_dsvae.data.parallel import run_tasks
 from dist_dsvae.noise import Draw, permutation
 from dist_dsvae.types import ImageShape
@@ -45,7 +50,7 @@ class Sample(Generic[T]):
     """What becomes one sample.
 
     reference: what the encoder needs to make the image: a path, an array, ...; picklable.
-    name: where the sample comes from, for reports and its json member.
+    name: where the sample comes from, for reports and its json member (hashed if it is unlabelled).
     """
 
     reference: T
@@ -158,6 +163,11 @@ def save_index(path: Path, rows: Sequence[tuple[int, int, int]]) -> None:
     write_atomically(path, stream.getvalue())
 
 
+def hashed_name(name: str) -> str:
+    """What the json member of an unlabelled sample says in place of its name."""
+    return f"sha256:{hashlib.sha256(name.encode()).hexdigest()[:32]}"
+
+
 def sha256_of(path: Path) -> str:
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
@@ -190,7 +200,8 @@ def _write_shard(task: _Task[Any]) -> _Result:
             except UnreadableError as error:
                 unreadable.append((sample.name, str(error)))
                 continue
-            described = {"class_name": task.classes[sample.label], "source": sample.name, **metadata}
+            origin = hashed_name(sample.name) if task.classes == UNLABELLED else sample.name
+            described = {"class_name": task.classes[sample.label], "source": origin, **metadata}
             offset = _add(tar, f"{key:08d}.{task.extension}", image)
             _add(tar, f"{key:08d}.cls", str(sample.label).encode())
             _add(tar, f"{key:08d}.json", json.dumps(described, ensure_ascii=False).encode())

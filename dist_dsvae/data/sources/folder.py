@@ -1,17 +1,18 @@
-"""A folder of pictures: one sub-folder per class, or train/ and test/ with class folders each."""
+"""A folder of pictures: one sub-folder per class, or train/ and test/ with class folders each.
+
+Without labels (``unlabelled_folder``) any folder of pictures will do, with sub-folders or without.
+"""
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 
-from PIL import Image
-
 from dist_dsvae.data.errors import DataError
-from dist_dsvae.data.sources.images import FileEncoder
+from dist_dsvae.data.sources.images import FileEncoder, PictureFile
+from dist_dsvae.data.sources.listing import Listing, files_in
 from dist_dsvae.data.sources.source import Source
+from dist_dsvae.data.sources.unlabelled import Choice, without_labels
 from dist_dsvae.data.writer import Sample
 from dist_dsvae.noise import Draw, permutation
 
@@ -19,51 +20,53 @@ SPLITS = ("train", "test")
 _NEAR_SPLITS = ("val", "valid", "validation", "eval", "dev")
 
 
-@dataclass(frozen=True, slots=True)
-class _Listing:
-    """The picture files of each class, and what was found beside them (heading -> names)."""
-
-    pictures: dict[str, list[Path]] = field(default_factory=dict)
-    left_out: dict[str, list[str]] = field(default_factory=dict)
-
-    def leave_out(self, heading: str, path: Path, root: Path) -> None:
-        self.left_out.setdefault(heading, []).append(printable(path.relative_to(root).as_posix()))
-
-
 def folder(
-    source: Path, encoder: FileEncoder, *, test_fraction: float = 0.0, recursive: bool = False
+    source: Path,
+    encoder: FileEncoder,
+    *,
+    test_fraction: float = 0.0,
+    recursive: bool = False,
+    min_pictures: int = 1,
 ) -> Source:
     """The pictures of ``source`` in sorted order; class names are folder names in Unicode NFC.
 
     test_fraction: share of each class that becomes the split "test", if there is no test/ folder;
         which ones is decided by a hash of their place.
     recursive: take the pictures of folders inside the class folders too.
+    min_pictures: leave out classes with fewer, all splits together.
     Raises DataError if there is no picture at all. Classes without any are left out and reported.
     """
-    if not source.is_dir():
-        raise DataError(f"The folder {source} does not exist. Give a folder with one sub-folder per class.")
+    _check_folder(source)
     if not 0 <= test_fraction < 1:
         raise DataError(f"The test fraction is {test_fraction}; it must be at least 0 and below 1.")
-    listing = _Listing()
+    listing = Listing(source, recursive)
     given = _given_splits(source)
-    if given:
-        per_split = {split: _list_classes(source / split, source, recursive, listing) for split in given}
-    else:
-        per_split = {"train": _list_classes(source, source, recursive, listing)}
+    folders = {split: source / split for split in given} if given else {"train": source}
+    per_split: dict[str, Mapping[str, Sequence[Path]]] = {}
+    for split, place in folders.items():
+        for path in files_in(place):
+            listing.leave_out("files outside the class folders", path)
+        per_split[split] = listing.classes(place)
     if test_fraction and "test" in per_split:
         raise DataError(
             f"{source} has a folder test/ already, so a test fraction of {test_fraction} cannot be taken. "
             "Leave --test-fraction out, or give the folder train/ alone."
         )
-    classes = tuple(sorted({name for pictures in per_split.values() for name in pictures}))
-    if not classes:
-        found = "".join(f"; {heading}: {', '.join(names[:3])}" for heading, names in listing.left_out.items())
+    names = sorted({name for pictures in per_split.values() for name in pictures})
+    if not names:
         raise DataError(
-            f"{source} holds no picture in any class folder{found}. Give a folder with one sub-folder of "
-            "pictures per class; --recursive takes pictures of deeper folders too."
+            f"{source} holds no picture in any class folder{listing.found()}. Give a folder with one "
+            "sub-folder of pictures per class; --recursive takes pictures of deeper folders too."
         )
-    splits: dict[str, Sequence[Sample[str]]] = {
-        split: _samples(pictures, classes, source) for split, pictures in per_split.items()
+    counts = {name: sum(len(pictures.get(name, ())) for pictures in per_split.values()) for name in names}
+    classes = _large_enough(counts, min_pictures, listing)
+    splits: dict[str, Sequence[Sample[PictureFile]]] = {
+        split: [
+            listing.sample(path, label)
+            for label, name in enumerate(classes)
+            for path in pictures.get(name, ())
+        ]
+        for split, pictures in per_split.items()
     }
     if test_fraction:
         splits = _divide(splits["train"], len(classes), test_fraction)
@@ -78,9 +81,52 @@ def folder(
     )
 
 
-def printable(name: str) -> str:
-    """A file name as text: bytes that are no UTF-8 become U+FFFD."""
-    return name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+def unlabelled_folder(
+    source: Path, encoder: FileEncoder, choice: Choice, *, recursive: bool = False, min_pictures: int = 1
+) -> Source:
+    """The pictures of ``source`` without labels: those of its sub-folders and those that lie in none.
+
+    choice: which sub-folders are left out, and which keep their labels as the split "held-out".
+    recursive, min_pictures: as for ``folder``; pictures that lie in no sub-folder are always taken.
+    Raises DataError if there is no picture, or not what ``choice`` asks for.
+    """
+    _check_folder(source)
+    splits = _given_splits(source)
+    if splits:
+        raise DataError(
+            f"{source} holds the splits {', '.join(splits)}, which must not be mixed. Give one of them, for "
+            f"example {source / splits[0]}."
+        )
+    listing = Listing(source, recursive)
+    loose = [listing.sample(picture, 0) for path in files_in(source) for picture in listing.picture(path)]
+    found = listing.classes(source)
+    if not found and not loose:
+        raise DataError(
+            f"{source} holds no picture{listing.found()}. Give a folder of pictures, in sub-folders or not; "
+            "--recursive takes pictures of deeper folders too."
+        )
+    counts = {name: len(paths) for name, paths in found.items()}
+    kept = _large_enough(counts, min_pictures, listing) if found else ()
+    pictures = {name: [listing.sample(path, 0) for path in found[name]] for name in kept}
+    return without_labels("folder", source, pictures, choice, encoder, listing.left_out, loose=loose)
+
+
+def _check_folder(source: Path) -> None:
+    if not source.is_dir():
+        raise DataError(f"The folder {source} does not exist. Give a folder with one sub-folder per class.")
+
+
+def _large_enough(counts: Mapping[str, int], min_pictures: int, listing: Listing) -> tuple[str, ...]:
+    kept = tuple(name for name, count in counts.items() if count >= min_pictures)
+    few = [f"{name} ({count})" for name, count in counts.items() if count < min_pictures]
+    if few:
+        listing.left_out[f"classes of fewer than {min_pictures} pictures"] = few
+    if not kept:
+        raise DataError(
+            f"No class of {listing.root} has {min_pictures:,} pictures; the largest has "
+            f"{max(counts.values()):,}. Ask for fewer with --min-pictures."
+        )
+    return kept
 
 
 def _given_splits(source: Path) -> tuple[str, ...]:
@@ -98,70 +144,15 @@ def _given_splits(source: Path) -> tuple[str, ...]:
     return tuple(split for split in SPLITS if split in names)
 
 
-def _list_classes(folder: Path, root: Path, recursive: bool, listing: _Listing) -> dict[str, list[Path]]:
-    """Class name -> pictures, sorted by name, classes without a picture left out."""
-    classes: dict[str, list[Path]] = {}
-    for path in sorted(folder.iterdir()):
-        if not path.is_dir():
-            listing.leave_out("files outside the class folders", path, root)
-            continue
-        name = unicodedata.normalize("NFC", printable(path.name))
-        if name in classes:
-            raise DataError(
-                f"{folder} holds two folders that are both written '{name}' (in different Unicode forms). "
-                "Merge them, or rename one."
-            )
-        classes[name] = _list_pictures(path, root, recursive, listing)
-        if not classes[name]:
-            listing.leave_out("classes without a picture", path, root)
-    return {name: pictures for name, pictures in classes.items() if pictures}
-
-
-def _list_pictures(folder: Path, root: Path, recursive: bool, listing: _Listing) -> list[Path]:
-    pictures: list[Path] = []
-    for path in sorted(folder.iterdir()):
-        if path.is_dir():
-            if recursive and not path.is_symlink():
-                pictures += _list_pictures(path, root, recursive, listing)
-            else:
-                listing.leave_out("folders inside a class", path, root)
-        elif _is_picture(path):
-            pictures.append(path)
-        else:
-            listing.leave_out("files that are no pictures", path, root)
-    return pictures
-
-
-def _is_picture(path: Path) -> bool:
-    """By the ending of its name, or else by its first bytes. Opening a pipe or a device would block."""
-    if not path.is_file():
-        return False
-    if Image.registered_extensions().get(path.suffix.lower()) in Image.OPEN:
-        return True
-    try:
-        with Image.open(path):
-            return True
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
-        return False
-
-
-def _samples(pictures: Mapping[str, Sequence[Path]], classes: Sequence[str], root: Path) -> list[Sample[str]]:
-    return [
-        Sample(str(path), label, printable(path.relative_to(root).as_posix()))
-        for label, name in enumerate(classes)
-        for path in pictures.get(name, ())
-    ]
-
-
 def _divide(
-    samples: Sequence[Sample[str]], num_classes: int, test_fraction: float
-) -> dict[str, Sequence[Sample[str]]]:
+    samples: Sequence[Sample[PictureFile]], num_classes: int, test_fraction: float
+) -> dict[str, Sequence[Sample[PictureFile]]]:
     """Train and test, class by class; each class keeps at least one training sample."""
-    per_class: list[list[Sample[str]]] = [[] for _ in range(num_classes)]
+    per_class: list[list[Sample[PictureFile]]] = [[] for _ in range(num_classes)]
     for sample in samples:
         per_class[sample.label].append(sample)
-    train: list[Sample[str]] = []
-    test: list[Sample[str]] = []
+    train: list[Sample[PictureFile]] = []
+    test: list[Sample[PictureFile]] = []
     for label, members in enumerate(per_class):
         num_test = min(round(test_fraction * len(members)), len(members) - 1)
         shuffled = permutation(len(members), int(Draw.BUILD_SPLIT), label).tolist()

@@ -49,11 +49,15 @@ class Codec:
 
 @dataclass(frozen=True, slots=True)
 class FilePart:
-    """A picture inside a larger file: ``num_bytes`` bytes at ``offset``."""
+    """A picture inside a larger file: ``num_bytes`` bytes at ``offset``.
+
+    rest: (offset, num_bytes) of what follows them, for a picture that does not lie in one piece.
+    """
 
     path: str
     offset: int
     num_bytes: int
+    rest: tuple[tuple[int, int], ...] = ()
 
 
 PictureFile = str | FilePart  # a path, or a part of a file
@@ -63,11 +67,14 @@ def open_picture(picture: PictureFile) -> BinaryIO:
     """The encoded picture as a seekable stream. Raises OSError if it cannot be read."""
     if isinstance(picture, str):
         return Path(picture).open("rb")
+    content = bytearray()
     with Path(picture.path).open("rb") as file:
-        file.seek(picture.offset)
-        content = file.read(picture.num_bytes)
-    if len(content) < picture.num_bytes:
-        raise OSError(f"{picture.path} ends before byte {picture.offset + picture.num_bytes:,}")
+        for offset, num_bytes in ((picture.offset, picture.num_bytes), *picture.rest):
+            file.seek(offset)
+            piece = file.read(num_bytes)
+            if len(piece) < num_bytes:
+                raise OSError(f"{picture.path} ends before byte {offset + num_bytes:,}")
+            content += piece
     return io.BytesIO(content)
 
 
@@ -99,12 +106,13 @@ class FileEncoder:
             with open_picture(sample.reference) as stream, Image.open(stream) as opened:
                 # A JPEG larger than twice the target is decoded at a fraction of its size.
                 opened.draft(None, (2 * self.size, 2 * self.size))
-                image = self._fit(flatten(opened))
+                image = self.fit(flatten(opened))
         except Exception as error:  # codecs raise nearly anything on a broken file; it goes into the report
             raise UnreadableError(f"{type(error).__name__}: {error}") from error
         return self.codec.pack(image), {}
 
-    def _fit(self, image: Image.Image) -> Image.Image:
+    def fit(self, image: Image.Image) -> Image.Image:
+        """An RGB image brought to ``size`` and ``channels``."""
         target, filter_ = (self.size, self.size), Image.Resampling.LANCZOS
         if self.resize == "crop":
             image = ImageOps.fit(image, target, filter_)
@@ -117,14 +125,18 @@ class FileEncoder:
 
 def flatten(image: Image.Image) -> Image.Image:
     """The first frame, turned upright as its EXIF says, on white where transparent, 8-bit RGB."""
-    upright = ImageOps.exif_transpose(image)
-    if upright.mode == "F" or upright.mode.startswith("I"):
-        return _eight_bits(upright).convert("RGB")
-    if upright.has_transparency_data:
-        layer = upright.convert("RGBA")
+    return as_stored(ImageOps.exif_transpose(image))
+
+
+def as_stored(image: Image.Image) -> Image.Image:
+    """Like ``flatten``, but not turned: for what counts the pixels of the file, such as a box."""
+    if image.mode == "F" or image.mode.startswith("I"):
+        return _eight_bits(image).convert("RGB")
+    if image.has_transparency_data:
+        layer = image.convert("RGBA")
         paper = Image.new("RGBA", layer.size, (*WHITE, 255))
         return Image.alpha_composite(paper, layer).convert("RGB")
-    return upright.convert("RGB")
+    return image.convert("RGB")
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:

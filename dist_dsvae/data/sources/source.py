@@ -19,10 +19,12 @@ class Source:
     """A raw data set.
 
     name: goes into the manifests.
-    classes: sorted names, one list for all splits.
-    splits: "train" and perhaps "test" -> samples in a fixed order.
+    classes: sorted names, one list for all splits but those in ``other_classes``.
+    splits: "train" and perhaps "test" or "held-out" -> samples in a fixed order.
     encode: makes the image member, of extension ``extension`` and shape ``shape``, of a sample.
     left_out: heading -> names of what was found but not used.
+    other_classes: split -> its sorted names, where they differ from ``classes``: identities that are
+        held out are none of those trained on.
     """
 
     name: str
@@ -32,6 +34,11 @@ class Source:
     shape: ImageShape
     extension: str
     left_out: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    other_classes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+    def classes_of(self, split: str) -> tuple[str, ...]:
+        """The names that the labels of ``split`` are places in."""
+        return self.other_classes.get(split, self.classes)
 
 
 def take_balanced(samples: Sequence[Sample[Any]], count: int | None, split: str) -> Sequence[Sample[Any]]:

@@ -79,7 +79,9 @@ def all_files(directory: Path) -> dict[str, bytes]:
 
 
 def load_build_command() -> ModuleType:
-    """shards/build.py as a module."""
+    """shards/build.py as a module. Python puts a script's folder on its path; here it is put there."""
+    if str(REPOSITORY / "shards") not in sys.path:
+        sys.path.insert(0, str(REPOSITORY / "shards"))
     spec = importlib.util.spec_from_file_location("shards_build", REPOSITORY / "shards" / "build.py")
     assert spec is not None
     assert spec.loader is not None

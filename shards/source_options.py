@@ -1,0 +1,232 @@
+"""What build.py asks for each raw data set: add_X defines the options, make_X a Source of them.
+
+build.py imports this file by its bare name: a script's own folder is on Python's path, in spawned
+workers too.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+
+from dist_dsvae.data.errors import DataError
+from dist_dsvae.data.sources.arrays import fashion_mnist
+from dist_dsvae.data.sources.casia import casia, read_persons
+from dist_dsvae.data.sources.cifar import cifar
+from dist_dsvae.data.sources.cub200 import cub200
+from dist_dsvae.data.sources.download import download
+from dist_dsvae.data.sources.folder import folder, unlabelled_folder
+from dist_dsvae.data.sources.images import Codec, FileEncoder
+from dist_dsvae.data.sources.source import Source
+from dist_dsvae.data.sources.toy import toy
+from dist_dsvae.data.sources.unlabelled import Choice, read_excluded
+
+
+def add_folder(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("source", type=Path, metavar="SOURCE", help="class folders, or train/ and test/")
+    add_image_options(parser)
+    parser.add_argument(
+        "--test-fraction", type=float, default=0.0, help="share of each class for test/ (none)"
+    )
+    parser.add_argument("--recursive", action="store_true", help="take folders inside class folders too")
+    parser.add_argument(
+        "--min-pictures", type=int, default=1, metavar="N", help="leave out classes with fewer (%(default)s)"
+    )
+    parser.add_argument(
+        "--unlabelled", action="store_true", help="drop the labels; pictures outside sub-folders count too"
+    )
+    add_choice_options(parser)
+    add_output_options(parser)
+    parser.set_defaults(make_source=make_folder)
+
+
+def add_cub200(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "source", type=Path, metavar="SOURCE", help="CUB_200_2011, or the folder that holds it"
+    )
+    parser.add_argument("--size", type=int, default=64, help="edge of the images in pixels (%(default)s)")
+    parser.add_argument(
+        "--margin",
+        type=float,
+        default=0.1,
+        help="added at each end of the box, as a share of its longer side (%(default)s)",
+    )
+    parser.add_argument("--channels", type=int, choices=[1, 3], default=3, help="(%(default)s)")
+    parser.set_defaults(make_source=make_cub200, resize="crop")
+    add_output_options(parser)
+    add_codec_options(parser, default="jpg")
+
+
+def add_casia(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "source", type=Path, metavar="SOURCE", help="a folder per identity, or train.rec and train.idx"
+    )
+    add_image_options(parser)
+    parser.add_argument(
+        "--identities", type=int, default=200, metavar="N", help="take so many, unlabelled (%(default)s)"
+    )
+    add_choice_options(parser)
+    parser.add_argument(
+        "--names", type=Path, metavar="FILE", help="lines 'id name', so that --exclude can compare names"
+    )
+    add_output_options(parser)
+    parser.set_defaults(make_source=make_casia)
+
+
+def add_image_options(parser: argparse.ArgumentParser) -> None:
+    """Those of ``FileEncoder``."""
+    parser.add_argument("--size", type=int, default=64, help="edge of the images in pixels (%(default)s)")
+    parser.add_argument(
+        "--resize",
+        choices=["crop", "pad", "stretch"],
+        default="crop",
+        help="cut the centre, add white, or distort (%(default)s)",
+    )
+    parser.add_argument("--channels", type=int, choices=[1, 3], default=3, help="(%(default)s)")
+    add_codec_options(parser, default="jpg")
+
+
+def add_choice_options(parser: argparse.ArgumentParser) -> None:
+    """Those of ``Choice`` that all unlabelled sources share."""
+    parser.add_argument(
+        "--held-out-classes",
+        type=int,
+        default=0,
+        metavar="N",
+        help="so many others keep their labels, in held-out/ (%(default)s)",
+    )
+    parser.add_argument(
+        "--exclude",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="PATH",
+        help="take no class that these shards, or lines of this file, name; may be repeated",
+    )
+    parser.add_argument("--seed", type=int, default=0, help="decides which classes (%(default)s)")
+
+
+def add_fashion_mnist(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--size", type=int, default=32, help="edge in pixels, black margin (%(default)s)")
+    add_known_set_options(parser)
+    parser.set_defaults(make_source=make_fashion_mnist)
+
+
+def add_cifar(parser: argparse.ArgumentParser) -> None:
+    add_known_set_options(parser)
+    parser.set_defaults(make_source=make_cifar)
+
+
+def add_known_set_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("source", nargs="?", type=Path, metavar="SOURCE", help="left out: download it")
+    parser.add_argument("--train-samples", type=int, help="take so many, balanced over the classes (all)")
+    parser.add_argument("--test-samples", type=int, help="take so many, balanced over the classes (all)")
+    add_output_options(parser)
+    add_codec_options(parser, default="png")
+
+
+def add_toy(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--num-points", type=int, default=60_000, help="training points (%(default)s)")
+    parser.add_argument("--num-test-points", type=int, default=6_000, help="test points (%(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="another seed, other points (%(default)s)")
+    add_output_options(parser, archive="gz")
+    parser.set_defaults(make_source=make_toy)
+
+
+def add_output_options(parser: argparse.ArgumentParser, archive: str = "none") -> None:
+    parser.add_argument("out", type=Path, metavar="OUT", help="new directory; gets train/ and test/")
+    parser.add_argument("--samples-per-shard", type=int, default=2000, help="(%(default)s)")
+    parser.add_argument("--archive", choices=["none", "gz", "xz"], default=archive, help="(%(default)s)")
+    add_workers_option(parser)
+    parser.add_argument("--overwrite", action="store_true", help="replace the shards in OUT")
+
+
+def add_workers_option(parser: argparse.ArgumentParser) -> None:
+    cores = len(os.sched_getaffinity(0))
+    parser.add_argument("--workers", type=int, default=cores, help="processes (all cores, here %(default)s)")
+
+
+def add_codec_options(parser: argparse.ArgumentParser, default: str) -> None:
+    parser.add_argument("--format", choices=["jpg", "png"], default=default, help="(%(default)s)")
+    parser.add_argument("--quality", type=int, default=95, help="of JPEG, 1..95 (%(default)s)")
+    parser.add_argument("--png-level", type=int, default=6, help="PNG compression, 0..9 (%(default)s)")
+
+
+def codec_of(arguments: argparse.Namespace) -> Codec:
+    return Codec(extension=arguments.format, quality=arguments.quality, png_level=arguments.png_level)
+
+
+def encoder_of(arguments: argparse.Namespace) -> FileEncoder:
+    return FileEncoder(
+        size=arguments.size,
+        channels=arguments.channels,
+        resize=arguments.resize,
+        codec=codec_of(arguments),
+    )
+
+
+def choice_of(arguments: argparse.Namespace, num_unlabelled: int | None) -> Choice:
+    return Choice(
+        num_unlabelled=num_unlabelled,
+        num_held_out=arguments.held_out_classes,
+        excluded=read_excluded(arguments.exclude),
+        seed=arguments.seed,
+    )
+
+
+def make_folder(arguments: argparse.Namespace) -> Source:
+    listed = {"recursive": arguments.recursive, "min_pictures": arguments.min_pictures}
+    if arguments.unlabelled:
+        if arguments.test_fraction:
+            raise DataError(
+                "--test-fraction makes a labelled test split, which --unlabelled has not. Leave one of them "
+                "out; --held-out-classes keeps labelled classes aside."
+            )
+        return unlabelled_folder(
+            arguments.source, encoder_of(arguments), choice_of(arguments, None), **listed
+        )
+    if arguments.held_out_classes or arguments.exclude:
+        raise DataError(
+            "--held-out-classes and --exclude belong to --unlabelled. Add that, or leave them out."
+        )
+    return folder(arguments.source, encoder_of(arguments), test_fraction=arguments.test_fraction, **listed)
+
+
+def make_cub200(arguments: argparse.Namespace) -> Source:
+    return cub200(arguments.source, encoder_of(arguments), margin=arguments.margin)
+
+
+def make_casia(arguments: argparse.Namespace) -> Source:
+    if arguments.names and not arguments.exclude:
+        raise DataError("--names serves --exclude, to compare names. Give that too, or leave it out.")
+    return casia(
+        arguments.source,
+        encoder_of(arguments),
+        choice_of(arguments, arguments.identities),
+        persons=read_persons(arguments.names) if arguments.names else None,
+    )
+
+
+def make_cifar(arguments: argparse.Namespace) -> Source:
+    return cifar(
+        arguments.subcommand,
+        arguments.source or download(arguments.subcommand, arguments.out.parent),
+        codec=codec_of(arguments),
+        num_train=arguments.train_samples,
+        num_test=arguments.test_samples,
+    )
+
+
+def make_fashion_mnist(arguments: argparse.Namespace) -> Source:
+    return fashion_mnist(
+        arguments.source or download("fashion-mnist", arguments.out.parent),
+        size=arguments.size,
+        codec=codec_of(arguments),
+        num_train=arguments.train_samples,
+        num_test=arguments.test_samples,
+    )
+
+
+def make_toy(arguments: argparse.Namespace) -> Source:
+    return toy(num_train=arguments.num_points, num_test=arguments.num_test_points, seed=arguments.seed)
