@@ -101,6 +101,9 @@ def write_cifar(folder: Path, kind: str, protocol: int = 2) -> dict[str, np.ndar
     )
     prefix = "" if kind == "cifar10" else "fine_"
     meta = {f"{prefix}label_names".encode(): [name.encode() for name in names]}
+    coarse = {b"coarse_labels": [0] * 10} if prefix else {}
+    if prefix:
+        meta[b"coarse_label_names"] = [b"animals"]
     (folder / ("batches.meta" if kind == "cifar10" else "meta")).write_bytes(pickle.dumps(meta, protocol))
     images = {}
     for seed, batch in enumerate(batches):
@@ -110,6 +113,7 @@ def write_cifar(folder: Path, kind: str, protocol: int = 2) -> dict[str, np.ndar
             b"data": images[batch].reshape(10, -1),
             f"{prefix}labels".encode(): [place % 3 for place in range(10)],
             b"filenames": [b"x.png"] * 10,
+            **coarse,
         }
         (folder / batch).write_bytes(pickle.dumps(content, protocol))
     return images
