@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import json
 import os
+import shlex
+import sys
 import unicodedata
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +17,7 @@ import pytest
 from PIL import Image
 
 from dist_dsvae.data.manifest import Manifest
-from tests.unit.data.making import samples_of
+from tests.unit.data.making import REPOSITORY, load_build_command, samples_of
 
 Run = Callable[..., int]
 RED = (200, 30, 40)
@@ -238,3 +240,17 @@ def test_no_readable_picture_is_an_error(run: Run, capsys: pytest.CaptureFixture
         in capsys.readouterr().err
     )
     assert [path.name for path in Path().iterdir()] == ["raw"]
+
+
+def test_configs_name_commands_that_exist(monkeypatch: pytest.MonkeyPatch) -> None:
+    commands = {
+        json.loads(path.read_text(encoding="utf-8")).get("data", {}).get("build_command", "")
+        for path in (REPOSITORY / "configs").rglob("*.json")
+    }
+    subcommands = set()
+    for command in commands - {""}:
+        interpreter, *arguments = shlex.split(command)
+        assert (interpreter, arguments[0]) == ("python", "shards/build.py")
+        monkeypatch.setattr(sys, "argv", arguments)
+        subcommands.add(load_build_command().parse_arguments().subcommand)
+    assert {"cifar10", "cifar100", "cub200", "toy"} <= subcommands
