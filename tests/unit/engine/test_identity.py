@@ -174,8 +174,10 @@ def test_no_more_than_asked_for_is_looked_at(splits: dict[str, Manifest]) -> Non
     identity = stage(splits, identity_samples=10, held_out=str(splits["held_out"].directory))
     figures, _ = measured(identity, Perfect())
     assert identity.network is not None
-    assert identity.network.network.num_seen == 2 * 30 + 10
-    assert figures["identity_swaps"] == figures["held_out_identity_swaps"] == 10
+    swaps = [figures[f"{prefix}identity_swaps"] for prefix in ("", "held_out_")]
+    assert all(8 <= number <= 10 for number in swaps)
+    # pictures and reconstructions of both splits, swaps, samples
+    assert identity.network.network.num_seen == 2 * 20 + sum(swaps) + 10
 
 
 class KilledError(Exception):
@@ -197,8 +199,9 @@ def test_a_killed_measurement_goes_on_where_it_was(splits: dict[str, Manifest], 
     assert measured(resumed, Perfect(), Progress(tmp_path / "p", {"a": 1})) == whole
     assert killed.network is not None
     assert resumed.network is not None
-    assert killed.network.network.num_seen == 3 * 135 - 1 + 30  # test split and samples, and nothing of it
-    assert resumed.network.network.num_seen == 3 * 80
+    swaps, unknown_swaps = (whole[0][f"{prefix}identity_swaps"] for prefix in ("", "held_out_"))
+    assert killed.network.network.num_seen == 2 * 135 + swaps + 30  # and none of the unknown
+    assert resumed.network.network.num_seen == 2 * 80 + unknown_swaps
 
 
 def test_wrong_settings_get_a_sentence(splits: dict[str, Manifest], tmp_path: Path) -> None:
