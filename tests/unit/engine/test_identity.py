@@ -24,6 +24,7 @@ from dist_dsvae.types import Codes, Gaussian, ImageShape
 from tests.unit.engine.making import write_pictures
 
 SHAPE = ImageShape(1, 4, 4)
+CLASSIFIER = Path(__file__).parents[3] / "shards/fashion-mnist-mini/classifier"
 KNOWN, UNKNOWN = ("ann", "bob", "cy"), ("dan", "eve", "flo", "gus")
 
 
@@ -210,6 +211,7 @@ def test_wrong_settings_get_a_sentence(splits: dict[str, Manifest], tmp_path: Pa
     for settings, sentence in (
         ({"identity_network": "no/face.safetensors"}, r"evaluation.identity_network is 'no/face.* no file"),
         ({"identity_network": "facenet=no/face.safetensors"}, "there is no file no/face.safetensors"),
+        ({"identity_network": str(CLASSIFIER)}, "trained on 32x32 images, but these have 4x4 pixels"),
         ({"held_out": str(tmp_path / "nowhere")}, "nowhere does not exist"),
         ({"held_out": str(tmp_path / "small")}, r"small, has samples of the shape \[1, 2, 2\], but .*4, 4"),
         ({"held_out": str(tmp_path / "overlapping")}, r"has 1 classes that are trained on \(bob\)"),
