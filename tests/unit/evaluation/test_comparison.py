@@ -263,6 +263,7 @@ def test_identity_stands_under_the_face_network(tmp_path: Path) -> None:
         strip.heading for strip in sheet(comparison)[1]
     ]
     assert "Identity network: facenet:face, sha256 efefefefefef." in caption(comparison)
+    assert any("identity samples 1000" in line for line in caption(comparison))
     fewer = identified(tmp_path / "c", "cvae", identity_samples=10)
     with pytest.raises(
         ComparisonError, match=r"differ in the setting identity_samples, .*--identity-samples"
