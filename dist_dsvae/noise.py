@@ -46,7 +46,7 @@ class Draw(enum.IntEnum):
     SCORE_SPLIT = 16
     SWAP_PARTNER = 17
     NEIGHBOURS = 18
-    IDENTITY_PARTNER = 19
+    IDENTITY_PARTNER = 21
 
 
 def hash_words(*words: Tensor | int) -> Tensor:
