@@ -194,6 +194,13 @@ class EvaluationConfig:
         kinds). null takes the figures that need no judge.
     fid_network: a file of weights whose features FID, precision and recall compare, likewise; null takes
         the classifier's.
+    identity_network: a face network's file of weights, likewise: whom swaps, reconstructions and samples
+        resemble (``evaluation.identity``); null does not measure it.
+    identity_samples: so many pictures of a split, each giving a swap and a reconstruction, and so many of the
+        generated samples are shown to it; 0 takes all. Faces are enlarged to 160x160: a core of a CPU
+        looks at about 16 per second, at three for a picture.
+    held_out: a split of persons (classes) that training never saw, directory or URL as data.test: swaps and
+        reconstructions of its pictures are measured too, by methods that encode without a label.
     samples_per_class: generated for the scores; real_samples: compared with them, evenly spread over
         real_split; 0 takes as many as are generated.
     diversity_samples: per class, for all pairs of a class. neighbour_samples: at most so many of either
@@ -210,6 +217,9 @@ class EvaluationConfig:
 
     classifier: str | None = free(None)
     fid_network: str | None = free(None)
+    identity_network: str | None = free(None)
+    identity_samples: int = between(0, LARGE, 1000, free=True)
+    held_out: str | None = free(None)
     samples_per_class: int = between(2, LARGE, 100, free=True)
     real_samples: int = between(0, LARGE, 0, free=True)
     real_split: Literal["train", "test"] = free("test")

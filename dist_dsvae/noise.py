@@ -48,6 +48,7 @@ class Draw(enum.IntEnum):
     NEIGHBOURS = 18
     BUILD_CLASSES = 19
     UNLABELLED = 20
+    IDENTITY_PARTNER = 21
 
 
 def hash_words(*words: Tensor | int) -> Tensor:

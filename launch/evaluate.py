@@ -48,6 +48,17 @@ def parse() -> argparse.Namespace:
     settings.add_argument(
         "--fid-network", metavar="PLACE", help="for FID, precision and recall (the classifier)"
     )
+    settings.add_argument(
+        "--identity-network",
+        metavar="PLACE",
+        help="a face network: whom swapped and generated faces resemble",
+    )
+    settings.add_argument(
+        "--identity-samples", type=int, help="pictures and samples shown to it, at most; 0: all"
+    )
+    settings.add_argument(
+        "--held-out", metavar="SPLIT", help="persons that training never saw, to swap and reconstruct as well"
+    )
     settings.add_argument("--samples-per-class", type=int)
     settings.add_argument("--real-samples", type=int, help="0: as many as are generated")
     settings.add_argument("--real-split", choices=["train", "test"])

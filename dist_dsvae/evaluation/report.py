@@ -22,6 +22,14 @@ DESCRIPTIONS = {
     "swap_follows_zs": "swapped images taken for the class of zs",
     "swap_follows_zu": "swapped images taken for the class of zu",
     "test_samples": "held-out samples",
+    "identity_swap_to_zs": "swapped faces' cosine to the picture of zs",
+    "identity_swap_to_zu": "swapped faces' cosine to the picture of zu",
+    "identity_swaps": "swapped faces",
+    "identity_reconstruction": "reconstructed faces' cosine to their picture",
+    "identity_same_person": "real pictures' cosine, same person",
+    "identity_other_person": "real pictures' cosine, other person",
+    "identity_sample_to_class": "samples' cosine to pictures of their class",
+    "identity_sample_to_others": "samples' cosine to pictures of other classes",
     "inception_score": "Inception Score",
     "inception_score_splits_mean": "Inception Score over splits, mean",
     "inception_score_splits_std": "Inception Score over splits, deviation",
@@ -46,18 +54,24 @@ def table_of(result: Mapping[str, Any]) -> Table:
     table.add_column("real", justify="right")
     for name, value in result["figures"].items():
         real = result["real"].get(name)
-        table.add_row(DESCRIPTIONS.get(name, name), shown(value), "" if real is None else shown(real))
+        table.add_row(_description(name), shown(value), "" if real is None else shown(real))
     return table
+
+
+def _description(name: str) -> str:
+    if name.startswith("held_out_"):
+        return f"unseen persons: {_description(name.removeprefix('held_out_'))}"
+    return DESCRIPTIONS.get(name, name)
 
 
 def _caption(result: Mapping[str, Any], judges: Mapping[str, Any] | None) -> str:
     settings = result["settings"]
     lines = [f"{settings['samples']:,} samples, {settings['real_samples']:,} real, seed {settings['seed']}"]
-    if judges is None and "radius" not in settings and "accuracy" not in result["figures"]:
+    has_classifier = judges is not None and "classifier" in judges
+    if not has_classifier and "radius" not in settings and "accuracy" not in result["figures"]:
         lines.append("no classifier: set evaluation.classifier, or give --classifier, for the images' scores")
-    elif judges is not None:
-        for role, judge in judges.items():
-            lines.append(f"{role.replace('_', ' ')}: {judge['name']}, sha256 {judge['sha256'][:12]}")
+    for role, judge in (judges or {}).items():
+        lines.append(f"{role.replace('_', ' ')}: {judge['name']}, sha256 {judge['sha256'][:12]}")
     return "\n".join(lines)
 
 

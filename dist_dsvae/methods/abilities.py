@@ -2,6 +2,7 @@
 
     Generative    draws images of classes        dsvae, cvae, cgan, cvae_gan
     Autoencoding  encodes and decodes images     dsvae, cvae, cvae_gan
+    LabelFree     the same, of unknown classes   dsvae
     Classifying   guesses labels of images       dsvae, classifier
 
 Whoever needs an ability asks for it with isinstance, and never for a method by name. All functions
@@ -42,6 +43,14 @@ class Autoencoding(Generative, Protocol):
 
     def encode(self, images: Tensor, labels: Tensor) -> Codes:
         """Codes of images [B, C, H, W] of classes ``labels`` [B]; dsvae does not look at the labels."""
+
+
+@runtime_checkable
+class LabelFree(Autoencoding, Protocol):
+    """Encodes images also where there is no label, or one of a class that training never saw."""
+
+    def encode_unlabelled(self, images: Tensor) -> Codes:
+        """Codes of images [B, C, H, W]."""
 
 
 @runtime_checkable

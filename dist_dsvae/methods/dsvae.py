@@ -208,6 +208,9 @@ class DSVAE(nn.Module):
         return images
 
     def encode(self, images: Tensor, labels: Tensor) -> Codes:
+        return self.encode_unlabelled(images)
+
+    def encode_unlabelled(self, images: Tensor) -> Codes:
         return Codes(self.encoder_s(images), self.encoder_u(images))
 
     def log_posterior(self, images: Tensor) -> Tensor:

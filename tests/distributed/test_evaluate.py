@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from dist_dsvae.methods.published import load_published
+from dist_dsvae.types import ImageShape
 from tests.distributed.launching import (
     REPOSITORY,
     checkpoint_tensors,
@@ -19,6 +20,7 @@ from tests.distributed.launching import (
     train,
     write_config,
 )
+from tests.unit.engine.making import write_pictures
 
 
 @pytest.fixture(scope="module")
@@ -62,9 +64,11 @@ def test_any_number_of_ranks_gives_the_same_figures(
 ) -> None:
     """Every figure, generated and real: nothing but the order of sums in float64 may differ."""
     results = []
+    unknown = write_pictures(tmp_path / "held-out", ("Ann", "Bob", "Cy"), 15, ImageShape(1, 32, 32))
     for processes in (1, 2, 3):
         arguments = [*SETTINGS, "--classifier", str(CLASSIFIER), "--json", "--name", f"by-{processes}"]
-        arguments += ["--neighbour-samples", "40"]
+        arguments += ["--neighbour-samples", "40", "--identity-network", str(CLASSIFIER)]
+        arguments += ["--identity-samples", "70", "--held-out", str(unknown.directory)]
         monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / str(processes)))  # or the first one's would do
         done = evaluate(run_dir, *arguments, processes=processes)
         assert done.returncode == 0, done.stderr
@@ -77,6 +81,14 @@ def test_any_number_of_ranks_gives_the_same_figures(
         for name, value in alone["figures"].items():
             assert together["figures"][name] == pytest.approx(value, rel=1e-6, abs=1e-6), name
         assert together["real"] == pytest.approx(alone["real"], rel=1e-6)
+    assert alone["judges"]["identity_network"] == alone["judges"]["classifier"]
+    assert alone["settings"]["held_out_fingerprint"] == unknown.fingerprint
+    assert alone["figures"]["held_out_reconstruction_error"] > 0.01
+    for figure in ("swap_to_zs", "swap_to_zu", "same_person", "other_person", "reconstruction"):
+        for prefix in ("", "held_out_"):
+            assert -1 < alone["figures"][f"{prefix}identity_{figure}"] < 1
+    assert alone["figures"]["identity_swaps"] > 60
+    assert alone["figures"]["identity_sample_to_class"] != alone["figures"]["identity_sample_to_others"]
     at_the_end = json.loads((run_dir / "evaluation/summary.json").read_text())
     assert alone["figures"]["zs_accuracy"] == at_the_end["zs_accuracy"]
     assert not list((run_dir / "evaluation").glob(".by-*"))  # what was done in parts is gone

@@ -142,7 +142,7 @@ def record(
         "training_seed": config.seed,
         "weights": weights,
         "settings": evaluation.settings(),
-        "judges": evaluation.judges.describe() if evaluation.judges else None,
+        "judges": evaluation.describe_judges(),
     }
 
 

@@ -2,6 +2,7 @@
 
 held-out split --encode--> codes ----> accuracies, probes, reconstruction error     (``held_out``)
                               +------> swapped images -> classifier -> swap figures
+                              +------> swapped images -> face network -> whom they resemble  (``identity``)
 prior ---------> images ------+------> classifier -> Inception Score, label accuracy  (``scoring``)
 real split ----> images ------+------> features -> FID, precision, recall
                               +------> pairs -> diversity
@@ -28,7 +29,8 @@ from dist_dsvae.engine.evaluating.held_out import (
     more_probe_figures,
     read_held_out,
 )
-from dist_dsvae.engine.evaluating.judges import Judges, open_judges
+from dist_dsvae.engine.evaluating.identity import Identity
+from dist_dsvae.engine.evaluating.judges import Judges, described, open_judges
 from dist_dsvae.engine.evaluating.progress import Progress
 from dist_dsvae.engine.evaluating.real_images import RealImages
 from dist_dsvae.engine.evaluating.sampler import Sampler
@@ -75,6 +77,7 @@ class Evaluation:
                 settings_for(train.shape.height, train.shape.width)
         self.num_samples = config.samples_per_class * self.num_classes
         real, self.other = (test, train) if config.real_split == "test" else (train, test)
+        self.identity = Identity(config, data, train, test, runtime)
         self.num_real = min(config.real_samples or self.num_samples, real.num_samples)
         self.real_images = RealImages(
             real, self.num_real, config, runtime, cache, skip_corrupt=data.corrupt_sample == "replace"
@@ -99,6 +102,13 @@ class Evaluation:
         blank = torch.zeros(1, *self.train.shape, device=self.runtime.device)
         judges.classifier(blank)
         judges.feature_network(blank)
+
+    def describe_judges(self) -> dict[str, Any] | None:
+        """Names and hashes of all networks that judge, by role; None where there are none."""
+        found = self.judges.describe() if self.judges else {}
+        if self.identity.network is not None:
+            found["identity_network"] = described(self.identity.network)
+        return found or None
 
     def settings(self) -> dict[str, Any]:
         """What the figures depend on, beside the weights."""
@@ -125,7 +135,7 @@ class Evaluation:
             found["ms_ssim_weights"] = list(ms_ssim.weights)
         else:
             found["radius"] = c.radius
-        return found
+        return found | self.identity.settings()
 
     def __call__(
         self, method: nn.Module, progress: Progress, on_progress: OnProgress
@@ -157,21 +167,16 @@ class Evaluation:
         if not isinstance(method, Generative):
             return figures, {}
         prior = self._fitted_prior(held_out) if self.config.prior == "fitted" else None
+        sampler = self._sampler(method, prior, self.identity.num_samples(self.num_samples))
+        resembling, real_pairs = self.identity(method, sampler, progress, on_progress)
+        figures |= resembling
         if not self.train.shape.is_image:
             drawn_figures, real_figures = self._points(method, prior)
             return figures | drawn_figures, real_figures
         if self.judges is None:
-            return figures, {}
+            return figures, real_pairs
 
-        sampler = Sampler(
-            method,
-            self.runtime,
-            num_samples=self.num_samples,
-            batch_size=self.config.batch_size,
-            seed=self.config.seed,
-            batch_norm=self.config.batch_norm,
-            prior=prior,
-        )
+        sampler = self._sampler(method, prior, self.num_samples)
         judges = self.judges
         real, real_figures = self.real_images.scores(judges, progress, on_progress)
         drawn = add_up(
@@ -199,7 +204,18 @@ class Evaluation:
             "diversity",
             on_progress,
         )
-        return figures, real_figures
+        return figures, real_figures | real_pairs
+
+    def _sampler(self, method: Generative, prior: FittedPrior | None, num_samples: int) -> Sampler:
+        return Sampler(
+            method,
+            self.runtime,
+            num_samples=num_samples,
+            batch_size=self.config.batch_size,
+            seed=self.config.seed,
+            batch_norm=self.config.batch_norm,
+            prior=prior,
+        )
 
     def _swaps(
         self,

@@ -40,9 +40,14 @@ class Judges:
 
     def describe(self) -> dict[str, Any]:
         return {
-            name: {"name": scorer.name, "sha256": scorer.sha256}
-            for name, scorer in (("classifier", self.classifier), ("feature_network", self.feature_network))
+            "classifier": described(self.classifier),
+            "feature_network": described(self.feature_network),
         }
+
+
+def described(scorer: Scorer) -> dict[str, str]:
+    """What an evaluation's file says of a network."""
+    return {"name": scorer.name, "sha256": scorer.sha256}
 
 
 def open_judges(config: EvaluationConfig, classes: Sequence[str], device: torch.device) -> Judges | None:

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -27,17 +28,32 @@ _BATCHES_PER_PIECE = 8
 _SECONDS_BETWEEN_SAVES = 20.0  # a state may have 100 MB
 _CLASS_BYTES = 2**28  # of images that a rank holds at once for diversity
 
+
+class Sums(Protocol):
+    """What is added up over batches. kept: rows [n, ...] that processes gather, beside what they add."""
+
+    kept: Tensor
+
+    def add(self, images: Tensor, labels: Tensor, positions: Tensor) -> None: ...
+
+    def state(self) -> dict[str, Tensor]:
+        """The live sums by name, additive over processes."""
+
+    def merge(self, sums: Mapping[str, Tensor], kept: Tensor) -> None: ...
+
+
+S = TypeVar("S", bound=Sums)
 OnProgress = Callable[[str, int, int], None]  # what, how many are done, of how many
 
 
 def add_up(
     share_of: Callable[[int], Iterator[Batch]],
     num_batches: int,
-    make_sums: Callable[[], ImageSums],
+    make_sums: Callable[[], S],
     progress: Progress,
     part: str,
     on_progress: OnProgress,
-) -> ImageSums:
+) -> S:
     """The sums over all batches, on every rank.
 
     share_of: given a batch's number, this rank's batches from there on: rank r's are every world_size-th.

@@ -17,11 +17,12 @@ _POINTS = (*_COMPARED, "radius")
 _OPTIONS = {
     "samples": "--samples-per-class",
     "precision": "--mixed_precision",
+    "held_out_fingerprint": "--held-out",
     **{
         name: f"--{name.replace('_', '-')}"
         for name in (
             *("samples_per_class", "real_samples", "real_split", "splits", "seed", "batch_norm", "prior"),
-            *("batch_size", "diversity_samples", "neighbour_samples"),
+            *("batch_size", "diversity_samples", "neighbour_samples", "identity_samples"),
         )
     },
 }
@@ -41,11 +42,27 @@ class Metric:
     title: str
     best: Literal["highest", "lowest", "nearest 1"] = "highest"
     digits: int = 3
-    judge: Literal["classifier", "feature_network"] | None = None
+    judge: Literal["classifier", "feature_network", "identity_network"] | None = None
     depends: tuple[str, ...] = _ALWAYS
     deviation: str | None = None
     chance: bool = False
     points: bool = False
+
+
+def _identity_metrics(prefix: str, title: str, *depends: str) -> Iterator[Metric]:
+    best: Literal["highest", "lowest"]
+    for figure, what, best in (
+        ("swap_to_zs", "swap to zs", "highest"),
+        ("swap_to_zu", "swap to zu", "lowest"),
+        ("reconstruction", "reconstruction", "highest"),
+    ):
+        yield Metric(
+            figure=f"{prefix}identity_{figure}",
+            title=f"{title}, {what}",
+            best=best,
+            judge="identity_network",
+            depends=(*_ALWAYS, "seed", "identity_samples", *depends),
+        )
 
 
 METRICS = (
@@ -85,7 +102,29 @@ METRICS = (
         depends=(*_ALWAYS, "seed"),
         chance=True,
     ),
+    *_identity_metrics("", "identity"),
+    Metric(
+        figure="identity_sample_to_class",
+        title="identity, sample to class",
+        judge="identity_network",
+        depends=(*_DRAWN, "identity_samples"),
+    ),
+    Metric(
+        figure="identity_sample_to_others",
+        title="identity, sample to others",
+        best="lowest",
+        judge="identity_network",
+        depends=(*_DRAWN, "identity_samples"),
+    ),
+    *_identity_metrics("held_out_", "identity of unseen", "held_out_fingerprint"),
     Metric(figure="reconstruction_error", title="reconstruction error", best="lowest", digits=4),
+    Metric(
+        figure="held_out_reconstruction_error",
+        title="reconstruction error of unseen",
+        best="lowest",
+        digits=4,
+        depends=(*_ALWAYS, "held_out_fingerprint"),
+    ),
     Metric(figure="coverage", title="coverage", depends=_POINTS, points=True),
     Metric(figure="precision", title="precision of points", depends=_POINTS, points=True),
     Metric(figure="spread_x", title="spread along x", best="nearest 1", depends=_POINTS, points=True),

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 from dist_dsvae.config import OptimizerConfig, TrainConfig
+from dist_dsvae.data.manifest import Manifest
 from dist_dsvae.data.transforms import to_batch
+from dist_dsvae.data.writer import Layout, Sample, write_split
 from dist_dsvae.engine.ema import ExponentialMovingAverage
 from dist_dsvae.engine.guard import Guard
 from dist_dsvae.engine.iteration import Iteration
@@ -14,6 +22,7 @@ from dist_dsvae.engine.optimizer import StepOptimizer
 from dist_dsvae.engine.runtime import Runtime
 from dist_dsvae.engine.telemetry import LossMeter
 from dist_dsvae.methods.step import parameter_groups
+from dist_dsvae.types import ImageShape
 from tests.unit.methods.making import SHAPES, make_method
 
 BATCH_SIZE = 6
@@ -62,3 +71,23 @@ def make_inputs(
         labels = torch.randint(iteration.method.num_classes, (size,), generator=generator)
         inputs += [images, labels, positions]
     return [tensor.to(iteration.runtime.device) for tensor in inputs]
+
+
+def write_pictures(directory: Path, classes: Sequence[str], per_class: int, shape: ImageShape) -> Manifest:
+    """A split of grey pictures: each class has a pattern, each picture noise of its own."""
+    rng = np.random.default_rng(len(classes) + per_class)
+    patterns = rng.integers(0, 256, (len(classes), shape.height, shape.width))
+
+    def encode(sample: Sample[int]) -> tuple[bytes, dict[str, object]]:
+        noise = np.random.default_rng(sample.reference).integers(0, 256, patterns.shape[1:])
+        stream = io.BytesIO()
+        pixels = (0.7 * patterns[sample.label] + 0.3 * noise).astype(np.uint8)
+        Image.fromarray(pixels).save(stream, format="PNG")
+        return stream.getvalue(), {}
+
+    samples = [Sample(i, i % len(classes), f"picture {i}") for i in range(len(classes) * per_class)]
+    layout = Layout(shape=shape, extension="png", samples_per_shard=50)
+    written = write_split(
+        directory, samples, encode, layout, classes=classes, command="a test", source="test"
+    )
+    return written.manifest

@@ -120,6 +120,7 @@ def test_train_resume_evaluate_export(method: str, entry: Entries, tmp_path: Pat
 def test_evaluation_during_training_leaves_no_trace(entry: Entries, tmp_path: Path) -> None:
     settings = {"classifier": CLASSIFIER, "samples_per_class": 2, "diversity_samples": 2, "splits": 1}
     settings |= {"neighbour_samples": 20, "batch_norm": "batch"}
+    settings |= {"identity_network": CLASSIFIER, "identity_samples": 20}
     quiet = config_of("cvae_gan", tmp_path, 3)
     scored = config_of("cvae_gan", tmp_path, 3, evaluation=settings | {"every_steps": 2})
     runs = []
@@ -133,6 +134,8 @@ def test_evaluation_during_training_leaves_no_trace(entry: Entries, tmp_path: Pa
     assert result["samples_seen"] == 24
     assert result["weights"] == "ema"
     assert result["figures"]["inception_score"] >= 1
+    assert result["figures"]["identity_swaps"] == 20
+    assert result["figures"]["identity_same_person"] == result["real"]["identity_sample_to_class"]
 
 
 def test_a_stopped_evaluation_goes_on(

@@ -234,6 +234,48 @@ def test_other_data_are_refused(tmp_path: Path) -> None:
         compared(a, c)
 
 
+def identified(path: Path, method: str = "dsvae", **settings: Any) -> Path:
+    """A run whose faces were measured, with no other judge."""
+    swaps = {"identity_swap_to_zs": 0.5, "identity_swap_to_zu": 0.1, "identity_same_person": 0.7}
+    unseen = {"held_out_identity_swap_to_zs": 0.4, "held_out_reconstruction_error": 0.02}
+    return write_run(
+        path,
+        method,
+        judges={"identity_network": {"name": "facenet:face", "sha256": "ef" * 32}},
+        real={"identity_swap_to_zs": 0.7, "identity_swap_to_zu": 0.05},
+        figures=dict.fromkeys(FIGURES) | swaps | (unseen if method == "dsvae" else {}),
+        settings={"identity_samples": 1000, "held_out_fingerprint": "a" * 16} | settings,
+    )
+
+
+def test_identity_stands_under_the_face_network(tmp_path: Path) -> None:
+    comparison = compared(identified(tmp_path / "a"), identified(tmp_path / "b", "cvae"))
+    headings = [column.metric.title for column in comparison.columns]
+    assert headings == [
+        "identity, swap to zs",
+        "identity, swap to zu",
+        "identity of unseen, swap to zs",
+        "reconstruction error of unseen",
+    ]
+    assert comparison.real == (0.7, 0.05, None, None)  # what pairs of real pictures have there
+    assert [row.cells[2] is None for row in comparison.rows] == [True, False]
+    assert ("identity, swap to zs ↑", "facenet:face", "efefefefefef") in [
+        strip.heading for strip in sheet(comparison)[1]
+    ]
+    assert "Identity network: facenet:face, sha256 efefefefefef." in caption(comparison)
+    assert any("identity samples 1000" in line for line in caption(comparison))
+    fewer = identified(tmp_path / "c", "cvae", identity_samples=10)
+    with pytest.raises(
+        ComparisonError, match=r"differ in the setting identity_samples, .*--identity-samples"
+    ):
+        compared(identified(tmp_path / "d"), fewer)
+    # without figures on unseen persons, the split that they were is no matter
+    compared(identified(tmp_path / "e"), identified(tmp_path / "f", "cvae", held_out_fingerprint=None))
+    others = identified(tmp_path / "g", held_out_fingerprint="b" * 16)
+    with pytest.raises(ComparisonError, match=r"the setting held_out_fingerprint, .*\(--held-out\)"):
+        compared(identified(tmp_path / "h"), others)
+
+
 def test_splits_show_their_own_deviation(tmp_path: Path) -> None:
     runs = [
         write_run(

@@ -16,7 +16,7 @@ from dist_dsvae.config import (
     DSVAEConfig,
     MethodConfig,
 )
-from dist_dsvae.methods.abilities import Autoencoding, Classifying, Generative
+from dist_dsvae.methods.abilities import Autoencoding, Classifying, Generative, LabelFree
 from dist_dsvae.methods.classifier import dropped_out, shifted
 from dist_dsvae.methods.cvae_gan import mean_feature
 from dist_dsvae.methods.step import Method, objective
@@ -130,7 +130,7 @@ def test_every_trained_network_has_a_term_and_every_term_a_step(config: MethodCo
 @pytest.mark.parametrize(
     ("config", "abilities"),
     [
-        (DSVAEConfig(), {Generative, Autoencoding, Classifying}),
+        (DSVAEConfig(), {Generative, Autoencoding, LabelFree, Classifying}),
         (CVAEConfig(), {Generative, Autoencoding}),
         (CGANConfig(), {Generative}),
         (CVAEGANConfig(), {Generative, Autoencoding}),
@@ -141,7 +141,8 @@ def test_every_trained_network_has_a_term_and_every_term_a_step(config: MethodCo
 def test_abilities(config: MethodConfig, abilities: set[type]) -> None:
     architecture = "resnet32" if config.name == "classifier" else "small32"
     method = make_any(config, architecture).eval()
-    assert {a for a in (Generative, Autoencoding, Classifying) if isinstance(method, a)} == abilities
+    every = (Generative, Autoencoding, LabelFree, Classifying)
+    assert {a for a in every if isinstance(method, a)} == abilities
     batch = make_batch(SHAPES["small32"])
     if isinstance(method, Generative):
         codes = sample_codes(method, batch.labels, seed=3, dtype=torch.float64)
@@ -153,6 +154,8 @@ def test_abilities(config: MethodConfig, abilities: set[type]) -> None:
     if isinstance(method, Autoencoding):
         zs, zu = method.encode(batch.images, batch.labels)
         assert method.decode(torch.cat([zs, zu.mean], 1)).shape == batch.images.shape
+    if isinstance(method, LabelFree):
+        assert torch.equal(method.encode_unlabelled(batch.images).zs, zs)
     if isinstance(method, Classifying):
         posterior = method.log_posterior(batch.images).exp()
         torch.testing.assert_close(posterior.sum(1), torch.ones(6, dtype=torch.float64))
