@@ -19,6 +19,7 @@ from torch.profiler import ProfilerActivity, profile
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
+from benchmarks import making
 from benchmarks.making import FAMILIES, make_inputs, make_iteration, make_method, plain_iteration
 from benchmarks.timing import Result, in_turn, rounded, seconds, wait_for_gpu
 from dist_dsvae import distributed
@@ -170,7 +171,7 @@ def split_of_time(iteration: Iteration, inputs: list[Tensor], rounds: int) -> di
         timed(OverlappedStep, "__call__", "joint step"),
         timed(StepOptimizer, "step", "optimiser"),
         timed(distributed, "all_reduce_flat", "all-reduce"),
-        timed(iteration, "to_batch", "data: scale and flip"),
+        timed(making, "to_batch", "data: scale and flip"),
     ):
         for _ in range(rounds):
             spent.clear()

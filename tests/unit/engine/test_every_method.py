@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 
+from dist_dsvae.engine.evaluating import held_out
 from dist_dsvae.engine.preemption import StopRequests
 from dist_dsvae.methods.published import load_published
 from tests.distributed.launching import REPOSITORY, checkpoint_tensors, metrics, write_config
@@ -67,6 +68,7 @@ class Entries:
 def entry(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Entries:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.chdir(REPOSITORY)
+    monkeypatch.setattr(held_out, "PROBE_TRAIN_SAMPLES", 300)  # enough to run the probes, fast
     return Entries(monkeypatch, capsys)
 
 
