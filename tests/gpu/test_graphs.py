@@ -21,7 +21,7 @@ from dist_dsvae.data.stream import Inputs
 from dist_dsvae.engine.cuda_graph import Graphed
 from dist_dsvae.engine.iteration import Iteration
 from tests.distributed.launching import REPOSITORY, environment, epochs_of, metrics, train, write_config
-from tests.unit.engine.making import BATCH_SIZE, make_inputs, make_iteration
+from tests.unit.engine.making import make_inputs, make_iteration
 
 pytestmark = [
     pytest.mark.gpu,
@@ -29,7 +29,6 @@ pytestmark = [
 ]
 
 TOLERANCE = {"rtol": 1e-5, "atol": 1e-6}
-SAMPLES = 4 * BATCH_SIZE
 
 
 @pytest.fixture(autouse=True)
@@ -46,13 +45,13 @@ def make(**settings: object) -> Iteration:
     )
 
 
-@pytest.mark.parametrize("architecture", ["small32", "mlp2d"])
-def test_200_iterations_graphed_equal_eager(architecture: str) -> None:
+@pytest.mark.parametrize(("architecture", "unlabelled"), [("small32", 0), ("small32", 2), ("mlp2d", 0)])
+def test_200_iterations_graphed_equal_eager(architecture: str, unlabelled: int) -> None:
     """Every tenth iteration's losses, then every weight, buffer, moment, sum and average."""
-    eager, captured = make(architecture=architecture), make(architecture=architecture)
+    eager, captured = (make(architecture=architecture, unlabelled_steps=unlabelled) for _ in range(2))
     graphed = Graphed(captured, captured.state)
     for number in range(200):
-        inputs = make_inputs(eager, first=SAMPLES * number, architecture=architecture)
+        inputs = make_inputs(eager, first=eager.num_samples * number, architecture=architecture)
         for iteration, run in ((eager, eager), (captured, graphed)):
             iteration.set_rates(number / 50)
             run(*inputs)

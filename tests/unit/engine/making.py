@@ -36,10 +36,11 @@ def make_iteration(
     architecture: str = "small32",
     train: TrainConfig | None = None,
     mixed_precision: str | None = None,
+    unlabelled_steps: int = 0,
 ) -> Iteration:
     """An iteration in float32 (float64 convolutions are slow), always from the same weights."""
     runtime = Runtime(train or TrainConfig(), mixed_precision)
-    method = make_method(architecture).to(runtime.device, runtime.dtype)
+    method = make_method(architecture, unlabelled_steps=unlabelled_steps).to(runtime.device, runtime.dtype)
     groups = {step.name: parameter_groups(method, step) for step in method.steps}
     return Iteration(
         method,
@@ -48,7 +49,10 @@ def make_iteration(
         LossMeter(method.steps, runtime.device),
         ExponentialMovingAverage(method.decoder, 100.0) if average else None,
         runtime,
-        {"train": lambda tensors: to_batch(*tensors, seed=0, flip=flip, dtype=runtime.dtype)},
+        dict.fromkeys(
+            ("train", "unlabelled"),
+            lambda tensors: to_batch(*tensors, seed=0, flip=flip, dtype=runtime.dtype),
+        ),
         seed=0,
         global_batch_size=BATCH_SIZE,
     )

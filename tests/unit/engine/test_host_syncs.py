@@ -29,7 +29,8 @@ def test_the_test_can_fail() -> None:
 @pytest.mark.parametrize("clip", [0.0, 1.0])
 @pytest.mark.parametrize("flip", [False, True])
 def test_an_iteration_does_not_read(clip: float, flip: bool) -> None:
-    iteration = make_iteration(OptimizerConfig(clip_gradient_norm=clip), flip=flip)
+    config = OptimizerConfig(clip_gradient_norm=clip)
+    iteration = make_iteration(config, flip=flip, unlabelled_steps=1)
     inputs = make_inputs(iteration, first=0)
     with NoHostReads():
         iteration(*inputs)
