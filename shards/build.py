@@ -23,12 +23,16 @@ from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
 
 from dist_dsvae.data.build import build
 from dist_dsvae.data.errors import DataError
+from dist_dsvae.data.faces.detect import require_detector
+from dist_dsvae.data.faces.options import add_face_options, crop_faces_as_asked
+from dist_dsvae.data.faces.work_cache import WorkCache
 from dist_dsvae.data.indexing import find_splits, index, read_class_names
 from dist_dsvae.data.manifest import Manifest
 from dist_dsvae.data.remote import is_remote
 from dist_dsvae.data.sources.arrays import fashion_mnist
 from dist_dsvae.data.sources.cifar import cifar
 from dist_dsvae.data.sources.download import download
+from dist_dsvae.data.sources.facescrub import facescrub
 from dist_dsvae.data.sources.folder import folder
 from dist_dsvae.data.sources.images import Codec, FileEncoder
 from dist_dsvae.data.sources.source import Source
@@ -43,6 +47,7 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=raw_text)
     commands = parser.add_subparsers(dest="subcommand", required=True, metavar="SUBCOMMAND")
     add_folder(commands.add_parser("folder", help="pictures, one sub-folder per class"))
+    add_facescrub(commands.add_parser("facescrub", help="photographs of people: finds, aligns, crops faces"))
     add_fashion_mnist(commands.add_parser("fashion-mnist", help="Fashion-MNIST from its four idx files"))
     add_cifar(commands.add_parser("cifar10", help="CIFAR-10 from its official python version"))
     add_cifar(commands.add_parser("cifar100", help="CIFAR-100 (fine labels), likewise"))
@@ -66,9 +71,26 @@ def add_folder(parser: argparse.ArgumentParser) -> None:
         "--test-fraction", type=float, default=0.0, help="share of each class for test/ (none)"
     )
     parser.add_argument("--recursive", action="store_true", help="take folders inside class folders too")
+    parser.add_argument("--faces", action="store_true", help="take one aligned face of each photograph")
+    add_face_options(parser)
     add_output_options(parser)
     add_codec_options(parser, default="jpg")
     parser.set_defaults(run=run_build, make_source=make_folder)
+
+
+def add_facescrub(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "source", type=Path, metavar="SOURCE", help="official lists and files, or a folder per identity"
+    )
+    parser.add_argument("--size", type=int, default=64, help="edge of the crops in pixels (%(default)s)")
+    parser.add_argument("--channels", type=int, choices=[1, 3], default=3, help="(%(default)s)")
+    parser.add_argument(
+        "--test-fraction", type=float, default=0.05, help="share of each class for test/ (%(default)s)"
+    )
+    add_face_options(parser)
+    add_output_options(parser)
+    add_codec_options(parser, default="jpg")
+    parser.set_defaults(run=run_build, make_source=make_facescrub)
 
 
 def add_fashion_mnist(parser: argparse.ArgumentParser) -> None:
@@ -142,12 +164,28 @@ def make_folder(arguments: argparse.Namespace) -> Source:
         resize=arguments.resize,
         codec=codec_of(arguments),
     )
-    return folder(
+    source = folder(
         arguments.source,
         encoder,
-        test_fraction=arguments.test_fraction,
+        test_fraction=0.0 if arguments.faces else arguments.test_fraction,
         recursive=arguments.recursive,
     )
+    if arguments.faces:
+        return crop_faces_as_asked(source, arguments, codec_of(arguments), progress_of)
+    return source
+
+
+def make_facescrub(arguments: argparse.Namespace) -> Source:
+    require_detector()
+    codec = codec_of(arguments)
+    source = facescrub(
+        arguments.source,
+        FileEncoder(size=arguments.size, channels=arguments.channels, resize="crop", codec=codec),
+        WorkCache(arguments.out),
+        num_workers=arguments.workers,
+        progress_of=progress_of,
+    )
+    return crop_faces_as_asked(source, arguments, codec, progress_of)
 
 
 def make_cifar(arguments: argparse.Namespace) -> Source:

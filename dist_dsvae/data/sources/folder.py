@@ -6,6 +6,7 @@ import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 from PIL import Image
 
@@ -15,6 +16,7 @@ from dist_dsvae.data.sources.source import Source
 from dist_dsvae.data.writer import Sample
 from dist_dsvae.noise import Draw, permutation
 
+T = TypeVar("T")
 SPLITS = ("train", "test")
 _NEAR_SPLITS = ("val", "valid", "validation", "eval", "dev")
 
@@ -66,7 +68,7 @@ def folder(
         split: _samples(pictures, classes, source) for split, pictures in per_split.items()
     }
     if test_fraction:
-        splits = _divide(splits["train"], len(classes), test_fraction)
+        splits = divide(splits["train"], len(classes), test_fraction)
     return Source(
         name="folder",
         classes=classes,
@@ -153,15 +155,18 @@ def _samples(pictures: Mapping[str, Sequence[Path]], classes: Sequence[str], roo
     ]
 
 
-def _divide(
-    samples: Sequence[Sample[str]], num_classes: int, test_fraction: float
-) -> dict[str, Sequence[Sample[str]]]:
-    """Train and test, class by class; each class keeps at least one training sample."""
-    per_class: list[list[Sample[str]]] = [[] for _ in range(num_classes)]
+def divide(
+    samples: Sequence[Sample[T]], num_classes: int, test_fraction: float
+) -> dict[str, Sequence[Sample[T]]]:
+    """Train and test, class by class; each class keeps at least one training sample.
+
+    Raises DataError if no class is large enough to give a test sample.
+    """
+    per_class: list[list[Sample[T]]] = [[] for _ in range(num_classes)]
     for sample in samples:
         per_class[sample.label].append(sample)
-    train: list[Sample[str]] = []
-    test: list[Sample[str]] = []
+    train: list[Sample[T]] = []
+    test: list[Sample[T]] = []
     for label, members in enumerate(per_class):
         num_test = min(round(test_fraction * len(members)), len(members) - 1)
         shuffled = permutation(len(members), int(Draw.BUILD_SPLIT), label).tolist()

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -12,6 +13,22 @@ from dist_dsvae.data.errors import DataError
 from dist_dsvae.data.writer import Encode, Sample
 from dist_dsvae.noise import Draw, permutation
 from dist_dsvae.types import ImageShape
+
+
+class Companion(Protocol):
+    """What a source adds to a build beside its samples."""
+
+    def report(self) -> Mapping[str, object]:
+        """Further entries of report.json."""
+        ...
+
+    def write(self, directory: Path) -> None:
+        """Write further files into ``directory``, which is about to become OUT."""
+        ...
+
+    def finish(self) -> None:
+        """Called when OUT is complete: remove what was kept for the case that the build is killed."""
+        ...
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -23,6 +40,7 @@ class Source:
     splits: "train" and perhaps "test" -> samples in a fixed order.
     encode: makes the image member, of extension ``extension`` and shape ``shape``, of a sample.
     left_out: heading -> names of what was found but not used.
+    companion: what the build leaves beside the splits; None for nothing.
     """
 
     name: str
@@ -32,6 +50,7 @@ class Source:
     shape: ImageShape
     extension: str
     left_out: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    companion: Companion | None = None
 
 
 def take_balanced(samples: Sequence[Sample[Any]], count: int | None, split: str) -> Sequence[Sample[Any]]:
