@@ -23,8 +23,7 @@ from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
 
 from dist_dsvae.data.build import build
 from dist_dsvae.data.errors import DataError
-from dist_dsvae.data.faces.detect import require_detector
-from dist_dsvae.data.faces.options import add_face_options, crop_faces_as_asked
+from dist_dsvae.data.faces.options import add_face_options, check_before_long_work, crop_faces_as_asked
 from dist_dsvae.data.faces.work_cache import WorkCache
 from dist_dsvae.data.indexing import find_splits, index, read_class_names
 from dist_dsvae.data.manifest import Manifest
@@ -176,7 +175,7 @@ def make_folder(arguments: argparse.Namespace) -> Source:
 
 
 def make_facescrub(arguments: argparse.Namespace) -> Source:
-    require_detector()
+    check_before_long_work(arguments)
     codec = codec_of(arguments)
     source = facescrub(
         arguments.source,

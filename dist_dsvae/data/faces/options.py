@@ -37,13 +37,19 @@ def add_face_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def check_before_long_work(arguments: argparse.Namespace) -> None:
+    """Raises DataError if the detector is missing or OUT is taken."""
+    require_detector()
+    check_free(arguments.out, arguments.overwrite)
+
+
 def crop_faces_as_asked(
     source: Source, arguments: argparse.Namespace, codec: Codec, progress_of: ProgressOf
 ) -> Source:
     """The face stage with the options of the command line.
 
     source: all of its pictures, not divided: the stage takes ``arguments.test_fraction`` itself.
-    Raises DataError, before any long work, if the detector is missing or OUT is taken.
+    Raises DataError as check_before_long_work and crop_faces do.
     """
     options = FaceOptions(
         size=arguments.size,
@@ -54,8 +60,7 @@ def crop_faces_as_asked(
         duplicate_bits=arguments.duplicate_bits,
         test_fraction=arguments.test_fraction,
     )
-    require_detector()
-    check_free(arguments.out, arguments.overwrite)
+    check_before_long_work(arguments)
     return crop_faces(
         source,
         options,

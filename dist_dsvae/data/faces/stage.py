@@ -49,7 +49,7 @@ class FaceOptions:
     channels: int
     codec: Codec
     choice: Choice = "consistent"
-    min_face: float = 32
+    min_face: float = 24
     duplicate_bits: int = 40
     test_fraction: float = 0.0
 
