@@ -74,9 +74,9 @@ def write_sheet(sheet: Sheet) -> None:
 def sheet_file(class_name: str) -> str:
     """A file name for any class name, different for different classes."""
     safe = re.sub(r"[^A-Za-z0-9._-]+", "_", class_name).strip("._")[:80]
-    if safe == class_name:
+    if safe and safe == class_name:
         return f"{safe}.png"
-    return f"{safe}-{hashlib.sha256(class_name.encode()).hexdigest()[:8]}.png"
+    return f"{safe or 'class'}-{hashlib.sha256(class_name.encode()).hexdigest()[:8]}.png"
 
 
 def _picture(entry: Entry) -> Image.Image:

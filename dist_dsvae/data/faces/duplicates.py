@@ -1,4 +1,8 @@
-"""Near-duplicates: pictures whose aligned faces have nearly the same perceptual hash."""
+"""Near-duplicates: pictures whose aligned faces have nearly the same perceptual hash.
+
+Where the hashes differ a little more, as those of a photograph and of a smaller copy do because
+their landmarks are found a pixel apart, the small grey pictures decide by their correlation.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +12,15 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+Vectors = npt.NDArray[np.float32]
+Places = npt.NDArray[np.int64]
+
 HASH_BITS = 256
 _FREQUENCIES = 16
 _EDGE = 64
+# Measured on photographs and their shrunk and trimmed copies, see shards/README.md.
+_SIMILAR_BITS = 88
+_MIN_CORRELATION = 0.965
 _BLOCK = 512
 _COLUMNS = 1 << 16
 
@@ -29,43 +39,47 @@ def perceptual_hash(crop: Image.Image) -> str:
     return np.packbits(bits).tobytes().hex()
 
 
-def near_duplicates(hashes: Sequence[str], max_bits: int) -> dict[int, int]:
+def near_duplicates(hashes: Sequence[str], looks: Vectors, max_bits: int) -> dict[int, int]:
     """The places to leave out -> the earlier place that each one repeats.
 
-    Those kept differ pairwise by more than ``max_bits`` bits. Work grows with the square of their
-    number: 100,000 take about a minute.
+    hashes: N of perceptual_hash. looks: [N, d] float32, the same pictures, rows of mean 0 and length 1.
+    Two are near-duplicates if at most ``max_bits`` bits differ, or at most 88 and their looks correlate by
+    0.965 or more. No two of those kept are. Work grows with the square of their number: 100,000 take
+    minutes.
     """
     words = np.frombuffer(bytes.fromhex("".join(hashes)), dtype=np.uint64).reshape(-1, HASH_BITS // 64)
     kept = np.empty(0, dtype=np.int64)
     repeats: dict[int, int] = {}
     for start in range(0, len(words), _BLOCK):
-        block = words[start : start + _BLOCK]
-        first = _first_within(block, words, kept, max_bits)
-        distances = _distances(block, block)
+        block = np.arange(start, min(start + _BLOCK, len(words)))
+        first = np.full(len(block), -1, dtype=np.int64)
+        for column in range(0, len(kept), _COLUMNS):
+            places = kept[column : column + _COLUMNS]
+            near = _near(words, looks, block, places, max_bits)
+            new = (first < 0) & near.any(axis=1)
+            first[new] = places[near[new].argmax(axis=1)]
+        inside = _near(words, looks, block, block, max_bits)
         fresh: list[int] = []
         for place in range(len(block)):
-            inside = [other for other in fresh if distances[place, other] <= max_bits]
+            nearest = [other for other in fresh if inside[place, other]]
             if first[place] >= 0:
                 repeats[start + place] = int(first[place])
-            elif inside:
-                repeats[start + place] = start + inside[0]
+            elif nearest:
+                repeats[start + place] = start + nearest[0]
             else:
                 fresh.append(place)
         kept = np.concatenate([kept, start + np.array(fresh, dtype=np.int64)])
     return repeats
 
 
-def _first_within(
-    block: npt.NDArray[np.uint64], words: npt.NDArray[np.uint64], kept: npt.NDArray[np.int64], max_bits: int
-) -> npt.NDArray[np.int64]:
-    """For each of the block the first of the kept places within ``max_bits``, or -1."""
-    first = np.full(len(block), -1, dtype=np.int64)
-    for start in range(0, len(kept), _COLUMNS):
-        places = kept[start : start + _COLUMNS]
-        within = _distances(block, words[places]) <= max_bits
-        new = (first < 0) & within.any(axis=1)
-        first[new] = places[within[new].argmax(axis=1)]
-    return first
+def _near(
+    words: npt.NDArray[np.uint64], looks: Vectors, rows: Places, columns: Places, max_bits: int
+) -> npt.NDArray[np.bool_]:
+    """Whether the pictures of every pair are near-duplicates, [rows, columns]."""
+    distances = _distances(words[rows], words[columns])
+    similar: npt.NDArray[np.bool_] = distances <= max(_SIMILAR_BITS, max_bits)
+    certain: npt.NDArray[np.bool_] = distances <= max_bits
+    return certain | (similar & (looks[rows] @ looks[columns].T >= _MIN_CORRELATION))
 
 
 def _distances(one: npt.NDArray[np.uint64], other: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint16]:

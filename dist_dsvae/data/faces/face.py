@@ -28,13 +28,19 @@ class Face:
         return min(self.box[2] - self.box[0], self.box[3] - self.box[1])
 
     def moved(self, right: float, down: float) -> Face:
-        left, top, box_right, bottom = self.box
-        first, second, third, fourth, fifth = ((x + right, y + down) for x, y in self.landmarks)
-        return Face(
-            (left + right, top + down, box_right + right, bottom + down),
-            self.score,
-            (first, second, third, fourth, fifth),
-        )
+        return self._mapped(1.0, right, down)
+
+    def scaled(self, factor: float) -> Face:
+        return self._mapped(factor, 0.0, 0.0)
+
+    def _mapped(self, factor: float, right: float, down: float) -> Face:
+        # To a hundredth of a pixel: the last digits differ between processors.
+        def point(x: float, y: float) -> Point:
+            return round(factor * x + right, 2), round(factor * y + down, 2)
+
+        left_eye, right_eye, nose, left_mouth, right_mouth = (point(x, y) for x, y in self.landmarks)
+        box = (*point(*self.box[:2]), *point(*self.box[2:]))
+        return Face(box, self.score, (left_eye, right_eye, nose, left_mouth, right_mouth))
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from PIL import Image
 
 from dist_dsvae.data.errors import DataError
@@ -40,8 +41,8 @@ class FaceOptions:
     size: edge of the crops in pixels. channels: 3, or 1 for grey.
     choice: which face of several, where no annotation gives a box.
     min_face: pixels of the shorter edge of a face's box in the picture.
-    duplicate_bits: of two crops whose 256-bit hashes differ by at most so many bits one is left out;
-        -1 keeps all.
+    duplicate_bits: of two crops whose 256-bit hashes differ by at most so many bits (or by a few more if
+        they look alike pixel for pixel) one is left out; -1 keeps all.
     test_fraction: share of each class that becomes the split "test", 0 for none.
     """
 
@@ -182,7 +183,9 @@ def _decide(
         return fates
     faces = {place: fate.face for place, fate in enumerate(fates) if fate.face is not None}
     order = sorted(faces, key=lambda place: (samples[place][0] != "test", -faces[place].face.edge, place))
-    for repeat, first in near_duplicates([faces[p].hash for p in order], options.duplicate_bits).items():
+    hashes = [faces[place].hash for place in order]
+    looks = np.array([faces[place].look_vector() for place in order], dtype=np.float32)
+    for repeat, first in near_duplicates(hashes, looks, options.duplicate_bits).items():
         name = fates[order[first]].sample.name
         fates[order[repeat]] = Fate(fates[order[repeat]].sample, None, DUPLICATE, f"of {name}")
     return fates

@@ -74,7 +74,8 @@ def test_the_official_lists(run: Run, marks: None, capsys: pytest.CaptureFixture
     assert report["left_out"] == {
         "listed, but no file has the sha256": ["Ann A, image 4, face 14"],
         "files whose sha256 no list has": ["replaced.png"],
-        "no face": ["pictures/4.png (face 13) (no face in the listed box)"],
+        "classes without a sample": ["Ann A (in test)"],
+        "no face": ["pictures/4.png (face 13)"],
     }
     assert sorted(path.name for path in Path("out/contact-sheets").iterdir())[0] == "Ann_A-" + (
         hashlib.sha256(b"Ann A").hexdigest()[:8] + ".png"
@@ -180,7 +181,7 @@ def test_the_real_build(run: Run, astronaut: Image.Image) -> None:
     assert run("facescrub", "raw", "out", "--test-fraction", 0) == 0
     report = json.loads(Path("out/report.json").read_text())
     assert report["left_out"]["no face"] == ["a/nobody.png"]
-    assert report["left_out"]["duplicate"] == ["a/2.jpg (of a/1.png)"]
+    assert report["left_out"]["duplicate"] in (["a/2.jpg (of a/1.png)"], ["a/1.png (of a/2.jpg)"])
     for content, _, _ in samples_of(Path("out/train")):
         with Image.open(io.BytesIO(content)) as crop:
             assert crop.size == (64, 64)
