@@ -15,20 +15,21 @@ from dist_dsvae.data.staging import check_free
 def add_face_options(parser: argparse.ArgumentParser) -> None:
     """For a parser that also has size, channels, test_fraction, out, workers and overwrite."""
     defaults = FaceOptions.__dataclass_fields__
-    parser.add_argument(
+    group = parser.add_argument_group("the face stage")
+    group.add_argument(
         "--choose",
         choices=["consistent", "largest"],
         default=defaults["choice"].default,
         help="which of several faces: most like the identity's other pictures, or largest (%(default)s)",
     )
-    parser.add_argument(
+    group.add_argument(
         "--min-face",
         type=float,
         default=defaults["min_face"].default,
         metavar="PIXELS",
         help="smallest edge of a face in the photograph (%(default)s)",
     )
-    parser.add_argument(
+    group.add_argument(
         "--duplicate-bits",
         type=int,
         default=defaults["duplicate_bits"].default,
