@@ -17,8 +17,8 @@ from dist_dsvae.data.faces import options
 from dist_dsvae.data.faces.detect import CenterFaceDetector, require_detector
 from dist_dsvae.data.manifest import Manifest
 from dist_dsvae.data.sources.facescrub import COLUMNS, read_list
+from tests.unit.data.drawn_faces import Marks, photograph
 from tests.unit.data.making import load_build_command, samples_of
-from tests.unit.data.test_faces import Marks, photograph
 
 Run = Callable[..., int]
 
