@@ -13,17 +13,14 @@ from __future__ import annotations
 import argparse
 import shlex
 import sys
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
-from rich.console import Console
-from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
+from progress import progress_of
 from source_options import (
     add_casia,
     add_cifar,
     add_cub200,
+    add_facescrub,
     add_fashion_mnist,
     add_folder,
     add_toy,
@@ -47,6 +44,7 @@ def parse_arguments() -> argparse.Namespace:
     commands = parser.add_subparsers(dest="subcommand", required=True, metavar="SUBCOMMAND")
     for name, add_options, what in (
         ("folder", add_folder, "pictures, one sub-folder per class; or any, without labels"),
+        ("facescrub", add_facescrub, "photographs of people: finds, aligns and crops their faces"),
         ("fashion-mnist", add_fashion_mnist, "Fashion-MNIST from its four idx files"),
         ("cifar10", add_cifar, "CIFAR-10 from its official python version"),
         ("cifar100", add_cifar, "CIFAR-100 (fine labels), likewise"),
@@ -74,28 +72,6 @@ def add_verify(parser: argparse.ArgumentParser) -> None:
         "location", metavar="DIR", help="holds tars, or sub-folders that do; or a split's URL"
     )
     parser.set_defaults(run=run_verify)
-
-
-@contextmanager
-def progress_of(what: str, total: int) -> Iterator[Callable[[int], None]]:
-    """A bar on a terminal, a line every few seconds elsewhere."""
-    console = Console(stderr=True)
-    if console.is_terminal:
-        columns = (*Progress.get_default_columns()[:2], MofNCompleteColumn(), TimeRemainingColumn())
-        with Progress(*columns, console=console) as bar:
-            task = bar.add_task(what, total=total)
-            yield lambda advance: bar.advance(task, advance)
-        return
-    done, last_line_seconds = 0, time.monotonic()
-
-    def count(advance: int) -> None:
-        nonlocal done, last_line_seconds
-        done += advance
-        if done == total or time.monotonic() - last_line_seconds > 5:
-            last_line_seconds = time.monotonic()
-            print(f"{done:,} of {total:,} {what}", file=sys.stderr, flush=True)
-
-    yield count
 
 
 def run_build(arguments: argparse.Namespace, command: str) -> None:

@@ -10,12 +10,17 @@ import argparse
 import os
 from pathlib import Path
 
+from progress import progress_of
+
 from dist_dsvae.data.errors import DataError
+from dist_dsvae.data.faces.options import add_face_options, check_before_long_work, crop_faces_as_asked
+from dist_dsvae.data.faces.work_cache import WorkCache
 from dist_dsvae.data.sources.arrays import fashion_mnist
 from dist_dsvae.data.sources.casia import casia, read_persons
 from dist_dsvae.data.sources.cifar import cifar
 from dist_dsvae.data.sources.cub200 import cub200
 from dist_dsvae.data.sources.download import download
+from dist_dsvae.data.sources.facescrub import facescrub
 from dist_dsvae.data.sources.folder import folder, unlabelled_folder
 from dist_dsvae.data.sources.images import Codec, FileEncoder
 from dist_dsvae.data.sources.source import Source
@@ -37,8 +42,24 @@ def add_folder(parser: argparse.ArgumentParser) -> None:
         "--unlabelled", action="store_true", help="drop the labels; pictures outside sub-folders count too"
     )
     add_choice_options(parser)
+    add_faces_option(parser)
     add_output_options(parser)
     parser.set_defaults(make_source=make_folder)
+
+
+def add_facescrub(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "source", type=Path, metavar="SOURCE", help="official lists and files, or a folder per identity"
+    )
+    parser.add_argument("--size", type=int, default=64, help="edge of the crops in pixels (%(default)s)")
+    parser.add_argument("--channels", type=int, choices=[1, 3], default=3, help="(%(default)s)")
+    parser.add_argument(
+        "--test-fraction", type=float, default=0.05, help="share of each class for test/ (%(default)s)"
+    )
+    add_face_options(parser)
+    parser.set_defaults(make_source=make_facescrub, resize="crop")
+    add_output_options(parser)
+    add_codec_options(parser, default="jpg")
 
 
 def add_cub200(parser: argparse.ArgumentParser) -> None:
@@ -70,8 +91,9 @@ def add_casia(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--names", type=Path, metavar="FILE", help="lines 'id name', so that --exclude can compare names"
     )
+    add_faces_option(parser)
     add_output_options(parser)
-    parser.set_defaults(make_source=make_casia)
+    parser.set_defaults(make_source=make_casia, test_fraction=0.0)
 
 
 def add_image_options(parser: argparse.ArgumentParser) -> None:
@@ -105,6 +127,11 @@ def add_choice_options(parser: argparse.ArgumentParser) -> None:
         help="take no class that these shards, or lines of this file, name; may be repeated",
     )
     parser.add_argument("--seed", type=int, default=0, help="decides which classes (%(default)s)")
+
+
+def add_faces_option(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--faces", action="store_true", help="take one aligned face of each photograph")
+    add_face_options(parser)
 
 
 def add_fashion_mnist(parser: argparse.ArgumentParser) -> None:
@@ -175,6 +202,13 @@ def choice_of(arguments: argparse.Namespace, num_unlabelled: int | None) -> Choi
     )
 
 
+def with_faces(source: Source, arguments: argparse.Namespace) -> Source:
+    """Aligned faces of its photographs, if asked for. The stage takes the test fraction itself."""
+    if not arguments.faces:
+        return source
+    return crop_faces_as_asked(source, arguments, codec_of(arguments), progress_of)
+
+
 def make_folder(arguments: argparse.Namespace) -> Source:
     listed = {"recursive": arguments.recursive, "min_pictures": arguments.min_pictures}
     if arguments.unlabelled:
@@ -183,14 +217,29 @@ def make_folder(arguments: argparse.Namespace) -> Source:
                 "--test-fraction makes a labelled test split, which --unlabelled has not. Leave one of them "
                 "out; --held-out-classes keeps labelled classes aside."
             )
-        return unlabelled_folder(
+        source = unlabelled_folder(
             arguments.source, encoder_of(arguments), choice_of(arguments, None), **listed
         )
+        return with_faces(source, arguments)
     if arguments.held_out_classes or arguments.exclude:
         raise DataError(
             "--held-out-classes and --exclude belong to --unlabelled. Add that, or leave them out."
         )
-    return folder(arguments.source, encoder_of(arguments), test_fraction=arguments.test_fraction, **listed)
+    fraction = 0.0 if arguments.faces else arguments.test_fraction
+    source = folder(arguments.source, encoder_of(arguments), test_fraction=fraction, **listed)
+    return with_faces(source, arguments)
+
+
+def make_facescrub(arguments: argparse.Namespace) -> Source:
+    check_before_long_work(arguments)
+    source = facescrub(
+        arguments.source,
+        encoder_of(arguments),
+        WorkCache(arguments.out),
+        num_workers=arguments.workers,
+        progress_of=progress_of,
+    )
+    return crop_faces_as_asked(source, arguments, codec_of(arguments), progress_of)
 
 
 def make_cub200(arguments: argparse.Namespace) -> Source:
@@ -200,12 +249,13 @@ def make_cub200(arguments: argparse.Namespace) -> Source:
 def make_casia(arguments: argparse.Namespace) -> Source:
     if arguments.names and not arguments.exclude:
         raise DataError("--names serves --exclude, to compare names. Give that too, or leave it out.")
-    return casia(
+    source = casia(
         arguments.source,
         encoder_of(arguments),
         choice_of(arguments, arguments.identities),
         persons=read_persons(arguments.names) if arguments.names else None,
     )
+    return with_faces(source, arguments)
 
 
 def make_cifar(arguments: argparse.Namespace) -> Source:

@@ -95,7 +95,12 @@ def build(
             samples_per_class=samples_per_class,
             left_out={heading: names for heading, names in left_out.items() if names},
         )
-        _save(report, command, staging / REPORT_FILE)
+        more = {} if source.companion is None else source.companion.report()
+        _save(report, more, command, staging / REPORT_FILE)
+        if source.companion is not None:
+            source.companion.write(staging)
+    if source.companion is not None:
+        source.companion.finish()
     return report
 
 
@@ -107,11 +112,12 @@ def _count(manifest: Manifest) -> dict[str, int]:
     return counts
 
 
-def _save(report: Report, command: str, path: Path) -> None:
+def _save(report: Report, more: Mapping[str, object], command: str, path: Path) -> None:
     document = {
         "command": command,
         "samples_per_class": report.samples_per_class,
         "left_out": report.left_out,
+        **more,
     }
     text = json.dumps(document, ensure_ascii=False, indent=1) + "\n"
     write_atomically(path, text.encode())

@@ -29,7 +29,7 @@ def building(out: Path, *, overwrite: bool = False) -> Iterator[Path]:
     Raises DataError if ``out`` is taken, if another process is building it, or if the disk is full.
     """
     target = out.resolve()
-    _check_free(out, target, overwrite)
+    check_free(out, overwrite)
     target.parent.mkdir(parents=True, exist_ok=True)
     _remove_leftovers(target)
     staging = target.with_name(f"{target.name}.incomplete-{os.getpid()}")
@@ -51,7 +51,9 @@ def building(out: Path, *, overwrite: bool = False) -> Iterator[Path]:
         os.close(lock)
 
 
-def _check_free(out: Path, target: Path, overwrite: bool) -> None:
+def check_free(out: Path, overwrite: bool) -> None:
+    """Raises DataError if ``out`` is taken: for those who work long before they build."""
+    target = out.resolve()
     if not target.exists():
         return
     if not target.is_dir():

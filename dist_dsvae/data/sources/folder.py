@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 from dist_dsvae.data.errors import DataError
 from dist_dsvae.data.sources.images import FileEncoder, PictureFile
@@ -16,6 +17,7 @@ from dist_dsvae.data.sources.unlabelled import Choice, without_labels
 from dist_dsvae.data.writer import Sample
 from dist_dsvae.noise import Draw, permutation
 
+T = TypeVar("T")
 SPLITS = ("train", "test")
 _NEAR_SPLITS = ("val", "valid", "validation", "eval", "dev")
 
@@ -69,7 +71,7 @@ def folder(
         for split, pictures in per_split.items()
     }
     if test_fraction:
-        splits = _divide(splits["train"], len(classes), test_fraction)
+        splits = divide(splits["train"], len(classes), test_fraction)
     return Source(
         name="folder",
         classes=classes,
@@ -144,15 +146,18 @@ def _given_splits(source: Path) -> tuple[str, ...]:
     return tuple(split for split in SPLITS if split in names)
 
 
-def _divide(
-    samples: Sequence[Sample[PictureFile]], num_classes: int, test_fraction: float
-) -> dict[str, Sequence[Sample[PictureFile]]]:
-    """Train and test, class by class; each class keeps at least one training sample."""
-    per_class: list[list[Sample[PictureFile]]] = [[] for _ in range(num_classes)]
+def divide(
+    samples: Sequence[Sample[T]], num_classes: int, test_fraction: float
+) -> dict[str, Sequence[Sample[T]]]:
+    """Train and test, class by class; each class keeps at least one training sample.
+
+    Raises DataError if no class is large enough to give a test sample.
+    """
+    per_class: list[list[Sample[T]]] = [[] for _ in range(num_classes)]
     for sample in samples:
         per_class[sample.label].append(sample)
-    train: list[Sample[PictureFile]] = []
-    test: list[Sample[PictureFile]] = []
+    train: list[Sample[T]] = []
+    test: list[Sample[T]] = []
     for label, members in enumerate(per_class):
         num_test = min(round(test_fraction * len(members)), len(members) - 1)
         shuffled = permutation(len(members), int(Draw.BUILD_SPLIT), label).tolist()

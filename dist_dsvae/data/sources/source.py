@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -12,6 +13,22 @@ from dist_dsvae.data.errors import DataError
 from dist_dsvae.data.writer import Encode, Sample
 from dist_dsvae.noise import Draw, permutation
 from dist_dsvae.types import ImageShape
+
+
+class Companion(Protocol):
+    """What a source adds to a build beside its samples."""
+
+    def report(self) -> Mapping[str, object]:
+        """Further entries of report.json."""
+        ...
+
+    def write(self, directory: Path) -> None:
+        """Write further files into ``directory``, which is about to become OUT."""
+        ...
+
+    def finish(self) -> None:
+        """Called when OUT is complete: remove what was kept for the case that the build is killed."""
+        ...
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -25,6 +42,7 @@ class Source:
     left_out: heading -> names of what was found but not used.
     other_classes: split -> its sorted names, where they differ from ``classes``: identities that are
         held out are none of those trained on.
+    companion: what the build leaves beside the splits; None for nothing.
     """
 
     name: str
@@ -35,6 +53,7 @@ class Source:
     extension: str
     left_out: Mapping[str, Sequence[str]] = field(default_factory=dict)
     other_classes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    companion: Companion | None = None
 
     def classes_of(self, split: str) -> tuple[str, ...]:
         """The names that the labels of ``split`` are places in."""

@@ -1,0 +1,72 @@
+"""The face stage's options on the command line, the same for every source of photographs."""
+
+from __future__ import annotations
+
+import argparse
+
+from dist_dsvae.data.faces.detect import CenterFaceDetector, require_detector
+from dist_dsvae.data.faces.stage import FaceOptions, ProgressOf, crop_faces
+from dist_dsvae.data.faces.work_cache import WorkCache
+from dist_dsvae.data.sources.images import Codec
+from dist_dsvae.data.sources.source import Source
+from dist_dsvae.data.staging import check_free
+
+
+def add_face_options(parser: argparse.ArgumentParser) -> None:
+    """For a parser that also has size, channels, test_fraction, out, workers and overwrite."""
+    defaults = FaceOptions.__dataclass_fields__
+    group = parser.add_argument_group("the face stage")
+    group.add_argument(
+        "--choose",
+        choices=["consistent", "largest"],
+        default=defaults["choice"].default,
+        help="which of several faces: most like the identity's other pictures, or largest (%(default)s)",
+    )
+    group.add_argument(
+        "--min-face",
+        type=float,
+        default=defaults["min_face"].default,
+        metavar="PIXELS",
+        help="smallest edge of a face in the photograph (%(default)s)",
+    )
+    group.add_argument(
+        "--duplicate-bits",
+        type=int,
+        default=defaults["duplicate_bits"].default,
+        metavar="N",
+        help="crops whose 256-bit hashes differ by so many bits or fewer are one; -1 keeps all (%(default)s)",
+    )
+
+
+def check_before_long_work(arguments: argparse.Namespace) -> None:
+    """Raises DataError if the detector is missing or OUT is taken."""
+    require_detector()
+    check_free(arguments.out, arguments.overwrite)
+
+
+def crop_faces_as_asked(
+    source: Source, arguments: argparse.Namespace, codec: Codec, progress_of: ProgressOf
+) -> Source:
+    """The face stage with the options of the command line.
+
+    source: all of its pictures, not divided: the stage takes ``arguments.test_fraction`` itself.
+    Raises DataError as check_before_long_work and crop_faces do.
+    """
+    options = FaceOptions(
+        size=arguments.size,
+        channels=arguments.channels,
+        codec=codec,
+        choice=arguments.choose,
+        min_face=arguments.min_face,
+        duplicate_bits=arguments.duplicate_bits,
+        test_fraction=arguments.test_fraction,
+    )
+    check_before_long_work(arguments)
+    return crop_faces(
+        source,
+        options,
+        CenterFaceDetector(),
+        WorkCache(arguments.out),
+        num_workers=arguments.workers,
+        progress_of=progress_of,
+    )
