@@ -143,7 +143,7 @@ class TrainConfig:
     epochs: passes over the training set (and the unlabelled one, where it is used), counted in samples
         drawn (stage 1 draws as well).
     max_seconds: stop with a checkpoint after this time in this process; 0 means no limit.
-    log_every_steps: a line in metrics.jsonl and TensorBoard, and a look at the losses for infinite ones, every
+    log_every_steps: a line in metrics.jsonl and TensorBoard, on GPUs also a look for infinite losses, every
         so many iterations (n_gm stage-1 updates and one joint update each).
     sample_every_steps: pictures in samples/ every so many iterations; 0 means none during training.
     checkpoint_every_steps: a checkpoint every so many iterations; 0 means none but the one at the end.
@@ -163,7 +163,7 @@ class TrainConfig:
     collective_timeout_seconds: how long a process waits for the others before it gives up and says
         which of them is missing.
     cpu_threads: threads per process on a CPU; 0 shares the machine's cores among its processes.
-    evaluate_at_end: write the held-out figures of evaluation/summary.json after the last iteration, where
+    evaluate_at_end: measure held-out figures for evaluation/summary.json after the last iteration, where
         there is a test split.
     tensorboard: write events for TensorBoard.
     """
