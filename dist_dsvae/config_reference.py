@@ -27,15 +27,16 @@ from dist_dsvae.config_fields import LARGE
 
 _HEAD = """# Configuration
 
-Made from the dataclasses in [config.py](../dist_dsvae/config.py) and [method_config.py](../dist_dsvae/method_config.py)
-by `python -m dist_dsvae.config_reference > docs/configuration.md`; change those, not this page.
+Made from the dataclasses in [config.py](../dist_dsvae/config.py) and
+[method_config.py](../dist_dsvae/method_config.py) by
+`python -m dist_dsvae.config_reference > docs/configuration.md`; change those, not this page.
 
-A configuration is a JSON file of the sections below. Keys that it leaves out have their defaults, an unknown key is an
-error, and any key can be set on the command line: `--set optimizer.learning_rate=0.001`. What a run used, defaults
-included, stands in the `config.json` of its directory.
+A configuration is a JSON file of the sections below. Keys that it leaves out have their defaults, an unknown
+key is an error, and any key can be set on the command line: `--set optimizer.learning_rate=0.001`. What a run
+used, defaults included, stands in the `config.json` of its directory.
 
-**Resume** says whether a key may have another value when a run goes on from a checkpoint. Where it may not, the run
-stops with a sentence that names the key: start a new one with another `--run-dir`.
+**Resume** says whether a key may have another value when a run goes on from a checkpoint. Where it may not,
+the run stops with a sentence that names the key: start a new one with another `--run-dir`.
 """
 _ENTRY = re.compile(r"([a-z]\w*(?:, [a-z]\w*)*): (.*)")
 _TYPE_NAMES = {int: "whole number", float: "number", str: "text", bool: "true or false"}
@@ -103,7 +104,8 @@ def descriptions(section: type) -> dict[str, str]:
     missing = [name for name in names if name not in found]
     if missing:
         raise UndescribedError(
-            f"The docstring of {section.__name__} has no entry for {', '.join(missing)}. Write one: 'name: text'."
+            f"The docstring of {section.__name__} has no entry for {', '.join(missing)}. "
+            "Write one: 'name: text'."
         )
     return {name: _markdown(found[name]) for name in names}
 
