@@ -48,7 +48,7 @@ class DataConfig:
     unlabelled: shards whose labels are not looked at, for semi-supervised training (``DSVAEConfig``).
     build_command: shown when the shards are missing.
     batch_size: samples per global batch, over all processes; every step draws one.
-    flip: random horizontal flip in training (spec: on for every image data set).
+    flip: random horizontal flip of images in training; false where left and right differ, as in writing.
     shuffle_window_shards: samples are permuted within this many (already permuted) shards,
         so that reading stays local however large the data set is.
     source: "stream" reads and decodes the shards as training goes; "resident" decodes them once into
@@ -116,8 +116,12 @@ class ModelConfig:
 class OptimizerConfig:
     """Adam for every network (appendix B.4), with a schedule for the mixture's variances.
 
+    learning_rate: of all weights but the mixture's log-variances.
+    variance_learning_rate: of the mixture's log-variances, before the schedule.
     variance_schedule: "paper" multiplies the variances' learning rate by 0.01 after 2 epochs,
         "reference" by 0.1 at every 10th epoch, "constant" leaves it.
+    beta1, beta2: Adam's decay rates of the mean and of the mean square of the gradients.
+    epsilon: added to Adam's denominator.
     clip_gradient_norm: largest global L2 norm of one step's gradient; 0 switches clipping off.
     decay_epochs: every learning rate falls to 0 along a half cosine over so many epochs; 0 leaves them.
     """
@@ -139,7 +143,10 @@ class TrainConfig:
     epochs: passes over the training set (and the unlabelled one, where it is used), counted in samples
         drawn (stage 1 draws as well).
     max_seconds: stop with a checkpoint after this time in this process; 0 means no limit.
-    *_every_steps: cadences in iterations (n_gm stage-1 updates and one joint update each).
+    log_every_steps: a line in metrics.jsonl and TensorBoard, on GPUs also a look for infinite losses, every
+        so many iterations (n_gm stage-1 updates and one joint update each).
+    sample_every_steps: pictures in samples/ every so many iterations; 0 means none during training.
+    checkpoint_every_steps: a checkpoint every so many iterations; 0 means none but the one at the end.
     keep_checkpoints: how many of the newest checkpoints stay on disk.
     keep_every_steps: checkpoints at multiples of so many iterations stay as well; 0 means none.
     ema_half_life_samples: average the weights of the decoder (of the classifier's network) with this
@@ -156,6 +163,9 @@ class TrainConfig:
     collective_timeout_seconds: how long a process waits for the others before it gives up and says
         which of them is missing.
     cpu_threads: threads per process on a CPU; 0 shares the machine's cores among its processes.
+    evaluate_at_end: measure held-out figures for evaluation/summary.json after the last iteration, where
+        there is a test split.
+    tensorboard: write events for TensorBoard.
     """
 
     epochs: float = field(default=100.0, metadata={"free": True, "positive": True})
@@ -178,7 +188,12 @@ class TrainConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SamplingConfig:
-    """The pictures drawn during training: rows are classes, columns share one zu."""
+    """The pictures drawn during training: rows are classes, columns share one zu.
+
+    num_classes: rows of the grid, classes evenly spread over all.
+    num_columns: columns of the grid, and at most so many pictures on each side of the swap grid.
+    num_points: drawn of data that are points.
+    """
 
     num_classes: int = field(default=10, metadata={"free": True, "positive": True})
     num_columns: int = field(default=10, metadata={"free": True, "positive": True})
@@ -201,12 +216,16 @@ class EvaluationConfig:
         looks at about 16 per second, at three for a picture.
     held_out: a split of persons (classes) that training never saw, directory or URL as data.test: swaps and
         reconstructions of its pictures are measured too, by methods that encode without a label.
-    samples_per_class: generated for the scores; real_samples: compared with them, evenly spread over
-        real_split; 0 takes as many as are generated.
-    diversity_samples: per class, for all pairs of a class. neighbour_samples: at most so many of either
-        set, for precision and recall.
+    samples_per_class: generated for the scores.
+    real_samples: so many real images are compared with them, evenly spread over real_split; 0 takes as
+        many as are generated.
+    real_split: where these real images come from.
+    diversity_samples: so many samples per class, for all pairs of a class.
+    neighbour_samples: at most so many of either set, for precision and recall.
     radius: of points: one is covered if a point of the other set lies within it (the data's noise).
-    splits: of the customary second Inception Score. seed: of all samples and splits.
+    splits: of the customary second Inception Score.
+    batch_size: samples generated and judged at a time.
+    seed: of all samples and splits.
     weights: the moving average ("ema"), the last weights ("raw"), or the average where there is one.
     batch_norm: generate with the running statistics, or with those of batches of batch_size samples of
         all classes ("batch"), as the authors' code does.
@@ -244,6 +263,7 @@ class ExperimentConfig:
     seed: decides initial weights, sample order and all noise.
     init_from: a run, or a checkpoint of one, whose weights a new run starts from; everything else
         starts afresh. A run that is resumed does not look at it.
+    data, model, method, optimizer, train, sampling, evaluation: sections, below.
     """
 
     command: str = free("")

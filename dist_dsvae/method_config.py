@@ -15,6 +15,7 @@ from dist_dsvae.config_fields import LARGE, between, positive
 class DSVAEConfig:
     """The paper's method (Algorithm 1) with every choice on which paper and reference differ.
 
+    name: which method the section describes.
     gm_steps: stage-1 updates per iteration, n_gm; each takes a fresh batch.
     joint_steps: joint updates per iteration (Algorithm 1: one).
     unlabelled_steps: updates per iteration from batches of data.unlabelled (Sec. 3.6). Their number beside
@@ -24,6 +25,8 @@ class DSVAEConfig:
     gm_margin: scales the true class's squared distance by 1 + margin in L_cls.
     loss_weights: "reference" (10 x mean squared error, KL averaged over zu) or "paper"
         (the text's lambdas, taken literally); see ``methods.conditional.autoencoder_weights``.
+    reconstruction_weight, kl_weight, confusion_weight, generator_weight: multiply what loss_weights gives
+        these terms (1 for confusion and generator).
     adversarial: "logistic" (non-saturating, Eq. 10) or "hinge" (reference).
     prior_labels: labels of the prior samples x'_p: the batch's ("batch") or uniform ("uniform").
     joint_batch: the joint step's batch: "fresh", or the last stage-1 batch ("last").
@@ -92,6 +95,7 @@ class CVAEGANConfig:
 class ClassifierConfig:
     """A classifier of the data set's own classes, to score generated images with.
 
+    name: which method the section describes.
     width: channels of resnet32's first stage.
     dropout: before the last layer, during training.
     shift_pixels: each image is moved by up to so many pixels in both directions.

@@ -18,6 +18,7 @@ FLOORS = {
     "method_config": 0,
     "config": 0,
     "config_io": 0,
+    "config_reference": 0,
     "distributed": 0,
     "models": 1,
     "losses": 1,
@@ -33,6 +34,8 @@ ALLOWED_ON_ONE_FLOOR = {
     ("config", "config_fields"),
     ("config", "method_config"),
     ("config_io", "config"),
+    ("config_reference", "config"),
+    ("config_reference", "config_fields"),
 }
 DISTRIBUTED_LIBRARIES = ("accelerate", "deepspeed", "torch.distributed")
 MODULES = sorted(PACKAGE.rglob("*.py"))
