@@ -58,8 +58,8 @@ def shown_files(model: DSVAE, paths: list[Path], labels: list[int] | None) -> Sh
     images, _ = read_pictures(pictures, model.shape, "--images")
     if model.needs_labels and (labels is None or len(labels) != len(paths)):
         raise RequestError(
-            f"This model's encoder is told the label: name a class for each of the {len(paths)} pictures with "
-            "--classes."
+            f"This model's encoder is told the label: name a class for each of the {len(paths)} pictures "
+            "with --classes."
         )
     return Shown(images, labels if labels and len(labels) == len(paths) else None, "from files")
 
@@ -70,8 +70,8 @@ def split_to_show(run: Path | None, data: str | None) -> Manifest:
         return open_split(data, DataConfig(train=data))
     if run is None:
         raise RequestError(
-            "A published model brings no pictures: give some with --images A.jpg B.png, or a split of shards "
-            "with --data shards/NAME/test."
+            "A published model brings no pictures: give some with --images A.jpg B.png, or a split of "
+            "shards with --data shards/NAME/test."
         )
     config, _, _ = read_run(run)
     train, test, _ = open_splits(config.data)
@@ -90,14 +90,14 @@ def shown_of_split(
     """
     if split.shape != model.shape:
         raise DataError(
-            f"{split.location} holds samples of {tuple(split.shape)} (channels, height, width), the model is for "
-            f"{tuple(model.shape)}. Build the shards with the model's --size and --channels."
+            f"{split.location} holds samples of {tuple(split.shape)} (channels, height, width), the model is "
+            f"for {tuple(model.shape)}. Build the shards with the model's --size and --channels."
         )
     same_classes = split.classes == model.classes
     if not same_classes and (model.needs_labels or wanted is not None):
         raise DataError(
-            f"The classes of {split.location} are not the model's, so none of them can be chosen for it. Leave "
-            "--classes out, or give another split with --data."
+            f"The classes of {split.location} are not the model's, so none of them can be chosen for it. "
+            "Leave --classes out, or give another split with --data."
         )
     labels = np.concatenate([split.index(number)[:, 2] for number in range(len(split.shards))])
     classes = wanted or spread(split.num_classes, count)
