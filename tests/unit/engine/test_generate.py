@@ -132,6 +132,8 @@ def test_pictures_and_masks_of_ones_own(runs: dict[str, Path], entry: Entries, t
         (["vary", "--run", "{dsvae}", "--dims", "99"], "no dimension 99"),
         (["swap", "--run", "{cgan}"], "a cgan, which cannot encode"),
         (["swap", "--run", "{dsvae}", "--images", "{tmp}/none.png"], "cannot be read as a picture"),
+        (["swap", "--model", "{tmp}/none"], "There is no directory"),
+        (["grid", "--run", "{dsvae}", "--device", "tpu9"], "device is 'tpu9'; allowed are"),
         (["swap", "--run", "{dsvae}", "--data", "{tmp}/none"], "The shard directory"),
         (
             ["many", "--run", "{dsvae}", "--per-class", "2", "--out", "launch"],

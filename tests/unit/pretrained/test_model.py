@@ -214,6 +214,8 @@ def test_points() -> None:
         (lambda m: m.inpaint(pixels(1), np.zeros((32, 32))), "no hole: nothing in it is white"),
         (lambda m: m.inpaint(pixels(1), np.ones((8, 8))), r"shape \[8, 8\]; it must be \[32, 32\]"),
         (lambda m: m.inpaint(pixels(1), "eyes", refine_steps=-1), "refine_steps is -1"),
+        (lambda m: DSVAE(m.published, device="gpu"), "device is 'gpu'; allowed are cpu, cuda"),
+        (lambda m: DSVAE(m.published, device="cuda:77"), "torch sees . GPU"),
         (lambda m: DSVAE(m.published, batch_size=0), "batch_size is 0"),
         (lambda m: DSVAE(m.published, mixed_precision="fp8"), "mixed_precision is 'fp8'; allowed"),
     ],
