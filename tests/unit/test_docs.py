@@ -100,7 +100,7 @@ def test_the_readme_begins_with_the_two_commands_that_ci_runs() -> None:
     assert test == 'pip install -e ".[test]" && pytest'
 
 
-@pytest.mark.parametrize("script", ["train", "evaluate", "export", "benchmark"])
+@pytest.mark.parametrize("script", ["train", "evaluate", "export", "generate", "benchmark"])
 def test_options_that_the_pages_give_scripts_exist(script: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every --option on a command line of launch/<script>.py is one that the script's source defines."""
     sources = [REPOSITORY / f"launch/{script}.py", *(REPOSITORY / "launch/benchmarks").glob("*.py")]
