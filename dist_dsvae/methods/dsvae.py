@@ -45,11 +45,11 @@ def routing_table(config: DSVAEConfig, shape: ImageShape, zu_dim: int) -> Routin
     decoder, lambda_rec = 1/N_zu of that for encoder_u, lambda_kl = 10/N_pixel of the summed KL.
     """
     rec_u, rec, kl = autoencoder_weights(config.loss_weights, shape, zu_dim)
-    likelihood = config.likelihood_weight * (10.0 if config.loss_weights == "reference" else 1.0)
+    scale = 10.0 if config.loss_weights == "reference" else 1.0
     r = config.reconstruction_weight
     without_labels: RoutingTable = {
         "reconstruction": {"encoder_s": r * rec, "encoder_u": r * rec_u, "decoder": r * rec},
-        "likelihood": {"encoder_s": likelihood},
+        "likelihood": {"encoder_s": scale * config.likelihood_weight},
         "kl": {"encoder_u": config.kl_weight * kl},
         "generator": {"decoder": config.generator_weight},
         "discriminator": {"discriminator": 1.0},
@@ -60,6 +60,7 @@ def routing_table(config: DSVAEConfig, shape: ImageShape, zu_dim: int) -> Routin
         "confusion": {"encoder_u": config.confusion_weight},
         "latent_classification": {"latent_classifier": 1.0},
         **{_UNLABELLED + term: trained for term, trained in without_labels.items()},
+        f"{_UNLABELLED}likelihood": {"encoder_s": scale * config.unlabelled_likelihood_weight},
     }
 
 
