@@ -1,3 +1,18 @@
 """Distributed training of VAE-GANs with a label-relevant and a label-irrelevant latent code."""
 
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from dist_dsvae.pretrained.model import DSVAE
+
 __version__ = "0.1.0"
+__all__ = ["DSVAE"]
+
+
+def __getattr__(name: str) -> Any:
+    """``DSVAE`` when it is first asked for: importing the package alone loads no torch."""
+    if name != "DSVAE":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from dist_dsvae.pretrained.model import DSVAE
+
+    return DSVAE

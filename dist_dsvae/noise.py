@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import enum
 import math
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -110,6 +111,13 @@ def seed_of(split: str, seed: int) -> int:
     if split == "train":
         return seed
     return int(hash_words(seed, int(Draw.UNLABELLED), torch.zeros((), dtype=torch.int64)))
+
+
+class Normals(Protocol):
+    """Standard normal numbers for the samples of a batch: ``Noise``, or a path through it."""
+
+    def normal(self, draw: Draw, size: int) -> Tensor:
+        """[B, size]."""
 
 
 class Noise:

@@ -25,7 +25,8 @@ FLOORS = {
     "methods": 2,
     "sampling": 3,
     "evaluation": 3,
-    "engine": 4,
+    "pretrained": 4,
+    "engine": 5,
 }
 # within floor 0, where there is no other order
 ALLOWED_ON_ONE_FLOOR = {

@@ -1,27 +1,85 @@
-"""Export: a checkpoint of a run as a published model (``methods.published``)."""
+"""Export: a checkpoint of a run as a published model (``methods.published``), with its card."""
 
 from __future__ import annotations
 
+import json
+from importlib import metadata
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 
+from dist_dsvae.engine.checkpoint import complete_checkpoints
 from dist_dsvae.engine.trained import choose_checkpoint, load_method, read_run
-from dist_dsvae.methods.published import save_published
+from dist_dsvae.methods.published import Published
+from dist_dsvae.pretrained.model import DSVAE
+from dist_dsvae.pretrained.programs import save_programs
+
+Weights = Literal["auto", "ema", "raw"]
 
 
 def export(
-    run_dir: Path, out: Path, step: int | None = None, weights: Literal["auto", "ema", "raw"] = "auto"
+    run_dir: Path,
+    out: Path,
+    step: int | None = None,
+    weights: Weights = "auto",
+    *,
+    licence: str = "other",
+    programs: bool = False,
 ) -> str:
     """Write the model of a run's checkpoint into ``out``; returns a sentence on what was written.
 
-    step: of the checkpoint (default: the newest). weights: see ``trained.load_method``. Single process.
+    step: of the checkpoint (default: the newest). weights: see ``trained.load_method``. licence: for the
+    card. programs: also torch.export files of encoder and decoder (``pretrained.programs``). Single process.
     Raises CheckpointError if the run has no such checkpoint, or no average that was asked for.
+    """
+    model = model_of_run(run_dir, step, weights)
+    (out / "README.md").unlink(missing_ok=True)  # an older one would speak of other weights
+    model.save_pretrained(out, model_card_kwargs={"licence": licence})
+    about = model.published.about
+    described = "moving average" if about["weights"] == "ema" else "last weights"
+    sentence = f"Wrote {out} from {run_dir / 'checkpoints' / about['checkpoint']} ({described})."
+    return f"{sentence} {save_programs(model, out)}" if programs else sentence
+
+
+def model_of_run(run_dir: Path, step: int | None = None, weights: Weights = "auto") -> DSVAE:
+    """A run's checkpoint as a model in float32 on the CPU, and where it comes from.
+
+    Raises CheckpointError as ``trained.choose_checkpoint`` and ``trained.load_method`` do.
     """
     config, shape, classes = read_run(run_dir)
     chosen = choose_checkpoint(run_dir, step)
     method, which = load_method(config, shape, len(classes), chosen, weights, torch.device("cpu"))
-    save_published(method.float(), out, config.method, config.model, shape, classes)
-    described = "moving average" if which == "ema" else "last weights"
-    return f"Wrote {out} from {chosen} ({described})."
+    about = {
+        "run": run_dir.resolve().name,
+        "data": config.data.train,
+        "num_samples": json.loads((run_dir / "dataset.json").read_text("utf-8")).get("num_samples"),
+        "checkpoint": chosen.name,
+        "weights": which,
+        "commands": {
+            "train": config.command,
+            "export": f"python launch/export.py --run {config.run_dir} --weights {which}",
+        },
+        "versions": {package: metadata.version(package) for package in ("dist_dsvae", "torch")},
+        "evaluation": _evaluation(run_dir, chosen, which),
+    }
+    return DSVAE(Published(method, shape, classes, config.method, config.model, about))
+
+
+def _evaluation(run_dir: Path, chosen: Path, weights: str) -> dict[str, Any]:
+    """The run's scores, if they are of these weights; else the figures of its end, if this is its end.
+
+    Figures of other weights say nothing of these.
+    """
+    scores = _read(run_dir / "evaluation/scores.json")
+    if (scores.get("checkpoint"), scores.get("weights")) == (chosen.name, weights):
+        return {key: scores[key] for key in ("figures", "real", "judges", "settings") if key in scores}
+    newest = complete_checkpoints(run_dir / "checkpoints")[-1]
+    summary = _read(run_dir / "evaluation/summary.json")
+    return {"figures": summary} if summary and chosen.name == newest.name else {}
+
+
+def _read(path: Path) -> dict[str, Any]:
+    content = json.loads(path.read_text("utf-8")) if path.is_file() else {}
+    assert isinstance(content, dict)
+    return content

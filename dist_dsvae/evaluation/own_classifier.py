@@ -57,14 +57,15 @@ def open_scorer(place: str, device: torch.device) -> tuple[Scorer, tuple[str, ..
             f"{path} is not a published classifier. From the run of a classifier one is made by\n"
             f"    python launch/export.py --run RUN --out {path.rstrip('/')}/model"
         )
-    method, shape, classes = load_published(path)
+    published = load_published(path)
+    method, classes = published.method, published.classes
     if not isinstance(method, Classifier):
         raise PublishedModelError(
             f"{path} is a published {type(method).__name__}, not a classifier. Train one with "
             "configs/classifier/<data>.json and export it."
         )
     digest = hashlib.sha256((Path(path) / WEIGHTS_FILE).read_bytes()).hexdigest()
-    network = OwnScores(method, shape).to(device).eval().requires_grad_(False)
+    network = OwnScores(method, published.shape).to(device).eval().requires_grad_(False)
     head = method.network.get_submodule("head")
     assert isinstance(head, nn.Linear)
     name = (

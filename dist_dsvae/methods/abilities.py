@@ -16,7 +16,7 @@ from typing import Protocol, runtime_checkable
 
 from torch import Tensor
 
-from dist_dsvae.noise import Noise
+from dist_dsvae.noise import Normals
 from dist_dsvae.types import Codes
 
 
@@ -27,7 +27,7 @@ class Generative(Protocol):
     num_classes: int
     zu_dim: int
 
-    def prior_codes(self, labels: Tensor, zs_noise: Noise, zu_noise: Noise) -> Tensor:
+    def prior_codes(self, labels: Tensor, zs_noise: Normals, zu_noise: Normals) -> Tensor:
         """Codes [B, code_dim] of classes ``labels`` [B] from the draws SAMPLE_ZS and SAMPLE_ZU.
 
         Noise at equal positions gives equal codes: equal zu for equal positions of ``zu_noise``.

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from dist_dsvae.models.architectures import Architecture
 from dist_dsvae.models.decoder import Decoder
 from dist_dsvae.models.encoder import EncoderU
-from dist_dsvae.noise import Draw, Noise
+from dist_dsvae.noise import Draw, Normals
 from dist_dsvae.types import Codes, Gaussian, ImageShape
 
 
@@ -58,7 +58,7 @@ def encode(encoder: nn.Module, images: Tensor, labels: Tensor, num_classes: int)
     return Codes(one_hot(labels, num_classes, posterior.mean.dtype), posterior)
 
 
-def prior_codes(labels: Tensor, zu_noise: Noise, num_classes: int, zu_dim: int) -> Tensor:
+def prior_codes(labels: Tensor, zu_noise: Normals, num_classes: int, zu_dim: int) -> Tensor:
     """``abilities.Generative.prior_codes`` of the baselines: z ~ N(0, I)."""
     return conditional_codes(labels, zu_noise.normal(Draw.SAMPLE_ZU, zu_dim), num_classes)
 

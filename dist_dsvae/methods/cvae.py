@@ -15,7 +15,7 @@ from dist_dsvae.methods.routing import RoutingTable, largest_weight, scale_gradi
 from dist_dsvae.methods.step import Reduction, Step
 from dist_dsvae.models.architectures import architecture_for
 from dist_dsvae.models.encoder import sample_gaussian
-from dist_dsvae.noise import Draw, Noise
+from dist_dsvae.noise import Draw, Noise, Normals
 from dist_dsvae.types import Batch, Codes, Gaussian, ImageShape
 
 
@@ -69,7 +69,7 @@ class CVAE(nn.Module):
 
     # Once trained (``abilities``)
 
-    def prior_codes(self, labels: Tensor, zs_noise: Noise, zu_noise: Noise) -> Tensor:
+    def prior_codes(self, labels: Tensor, zs_noise: Normals, zu_noise: Normals) -> Tensor:
         """[B, num_classes + zu_dim]: the one-hot label and z ~ N(0, I)."""
         return conditional.prior_codes(labels, zu_noise, self.num_classes, self.zu_dim)
 

@@ -32,7 +32,7 @@ from dist_dsvae.models.discriminator import Discriminator
 from dist_dsvae.models.encoder import EncoderS, EncoderU, sample_gaussian
 from dist_dsvae.models.latent_classifier import LatentClassifier
 from dist_dsvae.models.mixture_prior import MixturePrior, gaussian_log_density, squared_distance
-from dist_dsvae.noise import Draw, Noise
+from dist_dsvae.noise import Draw, Noise, Normals
 from dist_dsvae.types import Batch, Codes, Gaussian, ImageShape
 
 
@@ -198,7 +198,7 @@ class DSVAE(nn.Module):
 
     # Once trained (``abilities``)
 
-    def prior_codes(self, labels: Tensor, zs_noise: Noise, zu_noise: Noise) -> Tensor:
+    def prior_codes(self, labels: Tensor, zs_noise: Normals, zu_noise: Normals) -> Tensor:
         """[B, zs_dim + zu_dim]: zs ~ N(mean_y, var_y), zu ~ N(0, I)."""
         zs = self.mixture_prior.sample(labels, zs_noise.normal(Draw.SAMPLE_ZS, self.zs_dim))
         return torch.cat([zs, zu_noise.normal(Draw.SAMPLE_ZU, self.zu_dim)], dim=1)

@@ -1,7 +1,8 @@
 """Published models: a directory with weights and plain JSON, safe to load from anyone.
 
     model.safetensors   every parameter and buffer, by its name in the method
-    config.json         format, method, model, shape of a sample, names of the classes
+    config.json         format, method, model, shape of a sample, names of the classes, and (about)
+                        where the model comes from, for its model card
 
 Nothing in it is ever unpickled or executed: other files in the directory are not even opened.
 """
@@ -9,6 +10,7 @@ Nothing in it is ever unpickled or executed: other files in the directory are no
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,7 +21,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from dist_dsvae.config import MethodConfig, ModelConfig
-from dist_dsvae.config_io import ConfigError, from_tree, to_tree
+from dist_dsvae.config_io import from_tree, to_tree
 from dist_dsvae.methods.choose import make_method
 from dist_dsvae.types import ImageShape
 
@@ -44,32 +46,32 @@ class Published(NamedTuple):
 
     method: one of ``methods.choose``; ``methods.abilities`` says what it can do.
     shape: of its samples. classes: their names, in the order of the labels.
+    config, model: what ``method`` was made from.
+    about: JSON on where it comes from (``pretrained.card`` reads it); believed by nobody else.
     """
 
     method: nn.Module
     shape: ImageShape
     classes: tuple[str, ...]
+    config: MethodConfig
+    model: ModelConfig
+    about: Mapping[str, Any]
 
 
-def save_published(
-    method: nn.Module,
-    directory: Path,
-    config: MethodConfig,
-    model: ModelConfig,
-    shape: ImageShape,
-    classes: tuple[str, ...],
-) -> None:
-    """Write ``method`` into ``directory`` (made if it is missing)."""
+def save_published(published: Published, directory: Path) -> None:
+    """Write a model into ``directory`` (made if it is missing), whatever device it is on."""
     directory.mkdir(parents=True, exist_ok=True)
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in method.state_dict().items()}
+    state = published.method.state_dict()
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
     save_file(tensors, directory / WEIGHTS_FILE, metadata={"format": FORMAT})
     (directory / WEIGHTS_FILE).chmod(0o644)  # safetensors makes it the owner's alone
     description = {
         "format": FORMAT,
-        "method": to_tree(config),
-        "model": to_tree(model),
-        "shape": shape._asdict(),
-        "classes": list(classes),
+        "method": to_tree(published.config),
+        "model": to_tree(published.model),
+        "shape": published.shape._asdict(),
+        "classes": list(published.classes),
+        "about": dict(published.about),
     }
     (directory / CONFIG_FILE).write_text(json.dumps(description, indent=1) + "\n", encoding="utf-8")
 
@@ -85,10 +87,11 @@ def load_published(directory: str | Path) -> Published:
     try:
         shape = ImageShape(**description["shape"])
         classes = tuple(str(name) for name in description["classes"])
+        about = dict(description.get("about", {}))
         model = from_tree(ModelConfig, description["model"])
         config = from_tree(_Described, {"method": description["method"]}).method
         method = make_method(config, model, shape, len(classes))
-    except (KeyError, TypeError, ConfigError) as error:
+    except (KeyError, TypeError, ValueError) as error:
         raise PublishedModelError(f"{directory / CONFIG_FILE} does not describe a model: {error}") from None
     try:
         tensors = load_file(weights)
@@ -105,7 +108,7 @@ def load_published(directory: str | Path) -> Published:
         )
     with torch.no_grad():
         method.load_state_dict(tensors)
-    return Published(method.eval(), shape, classes)
+    return Published(method.eval(), shape, classes, config, model, about)
 
 
 def _read_description(directory: Path) -> dict[str, Any]:

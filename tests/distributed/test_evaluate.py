@@ -103,10 +103,10 @@ def test_export_takes_the_weights_asked_for(
         "launch/export.py", "--run", str(run_dir), "--step", "2", "--weights", weights, "--out", str(out)
     )
     assert done.returncode == 0, done.stderr
-    method, _, classes = load_published(out)
-    assert len(classes) == 10
+    published = load_published(out)
+    assert len(published.classes) == 10
     saved = checkpoint_tensors(run_dir / "checkpoints/step-00000002")
-    for name, tensor in method.decoder.state_dict().items():
+    for name, tensor in published.method.get_submodule("decoder").state_dict().items():
         assert torch.equal(tensor, saved[f".{section}.{name}"]), name
 
 

@@ -12,7 +12,7 @@ import torch
 
 from dist_dsvae.config import ModelConfig
 from dist_dsvae.methods.dsvae import DSVAE
-from dist_dsvae.methods.published import PublishedModelError, load_published, save_published
+from dist_dsvae.methods.published import Published, PublishedModelError, load_published, save_published
 from tests.unit.methods.making import SHAPES, make_method
 
 CLASSES = ("a", "b", "c", "d", "e")
@@ -24,14 +24,18 @@ def published(tmp_path: Path) -> tuple[DSVAE, Path]:
     method.to(memory_format=torch.channels_last)
     directory = tmp_path / "model"
     model = ModelConfig(architecture="small32", zs_dim=6, zu_dim=4)
-    save_published(method, directory, method.config, model, SHAPES["small32"], CLASSES)
+    about = {"data": "shards/five"}
+    save_published(Published(method, SHAPES["small32"], CLASSES, method.config, model, about), directory)
     return method, directory
 
 
 def test_round_trip(published: tuple[DSVAE, Path]) -> None:
     method, directory = published
-    loaded, shape, classes = load_published(directory)
-    assert (shape, classes) == (SHAPES["small32"], CLASSES)
+    again = load_published(directory)
+    loaded = again.method
+    assert again[1:3] == (SHAPES["small32"], CLASSES)
+    assert again.config == method.config
+    assert (again.model.zs_dim, again.about) == (6, {"data": "shards/five"})
     assert not loaded.training
     for (name, ours), theirs in zip(loaded.state_dict().items(), method.state_dict().values(), strict=True):
         assert torch.equal(ours, theirs), name
@@ -76,6 +80,8 @@ def test_what_is_wrong_gets_a_sentence(published: tuple[DSVAE, Path], tmp_path: 
         (description | {"format": "other"}, "is not of the format"),
         (description | {"classes": ["a"]}, "does not fit config.json beside it"),
         (description | {"model": {"architecture": "vgg99"}}, "does not describe a model: .*vgg99"),
+        (description | {"shape": {"channels": 1, "height": 8, "width": 8}}, "does not describe a model"),
+        (description | {"about": "me"}, "does not describe a model"),
         ({k: v for k, v in description.items() if k != "shape"}, "does not describe a model"),
     ):
         (directory / "config.json").write_text(json.dumps(changed))

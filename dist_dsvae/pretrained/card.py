@@ -1,0 +1,146 @@
+"""The model card: README.md and samples.png of a published model, from the model and what it says of itself.
+
+``about`` of config.json, as ``engine.export`` fills it in from a run:
+
+    data, num_samples, run, checkpoint, samples_seen, weights, commands {train, export}, versions {...}
+    evaluation: figures, and from a run's evaluation/scores.json also real, judges, settings
+
+Any of it may be missing: a model saved from Python has a card of what is known.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from huggingface_hub import ModelCard, ModelCardData
+
+from dist_dsvae.evaluation.report import DESCRIPTIONS, shown
+from dist_dsvae.methods.abilities import Generative
+from dist_dsvae.sampling.generate import spread
+from dist_dsvae.sampling.grids import save_grid, save_scatter
+
+if TYPE_CHECKING:
+    from dist_dsvae.pretrained.model import DSVAE
+
+SAMPLES_FILE = "samples.png"
+_SEED = 0
+_NUM_ROWS, _NUM_COLUMNS = 10, 8
+_NUM_POINTS = 3000
+_MANY_CLASSES = 40
+
+
+def save_samples(model: DSVAE, directory: Path) -> None:
+    """The card's picture, if the model draws: a class per row, one zu per column; points as a cloud."""
+    if not isinstance(model.published.method, Generative):
+        return
+    path = directory / SAMPLES_FILE
+    if not model.shape.is_image:
+        per_class = -(-_NUM_POINTS // len(model.classes))
+        points = model.sample(n=per_class, generator=_SEED, kind="tensor")
+        labels = torch.arange(len(model.classes)).repeat_interleave(per_class)
+        save_scatter(path, [("samples", points, labels)], model.classes)
+        return
+    classes = spread(len(model.classes), _NUM_ROWS)
+    images = model.sample(classes, _NUM_COLUMNS, _SEED, shared_zu=True, kind="tensor")
+    save_grid(
+        path,
+        images.unflatten(0, (len(classes), _NUM_COLUMNS)),
+        title="samples: a class per row, one zu per column",
+        row_names=[model.classes[label] for label in classes],
+    )
+
+
+def model_card(model: DSVAE, licence: str) -> ModelCard:
+    """The card's text. licence: an identifier of the hub ("mit", "cc-by-nc-4.0", ...), or "other"."""
+    about = model.published.about
+    is_image = model.shape.is_image
+    data = ModelCardData(
+        license=licence,
+        library_name="dist_dsvae",
+        pipeline_tag="unconditional-image-generation" if is_image else None,
+        tags=["dist_dsvae", model.published.config.name, "disentanglement", "vae-gan"],
+    )
+    sections = [_head(model), *_data(model, about), *_use(model), *_figures(about), *_made(about)]
+    if licence == "other":
+        sections.append(
+            "## Licence\n\nNot chosen yet: who publishes this model says on what terms, minding those of the "
+            "data it was trained on."
+        )
+    text = "\n\n".join(sections)
+    return ModelCard(f"---\n{data.to_yaml()}\n---\n\n{text}\n")
+
+
+def _head(model: DSVAE) -> str:
+    published = model.published
+    drawn = f"\n\n![samples]({SAMPLES_FILE})" if isinstance(published.method, Generative) else ""
+    about_codes = (
+        "Its latent space is split into zs, which carries the label, and zu, which carries everything else."
+        if isinstance(published.method, Generative)
+        else "It guesses labels."
+    )
+    return (
+        f"# {published.about.get('run', published.config.name)}\n\n"
+        f"A `{published.config.name}` with the networks `{published.model.architecture}`, trained with "
+        f"dist_dsvae. {about_codes}{drawn}"
+    )
+
+
+def _data(model: DSVAE, about: Mapping[str, Any]) -> Iterator[str]:
+    shape, classes = model.shape, model.classes
+    what = f"{shape.height}x{shape.width} pixels, {shape.channels} channel(s)" if shape.is_image else "points"
+    named = ", ".join(classes[:_MANY_CLASSES]) + (", ..." if len(classes) > _MANY_CLASSES else "")
+    source = f"`{about['data']}`, " if "data" in about else ""
+    count = f"{about['num_samples']:,} samples, " if isinstance(about.get("num_samples"), int) else ""
+    yield f"## Data\n\n{source}{count}{what}, {len(classes)} classes: {named}."
+
+
+def _use(model: DSVAE) -> Iterator[str]:
+    lines = ["from dist_dsvae import DSVAE", "", 'model = DSVAE.from_pretrained("PATH OR ID OF THIS MODEL")']
+    if isinstance(model.published.method, Generative):
+        lines.append(f"pictures = model.sample({model.classes[0]!r}, n=8, generator=0)")
+    if model.can_encode:
+        lines.append(f"zs, zu = model.encode(pictures{', labels=[0] * 8' if model.needs_labels else ''})")
+    yield "## Use\n\n```python\n" + "\n".join(lines) + "\n```"
+
+
+def _figures(about: Mapping[str, Any]) -> Iterator[str]:
+    evaluation = about.get("evaluation")
+    if not isinstance(evaluation, Mapping) or not isinstance(evaluation.get("figures"), Mapping):
+        return
+    real = evaluation.get("real") or {}
+    rows = [
+        f"| {DESCRIPTIONS.get(name, name)} | {shown(value)} | {shown(real[name]) if name in real else ''} |"
+        for name, value in evaluation["figures"].items()
+        if isinstance(value, int | float)
+    ]
+    yield "## Figures\n\n| figure | this model | real |\n|---|---|---|\n" + "\n".join(rows)
+    judges = evaluation.get("judges") or {}
+    lines = [
+        f"{role.replace('_', ' ')}: {judge['name']}, sha256 `{judge['sha256']}`"
+        for role, judge in judges.items()
+    ]
+    settings = evaluation.get("settings")
+    if settings:
+        lines.append(f"settings: `{json.dumps(settings)}`")
+    if lines:
+        yield (
+            "Measured by `launch/evaluate.py`, on held-out data where it compares. " + "; ".join(lines) + "."
+        )
+
+
+def _made(about: Mapping[str, Any]) -> Iterator[str]:
+    commands = "\n".join(str(command) for command in (about.get("commands") or {}).values())
+    if commands:
+        yield f"## How it was made\n\n```\n{commands}\n```"
+    facts = [
+        f"{key.replace('_', ' ')}: {about[key]}"
+        for key in ("checkpoint", "samples_seen", "weights")
+        if key in about
+    ]
+    facts += [f"{package} {version}" for package, version in (about.get("versions") or {}).items()]
+    if facts:
+        yield ", ".join(facts) + "."

@@ -1,0 +1,324 @@
+"""``DSVAE``: a trained model as a few functions of pictures. Whatever method it was trained with.
+
+    model = DSVAE.from_pretrained("model")            a directory of launch/export.py, or a hub's id
+    zs, zu = model.encode(pictures)                   zu is a distribution: mean and log-variance
+    model.swap(anna, ben)                             Anna, as Ben looks in his picture
+
+Pictures come and go as ``pretrained.pictures`` says; codes are float32 tensors [N, d]. Every random
+number is a function of (seed, number of the sample): batch sizes and devices do not change what is drawn.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import numpy.typing as npt
+import torch
+from huggingface_hub import ModelCard, ModelHubMixin
+from torch import Tensor
+
+from dist_dsvae.methods.published import Published, save_published
+from dist_dsvae.pretrained import card, exploring
+from dist_dsvae.pretrained.networks import Networks
+from dist_dsvae.pretrained.pictures import Kind, Pictures, read_pictures
+from dist_dsvae.pretrained.places import published_at
+from dist_dsvae.pretrained.requests import (
+    ClassNames,
+    Mask,
+    RequestError,
+    Seed,
+    at_least_one,
+    class_ids,
+    read_mask,
+    seed_from,
+)
+from dist_dsvae.sampling.interpolate import Path as NoisePath
+from dist_dsvae.sampling.vary import EXTENT
+from dist_dsvae.types import Codes, Gaussian, ImageShape
+
+Precision = Literal["no", "bf16"]
+
+
+class DSVAE(ModelHubMixin, library_name="dist_dsvae"):
+    """A trained model: networks, shape of the samples, names of the classes.
+
+    published: the model. batch_size: pictures that go through the networks at once, at most; an
+    attribute that may be changed. mixed_precision: "bf16" runs the networks under autocast; weights stay
+    float32. What a method cannot do (a cGAN encodes nothing) raises RequestError.
+    """
+
+    def __init__(
+        self,
+        published: Published,
+        *,
+        device: str | torch.device = "cpu",
+        mixed_precision: Precision = "no",
+        batch_size: int = 256,
+    ) -> None:
+        if mixed_precision not in ("no", "bf16"):
+            raise RequestError(f'mixed_precision is {mixed_precision!r}; allowed are "no" and "bf16".')
+        self.published = published
+        self._networks = Networks(
+            published, at_least_one("batch_size", batch_size), bf16=mixed_precision == "bf16"
+        )
+        self.to(device)
+
+    @classmethod
+    def from_pretrained(  # type: ignore[override]  # no arguments are taken from the file, which may be anyone's
+        cls,
+        pretrained_model_name_or_path: str | Path,
+        *,
+        device: str | torch.device = "cpu",
+        mixed_precision: Precision = "no",
+        batch_size: int = 256,
+        revision: str | None = None,
+        cache_dir: str | Path | None = None,
+        force_download: bool = False,
+        local_files_only: bool = False,
+        token: str | bool | None = None,
+    ) -> Self:
+        """A model of a directory that launch/export.py wrote, or of a repository on the hub.
+
+        device, mixed_precision, batch_size: as for the class. The others: as for ``hf_hub_download``.
+        Reads model.safetensors and config.json, never anything else; raises PublishedModelError for
+        pickles, archives, and damaged or missing files.
+        """
+        published = published_at(
+            pretrained_model_name_or_path,
+            revision=revision,
+            cache_dir=cache_dir,
+            force_download=force_download,
+            local_files_only=local_files_only,
+            token=token,
+        )
+        return cls(published, device=device, mixed_precision=mixed_precision, batch_size=batch_size)
+
+    def _save_pretrained(self, save_directory: Path) -> None:
+        """For ``save_pretrained`` and ``push_to_hub``: the two files, and the pictures of the card."""
+        save_published(self.published, save_directory)
+        card.save_samples(self, save_directory)
+
+    def generate_model_card(self, licence: str = "other") -> ModelCard:
+        """The README of the model: ``save_pretrained(..., model_card_kwargs={"licence": "mit"})``."""
+        return card.model_card(self, licence)
+
+    @property
+    def shape(self) -> ImageShape:
+        """Of one sample: an image, or a point."""
+        return self.published.shape
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names, in the order of the labels."""
+        return self.published.classes
+
+    @property
+    def batch_size(self) -> int:
+        """How many pictures go through the networks at once, at most."""
+        return self._networks.batch_size
+
+    @batch_size.setter
+    def batch_size(self, batch_size: int) -> None:
+        self._networks.batch_size = at_least_one("batch_size", batch_size)
+
+    @property
+    def device(self) -> torch.device:
+        """Of the networks."""
+        return self._networks.device
+
+    @property
+    def code_dims(self) -> tuple[int, int]:
+        """zs_dim and zu_dim; where the one-hot label stands for zs, the number of classes."""
+        return self._networks.code_dims
+
+    @property
+    def can_encode(self) -> bool:
+        """Whether pictures can be encoded, swapped and inpainted."""
+        return self._networks.can_encode
+
+    @property
+    def needs_labels(self) -> bool:
+        """Whether ``encode``, ``swap`` and ``inpaint`` must be told the pictures' classes."""
+        return self.can_encode and not self._networks.encodes_without_labels
+
+    def to(self, device: str | torch.device) -> Self:
+        """Move the networks; results of pictures and codes on another device still go back there."""
+        self._networks.method.to(device)
+        self._networks.device = torch.device(device)
+        return self
+
+    # Codes and classes of pictures
+
+    def encode(self, images: Pictures, labels: ClassNames | None = None) -> Codes:
+        """zs [N, zs_dim], and the distribution of zu: mean and log-variance [N, zu_dim].
+
+        labels: the pictures' classes, for methods that encode with the label (cvae, cvae_gan) alone.
+        Raises PictureError or RequestError.
+        """
+        pictures, kind = read_pictures(images, self.shape)
+        return self._networks.encode(pictures, kind, labels)
+
+    def classify(self, images: Pictures) -> Tensor:
+        """Probability of each class [N, num_classes], in the order of ``classes``."""
+        return self._networks.probabilities(*read_pictures(images, self.shape))
+
+    def decode(
+        self, zs: Tensor | npt.NDArray[Any], zu: Tensor | npt.NDArray[Any] | Gaussian, kind: str = "tensor"
+    ) -> Any:
+        """Pictures of codes zs [N, zs_dim] and zu [N, zu_dim] (of a distribution, its mean).
+
+        kind: "tensor" (float in [-1, 1]), "array" (uint8) or "pil".
+        """
+        shown = Kind.named(kind, self.shape)
+        parts = [torch.as_tensor(part).float() for part in (zs, zu.mean if isinstance(zu, Gaussian) else zu)]
+        expected = self.code_dims
+        got = tuple(part.shape[-1] if part.dim() == 2 else -1 for part in parts)
+        if got != expected or len(parts[0]) != len(parts[1]):
+            raise RequestError(
+                f"zs has the shape {list(parts[0].shape)} and zu {list(parts[1].shape)}; this model's codes "
+                f"are [N, {expected[0]}] and [N, {expected[1]}], with the same N."
+            )
+        shown = shown._replace(device=parts[0].device if shown.container == "tensor" else shown.device)
+        return shown.wrap(self._networks.decode(torch.cat(parts, dim=1), shown))
+
+    # Samples of classes
+
+    def sample(
+        self,
+        classes: ClassNames | None = None,
+        n: int = 1,
+        generator: Seed = None,
+        *,
+        shared_zu: bool = False,
+        kind: str | None = None,
+    ) -> Any:
+        """``n`` samples of each of ``classes`` (default: all), class after class.
+
+        generator: a seed, or a generator to draw one from. The k-th sample of a class depends on
+        (seed, class, k) alone: neither on n nor on the other classes.
+        shared_zu: the k-th samples of all classes have one zu, as in the columns of Figure 8.
+        kind: "pil" (default), "array" (default for points) or "tensor".
+        """
+        ids = class_ids(classes, self.classes)
+        labels = torch.tensor(ids, dtype=torch.int64).repeat_interleave(at_least_one("n", n))
+        return self.sample_numbers(
+            labels, torch.arange(n).repeat(len(ids)), seed_from(generator), shared_zu=shared_zu, kind=kind
+        )
+
+    def sample_numbers(
+        self, labels: Tensor, numbers: Tensor, seed: int, *, shared_zu: bool = False, kind: str | None = None
+    ) -> Any:
+        """For each i the numbers[i]-th sample of class labels[i] (both int64 [N]), as ``sample`` gives it."""
+        shown = self._kind(kind)
+        images = exploring.samples(self._networks, labels, numbers, seed, shown, shared_zu=shared_zu)
+        return shown.wrap(images)
+
+    def interpolate(
+        self,
+        classes: ClassNames | None = None,
+        num_steps: int = 10,
+        *,
+        moving: Literal["zs", "zu"] = "zs",
+        path: NoisePath = "linear",
+        generator: Seed = None,
+        kind: str | None = None,
+    ) -> Any:
+        """Figure 4: a row per class, ``num_steps`` pictures along one random path that the rows share.
+
+        moving: the code that moves; the other stays. path: see ``sampling.interpolate``.
+        Returns [R, K, ...] (lists of lists of PIL pictures).
+        """
+        ids, shown = class_ids(classes, self.classes), self._kind(kind)
+        num_steps, seed = at_least_one("num_steps", num_steps), seed_from(generator)
+        codes = exploring.path_codes(self._networks, ids, num_steps, moving, seed, path)
+        return shown.wrap_grid(self._networks.decode(codes, shown), len(ids))
+
+    def vary(
+        self,
+        dim: int,
+        classes: ClassNames | None = None,
+        num_steps: int = 7,
+        *,
+        extent: float = EXTENT,
+        generator: Seed = None,
+        kind: str | None = None,
+    ) -> Any:
+        """Figure 5: a row per class, dimension ``dim`` of zu from -extent to extent, all else fixed.
+
+        The rows share their other dimensions of zu. ``expressiveness`` tells the dimensions worth looking
+        at. Returns [R, K, ...].
+        """
+        ids, shown = class_ids(classes, self.classes), self._kind(kind)
+        num_steps, seed = at_least_one("num_steps", num_steps), seed_from(generator)
+        codes = exploring.dimension_codes(self._networks, dim, ids, num_steps, extent, seed)
+        return shown.wrap_grid(self._networks.decode(codes, shown), len(ids))
+
+    def expressiveness(self, num_codes: int = 8, generator: Seed = 0) -> Tensor:
+        """How much each dimension of zu changes pictures, over ``num_codes`` samples: [zu_dim].
+
+        See ``sampling.vary.expressiveness``; ``.argsort(descending=True)`` ranks them.
+        """
+        return exploring.expressiveness(
+            self._networks, at_least_one("num_codes", num_codes), seed_from(generator)
+        )
+
+    # Pictures from pictures
+
+    def swap(
+        self,
+        a: Pictures,
+        b: Pictures,
+        a_labels: ClassNames | None = None,
+        b_labels: ClassNames | None = None,
+    ) -> Any:
+        """Pictures with the zs of ``a`` and the zu of ``b`` (Figure 6): a's class as b looks.
+
+        a, b: as many as each other, or one of them for all of the other. As ``a``'s kind.
+        labels: as for ``encode``.
+        """
+        zs, zu, kind = self._codes_of_two(a, b, a_labels, b_labels)
+        return kind.wrap(self._networks.decode(exploring.paired(zs, zu), kind))
+
+    def swap_grid(
+        self,
+        rows: Pictures,
+        columns: Pictures,
+        row_labels: ClassNames | None = None,
+        column_labels: ClassNames | None = None,
+    ) -> Any:
+        """Every one of ``rows`` giving zs with every one of ``columns`` giving zu: [R, K, ...]."""
+        zs, zu, kind = self._codes_of_two(rows, columns, row_labels, column_labels)
+        return kind.wrap_grid(self._networks.decode(exploring.crossed(zs, zu), kind), len(zs))
+
+    def inpaint(
+        self, images: Pictures, mask: Mask, labels: ClassNames | None = None, *, refine_steps: int = 0
+    ) -> Any:
+        """Paint the hole of each picture (Figure 7); outside, every bit is the given picture's.
+
+        mask: "right-half", "eyes", "nose-and-mouth", "bottom-half" (the middle two for aligned faces), or
+        a picture, white in the hole, or an array [H, W] or [N, H, W], not 0 in the hole.
+        refine_steps: of Adam on the codes, towards the known pixels; 0: the encoders' codes as they are.
+        PIL pictures come back in the model's size.
+        """
+        self._networks.autoencoding()
+        if not self.shape.is_image:
+            raise RequestError("This model's samples are points, which have no pixels to paint.")
+        originals, kind = read_pictures(images, self.shape)
+        holes = read_mask(mask, self.shape, len(originals))
+        ids = self._networks.labels(labels, len(originals))
+        return kind.wrap(exploring.painted(self._networks, originals, kind, holes, ids, refine_steps))
+
+    def _codes_of_two(
+        self, a: Pictures, b: Pictures, a_labels: ClassNames | None, b_labels: ClassNames | None
+    ) -> tuple[Tensor, Tensor, Kind]:
+        """zs of ``a``, the mean of zu of ``b``, and the kind of their offspring."""
+        first, kind = read_pictures(a, self.shape, "a")
+        second, other = read_pictures(b, self.shape, "b")
+        zs = self._networks.encode(first, kind, a_labels).zs
+        zu = self._networks.encode(second, kind, b_labels).zu.mean
+        return zs, zu, kind._replace(is_single=kind.is_single and other.is_single)
+
+    def _kind(self, kind: str | None) -> Kind:
+        """Of results without input: by default pictures, or arrays of points."""
+        return Kind.named(kind or ("pil" if self.shape.is_image else "array"), self.shape)

@@ -1,0 +1,131 @@
+"""A trained method's networks on a device: what they can do, in chunks, in the precision asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from dist_dsvae.methods.abilities import Autoencoding, Classifying, Generative, LabelFree
+from dist_dsvae.methods.published import Published
+from dist_dsvae.noise import Noise
+from dist_dsvae.pretrained.chunks import in_chunks
+from dist_dsvae.pretrained.pictures import Kind, to_network
+from dist_dsvae.pretrained.requests import ClassNames, RequestError, class_ids
+from dist_dsvae.types import Codes, Gaussian
+
+
+class Networks:
+    """The networks of ``published`` in evaluation mode. device, batch_size, bf16: may be changed."""
+
+    def __init__(self, published: Published, batch_size: int, *, bf16: bool) -> None:
+        self.method = published.method.float().eval().requires_grad_(False)
+        self.name = published.config.name
+        self.classes = published.classes
+        self.device = torch.device("cpu")
+        self.batch_size, self.bf16 = batch_size, bf16
+
+    def generative(self) -> Generative:
+        """The method; raises RequestError if it cannot draw."""
+        if not isinstance(self.method, Generative):
+            raise self._cannot("make pictures")
+        return self.method
+
+    def autoencoding(self) -> Autoencoding:
+        """The method; raises RequestError if it cannot encode."""
+        if not isinstance(self.method, Autoencoding):
+            raise self._cannot("encode pictures")
+        return self.method
+
+    def classifying(self) -> Classifying:
+        """The method; raises RequestError if it cannot classify."""
+        if not isinstance(self.method, Classifying):
+            raise self._cannot("classify pictures")
+        return self.method
+
+    def _cannot(self, doing: str) -> RequestError:
+        kinds = {
+            "make pictures": Generative,
+            "encode pictures": Autoencoding,
+            "classify pictures": Classifying,
+        }
+        able = [other for other, ability in kinds.items() if isinstance(self.method, ability)]
+        return RequestError(
+            f"This model is a {self.name}, which cannot {doing}; it can {' and '.join(able)}."
+        )
+
+    @property
+    def can_encode(self) -> bool:
+        """Whether the method has an encoder."""
+        return isinstance(self.method, Autoencoding)
+
+    @property
+    def encodes_without_labels(self) -> bool:
+        """Whether ``labels`` may be left out; then zs is a code, and not the label."""
+        return isinstance(self.method, LabelFree)
+
+    @property
+    def code_dims(self) -> tuple[int, int]:
+        """Dimensions of zs and of zu."""
+        method = self.generative()
+        one = torch.zeros(1, dtype=torch.int64, device=self.device)
+        whole = method.prior_codes(one, Noise(0, one), Noise(0, one)).shape[1]
+        return whole - method.zu_dim, method.zu_dim
+
+    def run(self, function: Callable[..., tuple[Tensor, ...]], *inputs: Tensor) -> tuple[Tensor, ...]:
+        """``function`` of ``inputs`` [N, ...], ``batch_size`` rows at a time (``chunks.in_chunks``)."""
+        casting = torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.bf16)
+        with torch.no_grad(), casting:
+            return in_chunks(function, inputs, self.batch_size, self.device)
+
+    def decode(self, codes: Tensor, kind: Kind) -> Tensor:
+        """Images of codes [N, code_dim], stored as ``kind``."""
+        method = self.generative()
+        return self.run(lambda rows: (kind.stored(method.decode(rows)),), codes)[0]
+
+    def encode(self, pictures: Tensor, kind: Kind, labels: ClassNames | None) -> Codes:
+        """Codes of pictures as ``read_pictures`` gave them, in float32 on the caller's device."""
+        method = self.autoencoding()
+
+        def encode(pictures: Tensor, labels: Tensor) -> tuple[Tensor, ...]:
+            zs, (mean, log_variance) = self.posterior(method, to_network(pictures), labels)
+            return tuple(part.to(kind.device) for part in (zs, mean, log_variance))
+
+        zs, mean, log_variance = self.run(encode, pictures, self.labels(labels, len(pictures)))
+        return Codes(zs, Gaussian(mean, log_variance))
+
+    def probabilities(self, pictures: Tensor, kind: Kind) -> Tensor:
+        """Of the classes [N, num_classes], on the caller's device."""
+        method = self.classifying()
+
+        def classify(pictures: Tensor) -> tuple[Tensor]:
+            return (method.log_posterior(to_network(pictures)).float().exp().to(kind.device),)
+
+        return self.run(classify, pictures)[0]
+
+    def posterior(self, method: Autoencoding, images: Tensor, labels: Tensor) -> Codes:
+        """Codes of a chunk in float32; ``labels`` are not looked at where they need not be."""
+        if isinstance(method, LabelFree):
+            zs, zu = method.encode_unlabelled(images)
+        else:
+            zs, zu = method.encode(images, labels)
+        return Codes(zs.float(), Gaussian(zu.mean.float(), zu.log_variance.float()))
+
+    def labels(self, labels: ClassNames | None, count: int) -> Tensor:
+        """int64 [count]: of the pictures to encode; zeros where they are not needed.
+
+        Raises RequestError where they are needed and missing, or not as many as the pictures.
+        """
+        if self.encodes_without_labels:
+            return torch.zeros(count, dtype=torch.int64)
+        if labels is None:
+            raise RequestError(
+                f"This model is a {self.name}, whose encoder is told the label: give each picture's class as "
+                "labels (--labels), by name or number."
+            )
+        ids = class_ids(labels, self.classes)
+        ids = ids * count if len(ids) == 1 else ids
+        if len(ids) != count:
+            raise RequestError(f"There are {len(ids)} labels for {count} pictures; give one for each.")
+        return torch.tensor(ids, dtype=torch.int64)

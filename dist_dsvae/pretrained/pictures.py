@@ -1,0 +1,188 @@
+"""Pictures as people have them, and back: PIL pictures, NumPy arrays or tensors, one or many.
+
+    kind      what it looks like                                    one of them       values
+    "pil"     a picture, or a list of pictures                      a picture         8 bits
+    "array"   uint8 or float [N, H, W, C]                           [H, W, C]         0..255 or [-1, 1]
+    "tensor"  uint8 or float [N, C, H, W]                           [C, H, W]         0..255 or [-1, 1]
+
+Points are float arrays or tensors [N, 2], one of them [2]. A grey array may leave its last axis out if
+it is a single picture. PIL pictures of any size and mode are brought to the model's as
+``shards/build.py`` does it: upright by their EXIF, on white where transparent, the centre cut out at the
+model's aspect, antialiased. Arrays and tensors must have the model's size: nobody knows how they were cut.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image
+from torch import Tensor
+
+from dist_dsvae.data.sources.images import Codec, FileEncoder, flatten
+from dist_dsvae.types import ImageShape
+
+Container = Literal["pil", "array", "tensor"]
+Pictures = Image.Image | Sequence[Image.Image] | npt.NDArray[Any] | Tensor
+_SLACK = 1e-3  # of values beyond [-1, 1]: what rounding in half precision leaves
+
+
+class PictureError(ValueError):
+    """Pictures that the model cannot take; the message says what was given and what is allowed."""
+
+
+class Kind(NamedTuple):
+    """The kind of a caller's pictures, to give results of the same.
+
+    dtype: uint8 for 8 bits per value, else a floating type. is_single: without the axis of a batch.
+    """
+
+    container: Container
+    dtype: torch.dtype
+    device: torch.device
+    is_single: bool = False
+
+    @classmethod
+    def named(cls, container: str, shape: ImageShape) -> Kind:
+        """Of results that follow no input: 8 bits for "pil" and "array", float32 for "tensor".
+
+        Raises PictureError for another name, and for "pil" where samples are points.
+        """
+        if container not in ("pil", "array", "tensor") or (container == "pil" and not shape.is_image):
+            allowed = '"pil", "array" or "tensor"' if shape.is_image else '"array" or "tensor" for points'
+            raise PictureError(f"kind is {container!r}; allowed are {allowed}.")
+        eight_bits = container != "tensor" and shape.is_image
+        return cls(container, torch.uint8 if eight_bits else torch.float32, torch.device("cpu"))  # type: ignore[arg-type]
+
+    def stored(self, images: Tensor) -> Tensor:
+        """Network output [N, ...] in this kind's values, on its device."""
+        return (to_bytes(images) if self.dtype == torch.uint8 else images.to(self.dtype)).to(self.device)
+
+    def wrap(self, images: Tensor) -> Any:
+        """Stored images [N, ...] as the caller's kind; one alone if one alone was given."""
+        if self.container == "pil":
+            pictures = [_picture(image) for image in images]
+            return pictures[0] if self.is_single else pictures
+        if self.container == "array":
+            array = (images.movedim(1, -1) if images.dim() > 2 else images).contiguous().numpy()
+            return array[0] if self.is_single else array
+        return images[0] if self.is_single else images
+
+    def wrap_grid(self, images: Tensor, num_rows: int) -> Any:
+        """Stored images [R * K, ...] as rows: lists of lists of PIL pictures, else one axis more."""
+        if self.container == "pil":
+            pictures, num_columns = [_picture(image) for image in images], len(images) // num_rows
+            return [pictures[row * num_columns : (row + 1) * num_columns] for row in range(num_rows)]
+        flat = self._replace(is_single=False).wrap(images)
+        return flat.reshape(num_rows, len(images) // num_rows, *flat.shape[1:])
+
+
+def read_pictures(pictures: Pictures, shape: ImageShape, name: str = "images") -> tuple[Tensor, Kind]:
+    """The caller's pictures as a tensor [N, C, H, W] or points [N, C], in their own values, and their kind.
+
+    name: of the argument, for messages. ``to_network`` makes the networks' values of it.
+    Raises PictureError for what is neither, for another size than the model's, for values out of range.
+    """
+    if isinstance(pictures, Image.Image):
+        tensor, kind = _read_pil([pictures], shape, name)
+        return tensor, kind._replace(is_single=True)
+    if isinstance(pictures, np.ndarray):
+        return _read_array(pictures, shape, name)
+    if isinstance(pictures, Tensor):
+        single = pictures.dim() == (3 if shape.is_image else 1)
+        tensor = pictures[None] if single else pictures
+        _check(tensor, pictures, shape, name, "channels, height, width")
+        return tensor, Kind("tensor", tensor.dtype, tensor.device, single)
+    if isinstance(pictures, Sequence) and all(isinstance(p, Image.Image) for p in pictures):
+        return _read_pil(pictures, shape, name)
+    raise PictureError(
+        f"{name} is {_described(pictures)}. Give a PIL picture or a list of them, a NumPy array, or a tensor."
+    )
+
+
+def to_network(images: Tensor) -> Tensor:
+    """0..255 or [-1, 1], as ``read_pictures`` gave them -> float32 in [-1, 1]."""
+    return images.float().div(127.5).sub(1.0) if images.dtype == torch.uint8 else images.float()
+
+
+def to_bytes(images: Tensor) -> Tensor:
+    """Images in [-1, 1] -> uint8."""
+    return images.float().add(1.0).mul(127.5).round().clamp(0, 255).to(torch.uint8)
+
+
+def _read_pil(pictures: Sequence[Image.Image], shape: ImageShape, name: str) -> tuple[Tensor, Kind]:
+    if not shape.is_image:
+        raise PictureError(
+            f"{name} are pictures, but this model was trained on points [N, {shape.channels}]."
+        )
+    kind = Kind("pil", torch.uint8, torch.device("cpu"))
+    pixels = np.zeros((len(pictures), shape.height, shape.width, shape.channels), np.uint8)
+    fitter = FileEncoder(size=shape.width, channels=shape.channels, resize="crop", codec=Codec())
+    for number, picture in enumerate(pictures):
+        try:
+            fitted = fitter.fit(flatten(picture))
+        except (OSError, ValueError) as error:
+            raise PictureError(f"{name}[{number}] cannot be read as a picture: {error}.") from None
+        pixels[number] = np.asarray(fitted).reshape(pixels.shape[1:])
+    return torch.from_numpy(pixels).movedim(-1, 1), kind
+
+
+def _read_array(array: npt.NDArray[Any], shape: ImageShape, name: str) -> tuple[Tensor, Kind]:
+    if array.dtype != np.uint8 and array.dtype.kind != "f":
+        raise PictureError(
+            f"{name} is an array of {array.dtype}; allowed are uint8 (0 to 255) and floats in [-1, 1]."
+        )
+    tensor = torch.from_numpy(np.ascontiguousarray(array))
+    if not shape.is_image:
+        single = tensor.dim() == 1
+        tensor = tensor[None] if single else tensor
+    else:
+        if tensor.dim() == 2 and shape.channels == 1:
+            tensor = tensor[..., None]
+        single = tensor.dim() == 3
+        tensor = tensor[None] if single else tensor
+        tensor = tensor.movedim(-1, 1) if tensor.dim() == 4 else tensor
+    _check(tensor, array, shape, name, "height, width, channels")
+    return tensor, Kind("array", tensor.dtype, torch.device("cpu"), single)
+
+
+def _check(tensor: Tensor, given: Any, shape: ImageShape, name: str, order: str) -> None:
+    """Raise PictureError unless ``tensor`` holds samples of ``shape`` in values that are allowed."""
+    expected = tuple(shape) if shape.is_image else (shape.channels,)
+    if tuple(tensor.shape[1:]) != expected or tensor.dim() != len(expected) + 1:
+        axes = [shape.channels, shape.height, shape.width] if shape.is_image else [shape.channels]
+        axes = axes[1:] + axes[:1] if order.startswith("height") else axes
+        wanted = ", ".join(map(str, axes))
+        what = f" ({order}; PIL pictures may have any size)" if shape.is_image else ""
+        raise PictureError(
+            f"{name} has the shape {list(given.shape)}; this model takes [N, {wanted}] or [{wanted}]{what}."
+        )
+    if tensor.dtype == torch.uint8 and shape.is_image:
+        return
+    if not tensor.is_floating_point():
+        raise PictureError(
+            f"{name} is of {tensor.dtype}; allowed are uint8 (0 to 255) and floats in [-1, 1]."
+        )
+    if not bool(torch.isfinite(tensor).all()):
+        raise PictureError(f"{name} holds numbers that are not finite.")
+    if shape.is_image and len(tensor) and float(tensor.abs().max()) > 1 + _SLACK:
+        raise PictureError(
+            f"{name} holds floats up to {float(tensor.abs().max()):g}; floats must lie in [-1, 1]. Divide "
+            "0..255 by 127.5 and subtract 1, or give uint8."
+        )
+
+
+def _picture(pixels: Tensor) -> Image.Image:
+    """uint8 [C, H, W] -> a picture of mode "L" or "RGB"."""
+    array = pixels.movedim(0, -1).contiguous().numpy()
+    return Image.fromarray(array[..., 0] if array.shape[-1] == 1 else array)
+
+
+def _described(given: object) -> str:
+    if isinstance(given, Sequence) and not isinstance(given, str):
+        inside = next((type(item).__name__ for item in given if not isinstance(item, Image.Image)), "?")
+        return f"a {type(given).__name__} with {inside} in it"
+    return f"a {type(given).__name__}"

@@ -1,0 +1,86 @@
+"""Where published models are: a directory, or a repository of the Hugging Face hub.
+
+Of either, model.safetensors and config.json are read and nothing else: what can run code when opened
+(pickles) or write where it likes (archives) is refused by name, with a sentence.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import hf_hub_download
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+from dist_dsvae.methods.published import (
+    CONFIG_FILE,
+    WEIGHTS_FILE,
+    Published,
+    PublishedModelError,
+    load_published,
+)
+
+_PICKLES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".joblib", ".npy", ".npz")
+_ARCHIVES = (".tar", ".gz", ".tgz", ".xz", ".zip", ".7z", ".rar", ".bz2", ".zst")
+_REMEDY = (
+    f"Give a directory with {WEIGHTS_FILE} and {CONFIG_FILE}: "
+    "python launch/export.py --run RUN --out DIRECTORY makes one."
+)
+
+
+def published_at(place: str | Path, **options: Any) -> Published:
+    """The model of a directory or, if there is none of this name, of a hub's repository.
+
+    options: of ``huggingface_hub.hf_hub_download``.
+    Raises PublishedModelError for a file, an archive, a run directory, one that holds only pickles, a
+    path that does not exist, and for what cannot be fetched.
+    """
+    return load_published(_local_directory(place) or _fetched(str(place), **options))
+
+
+def _local_directory(place: str | Path) -> Path | None:
+    """``place`` if it is a directory with a published model; None if it may be an id on the hub."""
+    path = Path(place)
+    if path.is_dir():
+        _check_directory(path)
+        return path
+    if path.suffix.lower() in (*_ARCHIVES, *_PICKLES, ".safetensors") or path.exists():
+        what = "an archive" if path.suffix.lower() in _ARCHIVES else "a file"
+        raise PublishedModelError(f"{place} is {what}, not a directory, and is not opened. {_REMEDY}")
+    if isinstance(place, Path) or path.is_absolute() or str(place).startswith((".", "~")):
+        raise PublishedModelError(f"There is no directory {place}. {_REMEDY}")
+    return None
+
+
+def _check_directory(directory: Path) -> None:
+    """Name what is there instead, if the two files are not."""
+    missing = [name for name in (WEIGHTS_FILE, CONFIG_FILE) if not (directory / name).is_file()]
+    if not missing:
+        return
+    if (directory / "dataset.json").is_file():
+        raise PublishedModelError(
+            f"{directory} is a run, whose checkpoints hold pickles. Export it first: "
+            f"python launch/export.py --run {directory} --out {directory}/model"
+        )
+    names = sorted(path.name for path in directory.iterdir())
+    unsafe = [name for name in names if Path(name).suffix.lower() in (*_PICKLES, *_ARCHIVES)]
+    if unsafe:
+        raise PublishedModelError(
+            f"{directory} has no {' and no '.join(missing)}, but {unsafe[0]}: a pickle can run code when it "
+            f"is read, an archive can write anywhere, so neither is opened. {_REMEDY}"
+        )
+    raise PublishedModelError(f"{directory} has no {' and no '.join(missing)}. {_REMEDY}")
+
+
+def _fetched(model_id: str, **options: Any) -> Path:
+    """The two files of a hub's repository, in its cache: their directory."""
+    try:
+        for name in (WEIGHTS_FILE, CONFIG_FILE):
+            path = Path(hf_hub_download(model_id, name, **options))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise PublishedModelError(
+            f"{model_id} is no directory here, and cannot be fetched from the hub as a model "
+            f"({reason}). {_REMEDY}"
+        ) from None
+    return path.parent

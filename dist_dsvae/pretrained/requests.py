@@ -1,0 +1,106 @@
+"""What callers ask for: classes by name or number, seeds, masks; and what they get told if it cannot be."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image
+from torch import Tensor
+
+from dist_dsvae.sampling.masks import HOLES, hole
+from dist_dsvae.types import ImageShape
+
+ClassNames = int | str | Sequence[int | str] | Tensor | npt.NDArray[Any]
+Seed = int | torch.Generator | None
+Mask = str | Image.Image | npt.NDArray[Any] | Tensor
+
+
+class RequestError(ValueError):
+    """Something was asked for that this model does not have or cannot do; the message says what it has."""
+
+
+def class_ids(wanted: ClassNames | None, classes: Sequence[str]) -> list[int]:
+    """Class numbers of names, numbers or a mixture of them; all classes for None.
+
+    Raises RequestError, with what is near, for one that there is not.
+    """
+    if wanted is None:
+        return list(range(len(classes)))
+    if isinstance(wanted, Tensor | np.ndarray):
+        wanted = wanted.reshape(-1).tolist()
+    if isinstance(wanted, int | str | np.integer):
+        wanted = [wanted]
+    return [_class_id(one, classes) for one in wanted]
+
+
+def _class_id(wanted: int | str, classes: Sequence[str]) -> int:
+    if isinstance(wanted, str):
+        if wanted in classes:
+            return classes.index(wanted)
+        if not wanted.isdecimal():
+            near = difflib.get_close_matches(wanted, classes, n=1)
+            shown = ", ".join(classes[:10]) + (", ..." if len(classes) > 10 else "")
+            hint = f"Did you mean {near[0]!r}?" if near else f"There are {shown}."
+            raise RequestError(f"There is no class {wanted!r}. {hint}")
+        wanted = int(wanted)
+    if isinstance(wanted, bool) or not isinstance(wanted, int | np.integer):
+        raise RequestError(f"A class is a name or a number; {wanted!r} is neither.")
+    if not 0 <= wanted < len(classes):
+        raise RequestError(f"There is no class {wanted}; this model has 0 to {len(classes) - 1}.")
+    return int(wanted)
+
+
+def seed_from(generator: Seed) -> int:
+    """The seed of a request: the number itself, or one drawn from a generator (None: torch's own)."""
+    if isinstance(generator, bool) or not isinstance(generator, int | torch.Generator | None):
+        raise RequestError(f"generator is {generator!r}; give a whole number, a torch.Generator or None.")
+    if isinstance(generator, int):
+        if not -(2**63) <= generator < 2**63:
+            raise RequestError(f"The seed is {generator}; it must fit into 64 bits.")
+        return generator
+    device = generator.device if generator is not None else torch.device("cpu")
+    return int(torch.randint(2**62, (), generator=generator, device=device))
+
+
+def at_least_one(name: str, number: int) -> int:
+    """``number``; raises RequestError below 1."""
+    if number < 1:
+        raise RequestError(f"{name} is {number}; it must be at least 1.")
+    return number
+
+
+def read_mask(mask: Mask, shape: ImageShape, num_images: int) -> Tensor:
+    """bool [num_images, 1, H, W], True in the hole.
+
+    mask: a name of ``sampling.masks.HOLES``; a PIL picture, white in the hole, of any size; an array or
+    tensor [H, W], for all pictures, or [num_images, H, W], not 0 in the hole.
+    Raises RequestError for a mask of another size, and for one without a hole.
+    """
+    height, width = shape.height, shape.width
+    if isinstance(mask, str):
+        if mask not in HOLES:
+            near = difflib.get_close_matches(mask, HOLES, n=1)
+            hint = f"Did you mean {near[0]!r}?" if near else f"Known are {', '.join(HOLES)}."
+            raise RequestError(f"There is no mask {mask!r}. {hint} Or give a picture, white in the hole.")
+        holes = hole(HOLES[mask], height, width)
+    elif isinstance(mask, Image.Image):
+        grey = mask.convert("L").resize((width, height), Image.Resampling.NEAREST)
+        holes = torch.from_numpy(np.asarray(grey) > 127)
+    else:
+        holes = torch.as_tensor(mask).cpu() != 0
+    if tuple(holes.shape) not in ((height, width), (num_images, height, width)):
+        raise RequestError(
+            f"The mask has the shape {list(holes.shape)}; it must be [{height}, {width}], or "
+            f"[{num_images}, {height}, {width}] with one for each picture."
+        )
+    holes = holes.expand(num_images, height, width)[:, None]
+    if not bool(holes.flatten(1).any(1).all()):
+        raise RequestError(
+            "The mask has no hole: nothing in it is white (not 0), so nothing is to be painted."
+        )
+    return holes

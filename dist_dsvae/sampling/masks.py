@@ -1,0 +1,38 @@
+"""The holes of Figure 7, as fractions of the picture.
+
+``right-half`` and ``bottom-half`` suit any picture. ``eyes`` and ``nose-and-mouth`` are rectangles that
+cover those of a face that is aligned as in FaceScrub's or LFW's crops (upright, centred, eyes a little
+above the middle); on other pictures they are just rectangles.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class Rectangle(NamedTuple):
+    """Fractions 0..1 of the height (top, bottom) and of the width (left, right)."""
+
+    top: float
+    bottom: float
+    left: float
+    right: float
+
+
+HOLES = {
+    "right-half": Rectangle(0.0, 1.0, 0.5, 1.0),
+    "eyes": Rectangle(0.28, 0.5, 0.12, 0.88),
+    "nose-and-mouth": Rectangle(0.45, 0.85, 0.25, 0.75),
+    "bottom-half": Rectangle(0.5, 1.0, 0.0, 1.0),
+}
+
+
+def hole(rectangle: Rectangle, height: int, width: int) -> Tensor:
+    """bool [height, width], True in the hole."""
+    top, bottom, left, right = rectangle
+    mask = torch.zeros(height, width, dtype=torch.bool)
+    mask[round(top * height) : round(bottom * height), round(left * width) : round(right * width)] = True
+    return mask
