@@ -27,7 +27,22 @@ def save_grid(
     row_images: Tensor | None = None,
     column_images: Tensor | None = None,
 ) -> None:
-    """Write images [R, K, C, H, W] in [-1, 1] as one PNG.
+    """Write ``draw_grid`` of the same arguments as a PNG."""
+    canvas = draw_grid(
+        images, title=title, row_names=row_names, row_images=row_images, column_images=column_images
+    )
+    _write_png(path, lambda temporary: canvas.save(temporary, format="PNG"))
+
+
+def draw_grid(
+    images: Tensor,
+    *,
+    title: str,
+    row_names: Sequence[str] = (),
+    row_images: Tensor | None = None,
+    column_images: Tensor | None = None,
+) -> Image.Image:
+    """Images [R, K, C, H, W] in [-1, 1] as one picture.
 
     row_names: R names at the left. row_images [R, ...] and column_images [K, ...]: real pictures
     that head the rows and columns, set apart by a gap. Small pictures are enlarged without
@@ -65,7 +80,7 @@ def save_grid(
     if column_images is not None:
         for column in range(num_columns):
             paste(column_images[column], left + column * pitch, top - pitch - _MARGIN)
-    _write_png(path, lambda temporary: canvas.save(temporary, format="PNG"))
+    return canvas
 
 
 def to_picture(image: Tensor) -> Image.Image:
@@ -85,7 +100,13 @@ def _write_png(path: Path, write: Callable[[Path], None]) -> None:
 def save_scatter(
     path: Path, panels: Sequence[tuple[str, Tensor, Tensor]], class_names: Sequence[str]
 ) -> None:
-    """Write panels (title, points [N, 2], labels [N]) side by side on common axes (Figure 2)."""
+    """Write ``draw_scatter`` of the same arguments as a PNG."""
+    figure = draw_scatter(panels, class_names)
+    _write_png(path, lambda temporary: figure.savefig(temporary, dpi=110, format="png"))
+
+
+def draw_scatter(panels: Sequence[tuple[str, Tensor, Tensor]], class_names: Sequence[str]) -> Figure:
+    """Panels (title, points [N, 2], labels [N]) side by side on common axes (Figure 2)."""
     figure = Figure(figsize=(4.8 * len(panels), 2.4), layout="constrained")
     axes = figure.subplots(1, len(panels), sharex=True, sharey=True, squeeze=False)[0]
     colours = matplotlib.colormaps["tab10"]
@@ -99,4 +120,4 @@ def save_scatter(
     figure.legend(
         handles, labels_of, loc="outside lower center", ncols=len(class_names), markerscale=4, frameon=False
     )
-    _write_png(path, lambda temporary: figure.savefig(temporary, dpi=110, format="png"))
+    return figure

@@ -1,0 +1,116 @@
+"""The page and its server: on this machine alone unless told otherwise, and without the internet."""
+
+from __future__ import annotations
+
+import html
+import socket
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+from PIL import Image
+
+from dist_dsvae.explore.events import MODEL, Change
+from dist_dsvae.explore.source import Source, open_source
+from dist_dsvae.explore.tab_training import training_tab
+from dist_dsvae.explore.tabs_codes import between_tab, dimensions_tab, samples_tab
+from dist_dsvae.explore.tabs_pictures import inpaint_tab, swap_tab
+from dist_dsvae.explore.uploads import BYTES_PER_MIB
+
+_LOCAL = ("127.0.0.1", "localhost", "::1")
+_MAX_WAITING = 64
+_SECONDS_KEPT = 3600  # uploads and results on disk
+# The editor's layers come from the browser and are opened by Gradio; Pillow refuses twice this.
+_EDITOR_PIXELS = 4_000_000
+_STYLE = """
+.sharp img { image-rendering: pixelated; }
+:focus-visible { outline: 3px solid #2563eb !important; outline-offset: 2px; }
+.gradio-container { max-width: 1100px !important; }
+"""
+
+
+def build_page(source: Source, max_bytes: int) -> gr.Blocks:
+    """The tabs that the model can fill, and the run's."""
+    with gr.Blocks(
+        title=f"dist_dsvae: {source.name}",
+        analytics_enabled=False,
+        delete_cache=(_SECONDS_KEPT, _SECONDS_KEPT),
+    ) as page:
+        gr.HTML(f"<h1>{html.escape(source.name)}</h1><p>{html.escape(source.note)}</p>")
+        at_start: list[Change] = []
+        with gr.Tabs():
+            if source.model is not None:
+                at_start += _model_tabs(source, max_bytes)
+            if source.run is not None:
+                with gr.Tab("Training"):
+                    at_start += training_tab(source.run)
+        for change in at_start:
+            page.load(*change, **MODEL)
+    return page
+
+
+def _model_tabs(source: Source, max_bytes: int) -> list[Change]:
+    model = source.model
+    assert model is not None
+    with gr.Tab("Samples"):
+        at_start = samples_tab(model)
+    if not model.shape.is_image:
+        return at_start
+    with gr.Tab("Between classes"):
+        at_start += between_tab(model)
+    with gr.Tab("Dimensions of zu"):
+        at_start += dimensions_tab(model, max_bytes)
+    if model.can_encode:
+        with gr.Tab("Swap"):
+            swap_tab(model, max_bytes)
+        with gr.Tab("Inpaint"):
+            inpaint_tab(model, max_bytes)
+    return at_start
+
+
+def explore(model: str | None, run: Path | None, host: str, port: int, max_upload_mib: float) -> None:
+    """Serve the page until interrupted.
+
+    model, run: as for ``open_source``. port: 0 takes a free one. Prints the address once it answers.
+    Raises what ``open_source`` does, and OSError if the port is taken.
+    """
+    max_bytes = int(max_upload_mib * BYTES_PER_MIB)
+    Image.MAX_IMAGE_PIXELS = _EDITOR_PIXELS
+    page = build_page(open_source(model, run), max_bytes)
+    if host not in _LOCAL:
+        print(f"Anybody who can reach {host} can use this page: there is no password.", flush=True)
+    page.queue(max_size=_MAX_WAITING)
+    _, address, _ = page.launch(
+        server_name=host,
+        server_port=port or _free_port(host),
+        max_file_size=max_bytes,
+        prevent_thread_lock=True,
+        quiet=True,
+        **_closed(),
+    )
+    print(f"Open {address} (Ctrl-C ends it).", flush=True)
+    page.block_thread()
+
+
+def _closed() -> dict[str, Any]:
+    """Everything that would reach beyond this machine, or let others reach in, is off."""
+    font = ["system-ui", "sans-serif"]
+    return {
+        "share": False,
+        "show_error": False,
+        "enable_monitoring": False,
+        "mcp_server": False,
+        "pwa": False,
+        "ssr_mode": False,
+        "allowed_paths": [],
+        "footer_links": [],
+        "theme": gr.themes.Default(font=font, font_mono=["ui-monospace", "monospace"]),
+        "css": _STYLE,
+    }
+
+
+def _free_port(host: str) -> int:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as probe:
+        probe.bind((host, 0))
+        return int(probe.getsockname()[1])
