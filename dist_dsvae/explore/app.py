@@ -15,15 +15,14 @@ from dist_dsvae.explore.source import Source, open_source
 from dist_dsvae.explore.tab_training import training_tab
 from dist_dsvae.explore.tabs_codes import between_tab, dimensions_tab, samples_tab
 from dist_dsvae.explore.tabs_pictures import inpaint_tab, swap_tab
-from dist_dsvae.explore.uploads import BYTES_PER_MIB
+from dist_dsvae.explore.uploads import BYTES_PER_MIB, MAX_PIXELS
 
 _LOCAL = ("127.0.0.1", "localhost", "::1")
 _MAX_WAITING = 64
 _SECONDS_KEPT = 3600  # uploads and results on disk
-# The editor's layers come from the browser and are opened by Gradio; Pillow refuses twice this.
-_EDITOR_PIXELS = 4_000_000
 _STYLE = """
 .sharp img { image-rendering: pixelated; }
+.picture .image-container { padding-top: 32px; }
 :focus-visible { outline: 3px solid #2563eb !important; outline-offset: 2px; }
 .gradio-container { max-width: 1100px !important; }
 """
@@ -38,7 +37,7 @@ def build_page(source: Source, max_bytes: int) -> gr.Blocks:
     ) as page:
         gr.HTML(f"<h1>{html.escape(source.name)}</h1><p>{html.escape(source.note)}</p>")
         at_start: list[Change] = []
-        with gr.Tabs():
+        with gr.Tabs(overflow_behavior="wrap"):
             if source.model is not None:
                 at_start += _model_tabs(source, max_bytes)
             if source.run is not None:
@@ -75,7 +74,8 @@ def explore(model: str | None, run: Path | None, host: str, port: int, max_uploa
     Raises what ``open_source`` does, and OSError if the port is taken.
     """
     max_bytes = int(max_upload_mib * BYTES_PER_MIB)
-    Image.MAX_IMAGE_PIXELS = _EDITOR_PIXELS
+    # Gradio opens the editor's layers itself, and whatever else is sent in their place.
+    Image.MAX_IMAGE_PIXELS = MAX_PIXELS // 2  # Pillow refuses from twice this
     page = build_page(open_source(model, run), max_bytes)
     if host not in _LOCAL:
         print(f"Anybody who can reach {host} can use this page: there is no password.", flush=True)

@@ -31,6 +31,7 @@ MAX_REFINE_STEPS = 100
 _NUM_POINTS = 3000
 _NUM_DECODED = 512  # pictures at start-up, to find the dimensions worth a slider
 _SIDE = 320
+_LARGE_TILE = 128
 
 
 class Base(NamedTuple):
@@ -161,6 +162,7 @@ def crossed(
         title="zs of the left, zu of the top",
         row_images=heads,
         column_images=heads,
+        min_tile=_LARGE_TILE,
     )
 
 

@@ -52,7 +52,7 @@ def telling(function: Callable[..., Any]) -> Callable[..., Any]:
 
 def warn(error: Exception) -> None:
     """Show a message, and go on."""
-    gr.Warning(html.escape(str(error)), duration=_SECONDS_SHOWN, title="Not taken")
+    gr.Warning(html.escape(str(error)), duration=_SECONDS_SHOWN)
 
 
 def seed_control() -> Any:
@@ -69,8 +69,8 @@ def whole(seed: float | None) -> int:
     return int(seed)
 
 
-def shown(label: str, alt_text: str) -> Any:
-    """A place for a result."""
+def shown(label: str, alt_text: str, height: int | None = None) -> Any:
+    """A place for a result. height: of a single, enlarged picture; grids take what they need."""
     return gr.Image(
         label=label,
         alt_text=alt_text,
@@ -78,5 +78,6 @@ def shown(label: str, alt_text: str) -> Any:
         type="pil",
         format="png",
         buttons=["download", "fullscreen"],
-        elem_classes="sharp",
+        height=height,
+        elem_classes=["picture"] if height is None else ["picture", "sharp"],
     )

@@ -61,8 +61,7 @@ def picture_slot(model: DSVAE, title: str, max_bytes: int, first_sample: int) ->
         if model.needs_labels
         else gr.State(None)
     )
-    preview = shown("As the model sees it", f"The picture given as: {title}")
-    preview.height = 180
+    preview = shown("As the model sees it", f"The picture given as: {title}", 200)
     changes = [
         file.upload(read, [file], [picture, preview], **MODEL),
         file.clear(read, [file], [picture, preview], **MODEL),

@@ -14,6 +14,7 @@ from dist_dsvae.explore.slots import picture_slot
 from dist_dsvae.pretrained.model import DSVAE
 
 _FIRST_CLASSES = 10
+_HEIGHT = 360
 
 
 def samples_tab(model: DSVAE) -> list[Change]:
@@ -59,8 +60,7 @@ def between_tab(model: DSVAE) -> list[Change]:
         second = gr.Dropdown(names, value=names[-1], label="To class")
         seed = seed_control()
     fraction = gr.Slider(0, 1, value=0.5, step=0.01, label="Place between the classes (zs)")
-    place = shown("At this place", "The picture at the chosen place between the two classes")
-    place.height = 340
+    place = shown("At this place", "The picture at the chosen place between the two classes", _HEIGHT)
     way = shown("The whole way", "Pictures along the way from one class to the other")
     changes = [
         Change(telling(draw_place), [first, second, fraction, seed], [place]),
@@ -97,9 +97,8 @@ def dimensions_tab(model: DSVAE, max_bytes: int) -> list[Change]:
         class_name = gr.Dropdown(list(model.classes), value=model.classes[0], label="Class of the base")
         seed = seed_control()
     with gr.Row():
-        original = shown("Base", "The picture that the sliders start from")
-        result = shown("With the sliders' values", "The base with the values of the sliders")
-        original.height = result.height = 340
+        original = shown("Base", "The picture that the sliders start from", _HEIGHT)
+        result = shown("With the sliders' values", "The base with the values of the sliders", _HEIGHT)
     extent = drawing.EXTENT
     with gr.Row():
         sliders = [

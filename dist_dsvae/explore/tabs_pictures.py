@@ -11,6 +11,7 @@ from dist_dsvae.explore import drawing
 from dist_dsvae.explore.events import MODEL, Change, shown, telling
 from dist_dsvae.explore.slots import picture_slot
 from dist_dsvae.pretrained.model import DSVAE
+from dist_dsvae.pretrained.requests import RequestError
 from dist_dsvae.sampling.masks import HOLES
 
 PAINTED = "painted"
@@ -51,6 +52,8 @@ def inpaint_tab(model: DSVAE, max_bytes: int) -> None:
     def paint(
         picture: Image.Image | None, label: str | None, painted: Any, hole: str, refine_steps: float
     ) -> Image.Image:
+        if picture is None:
+            raise RequestError("There is no picture yet. Give one, or take a sample.")
         mask = hole if hole != PAINTED else _painted(painted)
         return drawing.inpainted(model, picture, mask, label, int(refine_steps))
 
@@ -61,6 +64,8 @@ def inpaint_tab(model: DSVAE, max_bytes: int) -> None:
     with gr.Row():
         with gr.Column(min_width=280):
             slot = picture_slot(model, "Picture to inpaint", max_bytes, 0)
+            editor = _brush()
+        with gr.Column(min_width=280):
             hole = gr.Radio(
                 [PAINTED, *HOLES],
                 value=PAINTED,
@@ -76,23 +81,25 @@ def inpaint_tab(model: DSVAE, max_bytes: int) -> None:
                 info="Towards the known pixels; each takes some time",
             )
             button = gr.Button("Inpaint", variant="primary")
-        with gr.Column(min_width=280):
-            editor = gr.ImageEditor(
-                label="Paint the hole here",
-                sources=(),
-                transforms=(),
-                layers=False,
-                eraser=gr.Eraser(default_size=24),
-                brush=gr.Brush(default_size=24, colors=["#e00000"], color_mode="fixed"),
-                type="numpy",
-                image_mode="RGBA",
-                format="png",
-                canvas_size=(_CANVAS, _CANVAS),
-                fixed_canvas=True,
-                buttons=[],
-                elem_id="hole-editor",
-            )
-            result = shown("Inpainted", "The picture, its hole filled by the model")
-            result.height = 340
+            result = shown("Inpainted", "The picture, its hole filled by the model", 360)
     slot.then(Change(lay, slot.inputs, [editor, result]))
     button.click(telling(paint), [*slot.inputs, editor, hole, refine], [result], **MODEL)
+
+
+def _brush() -> Any:
+    """Where a hole is painted on a picture that ``lay`` puts there; files come in by the slot alone."""
+    return gr.ImageEditor(
+        label="Paint the hole",
+        sources=(),
+        transforms=(),
+        layers=False,
+        eraser=gr.Eraser(default_size=24),
+        brush=gr.Brush(default_size=24, colors=["#e00000"], color_mode="fixed"),
+        type="numpy",
+        image_mode="RGBA",
+        format="png",
+        canvas_size=(_CANVAS, _CANVAS),
+        fixed_canvas=True,
+        buttons=[],
+        elem_id="hole-editor",
+    )

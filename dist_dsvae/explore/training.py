@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter
 from PIL import Image
 
 _NOT_CURVES = ("samples_seen", "step", "epoch")
@@ -96,19 +97,20 @@ def draw_curves(metrics: Metrics) -> Image.Image | None:
     if not metrics.curves:
         return None
     num_rows = -(-len(metrics.curves) // _NUM_COLUMNS)
-    figure = Figure(figsize=(7.2, 1.7 * num_rows), layout="constrained")
+    figure = Figure(figsize=(5.6, 1.5 * num_rows), layout="constrained")
     axes = figure.subplots(num_rows, _NUM_COLUMNS, squeeze=False).flatten()
     for ax, (name, (places, values)) in zip(axes, metrics.curves.items(), strict=False):
         stride = -(-len(values) // _MAX_POINTS)
         ax.plot(places[::stride], values[::stride], linewidth=1.2)
         ax.set_title(name.replace("_", " "), fontsize=10)
         ax.tick_params(labelsize=8)
+        ax.xaxis.set_major_formatter(EngFormatter(sep=""))
         ax.grid(alpha=0.3)
     for ax in axes[len(metrics.curves) :]:
         ax.set_axis_off()
     figure.supxlabel("samples seen", fontsize=9)
     stream = io.BytesIO()
-    figure.savefig(stream, dpi=130, format="png")
+    figure.savefig(stream, dpi=170, format="png")
     return Image.open(stream)
 
 

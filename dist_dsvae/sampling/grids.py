@@ -41,15 +41,16 @@ def draw_grid(
     row_names: Sequence[str] = (),
     row_images: Tensor | None = None,
     column_images: Tensor | None = None,
+    min_tile: int = _MIN_TILE,
 ) -> Image.Image:
     """Images [R, K, C, H, W] in [-1, 1] as one picture.
 
     row_names: R names at the left. row_images [R, ...] and column_images [K, ...]: real pictures
-    that head the rows and columns, set apart by a gap. Small pictures are enlarged without
-    smoothing, so that every pixel can be judged.
+    that head the rows and columns, set apart by a gap. Pictures of less than ``min_tile`` pixels are
+    enlarged without smoothing, so that every pixel can be judged.
     """
     num_rows, num_columns = images.shape[:2]
-    scale = max(1, _MIN_TILE // images.shape[-1])
+    scale = max(1, min_tile // images.shape[-1])
     tile = images.shape[-1] * scale
     pitch = tile + _GAP
     font = ImageFont.load_default(size=14)
