@@ -1,6 +1,6 @@
-"""Make a model that others can load safely from a run:
+"""Make a model that others can load safely from a run, with its card:
 
-python launch/export.py --run runs/quickstart --out model
+python launch/export.py --run runs/quickstart --out model [--torch-export]
 """
 
 from __future__ import annotations
@@ -25,9 +25,21 @@ def main() -> int:
         default="auto",
         help="the moving average, or the last weights (default: the average, if there is one)",
     )
+    parser.add_argument(
+        "--licence", default="other", help="for the card, as the hub names it: mit, cc-by-nc-4.0, ... (other)"
+    )
+    parser.add_argument(
+        "--torch-export",
+        action="store_true",
+        help="also encoder.pt2 and decoder.pt2, which torch.export.load reads, checked against the model",
+    )
     args = parser.parse_args()
     try:
-        print(export(args.run, args.out, args.step, args.weights))
+        print(
+            export(
+                args.run, args.out, args.step, args.weights, licence=args.licence, programs=args.torch_export
+            )
+        )
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -1,18 +1,37 @@
-"""Draw from trained runs:
+"""Draw from a trained model, given as --run RUN or --model DIRECTORY (of launch/export.py):
 
-python launch/generate.py points --run runs/toy runs/cvae_gan-toy --out figure2.png
+python launch/generate.py grid        --run runs/quickstart --out grid.png             Figures 3, 8, 9
+python launch/generate.py interpolate zs --run runs/quickstart --out figure4a.png      Figure 4 (zs or zu)
+python launch/generate.py vary        --run runs/quickstart --out figure5.png          Figure 5
+python launch/generate.py swap        --run runs/quickstart --out figure6.png          Figure 6
+python launch/generate.py inpaint     --run runs/quickstart --out figure7.png          Figure 7
+python launch/generate.py points      --run runs/toy runs/cvae_gan-toy --out figure2.png
+accelerate launch launch/generate.py many --run runs/quickstart --per-class 500 --out generated [--shards]
 """
 
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 from pathlib import Path
 
+import torch
+from PIL import Image
+
+from dist_dsvae.config import TrainConfig
 from dist_dsvae.engine.drawing import draw_points
+from dist_dsvae.engine.many import write_many
+from dist_dsvae.engine.opening import open_model, shown_files, shown_of_split, split_to_show
+from dist_dsvae.engine.runtime import Runtime
+from dist_dsvae.pretrained import figures
+from dist_dsvae.pretrained.model import DSVAE
+from dist_dsvae.pretrained.requests import Mask, class_ids
+from dist_dsvae.sampling.generate import spread
+from dist_dsvae.sampling.masks import HOLES
 
 
-def main() -> int:
+def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -20,20 +39,137 @@ def main() -> int:
     points = commands.add_parser("points", help="samples of runs on points beside the real ones (Figure 2)")
     points.add_argument("--run", type=Path, nargs="+", required=True, help="run directories")
     points.add_argument("--out", type=Path, required=True, help="PNG file")
-    points.add_argument("--num-points", type=int, default=3000, help="of each panel")
+    points.add_argument("--num-points", type=positive, default=3000, help="of each panel")
     points.add_argument("--seed", type=int, default=0)
-    args = parser.parse_args()
-    if args.num_points < 1:
-        parser.error(f"--num-points is {args.num_points}; it must be at least 1")
+
+    grid = commands.add_parser("grid", help="a class per row, one zu per column (Figures 3, 8, 9)")
+    grid.add_argument("--columns", type=positive, default=10)
+    interpolate = commands.add_parser("interpolate", help="one code along a random path (Figure 4)")
+    interpolate.add_argument("moving", choices=["zs", "zu"], help="the code that moves")
+    interpolate.add_argument("--steps", type=positive, default=10)
+    interpolate.add_argument("--path", choices=["linear", "spherical"], default="linear")
+    vary = commands.add_parser("vary", help="single dimensions of zu (Figure 5)")
+    vary.add_argument("--dims", type=int, nargs="+", help="dimensions (default: those that change most)")
+    vary.add_argument("--num-dims", type=positive, default=3, help="how many of those that change most")
+    vary.add_argument("--steps", type=positive, default=7)
+    vary.add_argument("--extent", type=float, default=3.0, help="deviations of the prior, on both sides")
+    swap = commands.add_parser("swap", help="zs of the left with zu of the top, real pictures (Figure 6)")
+    swap.add_argument("--rows", type=positive, default=6)
+    swap.add_argument("--columns", type=positive, default=8)
+    inpaint = commands.add_parser("inpaint", help="original, corrupted, painted (Figure 7)")
+    inpaint.add_argument("--masks", nargs="+", choices=list(HOLES), help="holes (default: all)")
+    inpaint.add_argument("--mask-image", type=Path, help="a hole of your own: a picture, white in the hole")
+    inpaint.add_argument("--refine-steps", type=int, default=0, help="of the codes, towards the known pixels")
+    inpaint.add_argument("--pictures", type=positive, default=4)
+    many = commands.add_parser("many", help="many samples per class, by all processes")
+    many.add_argument("--per-class", type=positive, required=True)
+    many.add_argument("--shards", action="store_true", help="WebDataset shards in OUT/train, for training")
+
+    for command in (grid, interpolate, vary, swap, inpaint, many):
+        add_common(command, "directory" if command is many else "PNG file")
+    for command in (swap, inpaint):
+        command.add_argument("--images", type=Path, nargs="+", help="picture files in place of a split's")
+        command.add_argument("--data", help="split of shards to take pictures from (the run's test split)")
+    return parser.parse_args()
+
+
+def add_common(parser: argparse.ArgumentParser, out: str) -> None:
+    parser.add_argument("--run", type=Path, help="run directory")
+    parser.add_argument("--model", help="directory that launch/export.py wrote, or an id on the hub")
+    parser.add_argument("--step", type=int, help="of the run's checkpoint (default: the newest)")
+    parser.add_argument("--weights", choices=["auto", "ema", "raw"], default="auto", help="of the run")
+    parser.add_argument("--out", type=Path, required=True, help=out)
+    parser.add_argument("--classes", nargs="+", help="names or numbers (default: spread over all)")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--device", help="cpu, cuda, cuda:1 (default: a GPU if there is one)")
+    parser.add_argument("--mixed_precision", "--mixed-precision", choices=["no", "bf16"], default="no")
+    parser.add_argument("--batch-size", type=positive, default=256)
+
+
+def positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{number} is less than 1")
+    return number
+
+
+def draw(args: argparse.Namespace) -> str:
+    """Carry out a command on a model; what to tell about it."""
+    runtime = Runtime(TrainConfig(cpu_threads=1), "no") if args.command == "many" else None
+    device = args.device or (runtime.device if runtime else "cuda" if torch.cuda.is_available() else "cpu")
+    options = {
+        "device": device,
+        "mixed_precision": args.mixed_precision,
+        "batch_size": args.batch_size,
+    }
+    model = open_model(args.run, args.model, args.step, args.weights, **options)
+    wanted = class_ids(args.classes, model.classes) if args.classes else None
+    if runtime:
+        sentence = write_many(
+            model,
+            args.out,
+            wanted or class_ids(None, model.classes),
+            args.per_class,
+            args.seed,
+            as_shards=args.shards,
+            command=shlex.join(["launch/generate.py", *sys.argv[1:]]),
+        )
+        runtime.close()
+        return sentence if runtime.is_main else ""
+    if args.command in ("swap", "inpaint"):
+        return draw_real(args, model, wanted)
+    classes = wanted or spread(len(model.classes), 3 if args.command in ("interpolate", "vary") else 10)
+    if args.command == "grid":
+        figures.grid(model, args.out, classes, args.columns, args.seed)
+    elif args.command == "interpolate":
+        figures.interpolated(model, args.out, classes, args.steps, args.moving, args.path, args.seed)
+    else:
+        dims = args.dims or args.num_dims
+        drawn = figures.varied(model, args.out, classes, dims, args.steps, args.extent, args.seed)
+        changes = ", ".join(f"{dim} ({change:.3f})" for dim, change in drawn)
+        return f"Dimensions of zu, and how much they change pictures: {changes}. Wrote {args.out}."
+    return f"Wrote {args.out}."
+
+
+def draw_real(args: argparse.Namespace, model: DSVAE, wanted: list[int] | None) -> str:
+    """The figures that begin with real pictures."""
+    counts = [args.rows, args.columns] if args.command == "swap" else [args.pictures]
+    if args.images:
+        shown = [shown_files(model, args.images, wanted)] * len(counts)
+    else:
+        split = split_to_show(args.run, args.data)
+        shown = [
+            shown_of_split(model, split, wanted, count, args.seed, draw=draw)
+            for draw, count in enumerate(counts)
+        ]
+    if args.command == "swap":
+        figures.swapped(model, args.out, *shown)
+        return f"Wrote {args.out}."
+    masks: dict[str, Mask] = {name: name for name in args.masks or ([] if args.mask_image else HOLES)}
+    if args.mask_image:
+        with Image.open(args.mask_image) as mask:
+            masks[args.mask_image.stem] = mask.convert("L")
+    errors = figures.inpainted(model, args.out, *shown, masks, args.refine_steps)
+    listed = "; ".join(f"{name} " + ", then ".join(f"{e:.4f}" for e in es) for name, es in errors.items())
+    return f"Squared error in the hole: {listed}. Wrote {args.out}."
+
+
+def main() -> int:
+    args = parse()
     try:
-        draw_points(args.run, args.out, args.num_points, args.seed)
+        if args.command == "points":
+            draw_points(args.run, args.out, args.num_points, args.seed)
+            sentence = f"Wrote {args.out}."
+        else:
+            sentence = draw(args)
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except OSError as error:
-        print(f"error: {error.strerror}: {error.filename}", file=sys.stderr)
+        print(f"error: {error.strerror or error}: {error.filename}", file=sys.stderr)
         return 1
-    print(f"Wrote {args.out}.")
+    if sentence:
+        print(sentence)
     return 0
 
 

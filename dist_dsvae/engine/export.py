@@ -33,7 +33,7 @@ def export(
     card. programs: also torch.export files of encoder and decoder (``pretrained.programs``). Single process.
     Raises CheckpointError if the run has no such checkpoint, or no average that was asked for.
     """
-    model = model_of_run(run_dir, step, weights)
+    model = DSVAE(published_of_run(run_dir, step, weights))
     (out / "README.md").unlink(missing_ok=True)  # an older one would speak of other weights
     model.save_pretrained(out, model_card_kwargs={"licence": licence})
     about = model.published.about
@@ -42,8 +42,8 @@ def export(
     return f"{sentence} {save_programs(model, out)}" if programs else sentence
 
 
-def model_of_run(run_dir: Path, step: int | None = None, weights: Weights = "auto") -> DSVAE:
-    """A run's checkpoint as a model in float32 on the CPU, and where it comes from.
+def published_of_run(run_dir: Path, step: int | None = None, weights: Weights = "auto") -> Published:
+    """A run's checkpoint on the CPU, as ``published.load_published`` would give it, and its history.
 
     Raises CheckpointError as ``trained.choose_checkpoint`` and ``trained.load_method`` do.
     """
@@ -63,7 +63,7 @@ def model_of_run(run_dir: Path, step: int | None = None, weights: Weights = "aut
         "versions": {package: metadata.version(package) for package in ("dist_dsvae", "torch")},
         "evaluation": _evaluation(run_dir, chosen, which),
     }
-    return DSVAE(Published(method, shape, classes, config.method, config.model, about))
+    return Published(method.eval(), shape, classes, config.method, config.model, about)
 
 
 def _evaluation(run_dir: Path, chosen: Path, weights: str) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from dist_dsvae.engine.checkpoint import complete_checkpoints
-from dist_dsvae.engine.export import model_of_run
+from dist_dsvae.engine.opening import open_model
 from dist_dsvae.engine.trained import read_run
 from dist_dsvae.methods.abilities import Generative
 from dist_dsvae.pretrained.model import DSVAE
@@ -32,7 +32,7 @@ def open_source(model: str | None, run: Path | None) -> Source:
     if run is not None:
         return _open_run(run)
     assert model is not None
-    opened = DSVAE.from_pretrained(model)
+    opened = open_model(None, model)
     if not isinstance(opened.published.method, Generative):
         raise RequestError(
             f"{model} is a {opened.published.config.name}, which draws nothing. Give a model of a dsvae, cvae, "
@@ -47,7 +47,7 @@ def _open_run(run: Path) -> Source:
     if not complete_checkpoints(run / "checkpoints"):
         note = "There is no checkpoint yet. Start this page again after the first, to draw from the model."
         return Source(name, None, run, note)
-    model = model_of_run(run)
+    model = open_model(run, None)
     if not isinstance(model.published.method, Generative):
         return Source(name, None, run, f"A {config.method.name}, which draws nothing.")
     checkpoint = model.published.about["checkpoint"]

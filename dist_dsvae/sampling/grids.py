@@ -11,6 +11,8 @@ from matplotlib.figure import Figure
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
+Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
+
 _GAP = 2
 _MIN_TILE = 64
 _MARGIN = 8
@@ -24,12 +26,20 @@ def save_grid(
     *,
     title: str,
     row_names: Sequence[str] = (),
+    column_names: Sequence[str] = (),
     row_images: Tensor | None = None,
     column_images: Tensor | None = None,
+    columns_per_group: int = 0,
 ) -> None:
     """Write ``draw_grid`` of the same arguments as a PNG."""
     canvas = draw_grid(
-        images, title=title, row_names=row_names, row_images=row_images, column_images=column_images
+        images,
+        title=title,
+        row_names=row_names,
+        column_names=column_names,
+        row_images=row_images,
+        column_images=column_images,
+        columns_per_group=columns_per_group,
     )
     _write_png(path, lambda temporary: canvas.save(temporary, format="PNG"))
 
@@ -39,30 +49,38 @@ def draw_grid(
     *,
     title: str,
     row_names: Sequence[str] = (),
+    column_names: Sequence[str] = (),
     row_images: Tensor | None = None,
     column_images: Tensor | None = None,
+    columns_per_group: int = 0,
     min_tile: int = _MIN_TILE,
 ) -> Image.Image:
     """Images [R, K, C, H, W] in [-1, 1] as one picture.
 
-    row_names: R names at the left. row_images [R, ...] and column_images [K, ...]: real pictures
-    that head the rows and columns, set apart by a gap. Pictures of less than ``min_tile`` pixels are
-    enlarged without smoothing, so that every pixel can be judged.
+    row_names: R names at the left, of one line or more. column_names: K names at the top, cut off where
+    they are wider than a tile. row_images [R, ...] and column_images [K, ...]: real pictures that head
+    the rows and columns, set apart by a gap. columns_per_group: a gap after as many columns; 0: none.
+    Pictures of less than ``min_tile`` pixels are enlarged without smoothing, so that every pixel can be
+    judged.
     """
     num_rows, num_columns = images.shape[:2]
     scale = max(1, min_tile // images.shape[-1])
     tile = images.shape[-1] * scale
     pitch = tile + _GAP
     font = ImageFont.load_default(size=14)
-    name_width = max((round(font.getlength(name)) for name in row_names), default=0)
+    small = ImageFont.load_default(size=12)
+    lines = [line for name in row_names for line in name.split("\n")]
+    name_width = max((round(font.getlength(line)) for line in lines), default=0)
     left = (
         _MARGIN
         + (name_width + _MARGIN if name_width else 0)
         + (pitch + _MARGIN if row_images is not None else 0)
     )
-    top = _MARGIN + 24 + (pitch + _MARGIN if column_images is not None else 0)
+    top = _MARGIN + 24 + (pitch + _MARGIN if column_images is not None else 0) + (18 if column_names else 0)
+    gaps = [_MARGIN * (k // columns_per_group) if columns_per_group else 0 for k in range(num_columns)]
+    lefts = [left + column * pitch + gap for column, gap in enumerate(gaps)]
     title_width = round(font.getlength(title)) + 2 * _MARGIN
-    width = max(left + num_columns * pitch + _MARGIN, title_width)
+    width = max(lefts[-1] + pitch + _MARGIN, title_width)
     canvas = Image.new("RGB", (width, top + num_rows * pitch + _MARGIN), _BACKGROUND)
     draw = ImageDraw.Draw(canvas)
     draw.text((_MARGIN, _MARGIN), title, fill=_INK, font=font)
@@ -73,15 +91,25 @@ def draw_grid(
     for row in range(num_rows):
         y = top + row * pitch
         if row_names:
-            draw.text((_MARGIN, y + tile // 2 - 8), row_names[row], fill=_INK, font=font)
+            height = 16 * (1 + row_names[row].count("\n"))
+            draw.text((_MARGIN, y + (tile - height) // 2), row_names[row], fill=_INK, font=font)
         if row_images is not None:
             paste(row_images[row], left - pitch - _MARGIN, y)
         for column in range(num_columns):
-            paste(images[row, column], left + column * pitch, y)
-    if column_images is not None:
-        for column in range(num_columns):
-            paste(column_images[column], left + column * pitch, top - pitch - _MARGIN)
+            paste(images[row, column], lefts[column], y)
+    for column, x in enumerate(lefts):
+        if column_names:
+            draw.text((x, top - 18), _cut(column_names[column], small, tile), fill=_INK, font=small)
+        if column_images is not None:
+            paste(column_images[column], x, _MARGIN + 24)
     return canvas
+
+
+def _cut(text: str, font: Font, width: int) -> str:
+    """``text`` without what is beyond ``width`` pixels."""
+    while font.getlength(text) > width:
+        text = text[:-1]
+    return text
 
 
 def to_picture(image: Tensor) -> Image.Image:

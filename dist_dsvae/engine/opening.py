@@ -1,0 +1,126 @@
+"""What the commands of launch/generate.py work on: a model from a run or an export, and real pictures."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image, UnidentifiedImageError
+
+from dist_dsvae.config import DataConfig
+from dist_dsvae.data.decode import empty_batch
+from dist_dsvae.data.errors import DataError
+from dist_dsvae.data.manifest import Manifest
+from dist_dsvae.data.reader import ShardReader
+from dist_dsvae.data.split import open_split
+from dist_dsvae.data.splits import open_splits
+from dist_dsvae.data.stream import read_one
+from dist_dsvae.engine.export import Weights, published_of_run
+from dist_dsvae.engine.trained import read_run
+from dist_dsvae.noise import permutation
+from dist_dsvae.pretrained.figures import Shown
+from dist_dsvae.pretrained.model import DSVAE
+from dist_dsvae.pretrained.pictures import read_pictures
+from dist_dsvae.pretrained.requests import RequestError
+from dist_dsvae.sampling.generate import spread
+
+
+def open_model(
+    run: Path | None, model: str | None, step: int | None = None, weights: Weights = "auto", **options: Any
+) -> DSVAE:
+    """The model of a run's checkpoint, or a published one. options: as for ``DSVAE``.
+
+    Raises CheckpointError, PublishedModelError; RequestError unless exactly one of the two is given.
+    """
+    if (run is None) == (model is None):
+        raise RequestError("Give either --run RUN or --model DIRECTORY.")
+    if run is not None:
+        return DSVAE(published_of_run(run, step, weights), **options)
+    if step is not None or weights != "auto":
+        raise RequestError("--step and --weights choose among a run's checkpoints; --model has one only.")
+    assert model is not None
+    return DSVAE.from_pretrained(model, **options)
+
+
+def shown_files(model: DSVAE, paths: list[Path], labels: list[int] | None) -> Shown:
+    """Pictures of files, brought to the model's size. labels: their classes, if the model needs them."""
+    pictures = []
+    for path in paths:
+        try:
+            with Image.open(path) as opened:
+                opened.load()
+                pictures.append(opened)
+        except (OSError, UnidentifiedImageError) as error:
+            raise DataError(f"{path} cannot be read as a picture: {error}.") from None
+    images, _ = read_pictures(pictures, model.shape, "--images")
+    if model.needs_labels and (labels is None or len(labels) != len(paths)):
+        raise RequestError(
+            f"This model's encoder is told the label: name a class for each of the {len(paths)} pictures "
+            "with --classes."
+        )
+    return Shown(images, labels if labels and len(labels) == len(paths) else None, "from files")
+
+
+def split_to_show(run: Path | None, data: str | None) -> Manifest:
+    """The split given by ``data``, or the run's test split (its training split, if it has no other)."""
+    if data is not None:
+        return open_split(data, DataConfig(train=data))
+    if run is None:
+        raise RequestError(
+            "A published model brings no pictures: give some with --images A.jpg B.png, or a split of "
+            "shards with --data shards/NAME/test."
+        )
+    config, _, _ = read_run(run)
+    train, test, _ = open_splits(config.data)
+    return test or train
+
+
+def shown_of_split(
+    model: DSVAE, split: Manifest, wanted: list[int] | None, count: int, seed: int, *, draw: int = 0
+) -> Shown:
+    """``count`` pictures of a split, one of each class in turn; which ones follows from ``seed``.
+
+    wanted: classes; by default ``count`` spread over all. draw: another number gives other pictures of
+    the same classes.
+    Raises DataError for a split of another shape than the model's, or with other classes where they are
+    needed.
+    """
+    if split.shape != model.shape:
+        raise DataError(
+            f"{split.location} holds samples of {tuple(split.shape)} (channels, height, width), the model is "
+            f"for {tuple(model.shape)}. Build the shards with the model's --size and --channels."
+        )
+    same_classes = split.classes == model.classes
+    if not same_classes and (model.needs_labels or wanted is not None):
+        raise DataError(
+            f"The classes of {split.location} are not the model's, so none of them can be chosen for it. "
+            "Leave --classes out, or give another split with --data."
+        )
+    labels = np.concatenate([split.index(number)[:, 2] for number in range(len(split.shards))])
+    classes = wanted or spread(split.num_classes, count)
+    rounds = [(classes[i % len(classes)], i // len(classes)) for i in range(count)]
+    places = []
+    for label, turn in rounds:
+        own = np.flatnonzero(labels == label)
+        if not len(own):
+            raise DataError(f"{split.location} has no picture of the class {split.classes[label]!r}.")
+        # Draws of one seed are pictures apart where the class has enough of them.
+        order = permutation(len(own), seed, label)
+        places.append(int(own[order[(turn + draw * -(-count // len(classes))) % len(own)]]))
+    images = _read(split, places)
+    return Shown(images, [label for label, _ in rounds] if same_classes else None, f"from {split.location}")
+
+
+def _read(split: Manifest, places: list[int]) -> torch.Tensor:
+    """Samples by their number in the order of the shards: uint8 [N, C, H, W]."""
+    firsts = np.cumsum([0, *split.num_samples_per_shard])
+    images = empty_batch(split.shape, len(places))
+    with closing(ShardReader(split, max_open_shards=2)) as reader:
+        for i, place in enumerate(places):
+            shard = int(np.searchsorted(firsts, place, side="right")) - 1
+            reader.expect([shard])
+            read_one(reader, shard, int(place - firsts[shard]), images[i])
+    return torch.from_numpy(images).movedim(-1, 1)

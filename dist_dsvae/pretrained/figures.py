@@ -1,0 +1,159 @@
+"""The paper's figures of a trained model, as PNG files with a legend.
+
+grid         3, 8, 9   a class per row, one zu per column
+interpolated 4a, 4b    zs, or zu, along one random path; a class per row
+varied       5         single dimensions of zu, by default those that change pictures most
+swapped      6         zs from real pictures at the left, zu from real ones at the top
+inpainted    7         original, corrupted and painted, a hole per row
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from dist_dsvae.pretrained.model import DSVAE
+from dist_dsvae.pretrained.pictures import to_network
+from dist_dsvae.pretrained.requests import Mask, RequestError, at_least_one, read_mask
+from dist_dsvae.sampling.grids import save_grid
+from dist_dsvae.sampling.inpaint import corrupted, hole_error
+from dist_dsvae.sampling.interpolate import Path as NoisePath
+
+
+class Shown(NamedTuple):
+    """Real pictures for a figure: uint8 [N, C, H, W]; their classes, where known; where they are from."""
+
+    images: Tensor
+    labels: list[int] | None
+    source: str
+
+
+def grid(model: DSVAE, out: Path, classes: list[int], num_columns: int, seed: int) -> None:
+    """Figures 3, 8 and 9."""
+    _check_images(model)
+    images = model.sample(classes, num_columns, seed, shared_zu=True, kind="tensor")
+    save_grid(
+        out,
+        images.view(len(classes), num_columns, *images.shape[1:]),
+        title=f"{_of(model)}: samples, a class per row, one zu per column (seed {seed})",
+        row_names=_names(model, classes),
+    )
+
+
+def interpolated(
+    model: DSVAE,
+    out: Path,
+    classes: list[int],
+    num_steps: int,
+    moving: Literal["zs", "zu"],
+    path: NoisePath,
+    seed: int,
+) -> None:
+    """Figure 4a (``moving`` zs) and 4b (zu)."""
+    _check_images(model)
+    images = model.interpolate(classes, num_steps, moving=moving, path=path, generator=seed, kind="tensor")
+    fixed = "one zu for all" if moving == "zs" else "one zs per row"
+    save_grid(
+        out,
+        images,
+        title=f"{_of(model)}: {moving} moves along one {path} path of all rows, {fixed} (seed {seed})",
+        row_names=_names(model, classes),
+        column_names=[f"{fraction:.2f}" for fraction in torch.linspace(0, 1, num_steps).tolist()],
+    )
+
+
+def varied(
+    model: DSVAE,
+    out: Path,
+    classes: list[int],
+    dims: Sequence[int] | int,
+    num_steps: int,
+    extent: float,
+    seed: int,
+) -> list[tuple[int, float]]:
+    """Figure 5. dims: dimensions of zu, or how many of those that change pictures most.
+
+    Returns the dimensions that were drawn, with how much each changes pictures
+    (``sampling.vary.expressiveness``).
+    """
+    _check_images(model)
+    changes = model.expressiveness(generator=seed)
+    if isinstance(dims, int):
+        dims = changes.argsort(descending=True)[: at_least_one("the number of dimensions", dims)].tolist()
+    rows = [model.vary(dim, classes, num_steps, extent=extent, generator=seed, kind="tensor") for dim in dims]
+    drawn = [(dim, float(changes[dim])) for dim in dims]
+    save_grid(
+        out,
+        torch.cat(rows),
+        title=f"{_of(model)}: single dimensions of zu, in deviations of the prior (seed {seed})",
+        row_names=[f"zu {dim}\n{name}" for dim, _ in drawn for name in _names(model, classes)],
+        column_names=[f"{value:+.1f}" for value in torch.linspace(-extent, extent, num_steps).tolist()],
+    )
+    return drawn
+
+
+def swapped(model: DSVAE, out: Path, rows: Shown, columns: Shown) -> None:
+    """Figure 6."""
+    _check_images(model)
+    images = model.swap_grid(rows.images, columns.images, rows.labels, columns.labels)
+    save_grid(
+        out,
+        to_network(images),
+        title=f"{_of(model)}: zs from the left, zu from the top; both real, {rows.source}",
+        row_names=_names(model, rows.labels) if rows.labels is not None else (),
+        row_images=to_network(rows.images),
+        column_images=to_network(columns.images),
+    )
+
+
+def inpainted(
+    model: DSVAE, out: Path, shown: Shown, masks: Mapping[str, Mask], refine_steps: int
+) -> dict[str, list[float]]:
+    """Figure 7: for every picture original, corrupted, painted and, with refine_steps, refined.
+
+    Returns for every mask the mean squared error in the hole (values in [-1, 1], mean over the pictures)
+    of the painted and of the refined pictures, which the legend shows too.
+    """
+    _check_images(model)
+    truth = to_network(shown.images)
+    rows, names, errors = [], [], dict[str, list[float]]()
+    for name, mask in masks.items():
+        holes = read_mask(mask, model.shape, len(truth))
+        painted = [
+            to_network(model.inpaint(shown.images, mask, shown.labels, refine_steps=steps))
+            for steps in ([0, refine_steps] if refine_steps else [0])
+        ]
+        errors[name] = [float(hole_error(images, truth, holes).mean()) for images in painted]
+        rows.append(torch.stack([truth, corrupted(truth, holes), *painted], dim=1).flatten(0, 1))
+        names.append(f"{name}\nerror " + ", ".join(f"{error:.3f}" for error in errors[name]))
+    headings = ["original", "corrupted", "painted", "refined"][: 3 + bool(refine_steps)]
+    refining = f"; refined in {refine_steps} steps" if refine_steps else ""
+    save_grid(
+        out,
+        torch.stack(rows),
+        title=f"{_of(model)}: inpainting, {shown.source}; error: squared, mean over the hole{refining}",
+        row_names=names,
+        column_names=headings * len(truth),
+        columns_per_group=len(headings),
+    )
+    return errors
+
+
+def _of(model: DSVAE) -> str:
+    return str(model.published.about.get("run", model.published.config.name))
+
+
+def _names(model: DSVAE, classes: Sequence[int]) -> list[str]:
+    return [model.classes[label] for label in classes]
+
+
+def _check_images(model: DSVAE) -> None:
+    if not model.shape.is_image:
+        raise RequestError(
+            "This model was trained on points, of which no pictures can be shown; the command points draws "
+            "them: python launch/generate.py points --run RUN --out F.png"
+        )

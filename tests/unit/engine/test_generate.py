@@ -1,0 +1,257 @@
+"""launch/generate.py and export, end to end on a tiny run; many samples by any number of processes."""
+
+from __future__ import annotations
+
+import io
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from dist_dsvae import DSVAE, distributed
+from dist_dsvae.config import CGANConfig, DSVAEConfig
+from dist_dsvae.data.manifest import DataError, Manifest
+from dist_dsvae.data.stream import one_pass
+from dist_dsvae.engine import many
+from tests.distributed.launching import REPOSITORY, environment, write_config
+from tests.unit.engine.test_every_method import Entries
+from tests.unit.pretrained.making import CLASSES, make_model
+
+sys.path.insert(0, str(REPOSITORY / "launch"))
+import export
+import generate
+import train
+
+SHARDS = "shards/fashion-mnist-mini"
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A dsvae's run and a cgan's, each with one step of training."""
+    folder = tmp_path_factory.mktemp("runs")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(REPOSITORY)
+        for name in ("dsvae", "cgan", "cvae"):
+            config = write_config(
+                folder / f"{name}.json",
+                data={"test": f"{SHARDS}/test"},
+                method={"name": name},
+                train={"epochs": 0.0048, "evaluate_at_end": False},
+            )
+            patch.setattr(sys, "argv", ["train", "--config", str(config), "--run-dir", str(folder / name)])
+            assert train.main() == 0
+    return {name: folder / name for name in ("dsvae", "cgan", "cvae")}
+
+
+@pytest.fixture
+def entry(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Entries:
+    monkeypatch.chdir(REPOSITORY)
+    return Entries(monkeypatch, capsys)
+
+
+COMMANDS = {
+    "grid": ["grid", "--columns", "3"],
+    "zs": ["interpolate", "zs", "--steps", "4", "--classes", "Bag", "7"],
+    "zu": ["interpolate", "zu", "--steps", "4", "--path", "spherical"],
+    "vary": ["vary", "--num-dims", "2", "--steps", "3"],
+    "dims": ["vary", "--dims", "1", "0", "--classes", "Bag"],
+    "swap": ["swap", "--rows", "2", "--columns", "3"],
+    "inpaint": ["inpaint", "--pictures", "2", "--refine-steps", "2"],
+    "one-mask": ["inpaint", "--pictures", "1", "--masks", "eyes"],
+}
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_figure(name: str, runs: dict[str, Path], entry: Entries, tmp_path: Path) -> None:
+    first, again, other = (tmp_path / f"{i}.png" for i in range(3))
+    for out, seed in ((first, "1"), (again, "1"), (other, "2")):
+        run = ["--run", str(runs["dsvae"]), "--seed", seed, "--out", str(out)]
+        status, printed = entry(generate, *COMMANDS[name], *run)
+        assert status == 0, printed
+        assert f"Wrote {out}." in printed
+    assert first.read_bytes() == again.read_bytes()
+    assert first.read_bytes() != other.read_bytes()
+    size = Image.open(first).size
+    assert size[0] > 3 * 64
+    assert size[1] > 64
+
+
+def test_an_exported_model_draws_the_same(runs: dict[str, Path], entry: Entries, tmp_path: Path) -> None:
+    run, model = str(runs["dsvae"]), str(tmp_path / "model")
+    status, printed = entry(export, "--run", run, "--out", model, "--torch-export", "--licence", "mit")
+    assert status == 0, printed
+    assert "decoder.pt2" in printed
+    card = (tmp_path / "model/README.md").read_text()
+    assert "license: mit" in card
+    assert "shards/fashion-mnist-mini/train`, 10,000 samples" in card
+    shapes = []
+    for place in (["--run", run], ["--model", model, "--data", f"{SHARDS}/test"]):
+        out = tmp_path / f"{place[0]}.png"
+        status, printed = entry(generate, "inpaint", *place, "--out", str(out))
+        assert status == 0, printed
+        shapes.append(printed.split("Wrote")[0])
+    assert shapes[0] == shapes[1]
+    assert (tmp_path / "--run.png").read_bytes() == (tmp_path / "--model.png").read_bytes()
+
+
+def test_pictures_and_masks_of_ones_own(runs: dict[str, Path], entry: Entries, tmp_path: Path) -> None:
+    files = [tmp_path / "a.jpg", tmp_path / "b.png"]
+    for number, file in enumerate(files):
+        Image.effect_noise((50 + 9 * number, 40), 90).save(file)
+    mask = Image.new("L", (100, 100))
+    mask.paste(255, (10, 10, 40, 40))
+    mask.save(tmp_path / "patch.png")
+    images = ["--images", *map(str, files)]
+    run = ["--run", str(runs["dsvae"])]
+    out = ["--out", str(tmp_path / "out.png")]
+    for command in (["swap"], ["inpaint", "--mask-image", str(tmp_path / "patch.png")]):
+        status, printed = entry(generate, *command, *run, *images, *out)
+        assert status == 0, printed
+    assert printed.startswith("Squared error in the hole: patch 0.")
+    cvae = ["--run", str(runs["cvae"])]
+    assert entry(generate, "swap", *cvae, "--rows", "2", "--columns", "2", *out)[0] == 0
+    assert entry(generate, "swap", *cvae, *images, "--classes", "Bag", "Coat", *out)[0] == 0
+    status, printed = entry(generate, "swap", *cvae, *images, *out)
+    assert (status, "told the label: name a class for each of the 2 pictures" in printed) == (1, True)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["grid"], "Give either --run RUN or --model DIRECTORY"),
+        (["grid", "--model", "{tmp}", "--step", "3"], "choose among a run's checkpoints"),
+        (["grid", "--model", "{tmp}"], "has no model.safetensors and no config.json"),
+        (["grid", "--run", "{tmp}"], "is not a run directory"),
+        (["grid", "--run", "{dsvae}", "--step", "9"], "has no checkpoint of step 9"),
+        (["grid", "--run", "{dsvae}", "--classes", "Bagg"], "no class 'Bagg'. Did you mean 'Bag'"),
+        (["vary", "--run", "{dsvae}", "--dims", "99"], "no dimension 99"),
+        (["swap", "--run", "{cgan}"], "a cgan, which cannot encode"),
+        (["swap", "--run", "{dsvae}", "--images", "{tmp}/none.png"], "cannot be read as a picture"),
+        (["swap", "--run", "{dsvae}", "--data", "{tmp}/none"], "The shard directory"),
+        (
+            ["many", "--run", "{dsvae}", "--per-class", "2", "--out", "launch"],
+            "exists already and is not empty",
+        ),
+    ],
+)
+def test_what_is_wrong_gets_a_sentence(
+    arguments: list[str], message: str, runs: dict[str, Path], entry: Entries, tmp_path: Path
+) -> None:
+    filled = [argument.format(tmp=tmp_path, **runs) for argument in arguments]
+    out = [] if "--out" in filled else ["--out", str(tmp_path / "out.png")]
+    status, printed = entry(generate, *filled, *out)
+    assert status == 1
+    assert message in printed
+    assert printed.startswith("error: ")
+
+
+# many
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+@pytest.fixture
+def as_processes(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Run ``_write_own_units`` as each of N ranks in turn."""
+
+    def run(count: int, model: DSVAE, folder: Path, per_class: int) -> None:
+        monkeypatch.setattr(distributed, "world_size", lambda: count)
+        for rank in range(count):
+            monkeypatch.setattr(distributed, "rank", lambda rank=rank: rank)
+            many._write_own_units(model, folder, [0, 2, 4], per_class, 3, lambda done: None)
+        monkeypatch.undo()
+
+    return run
+
+
+def test_many_are_the_same_for_any_number_of_processes(
+    as_processes: Callable[..., None], tmp_path: Path
+) -> None:
+    model = make_model(CGANConfig())
+    for count in (1, 2, 5):
+        as_processes(count, model, tmp_path / str(count), 50)  # 150 samples: three units, one not full
+    one = contents(tmp_path / "1")
+    assert len(one) == 150
+    assert len(set(one.values())) == 150
+    assert {name.split("/")[0] for name in one} == {"boot", "coat", "T-shirt-top"}
+    assert contents(tmp_path / "2") == one
+    assert contents(tmp_path / "5") == one
+    alone = model.sample("coat", 50, 3)[49]
+    assert (
+        np.abs(np.asarray(Image.open(io.BytesIO(one["coat/000049.png"])), int) - np.asarray(alone)).max() <= 1
+    )
+
+
+@pytest.mark.parametrize("architecture", ["small32", "mlp2d"])
+def test_many_as_shards_are_ready_for_training(architecture: str, tmp_path: Path) -> None:
+    model = make_model(DSVAEConfig(), architecture)
+    sentence = many.write_many(model, tmp_path / "out", [1, 3], 5, 0, as_shards=True, command="me")
+    assert "10 samples of 2 classes" in sentence
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["train"]
+    manifest = Manifest.load(tmp_path / "out/train")
+    assert (manifest.classes, manifest.shape, manifest.command) == (CLASSES, model.shape, "me")
+    assert dict(manifest.shards[0].samples_per_class) == {1: 5, 3: 5}
+    (batch,) = one_pass(manifest, 16)
+    bag = batch.images[batch.labels == 1].numpy()
+    expected = model.sample("bag", 5, 0, kind="array")
+    assert sorted(a.sum() for a in bag) == pytest.approx(sorted(a.sum() for a in expected), rel=1e-3)
+    with pytest.raises(DataError, match="exists already and is not empty"):
+        many.write_many(model, tmp_path / "out", [1], 1, 0)
+
+
+def test_nothing_is_left_of_what_went_wrong(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*arguments: object, **options: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(many, "_write_own_units", full)
+    with pytest.raises(DataError, match=r"The disk that holds .* is full"):
+        many.write_many(make_model(CGANConfig()), tmp_path / "out", [1], 1, 0)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_two_processes_write_what_one_does(runs: dict[str, Path], entry: Entries, tmp_path: Path) -> None:
+    arguments = ["many", "--run", str(runs["cgan"]), "--per-class", "20", "--seed", "4", "--shards", "--out"]
+    status, printed = entry(generate, *arguments, str(tmp_path / "one"))
+    assert status == 0, printed
+    launcher = ["-m", "accelerate.commands.launch", "--config_file", "configs/accelerate/cpu.yaml"]
+    done = subprocess.run(
+        [
+            *(sys.executable, *launcher, "--num_processes", "2", "--main_process_port", "0"),
+            *("launch/generate.py", *arguments, str(tmp_path / "two")),
+        ],
+        cwd=REPOSITORY,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=200,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.count("Wrote 200 samples of 10 classes") == 1
+    one, two = contents(tmp_path / "one"), contents(tmp_path / "two")
+    assert one.pop("train/manifest.json").count(b"two") == 0  # it holds the command, and so the name of OUT
+    two.pop("train/manifest.json")
+    assert one == two
+
+
+def test_folder_names_are_apart() -> None:
+    assert many.folder_names(("a/b", "a-b", "..", "c", "")) == ["0-a-b", "1-a-b", "2-", "c", "4-"]
+
+
+def test_a_seed_is_a_seed_on_every_thread_count() -> None:
+    model = make_model(CGANConfig())
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        two = model.sample(n=2, generator=1, kind="tensor")
+        torch.set_num_threads(1)
+        torch.testing.assert_close(model.sample(n=2, generator=1, kind="tensor"), two)
+    finally:
+        torch.set_num_threads(threads)

@@ -1,0 +1,229 @@
+"""The model as its users call it: what comes out, that it repeats, and what it refuses."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from dist_dsvae import DSVAE
+from dist_dsvae.config import CGANConfig, ClassifierConfig, CVAEConfig, DSVAEConfig
+from dist_dsvae.pretrained import chunks
+from dist_dsvae.pretrained.requests import RequestError
+from dist_dsvae.types import Gaussian
+from tests.unit.pretrained.making import CLASSES, make_model, pixels
+
+
+@pytest.fixture(scope="module")
+def model() -> DSVAE:
+    return make_model(DSVAEConfig())
+
+
+def test_codes_are_those_of_the_networks(model: DSVAE) -> None:
+    images = pixels(3)
+    method = model.published.method
+    inputs = torch.from_numpy(images).movedim(3, 1).float() / 127.5 - 1
+    zs, zu = model.encode(images)
+    with torch.no_grad():
+        torch.testing.assert_close(zs, method.encoder_s(inputs))
+        torch.testing.assert_close(zu.mean, method.encoder_u(inputs).mean)
+        expected = method.decoder(torch.cat([zs, zu.mean], dim=1))
+    torch.testing.assert_close(model.decode(zs, zu), expected)
+    torch.testing.assert_close(model.decode(zs.numpy(), zu.mean.numpy()), expected)
+    assert [p.mode for p in model.decode(zs, zu, kind="pil")] == ["L"] * 3
+    probabilities = model.classify([Image.fromarray(a[..., 0]) for a in images])
+    torch.testing.assert_close(probabilities, method.log_posterior(inputs).exp().detach())
+    assert model.code_dims == (6, 4)
+
+
+def test_a_sample_depends_on_seed_class_and_number_alone(model: DSVAE) -> None:
+    whole = model.sample(n=3, generator=5, kind="tensor").view(5, 3, 1, 32, 32)
+    assert whole.std() > 0.01
+    coats = model.sample(["coat", 4], 2, torch.Generator().manual_seed(1), kind="tensor")
+    again = model.sample([2, "T-shirt/top"], 2, torch.Generator().manual_seed(1), kind="tensor")
+    assert torch.equal(coats, again)
+    torch.testing.assert_close(model.sample("coat", 2, 5, kind="tensor"), whole[2, :2])
+    assert not torch.allclose(model.sample("coat", 2, 6, kind="tensor"), whole[2, :2], atol=1e-3)
+    torch.manual_seed(3)
+    first = model.sample("bag", kind="array")
+    assert not np.array_equal(first, model.sample("bag", kind="array"))
+    torch.manual_seed(3)
+    assert np.array_equal(first, model.sample("bag", kind="array"))
+
+
+def test_any_batch_size_gives_the_same(model: DSVAE) -> None:
+    small = make_model(DSVAEConfig(), batch_size=2)
+    images = pixels(5)
+    torch.testing.assert_close(
+        small.sample(n=2, generator=1, kind="tensor"), model.sample(n=2, generator=1, kind="tensor")
+    )
+    torch.testing.assert_close(small.encode(images).zs, model.encode(images).zs)
+    for steps in (0, 2):
+        ours, theirs = (m.inpaint(images, "eyes", refine_steps=steps) for m in (small, model))
+        assert np.abs(ours.astype(int) - theirs).max() <= 1
+    assert model.encode(images[:0]).zs.shape == (0, 6)
+    assert model.inpaint([], "eyes") == []
+    assert len(model.swap(images[:0], images[0])) == 0
+
+
+def test_out_of_memory_halves_the_chunks(caplog: pytest.LogCaptureFixture) -> None:
+    sizes = []
+
+    def network(rows: torch.Tensor) -> tuple[torch.Tensor]:
+        sizes.append(len(rows))
+        if len(rows) > limit:
+            raise torch.OutOfMemoryError
+        return (rows * 2,)
+
+    limit = 3
+    (doubled,) = chunks.in_chunks(network, (torch.arange(20),), 16, torch.device("cpu"))
+    assert torch.equal(doubled, torch.arange(20) * 2)
+    assert sizes == [16, 8, 4, 2, *[2] * 9]
+    assert "going on with 2 at a time" in caplog.text
+    limit = 0
+    with pytest.raises(torch.OutOfMemoryError):
+        chunks.in_chunks(network, (torch.arange(3),), 2, torch.device("cpu"))
+
+
+def test_bf16_runs_the_networks_in_half_precision(model: DSVAE) -> None:
+    half = DSVAE(model.published, mixed_precision="bf16")
+    exact, rough = (m.sample(n=2, generator=1, kind="tensor") for m in (model, half))
+    assert rough.dtype == torch.float32
+    assert 0 < (exact - rough).abs().max() < 0.1
+
+
+def test_swap_takes_zs_of_a_and_zu_of_b(model: DSVAE) -> None:
+    a, b = torch.from_numpy(pixels(2)).movedim(3, 1), torch.from_numpy(pixels(3)).movedim(3, 1)
+    zs, zu = model.encode(a).zs, model.encode(b).zu.mean
+    grid = model.swap_grid(a, b)
+    assert grid.dtype == torch.uint8
+    assert grid.shape == (2, 3, 1, 32, 32)
+    for i, j in ((0, 2), (1, 0)):
+        expected = model.decode(zs[i : i + 1], zu[j : j + 1])[0].add(1).mul(127.5).round()
+        assert (grid[i, j] - expected).abs().max() <= 1
+    assert (model.swap(a[1], b).int() - grid[1]).abs().max() <= 1
+    assert model.swap(a[0], b[0]).shape == (1, 32, 32)
+    with pytest.raises(RequestError, match="a has 2 pictures and b 3"):
+        model.swap(a, b)
+    picture = Image.fromarray(pixels(1)[0, :, :, 0])
+    assert model.swap(picture, picture).size == (32, 32)
+
+
+@pytest.mark.parametrize("steps", [0, 3])
+@pytest.mark.parametrize("mask", ["right-half", "eyes", "nose-and-mouth", "bottom-half", "own"])
+def test_nothing_outside_the_hole_is_touched(model: DSVAE, mask: str, steps: int) -> None:
+    hole = np.zeros((32, 32), np.uint8)
+    hole[3:9, 20:31] = 1
+    given = hole if mask == "own" else mask
+    bytes_ = pixels(2)
+    floats = torch.rand(2, 1, 32, 32, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    painted = model.inpaint(bytes_, given, refine_steps=steps)
+    changed = (painted != bytes_)[..., 0]
+    painted_floats = model.inpaint(floats, given, refine_steps=steps)
+    changed_floats = (painted_floats != floats)[:, 0].numpy()
+    if mask == "own":
+        assert not changed[:, hole == 0].any()
+        assert changed[:, hole == 1].mean() > 0.9
+    assert 0.05 < changed.mean() <= 0.5
+    assert (changed_floats | ~changed).all()  # floats change wherever bytes do
+    outside = ~changed_floats.any(0)
+    assert outside.mean() >= 0.5
+    assert torch.equal(painted_floats[:, 0, outside], floats[:, 0, outside])
+    pictures = [Image.fromarray(a[..., 0]) for a in bytes_]
+    as_picture = Image.fromarray(hole * 255) if mask == "own" else mask
+    from_pil = np.stack([np.asarray(p) for p in model.inpaint(pictures, as_picture, refine_steps=steps)])
+    assert np.array_equal(from_pil, painted[..., 0])
+
+
+def test_refinement_lowers_the_error_where_pixels_are_known(model: DSVAE) -> None:
+    zs, zu = model.encode(model.sample(n=1, generator=3, kind="tensor"))
+    images = model.decode(zs, zu)  # what the decoder can make, so that there is a way down
+
+    def error(steps: int) -> float:
+        # The known pixels come back untouched, so the better codes are seen in the hole.
+        return float((model.inpaint(images, "right-half", refine_steps=steps) - images).square().mean())
+
+    assert error(60) < 0.8 * error(0)
+
+
+def test_interpolation_shares_a_path_and_keeps_the_other_code(model: DSVAE) -> None:
+    shown = model.interpolate([0, 3], 5, moving="zs", generator=2, kind="tensor")
+    assert shown.shape == (2, 5, 1, 32, 32)
+    assert torch.equal(shown, model.interpolate(["boot", "dress"], 5, generator=2, kind="tensor"))
+    alone = model.interpolate(3, 5, generator=2, kind="tensor")
+    torch.testing.assert_close(alone[0], shown[1])
+    assert len(model.interpolate(None, 2, moving="zu", path="spherical")[4]) == 2
+    with pytest.raises(RequestError, match=r"moving is 'zx'"):
+        model.interpolate(moving="zx")  # type: ignore[arg-type]
+
+
+def test_vary_moves_one_dimension(model: DSVAE) -> None:
+    shown = model.vary(2, [0, 1], 3, extent=2.0, generator=1, kind="tensor")
+    assert shown.shape == (2, 3, 1, 32, 32)
+    assert (shown[:, 0] - shown[:, 2]).abs().max() > 1e-3
+    with pytest.raises(RequestError, match="no dimension 4; this model's are 0 to 3"):
+        model.vary(4)
+
+
+def test_methods_are_asked_what_they_can() -> None:
+    images = pixels(2)
+    cgan, cvae = make_model(CGANConfig()), make_model(CVAEConfig())
+    judge = make_model(ClassifierConfig(width=4), "resnet32")
+    assert cgan.sample("bag", 2, 0, kind="array").shape == (2, 32, 32, 1)
+    assert judge.classify(images).sum(1).tolist() == pytest.approx([1, 1])
+    assert cvae.code_dims == (5, 4)
+    zs, _ = cvae.encode(images, ["bag", 3])
+    assert zs.argmax(1).tolist() == [1, 3]
+    assert cvae.inpaint(images, "eyes", [0], refine_steps=1).shape == images.shape
+    assert cvae.swap(images[0], images, 1, [2, 3]).shape == images.shape
+    for call, message in (
+        (lambda: cgan.encode(images), "a cgan, which cannot encode pictures; it can make pictures"),
+        (lambda: cgan.inpaint(images, "eyes"), "cannot encode"),
+        (lambda: cgan.classify(images), "cannot classify"),
+        (lambda: judge.sample(), "a classifier, which cannot make pictures; it can classify"),
+        (lambda: judge.decode(zs, zs), "cannot make"),
+        (lambda: cvae.encode(images), "a cvae, whose encoder is told the label: give each picture's class"),
+        (lambda: cvae.encode(images, [0, 1, 2]), "There are 3 labels for 2 pictures"),
+    ):
+        with pytest.raises(RequestError, match=message):
+            call()
+
+
+def test_points() -> None:
+    model = make_model(DSVAEConfig(), "mlp2d")
+    points = model.sample(n=4, generator=0)
+    assert isinstance(points, np.ndarray)
+    assert points.shape == (20, 2)
+    assert isinstance(model.swap(points[0], points[1]), np.ndarray)
+    with pytest.raises(RequestError, match="are points, which have no pixels"):
+        model.inpaint(points, "eyes")
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda m: m.sample("bagg"), "no class 'bagg'. Did you mean 'bag'"),
+        (lambda m: m.sample(5), "no class 5; this model has 0 to 4"),
+        (lambda m: m.sample([1.5]), "1.5 is neither"),
+        (lambda m: m.sample(n=0), "n is 0; it must be at least 1"),
+        (lambda m: m.sample(generator="x"), "generator is 'x'; give a whole number"),
+        (lambda m: m.sample(generator=2**63), "must fit into 64 bits"),
+        (lambda m: m.decode(torch.zeros(2, 4), torch.zeros(2, 6)), r"codes are \[N, 6\] and \[N, 4\]"),
+        (lambda m: m.inpaint(pixels(1), "eye"), "no mask 'eye'. Did you mean 'eyes'"),
+        (lambda m: m.inpaint(pixels(1), np.zeros((32, 32))), "no hole: nothing in it is white"),
+        (lambda m: m.inpaint(pixels(1), np.ones((8, 8))), r"shape \[8, 8\]; it must be \[32, 32\]"),
+        (lambda m: m.inpaint(pixels(1), "eyes", refine_steps=-1), "refine_steps is -1"),
+        (lambda m: DSVAE(m.published, batch_size=0), "batch_size is 0"),
+        (lambda m: DSVAE(m.published, mixed_precision="fp8"), "mixed_precision is 'fp8'; allowed"),
+    ],
+)
+def test_what_is_wrong_gets_a_sentence(model: DSVAE, call, message: str) -> None:  # type: ignore[no-untyped-def]
+    with pytest.raises(RequestError, match=message):
+        call(model)
+
+
+def test_a_distribution_stands_for_its_mean(model: DSVAE) -> None:
+    zs, zu = torch.randn(2, 6), torch.randn(2, 4)
+    assert torch.equal(model.decode(zs, Gaussian(zu, zu)), model.decode(zs, zu))
+    assert model.classes == CLASSES

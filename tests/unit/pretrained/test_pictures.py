@@ -1,0 +1,101 @@
+"""Pictures of every kind into tensors and back to the same kind."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from dist_dsvae.pretrained.pictures import Kind, PictureError, read_pictures, to_bytes, to_network
+from tests.unit.methods.making import SHAPES
+from tests.unit.pretrained.making import pixels
+
+GREY, COLOUR, POINTS = SHAPES["small32"], SHAPES["conv32"], SHAPES["mlp2d"]
+
+
+def test_every_kind_comes_back_bit_for_bit() -> None:
+    grey, colour = pixels(3), pixels(3, 3)
+    floats = torch.rand(3, 1, 32, 32) * 2 - 1
+    for given, shape in [
+        (grey, GREY),
+        (grey[0], GREY),
+        (grey[0, :, :, 0], GREY),
+        (colour, COLOUR),
+        (torch.from_numpy(colour).movedim(3, 1), COLOUR),
+        (floats, GREY),
+        (floats[0], GREY),
+        (floats.half(), GREY),
+        (floats.movedim(1, 3).numpy(), GREY),
+        (torch.randn(4, 2), POINTS),
+        (np.float32([1.5, -2.0]), POINTS),
+    ]:
+        tensor, kind = read_pictures(given, shape)
+        back = kind.wrap(tensor)
+        assert type(back) is type(given)
+        assert back.dtype == given.dtype
+        assert np.array_equal(np.asarray(back).reshape(-1), np.asarray(given).reshape(-1))
+        if shape.is_image:
+            assert tensor.shape[1:] == shape
+            assert to_network(tensor).abs().max() <= 1.001
+
+
+def test_pil_pictures_come_back_as_what_they_were() -> None:
+    for shape, mode, channels in ((GREY, "L", 1), (COLOUR, "RGB", 3)):
+        arrays = pixels(2, channels)
+        pictures = [Image.fromarray(a[..., 0] if channels == 1 else a) for a in arrays]
+        tensor, kind = read_pictures(pictures, shape)
+        back = kind.wrap(tensor)
+        assert [p.mode for p in back] == [mode, mode]
+        assert all(np.array_equal(a, b) for a, b in zip(back, pictures, strict=True))
+        alone, kind = read_pictures(pictures[1], shape)
+        assert np.array_equal(kind.wrap(alone), pictures[1])
+    assert kind.wrap_grid(tensor, 2)[1][0].size == (32, 32)
+
+
+def test_pil_pictures_of_any_size_and_mode_are_cut_to_the_centre() -> None:
+    wide = np.zeros((64, 256, 4), np.uint8)
+    wide[:, 90:166] = (255, 0, 0, 255)  # the middle, and a little; the rest is transparent, so white
+    tensor, _ = read_pictures([Image.fromarray(wide)], COLOUR)
+    assert tensor.shape == (1, 3, 32, 32)
+    assert tensor[0].flatten(1).float().mean(1).tolist() == [255.0, 0.0, 0.0]
+    high, _ = read_pictures(Image.new("1", (5, 9), 1), GREY)
+    assert high.float().mean() == 255
+
+
+def test_bytes_survive_the_networks_range() -> None:
+    values = torch.arange(256, dtype=torch.uint8)
+    assert torch.equal(to_bytes(to_network(values)), values)
+    assert to_bytes(torch.tensor([-9.0, 9.0])).tolist() == [0, 255]
+
+
+@pytest.mark.parametrize(
+    ("given", "shape", "message"),
+    [
+        (
+            np.zeros((2, 28, 28, 1), np.uint8),
+            GREY,
+            r"shape \[2, 28, 28, 1\]; this model takes \[N, 32, 32, 1\]",
+        ),
+        (torch.zeros(2, 3, 32, 32), GREY, r"takes \[N, 1, 32, 32\] or \[1, 32, 32\] \(channels, height"),
+        (torch.full((1, 1, 32, 32), 200.0), GREY, r"floats up to 200; floats must lie in \[-1, 1\]"),
+        (torch.full((1, 1, 32, 32), float("nan")), GREY, "not finite"),
+        (torch.zeros(1, 1, 32, 32, dtype=torch.int64), GREY, "torch.int64; allowed are uint8"),
+        (np.zeros((1, 32, 32, 1), np.int32), GREY, "array of int32; allowed are uint8"),
+        (np.zeros((3, 5), np.float32), POINTS, r"takes \[N, 2\] or \[2\]"),
+        (Image.new("L", (4, 4)), POINTS, "was trained on points"),
+        ("cat.jpg", GREY, "is a str. Give a PIL picture"),
+        ([Image.new("L", (4, 4)), 7], GREY, "a list with int in it"),
+    ],
+)
+def test_what_is_wrong_gets_a_sentence(given, shape, message) -> None:  # type: ignore[no-untyped-def]
+    with pytest.raises(PictureError, match=message):
+        read_pictures(given, shape)
+
+
+def test_kinds_by_name() -> None:
+    assert Kind.named("pil", GREY).dtype == torch.uint8
+    assert Kind.named("array", POINTS).dtype == torch.float32
+    for name, shape in (("jpeg", GREY), ("pil", POINTS)):
+        with pytest.raises(PictureError, match=f"kind is '{name}'; allowed are"):
+            Kind.named(name, shape)

@@ -1,0 +1,216 @@
+"""Saving, loading, the card and exported programs; nothing foreign is ever opened."""
+
+from __future__ import annotations
+
+import io
+import json
+import pickle
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from dist_dsvae import DSVAE
+from dist_dsvae.config import CGANConfig, ClassifierConfig, CVAEConfig, DSVAEConfig
+from dist_dsvae.methods.published import PublishedModelError
+from dist_dsvae.pretrained import programs
+from dist_dsvae.pretrained.requests import RequestError
+from tests.unit.methods.test_published import Bomb
+from tests.unit.pretrained.making import make_model, make_published, pixels
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> Path:
+    make_model(DSVAEConfig()).save_pretrained(tmp_path / "model")
+    return tmp_path / "model"
+
+
+def test_round_trip(directory: Path) -> None:
+    names = sorted(path.name for path in directory.iterdir())
+    assert names == ["README.md", "config.json", "model.safetensors", "samples.png"]
+    ours, theirs = make_model(DSVAEConfig()), DSVAE.from_pretrained(directory, batch_size=7)
+    assert theirs.batch_size == 7
+    assert torch.equal(ours.encode(pixels(2)).zs, theirs.encode(pixels(2)).zs)
+    torch.testing.assert_close(
+        theirs.sample(n=2, generator=1, kind="tensor"), ours.sample(n=2, generator=1, kind="tensor")
+    )
+    theirs.save_pretrained(directory.parent / "again")
+    for name in ("model.safetensors", "config.json", "README.md"):
+        assert (directory.parent / "again" / name).read_bytes() == (directory / name).read_bytes()
+
+
+def test_importing_the_package_is_light() -> None:
+    script = "import sys, dist_dsvae; print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.stdout == "False\n", done.stderr
+    assert "torch" in sys.modules  # the test can fail
+    with pytest.raises(ImportError, match="cannot import name 'DSVAA'"):
+        from dist_dsvae import DSVAA  # type: ignore[attr-defined]  # noqa: F401
+
+
+@pytest.mark.parametrize("name", ["pytorch_model.bin", "model.pt", "weights.pkl", "model.ckpt"])
+def test_a_directory_of_pickles_is_refused(tmp_path: Path, name: str) -> None:
+    trace = tmp_path / "executed"
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (folder / name).write_bytes(pickle.dumps(Bomb(trace)))
+    (folder / "config.json").write_text("{}")
+    with pytest.raises(PublishedModelError, match=f"no model.safetensors, but {name}: a pickle can run code"):
+        DSVAE.from_pretrained(folder)
+    with pytest.raises(PublishedModelError, match="a file, not a directory, and is not opened"):
+        DSVAE.from_pretrained(folder / name)
+    assert not trace.exists()
+
+
+def test_a_pickle_in_place_of_the_weights_is_refused(directory: Path, tmp_path: Path) -> None:
+    trace = tmp_path / "executed"
+    (directory / "model.safetensors").write_bytes(pickle.dumps(Bomb(trace)))
+    with pytest.raises(PublishedModelError, match=r"model.safetensors cannot be read"):
+        DSVAE.from_pretrained(directory)
+    assert not trace.exists()
+
+
+def test_an_archive_with_absolute_paths_is_refused(directory: Path, tmp_path: Path) -> None:
+    target = tmp_path / "escaped"
+    archive = tmp_path / "model.tar"
+    with tarfile.open(archive, "w") as tar:
+        member = tarfile.TarInfo(str(target))
+        member.size = 3
+        tar.addfile(member, io.BytesIO(b"abc"))
+    with pytest.raises(PublishedModelError, match=r"model.tar is an archive, not a directory"):
+        DSVAE.from_pretrained(archive)
+    (directory / "model.safetensors").write_bytes(archive.read_bytes())
+    with pytest.raises(PublishedModelError, match=r"model.safetensors cannot be read"):
+        DSVAE.from_pretrained(directory)
+    (directory / "model.safetensors").unlink()
+    archive.rename(directory / "model.tar")
+    with pytest.raises(
+        PublishedModelError, match=r"no model.safetensors, but model.tar: .* archive can write"
+    ):
+        DSVAE.from_pretrained(directory)
+    assert not target.exists()
+
+
+def test_places_that_are_no_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    run = tmp_path / "run"
+    run.mkdir()
+    for place, message in (
+        (run, "has no model.safetensors and no config.json"),
+        (tmp_path / "nowhere", "There is no directory .*nowhere. Give a directory with"),
+        ("./nowhere", "There is no directory ./nowhere"),
+        ("nobody/nothing", "nobody/nothing is no directory here, and cannot be fetched from the hub"),
+        ("not an id", "cannot be fetched from the hub"),
+    ):
+        with pytest.raises(PublishedModelError, match=message):
+            DSVAE.from_pretrained(place)
+    (run / "dataset.json").write_text("{}")
+    with pytest.raises(PublishedModelError, match=r"is a run, .* Export it first: python launch/export.py"):
+        DSVAE.from_pretrained(run)
+
+
+def test_of_the_hub_two_files_are_fetched(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def download(repository: str, name: str, **options: object) -> str:
+        asked.append((repository, name, options["revision"]))
+        return str(directory / name)
+
+    monkeypatch.setattr("dist_dsvae.pretrained.places.hf_hub_download", download)
+    model = DSVAE.from_pretrained("someone/faces", revision="v1")
+    assert model.published.config.name == "dsvae"
+    assert asked == [("someone/faces", name, "v1") for name in ("model.safetensors", "config.json")]
+
+
+def test_push_to_hub_sends_what_save_pretrained_writes(monkeypatch: pytest.MonkeyPatch) -> None:
+    sent = []
+
+    class Api:
+        def __init__(self, **options: object) -> None: ...
+
+        def create_repo(self, repo_id: str, **options: object) -> object:
+            return type("Repository", (), {"repo_id": repo_id})
+
+        def upload_folder(self, folder_path: Path, **options: object) -> str:
+            sent.extend(sorted(path.name for path in folder_path.iterdir()))
+            return "done"
+
+    monkeypatch.setattr("huggingface_hub.hub_mixin.HfApi", Api)
+    make_model(CGANConfig()).push_to_hub("someone/faces")
+    assert sent == ["README.md", "config.json", "model.safetensors", "samples.png"]
+
+
+ABOUT = {
+    "run": "my-run",
+    "data": "shards/five/train",
+    "num_samples": 1234,
+    "checkpoint": "step-00000007",
+    "weights": "ema",
+    "commands": {"train": "accelerate launch launch/train.py --config configs/five.json"},
+    "versions": {"torch": "9.9"},
+    "evaluation": {
+        "figures": {"inception_score": 4.25, "fid": 17.5},
+        "real": {"inception_score": 5.5},
+        "judges": {"classifier": {"name": "own:judge", "sha256": "ab" * 32}},
+        "settings": {"samples": 500},
+    },
+}
+
+
+def test_the_card_says_where_the_model_comes_from(tmp_path: Path) -> None:
+    model = DSVAE(make_published(DSVAEConfig())._replace(about=ABOUT))
+    model.save_pretrained(tmp_path, model_card_kwargs={"licence": "cc-by-4.0"})
+    text = (tmp_path / "README.md").read_text()
+    _, head, body = text.split("---\n", 2)
+    front = yaml.safe_load(head)
+    assert (front["license"], front["library_name"]) == ("cc-by-4.0", "dist_dsvae")
+    assert {"dsvae", "dist_dsvae"} <= set(front["tags"])
+    for part in (
+        "# my-run",
+        "![samples](samples.png)",
+        "`shards/five/train`, 1,234 samples, 32x32 pixels, 1 channel(s), 5 classes: boot, bag, coat, dress",
+        "| Inception Score | 4.25 | 5.5 |",
+        "| FID | 17.5 |  |",
+        "own:judge, sha256 `abab",
+        "accelerate launch launch/train.py --config configs/five.json",
+        "checkpoint: step-00000007, weights: ema, torch 9.9.",
+    ):
+        assert part in body, part
+    assert "Licence" not in body
+    assert json.loads((tmp_path / "config.json").read_text())["about"] == ABOUT
+    other = str(DSVAE(make_published(CVAEConfig())).generate_model_card())
+    assert "license: other" in other
+    assert "Not chosen yet" in other
+    assert "labels=[0] * 8" in other
+    judge = str(make_model(ClassifierConfig(width=4), "resnet32").generate_model_card())
+    assert "samples.png" not in judge
+    assert "It guesses labels" in judge
+
+
+@pytest.mark.parametrize("config", [DSVAEConfig(), CVAEConfig(), CGANConfig()])
+def test_programs_compute_what_the_model_does(tmp_path: Path, config: object) -> None:
+    model = make_model(config)  # type: ignore[arg-type]
+    sentence = programs.save_programs(model, tmp_path)
+    decoder = torch.export.load(tmp_path / "decoder.pt2").module()
+    zs, zu = (torch.randn(7, width) for width in model.code_dims)
+    torch.testing.assert_close(decoder(zs, zu), model.decode(zs, zu), atol=1e-4, rtol=0)
+    assert (tmp_path / "encoder.pt2").exists() == model.can_encode == ("encoder.pt2" in sentence)
+    if model.can_encode:
+        images, labels = torch.rand(1, 1, 32, 32), torch.tensor([2])
+        encoder = torch.export.load(tmp_path / "encoder.pt2").module()
+        zs, mean, _ = encoder(images, labels) if model.needs_labels else encoder(images)
+        expected = model.encode(images, labels)
+        torch.testing.assert_close((zs, mean), (expected.zs, expected.zu.mean), atol=1e-4, rtol=1e-4)
+
+
+def test_a_program_that_differs_is_not_left_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(programs, "_TOLERANCE", -1.0)
+    with pytest.raises(programs.ProgramError, match=r"differs from the model by .* it was removed"):
+        programs.save_programs(make_model(CGANConfig()), tmp_path)
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(RequestError, match="cannot make pictures"):
+        programs.save_programs(make_model(ClassifierConfig(width=4), "resnet32"), tmp_path)
