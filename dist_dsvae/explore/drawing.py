@@ -50,7 +50,9 @@ def enlarged(picture: Image.Image) -> Image.Image:
 # Samples
 
 
-def samples(model: DSVAE, classes: Sequence[str], num_samples: int, seed: int, *, shared_zu: bool) -> Image.Image:
+def samples(
+    model: DSVAE, classes: Sequence[str], num_samples: int, seed: int, *, shared_zu: bool
+) -> Image.Image:
     """A row per class; of points, a cloud. shared_zu: one zu per column."""
     if not 1 <= len(classes) <= MAX_CLASSES:
         raise RequestError(f"{len(classes)} classes are chosen; choose 1 to {MAX_CLASSES}.")
@@ -118,7 +120,8 @@ def base_of_sample(model: DSVAE, class_name: str, seed: int) -> Base:
     noise = Noise(seed, torch.zeros_like(labels))
     with torch.no_grad():
         codes = method.prior_codes(labels, noise, noise).cpu()
-    return Base(*codes.split(list(model.code_dims), dim=1))
+    zs_dim, _ = model.code_dims
+    return Base(codes[:, :zs_dim], codes[:, zs_dim:])
 
 
 def base_of_picture(model: DSVAE, picture: Image.Image, class_name: str | None) -> Base:
@@ -187,5 +190,7 @@ def inpainted(
 ) -> Image.Image:
     """The picture, its hole filled by the model, enlarged. mask: as for ``DSVAE.inpaint``."""
     if not isinstance(mask, str) and not mask.any():
-        raise RequestError("Nothing is painted. Paint a hole with the brush, or choose one of the named holes.")
+        raise RequestError(
+            "Nothing is painted. Paint a hole with the brush, or choose one of the named holes."
+        )
     return enlarged(model.inpaint(picture, mask, label, refine_steps=refine_steps))

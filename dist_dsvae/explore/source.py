@@ -35,8 +35,8 @@ def open_source(model: str | None, run: Path | None) -> Source:
     opened = open_model(None, model)
     if not isinstance(opened.published.method, Generative):
         raise RequestError(
-            f"{model} is a {opened.published.config.name}, which draws nothing. Give a model of a dsvae, cvae, "
-            "cgan or cvae_gan."
+            f"{model} is a {opened.published.config.name}, which draws nothing. Give a model of a "
+            "dsvae, cvae, cgan or cvae_gan."
         )
     return Source(str(opened.published.about.get("run", model)), opened, None, _described(opened))
 

@@ -78,7 +78,12 @@ def dimensions_tab(model: DSVAE, max_bytes: int) -> list[Change]:
 
     def start(base: Base) -> tuple[Any, ...]:
         values = drawing.slider_values(base, dimensions)
-        return base, drawing.enlarged(drawing.model_picture(model.decode(*base))), *values, _vary(base, *values)
+        return (
+            base,
+            drawing.enlarged(drawing.model_picture(model.decode(*base))),
+            *values,
+            _vary(base, *values),
+        )
 
     def from_sample(class_name: str, seed: float | None) -> tuple[Any, ...]:
         return start(drawing.base_of_sample(model, class_name, whole(seed)))

@@ -22,7 +22,10 @@ def swap_tab(model: DSVAE, max_bytes: int) -> None:
     """Two pictures; what each looks like with the other's zu."""
 
     def cross(
-        first: Image.Image | None, first_label: str | None, second: Image.Image | None, second_label: str | None
+        first: Image.Image | None,
+        first_label: str | None,
+        second: Image.Image | None,
+        second_label: str | None,
     ) -> Image.Image | None:
         if first is None or second is None:
             return None

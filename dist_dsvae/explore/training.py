@@ -21,7 +21,10 @@ _NUM_COLUMNS = 2
 
 
 class Metrics(NamedTuple):
-    """curves: of each figure, (samples seen, values). last: the newest line. num_unreadable: lines left out."""
+    """curves: of each figure, (samples seen, values). last: the newest line.
+
+    num_unreadable: lines left out.
+    """
 
     curves: dict[str, tuple[list[float], list[float]]]
     last: dict[str, float]
@@ -119,7 +122,9 @@ def _status(metrics: Metrics) -> str:
         return "Nothing has been logged yet."
     last = metrics.last
     parts = [f"{last['samples_seen']:,.0f} samples seen"]
-    parts += [f"{name} {last[name]:,.{digits}f}" for name, digits in (("step", 0), ("epoch", 1)) if name in last]
+    parts += [
+        f"{name} {last[name]:,.{digits}f}" for name, digits in (("step", 0), ("epoch", 1)) if name in last
+    ]
     if "images_per_second" in last:
         parts.append(f"{last['images_per_second']:,.0f} images per second")
     if metrics.num_unreadable:

@@ -33,8 +33,8 @@ def read_upload(path: Path, shape: ImageShape, max_bytes: int) -> Image.Image:
     num_bytes = path.stat().st_size
     if num_bytes > max_bytes:
         raise UploadError(
-            f"{path.name} has {num_bytes / BYTES_PER_MIB:.1f} MiB; at most {max_bytes / BYTES_PER_MIB:g} MiB are "
-            "taken. Make the picture smaller."
+            f"{path.name} has {num_bytes / BYTES_PER_MIB:.1f} MiB; at most {max_bytes / BYTES_PER_MIB:g} "
+            "MiB are taken. Make the picture smaller."
         )
     try:
         with warnings.catch_warnings():
