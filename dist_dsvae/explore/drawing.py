@@ -32,6 +32,7 @@ _NUM_POINTS = 3000
 _NUM_DECODED = 512  # pictures at start-up, to find the dimensions worth a slider
 _SIDE = 320
 _LARGE_TILE = 128
+_SAMPLE_SEED = 0
 
 
 class Base(NamedTuple):
@@ -150,6 +151,14 @@ def model_picture(images: Tensor) -> Image.Image:
 
 
 # Pictures from pictures
+
+
+def sample_of_all(model: DSVAE, number: int) -> tuple[Image.Image, str | None]:
+    """The ``number``-th picture to try things with, its classes in turn; its class where one is needed."""
+    label = number % len(model.classes)
+    numbers = torch.tensor([number // len(model.classes)])
+    pictures = model.sample_numbers(torch.tensor([label]), numbers, _SAMPLE_SEED)
+    return pictures[0], model.classes[label] if model.needs_labels else None
 
 
 def crossed(

@@ -6,15 +6,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import gradio as gr
-import torch
 from PIL import Image
 
-from dist_dsvae.explore.drawing import enlarged
+from dist_dsvae.explore import drawing
 from dist_dsvae.explore.events import MENDABLE, MODEL, Change, shown, warn
 from dist_dsvae.explore.uploads import SUFFIXES, read_upload
 from dist_dsvae.pretrained.model import DSVAE
-
-_SAMPLE_SEED = 0
 
 
 class Slot(NamedTuple):
@@ -47,15 +44,15 @@ def picture_slot(model: DSVAE, title: str, max_bytes: int, first_sample: int) ->
         except MENDABLE as error:
             warn(error)
             return None, None
-        return picture, enlarged(picture)
+        return picture, drawing.enlarged(picture)
 
     def draw(number: int) -> tuple[Any, ...]:
-        picture, class_name = sample_of_all(model, number)
-        return number + 1, None, picture, enlarged(picture), class_name
+        picture, class_name = drawing.sample_of_all(model, number)
+        return number + 1, None, picture, drawing.enlarged(picture), class_name
 
     number, picture = gr.State(first_sample), gr.State(None)
     file = gr.File(label=title, file_types=list(SUFFIXES), type="filepath", height=140)
-    button = gr.Button("Take a sample instead", size="sm")
+    button = gr.Button(f"{title}: take a sample instead", size="sm")
     label = (
         gr.Dropdown(list(model.classes), value=model.classes[0], label=f"Class of: {title}")
         if model.needs_labels
@@ -70,11 +67,3 @@ def picture_slot(model: DSVAE, title: str, max_bytes: int, first_sample: int) ->
     if model.needs_labels:
         changes.append(label.input(None, None, None))
     return Slot(picture, label, changes)
-
-
-def sample_of_all(model: DSVAE, number: int) -> tuple[Image.Image, str | None]:
-    """The ``number``-th picture to try things with, its classes in turn; its class where one is needed."""
-    label = number % len(model.classes)
-    numbers = torch.tensor([number // len(model.classes)])
-    pictures = model.sample_numbers(torch.tensor([label]), numbers, _SAMPLE_SEED)
-    return pictures[0], model.classes[label] if model.needs_labels else None

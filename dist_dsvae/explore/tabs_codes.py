@@ -33,7 +33,7 @@ def samples_tab(model: DSVAE) -> list[Change]:
     with gr.Row():
         is_image = model.shape.is_image
         number = gr.Slider(
-            1, drawing.MAX_SAMPLES, value=8, step=1, label="Samples per class", visible=is_image
+            1, drawing.MAX_SAMPLES, value=8, step=1, label="Samples per class", visible=is_image, buttons=[]
         )
         seed = seed_control()
         shared = gr.Checkbox(True, label="One zu per column", visible=is_image)
@@ -41,7 +41,7 @@ def samples_tab(model: DSVAE) -> list[Change]:
     result = shown("Samples", "Samples of the chosen classes, a class per row")
     inputs = [classes, number, seed, shared]
     gr.on([button.click, seed.submit, shared.input], telling(draw), inputs, [result], **MODEL)
-    gr.on([number.change, classes.change], telling(draw), inputs, [result], **SLIDING)
+    gr.on([number.input, classes.change], telling(draw), inputs, [result], **SLIDING)
     return [Change(telling(draw), inputs, [result])]
 
 
@@ -59,14 +59,14 @@ def between_tab(model: DSVAE) -> list[Change]:
         first = gr.Dropdown(names, value=names[0], label="From class")
         second = gr.Dropdown(names, value=names[-1], label="To class")
         seed = seed_control()
-    fraction = gr.Slider(0, 1, value=0.5, step=0.01, label="Place between the classes (zs)")
+    fraction = gr.Slider(0, 1, value=0.5, step=0.01, label="Place between the classes (zs)", buttons=[])
     place = shown("At this place", "The picture at the chosen place between the two classes", _HEIGHT)
     way = shown("The whole way", "Pictures along the way from one class to the other")
     changes = [
         Change(telling(draw_place), [first, second, fraction, seed], [place]),
         Change(telling(draw_way), [first, second, seed], [way]),
     ]
-    fraction.change(*changes[0], **SLIDING)
+    fraction.input(*changes[0], **SLIDING)
     for change in changes:
         gr.on([first.input, second.input, seed.input], *change, **SLIDING)
     return changes
@@ -107,7 +107,9 @@ def dimensions_tab(model: DSVAE, max_bytes: int) -> list[Change]:
     extent = drawing.EXTENT
     with gr.Row():
         sliders = [
-            gr.Slider(-extent, extent, value=0, step=0.05, label=f"Dimension {dim} of zu", min_width=260)
+            gr.Slider(
+                -extent, extent, value=0, step=0.01, label=f"Dimension {dim} of zu", min_width=260, buttons=[]
+            )
             for dim in dimensions
         ]
     button = gr.Button("Back to the base")

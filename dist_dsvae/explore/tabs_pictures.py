@@ -80,6 +80,7 @@ def inpaint_tab(model: DSVAE, max_bytes: int) -> None:
                 drawing.MAX_REFINE_STEPS,
                 value=0,
                 step=10,
+                buttons=[],
                 label="Steps of refinement",
                 info="Towards the known pixels; each takes some time",
             )
