@@ -89,7 +89,7 @@ def between(model: DSVAE, first: str, second: str, seed: int) -> Image.Image:
 
 def place_between(model: DSVAE, first: str, second: str, fraction: float, seed: int) -> Image.Image:
     """One place of that way, enlarged: 0 is the first class, 1 the second."""
-    images = _between(model, first, second, torch.tensor([fraction]), seed)
+    images = _between(model, first, second, torch.tensor([fraction], dtype=torch.float32), seed)
     return enlarged(model_picture(images))
 
 

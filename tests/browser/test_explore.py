@@ -122,6 +122,7 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pages]:
         for server in servers:
             server.terminate()
             server.wait(20)
+    assert not [log.name for log in logs if "Traceback" in log.read_text("utf-8")]
 
 
 @pytest.fixture(autouse=True)

@@ -95,7 +95,7 @@ def test_the_way_between_classes_starts_at_one_and_ends_at_the_other(config: Met
     first, second = drawing.base_of_sample(model, "bag", 3), drawing.base_of_sample(model, "coat", 3)
     assert torch.equal(first.zu, second.zu)
     assert not torch.equal(first.zs, second.zs)
-    for fraction, end in ((0.0, first), (1.0, second)):
+    for fraction, end in ((0, first), (1, second)):  # whole numbers, as the browser sends them
         expected = drawing.enlarged(drawing.model_picture(model.decode(*end)))
         assert same(drawing.place_between(model, "bag", "coat", fraction, 3), expected)
     middle = drawing.place_between(model, "bag", "coat", 0.5, 3)
