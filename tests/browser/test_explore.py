@@ -29,7 +29,8 @@ from dist_dsvae.explore.uploads import read_upload
 from dist_dsvae.methods.published import save_published
 from dist_dsvae.pretrained.model import DSVAE
 from dist_dsvae.types import ImageShape
-from tests.unit.pretrained.making import CLASSES, make_published
+from tests.unit.explore.making import make_lively
+from tests.unit.pretrained.making import CLASSES
 
 pytest.importorskip("gradio", reason="the page needs the extra explore")
 playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright")
@@ -92,13 +93,13 @@ def address_in(log: Path, server: subprocess.Popen[bytes]) -> str:
 
 @pytest.fixture(scope="module")
 def model() -> DSVAE:
-    return DSVAE(make_published(DSVAEConfig()))
+    return DSVAE(make_lively(DSVAEConfig()))
 
 
 @pytest.fixture(scope="module")
 def pages(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pages]:
     folder = tmp_path_factory.mktemp("explore")
-    published = make_published(DSVAEConfig())._replace(about={"run": "tiny <b>model</b>"})
+    published = make_lively(DSVAEConfig())._replace(about={"run": "tiny <b>model</b>"})
     save_published(published, folder / "model")
     run = folder / "run"
     run.mkdir()

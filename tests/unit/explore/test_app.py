@@ -12,7 +12,8 @@ import pytest
 from dist_dsvae.config import CGANConfig, ClassifierConfig, CVAEConfig, DSVAEConfig, MethodConfig
 from dist_dsvae.config_io import load_config, to_tree
 from dist_dsvae.methods.published import save_published
-from tests.unit.pretrained.making import CLASSES, make_model, make_published
+from tests.unit.explore.making import make_model
+from tests.unit.pretrained.making import CLASSES, make_published
 
 gr = pytest.importorskip("gradio", reason="the page needs the extra explore")
 

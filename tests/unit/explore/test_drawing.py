@@ -11,7 +11,8 @@ from dist_dsvae.config import CGANConfig, CVAEConfig, DSVAEConfig, MethodConfig
 from dist_dsvae.explore import drawing
 from dist_dsvae.pretrained.model import DSVAE
 from dist_dsvae.pretrained.requests import RequestError
-from tests.unit.pretrained.making import CLASSES, make_model, pixels
+from tests.unit.explore.making import make_model
+from tests.unit.pretrained.making import CLASSES, pixels
 
 GENERATIVE = [DSVAEConfig(), CVAEConfig(), CGANConfig()]
 
