@@ -94,28 +94,9 @@ def positive(text: str) -> int:
 
 
 def draw(args: argparse.Namespace) -> str:
-    """Carry out a command on a model; what to tell about it."""
-    runtime = Runtime(TrainConfig(cpu_threads=1), "no") if args.command == "many" else None
-    device = args.device or (runtime.device if runtime else "cuda" if torch.cuda.is_available() else "cpu")
-    options = {
-        "device": device,
-        "mixed_precision": args.mixed_precision,
-        "batch_size": args.batch_size,
-    }
-    model = open_model(args.run, args.model, args.step, args.weights, **options)
+    """Draw a figure of a model; what to tell about it."""
+    model = load(args, "cuda" if torch.cuda.is_available() else "cpu")
     wanted = class_ids(args.classes, model.classes) if args.classes else None
-    if runtime:
-        sentence = write_many(
-            model,
-            args.out,
-            wanted or class_ids(None, model.classes),
-            args.per_class,
-            args.seed,
-            as_shards=args.shards,
-            command=shlex.join(["launch/generate.py", *sys.argv[1:]]),
-        )
-        runtime.close()
-        return sentence if runtime.is_main else ""
     if args.command in ("swap", "inpaint"):
         return draw_real(args, model, wanted)
     classes = wanted or spread(len(model.classes), 3 if args.command in ("interpolate", "vary") else 10)
@@ -129,6 +110,37 @@ def draw(args: argparse.Namespace) -> str:
         changes = ", ".join(f"{dim} ({change:.3f})" for dim, change in drawn)
         return f"Dimensions of zu, and how much they change pictures: {changes}. Wrote {args.out}."
     return f"Wrote {args.out}."
+
+
+def load(args: argparse.Namespace, device: str | torch.device) -> DSVAE:
+    return open_model(
+        args.run,
+        args.model,
+        args.step,
+        args.weights,
+        device=args.device or device,
+        mixed_precision=args.mixed_precision,
+        batch_size=args.batch_size,
+    )
+
+
+def draw_many(args: argparse.Namespace) -> str:
+    """By all processes of the launcher; the main one has something to tell."""
+    runtime = Runtime(TrainConfig(cpu_threads=1), "no")
+    try:
+        model = load(args, runtime.device)
+        sentence = write_many(
+            model,
+            args.out,
+            class_ids(args.classes, model.classes),
+            args.per_class,
+            args.seed,
+            as_shards=args.shards,
+            command=shlex.join(["launch/generate.py", *sys.argv[1:]]),
+        )
+        return sentence if runtime.is_main else ""
+    finally:
+        runtime.close()
 
 
 def draw_real(args: argparse.Namespace, model: DSVAE, wanted: list[int] | None) -> str:
@@ -161,7 +173,7 @@ def main() -> int:
             draw_points(args.run, args.out, args.num_points, args.seed)
             sentence = f"Wrote {args.out}."
         else:
-            sentence = draw(args)
+            sentence = draw_many(args) if args.command == "many" else draw(args)
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -75,8 +75,11 @@ def _evaluation(run_dir: Path, chosen: Path, weights: str) -> dict[str, Any]:
     if (scores.get("checkpoint"), scores.get("weights")) == (chosen.name, weights):
         return {key: scores[key] for key in ("figures", "real", "judges", "settings") if key in scores}
     newest = complete_checkpoints(run_dir / "checkpoints")[-1]
+    if chosen.name != newest.name:
+        return {}
     summary = _read(run_dir / "evaluation/summary.json")
-    return {"figures": summary} if summary and chosen.name == newest.name else {}
+    figures = {key: value for key, value in summary.items() if key not in ("train_seconds", "samples_seen")}
+    return {"figures": figures, "note": "At the end of training, with the last weights."} if figures else {}
 
 
 def _read(path: Path) -> dict[str, Any]:

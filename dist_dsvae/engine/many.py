@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 
 from dist_dsvae import distributed
 from dist_dsvae.data.errors import DataError
@@ -49,6 +50,7 @@ def write_many(
     Folders: OUT/CLASS/000000.png (.npy for points). as_shards: OUT/train, which training and evaluation
     read; ``command`` goes into its manifest. progress: called with the number of samples this process
     has written since the last call.
+    ``out`` lies where all processes see it.
     Raises DataError, on all processes, if ``out`` is taken or cannot be written.
     """
     at_least_one("per_class", per_class)
@@ -113,8 +115,6 @@ def _write_own_units(
 def _encoder(model: DSVAE) -> tuple[str, Callable[[Any], bytes]]:
     """Extension of the files, and what makes their bytes of a picture [H, W, C] or a point [C]."""
     if model.shape.is_image:
-        from PIL import Image
-
         codec = Codec()
         return codec.extension, lambda array: codec.pack(
             Image.fromarray(array[..., 0] if array.shape[-1] == 1 else array)

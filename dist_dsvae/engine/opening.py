@@ -46,7 +46,7 @@ def open_model(
 
 
 def shown_files(model: DSVAE, paths: list[Path], labels: list[int] | None) -> Shown:
-    """Pictures of files, brought to the model's size. labels: their classes, if the model needs them."""
+    """Pictures of files, brought to the model's size. labels: their classes, where known."""
     pictures = []
     for path in paths:
         try:
@@ -56,12 +56,16 @@ def shown_files(model: DSVAE, paths: list[Path], labels: list[int] | None) -> Sh
         except (OSError, UnidentifiedImageError) as error:
             raise DataError(f"{path} cannot be read as a picture: {error}.") from None
     images, _ = read_pictures(pictures, model.shape, "--images")
-    if model.needs_labels and (labels is None or len(labels) != len(paths)):
+    if labels is not None and len(labels) != len(paths):
+        raise RequestError(
+            f"--classes names {len(labels)} classes for {len(paths)} pictures; name one for each."
+        )
+    if model.needs_labels and labels is None:
         raise RequestError(
             f"This model's encoder is told the label: name a class for each of the {len(paths)} pictures "
             "with --classes."
         )
-    return Shown(images, labels if labels and len(labels) == len(paths) else None, "from files")
+    return Shown(images, labels, "from files")
 
 
 def split_to_show(run: Path | None, data: str | None) -> Manifest:

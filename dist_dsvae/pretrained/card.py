@@ -3,7 +3,7 @@
 ``about`` of config.json, as ``engine.export`` fills it in from a run:
 
     data, num_samples, run, checkpoint, samples_seen, weights, commands {train, export}, versions {...}
-    evaluation: figures, and from a run's evaluation/scores.json also real, judges, settings
+    evaluation: figures; from a run's evaluation/scores.json also real, judges, settings; else a note
 
 Any of it may be missing: a model saved from Python has a card of what is known.
 """
@@ -118,6 +118,8 @@ def _figures(about: Mapping[str, Any]) -> Iterator[str]:
         if isinstance(value, int | float)
     ]
     yield "## Figures\n\n| figure | this model | real |\n|---|---|---|\n" + "\n".join(rows)
+    if "note" in evaluation:
+        yield str(evaluation["note"])
     judges = evaluation.get("judges") or {}
     lines = [
         f"{role.replace('_', ' ')}: {judge['name']}, sha256 `{judge['sha256']}`"

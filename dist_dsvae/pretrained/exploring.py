@@ -101,7 +101,7 @@ def painted(
             # A one-hot label is no code to improve.
             num_fixed = 0 if networks.encodes_without_labels else zs.shape[1]
             fixed, free = codes[:, :num_fixed], codes[:, num_fixed:]
-            codes = inpaint.refined(method.decode, fixed, free, pictures, holes, refine_steps)
+            codes = inpaint.refined(method.decode, fixed, free, pictures, holes, refine_steps, method.zu_dim)
         generated = kind._replace(device=originals.device).stored(method.decode(codes))
         return (inpaint.filled(originals, generated, holes).to(kind.device),)
 

@@ -30,6 +30,7 @@ from dist_dsvae.pretrained.requests import (
     Seed,
     at_least_one,
     class_ids,
+    device_from,
     read_mask,
     seed_from,
 )
@@ -144,8 +145,8 @@ class DSVAE(ModelHubMixin, library_name="dist_dsvae"):
 
     def to(self, device: str | torch.device) -> Self:
         """Move the networks; results of pictures and codes on another device still go back there."""
-        self._networks.method.to(device)
-        self._networks.device = torch.device(device)
+        self._networks.device = device_from(device)
+        self._networks.method.to(self._networks.device)
         return self
 
     # Codes and classes of pictures

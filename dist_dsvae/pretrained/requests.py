@@ -67,6 +67,20 @@ def seed_from(generator: Seed) -> int:
     return int(torch.randint(2**62, (), generator=generator, device=device))
 
 
+def device_from(device: str | torch.device) -> torch.device:
+    """The device; raises RequestError for none, and for a GPU that is not here."""
+    try:
+        chosen = torch.device(device)
+    except RuntimeError:
+        raise RequestError(f"device is {device!r}; allowed are cpu, cuda, cuda:1 and the like.") from None
+    if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
+        raise RequestError(
+            f"device is {device!r}, but torch sees {torch.cuda.device_count()} GPU(s) here. Use cpu, or "
+            "a machine and a torch with CUDA."
+        )
+    return chosen
+
+
 def at_least_one(name: str, number: int) -> int:
     """``number``; raises RequestError below 1."""
     if number < 1:

@@ -3,7 +3,8 @@
     x_inp = M * x' + (1 - M) * x,   M = 1 in the hole
 
 Refinement goes on from those codes: some steps of Adam on (zs, zu) towards a smaller error where the
-pixels are known. The networks stay as they are.
+pixels are known, and towards zu's prior, which keeps the codes among those that the decoder knows. The
+networks stay as they are.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ import torch
 from torch import Tensor
 
 FILL = 0.0  # mid-grey, in [-1, 1]: what encoders are shown in place of a hole
-_LEARNING_RATE = 0.05
+_LEARNING_RATE = 0.03
+_PRIOR_WEIGHT = 0.05
 
 
 def corrupted(images: Tensor, holes: Tensor) -> Tensor:
@@ -41,11 +43,12 @@ def refined(
     images: Tensor,
     holes: Tensor,
     num_steps: int,
+    zu_dim: int,
 ) -> Tensor:
     """Codes [N, code_dim] after ``num_steps`` of Adam on ``free`` [N, f]; ``fixed`` [N, code_dim - f] stays.
 
-    Each picture's loss is its mean squared error outside its hole, so a picture does not depend on the
-    others in the batch.
+    Each picture's loss is its mean squared error outside its hole, plus 0.05 times the mean square of zu,
+    the last ``zu_dim`` of the code; so a picture does not depend on the others in the batch.
     """
     known = (~holes).expand_as(images).float()
     counts = known.flatten(1).sum(1).clamp_min(1.0)
@@ -55,6 +58,7 @@ def refined(
         for _ in range(num_steps):
             decoded = decode(torch.cat([fixed, free], dim=1)).float()
             errors = ((decoded - images).square() * known).flatten(1).sum(1) / counts
+            errors = errors + _PRIOR_WEIGHT * free[:, -zu_dim:].square().mean(1)
             (free.grad,) = torch.autograd.grad(errors.sum(), [free])
             optimizer.step()
     return torch.cat([fixed, free.detach()], dim=1)

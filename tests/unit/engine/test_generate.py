@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import subprocess
 import sys
 from collections.abc import Callable
@@ -18,6 +19,7 @@ from dist_dsvae.config import CGANConfig, DSVAEConfig
 from dist_dsvae.data.manifest import DataError, Manifest
 from dist_dsvae.data.stream import one_pass
 from dist_dsvae.engine import many
+from dist_dsvae.engine.export import published_of_run
 from tests.distributed.launching import REPOSITORY, environment, write_config
 from tests.unit.engine.test_every_method import Entries
 from tests.unit.pretrained.making import CLASSES, make_model
@@ -132,6 +134,8 @@ def test_pictures_and_masks_of_ones_own(runs: dict[str, Path], entry: Entries, t
         (["vary", "--run", "{dsvae}", "--dims", "99"], "no dimension 99"),
         (["swap", "--run", "{cgan}"], "a cgan, which cannot encode"),
         (["swap", "--run", "{dsvae}", "--images", "{tmp}/none.png"], "cannot be read as a picture"),
+        (["swap", "--model", "{tmp}/none"], "There is no directory"),
+        (["grid", "--run", "{dsvae}", "--device", "tpu9"], "device is 'tpu9'; allowed are"),
         (["swap", "--run", "{dsvae}", "--data", "{tmp}/none"], "The shard directory"),
         (
             ["many", "--run", "{dsvae}", "--per-class", "2", "--out", "launch"],
@@ -236,9 +240,37 @@ def test_two_processes_write_what_one_does(runs: dict[str, Path], entry: Entries
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.count("Wrote 200 samples of 10 classes") == 1
     one, two = contents(tmp_path / "one"), contents(tmp_path / "two")
-    assert one.pop("train/manifest.json").count(b"two") == 0  # it holds the command, and so the name of OUT
-    two.pop("train/manifest.json")
+    for files, out in ((one, b"/one"), (two, b"/two")):
+        assert out in files["train/manifest.json"]  # in the command
+        files["train/manifest.json"] = files["train/manifest.json"].replace(out, b"/out")
     assert one == two
+
+
+def test_what_one_process_meets_all_raise(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(distributed, "gather_objects", lambda value: [value, "its disk is full"])
+    with pytest.raises(DataError, match="Process 1: its disk is full"):
+        many.write_many(make_model(CGANConfig()), tmp_path / "out", [1], 1, 0)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_card_has_figures_of_these_weights_alone(runs: dict[str, Path]) -> None:
+    folder = runs["cgan"] / "evaluation"
+    folder.mkdir(exist_ok=True)
+    scores = {"checkpoint": "step-00000004", "weights": "raw", "figures": {"fid": 12.5}, "seconds": 1}
+    about = published_of_run(runs["cgan"], weights="raw").about
+    assert about["evaluation"] == {}  # the run was not evaluated
+    (folder / "scores.json").write_text(json.dumps(scores))
+    evaluated = published_of_run(runs["cgan"], weights="raw")
+    assert evaluated.about["evaluation"] == {"figures": {"fid": 12.5}}
+    (folder / "scores.json").write_text(json.dumps(scores | {"weights": "ema"}))
+    assert published_of_run(runs["cgan"], weights="raw").about["evaluation"] == {}
+    (folder / "summary.json").write_text(json.dumps({"zs_accuracy": 0.5, "samples_seen": 48}))
+    summary = published_of_run(runs["cgan"], weights="raw").about["evaluation"]
+    assert summary == {
+        "figures": {"zs_accuracy": 0.5},
+        "note": "At the end of training, with the last weights.",
+    }
+    assert "At the end of training" in str(DSVAE(published_of_run(runs["cgan"])).generate_model_card())
 
 
 def test_folder_names_are_apart() -> None:

@@ -137,14 +137,15 @@ def test_nothing_outside_the_hole_is_touched(model: DSVAE, mask: str, steps: int
 
 
 def test_refinement_lowers_the_error_where_pixels_are_known(model: DSVAE) -> None:
-    zs, zu = model.encode(model.sample(n=1, generator=3, kind="tensor"))
-    images = model.decode(zs, zu)  # what the decoder can make, so that there is a way down
+    # What the decoder can make, so that there is a way down, and from where the encoders do not begin
+    zs = 3 * torch.randn(4, 6, generator=torch.Generator().manual_seed(0))
+    images = model.decode(zs, torch.zeros(4, 4))
 
     def error(steps: int) -> float:
         # The known pixels come back untouched, so the better codes are seen in the hole.
         return float((model.inpaint(images, "right-half", refine_steps=steps) - images).square().mean())
 
-    assert error(60) < 0.8 * error(0)
+    assert error(60) < 0.7 * error(0)
 
 
 def test_interpolation_shares_a_path_and_keeps_the_other_code(model: DSVAE) -> None:
@@ -214,6 +215,8 @@ def test_points() -> None:
         (lambda m: m.inpaint(pixels(1), np.zeros((32, 32))), "no hole: nothing in it is white"),
         (lambda m: m.inpaint(pixels(1), np.ones((8, 8))), r"shape \[8, 8\]; it must be \[32, 32\]"),
         (lambda m: m.inpaint(pixels(1), "eyes", refine_steps=-1), "refine_steps is -1"),
+        (lambda m: DSVAE(m.published, device="gpu"), "device is 'gpu'; allowed are cpu, cuda"),
+        (lambda m: DSVAE(m.published, device="cuda:77"), "torch sees . GPU"),
         (lambda m: DSVAE(m.published, batch_size=0), "batch_size is 0"),
         (lambda m: DSVAE(m.published, mixed_precision="fp8"), "mixed_precision is 'fp8'; allowed"),
     ],
