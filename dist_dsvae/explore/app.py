@@ -16,6 +16,7 @@ from dist_dsvae.explore.tab_training import training_tab
 from dist_dsvae.explore.tabs_codes import between_tab, dimensions_tab, samples_tab
 from dist_dsvae.explore.tabs_pictures import inpaint_tab, swap_tab
 from dist_dsvae.explore.uploads import BYTES_PER_MIB, MAX_PIXELS
+from dist_dsvae.pretrained.requests import RequestError
 
 _LOCAL = ("127.0.0.1", "localhost", "::1")
 _MAX_WAITING = 64
@@ -71,8 +72,9 @@ def explore(model: str | None, run: Path | None, host: str, port: int, max_uploa
     """Serve the page until interrupted.
 
     model, run: as for ``open_source``. port: 0 takes a free one. Prints the address once it answers.
-    Raises what ``open_source`` does, and OSError if the port is taken.
+    Raises what ``open_source`` does, and RequestError if the port cannot be used.
     """
+    port = usable_port(host, port)  # before what takes longer
     max_bytes = int(max_upload_mib * BYTES_PER_MIB)
     # Gradio opens the editor's layers itself, and whatever else is sent in their place.
     Image.MAX_IMAGE_PIXELS = MAX_PIXELS // 2  # Pillow refuses from twice this
@@ -82,7 +84,7 @@ def explore(model: str | None, run: Path | None, host: str, port: int, max_uploa
     page.queue(max_size=_MAX_WAITING)
     _, address, _ = page.launch(
         server_name=host,
-        server_port=port or _free_port(host),
+        server_port=port,
         max_file_size=max_bytes,
         prevent_thread_lock=True,
         quiet=True,
@@ -109,8 +111,16 @@ def _closed() -> dict[str, Any]:
     }
 
 
-def _free_port(host: str) -> int:
+def usable_port(host: str, port: int) -> int:
+    """``port``, or a free one for 0. Raises RequestError if it is taken, or ``host`` is not this machine."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family) as probe:
-        probe.bind((host, 0))
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the server itself will
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise RequestError(
+                f"Port {port} of {host} cannot be listened on: {error.strerror}. Give another --port (0 "
+                "takes a free one), or a --host that is an address of this machine."
+            ) from None
         return int(probe.getsockname()[1])

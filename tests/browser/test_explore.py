@@ -43,6 +43,7 @@ MIB = 0.2
 SECONDS = 15
 SAMPLES = "Samples of the chosen classes, a class per row"
 PLACE = "The picture at the chosen place between the two classes"
+BASE = "The picture that the sliders start from"
 VARIED = "The base with the values of the sliders"
 SWAPPED = "Rows have the zs of the left picture, columns the zu of the top one"
 INPAINTED = "The picture, its hole filled by the model"
@@ -231,7 +232,7 @@ def test_a_slider_moves_between_classes_by_keyboard(pages: Pages, model: DSVAE) 
     page.screenshot(path=pages.shots / "between.png", full_page=True)
 
 
-def test_a_slider_moves_a_dimension_of_zu(pages: Pages, model: DSVAE) -> None:
+def test_a_slider_moves_a_dimension_of_zu(pages: Pages, model: DSVAE, tmp_path: Path) -> None:
     page = pages.open()
     open_tab(page, "Dimensions of zu")
     base, dimensions = drawing.base_of_sample(model, CLASSES[0], 0), drawing.expressive_dimensions(model)
@@ -245,6 +246,11 @@ def test_a_slider_moves_a_dimension_of_zu(pages: Pages, model: DSVAE) -> None:
     wait_for(page, VARIED, like(moved))
     page.get_by_role("button", name="Back to the base").click()
     wait_for(page, VARIED, like(drawing.varied(model, base, dimensions, values)))
+    page.get_by_role("button", name="Start from a picture of your own").click()
+    own = picture_file(tmp_path / "own.webp", 5)
+    upload(page, 0, own)
+    from_own = drawing.base_of_picture(model, read_upload(own, SHAPE, 10**6), None)
+    wait_for(page, BASE, like(drawing.enlarged(drawing.model_picture(model.decode(*from_own)))))
     page.screenshot(path=pages.shots / "dimensions.png", full_page=True)
 
 

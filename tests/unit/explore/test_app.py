@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -17,7 +18,7 @@ from tests.unit.pretrained.making import CLASSES, make_published
 
 gr = pytest.importorskip("gradio", reason="the page needs the extra explore")
 
-from dist_dsvae.explore.app import build_page  # noqa: E402
+from dist_dsvae.explore.app import build_page, usable_port  # noqa: E402
 from dist_dsvae.explore.events import telling, whole  # noqa: E402
 from dist_dsvae.explore.source import Source, open_source  # noqa: E402
 from dist_dsvae.pretrained.requests import RequestError  # noqa: E402
@@ -111,6 +112,32 @@ def test_a_published_model_is_opened(tmp_path: Path) -> None:
     assert source.note == "A dsvae of 32x32 pictures, 5 classes."
     assert source.model is not None
     assert source.run is None
+
+
+def test_a_port_that_is_taken() -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        taken = other.getsockname()[1]
+        with pytest.raises(
+            RequestError, match=rf"Port {taken} of 127\.0\.0\.1 cannot be listened on: Address"
+        ):
+            usable_port("127.0.0.1", taken)
+        assert usable_port("127.0.0.1", 0) not in (0, taken)
+    assert usable_port("127.0.0.1", taken) == taken
+    with pytest.raises(RequestError, match=r"Port 80 of no\.such\.host\.invalid cannot"):
+        usable_port("no.such.host.invalid", 80)
+
+
+def test_without_gradio_the_command_says_what_to_install() -> None:
+    script = (
+        "import runpy, sys; sys.modules['gradio'] = None; sys.argv = ['explore.py', '--model', 'x'];"
+        "runpy.run_path('launch/explore.py', run_name='__main__')"
+    )
+    command = [sys.executable, "-c", script]
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr == 'error: The page needs Gradio: pip install "dist_dsvae[explore]"\n'
 
 
 @pytest.mark.parametrize(
