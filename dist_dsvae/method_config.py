@@ -21,8 +21,8 @@ class DSVAEConfig:
     unlabelled_steps: updates per iteration from batches of data.unlabelled (Sec. 3.6). Their number beside
         the labelled ones' is the ratio in which both are mixed; with gm_steps and joint_steps 0 only
         unlabelled images are trained on.
-    unlabelled_likelihood_weight: lambda_lkd of those updates. It draws every zs towards one point, the mean of
-        the mixture, so a large one takes from zs what tells new classes apart.
+    unlabelled_likelihood_weight: lambda_lkd of those updates. It draws every zs towards one point, the mean
+        of the mixture, so a large one takes from zs what tells new classes apart.
     likelihood_weight: lambda_lkd of Eq. 9.
     gm_margin: scales the true class's squared distance by 1 + margin in L_cls.
     loss_weights: "reference" (10 x mean squared error, KL averaged over zu) or "paper"

@@ -28,6 +28,7 @@ FLOORS = {
     "evaluation": 3,
     "pretrained": 4,
     "engine": 5,
+    "explore": 6,
 }
 # within floor 0, where there is no other order
 ALLOWED_ON_ONE_FLOOR = {

@@ -31,15 +31,40 @@ def save_grid(
     column_images: Tensor | None = None,
     columns_per_group: int = 0,
 ) -> None:
-    """Write images [R, K, C, H, W] in [-1, 1] as one PNG.
+    """Write ``draw_grid`` of the same arguments as a PNG."""
+    canvas = draw_grid(
+        images,
+        title=title,
+        row_names=row_names,
+        column_names=column_names,
+        row_images=row_images,
+        column_images=column_images,
+        columns_per_group=columns_per_group,
+    )
+    _write_png(path, lambda temporary: canvas.save(temporary, format="PNG"))
+
+
+def draw_grid(
+    images: Tensor,
+    *,
+    title: str,
+    row_names: Sequence[str] = (),
+    column_names: Sequence[str] = (),
+    row_images: Tensor | None = None,
+    column_images: Tensor | None = None,
+    columns_per_group: int = 0,
+    min_tile: int = _MIN_TILE,
+) -> Image.Image:
+    """Images [R, K, C, H, W] in [-1, 1] as one picture.
 
     row_names: R names at the left, of one line or more. column_names: K names at the top, cut off where
     they are wider than a tile. row_images [R, ...] and column_images [K, ...]: real pictures that head
     the rows and columns, set apart by a gap. columns_per_group: a gap after as many columns; 0: none.
-    Small pictures are enlarged without smoothing, so that every pixel can be judged.
+    Pictures of less than ``min_tile`` pixels are enlarged without smoothing, so that every pixel can be
+    judged.
     """
     num_rows, num_columns = images.shape[:2]
-    scale = max(1, _MIN_TILE // images.shape[-1])
+    scale = max(1, min_tile // images.shape[-1])
     tile = images.shape[-1] * scale
     pitch = tile + _GAP
     font = ImageFont.load_default(size=14)
@@ -77,7 +102,7 @@ def save_grid(
             draw.text((x, top - 18), _cut(column_names[column], small, tile), fill=_INK, font=small)
         if column_images is not None:
             paste(column_images[column], x, _MARGIN + 24)
-    _write_png(path, lambda temporary: canvas.save(temporary, format="PNG"))
+    return canvas
 
 
 def _cut(text: str, font: Font, width: int) -> str:
@@ -104,7 +129,13 @@ def _write_png(path: Path, write: Callable[[Path], None]) -> None:
 def save_scatter(
     path: Path, panels: Sequence[tuple[str, Tensor, Tensor]], class_names: Sequence[str]
 ) -> None:
-    """Write panels (title, points [N, 2], labels [N]) side by side on common axes (Figure 2)."""
+    """Write ``draw_scatter`` of the same arguments as a PNG."""
+    figure = draw_scatter(panels, class_names)
+    _write_png(path, lambda temporary: figure.savefig(temporary, dpi=110, format="png"))
+
+
+def draw_scatter(panels: Sequence[tuple[str, Tensor, Tensor]], class_names: Sequence[str]) -> Figure:
+    """Panels (title, points [N, 2], labels [N]) side by side on common axes (Figure 2)."""
     figure = Figure(figsize=(4.8 * len(panels), 2.4), layout="constrained")
     axes = figure.subplots(1, len(panels), sharex=True, sharey=True, squeeze=False)[0]
     colours = matplotlib.colormaps["tab10"]
@@ -118,4 +149,4 @@ def save_scatter(
     figure.legend(
         handles, labels_of, loc="outside lower center", ncols=len(class_names), markerscale=4, frameon=False
     )
-    _write_png(path, lambda temporary: figure.savefig(temporary, dpi=110, format="png"))
+    return figure

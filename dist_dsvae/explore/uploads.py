@@ -1,0 +1,68 @@
+"""Uploaded pictures: which files are opened at all, and what is said of the others.
+
+Nothing is decoded before its size in bytes, its format and its number of pixels have been looked at:
+a file of a few kilobytes can claim to hold gigabytes of pixels.
+"""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+
+from PIL import Image
+
+from dist_dsvae.pretrained.pictures import PictureError, read_pictures
+from dist_dsvae.types import ImageShape
+
+FORMATS = ("PNG", "JPEG", "WEBP")
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
+MAX_PIXELS = 50_000_000  # a telephone's largest pictures
+BYTES_PER_MIB = 2**20
+_ALLOWED = "Allowed are PNG, JPEG and WebP pictures"
+
+
+class UploadError(ValueError):
+    """An uploaded file that is not taken; the message says why, and what is."""
+
+
+def read_upload(path: Path, shape: ImageShape, max_bytes: int) -> Image.Image:
+    """The picture in an uploaded file as the model takes it: its size, upright, without transparency.
+
+    Raises UploadError for too many bytes or pixels, another format, and for a broken file.
+    """
+    num_bytes = path.stat().st_size
+    if num_bytes > max_bytes:
+        raise UploadError(
+            f"{path.name} has {num_bytes / BYTES_PER_MIB:.1f} MiB; at most {max_bytes / BYTES_PER_MIB:g} "
+            "MiB are taken. Make the picture smaller."
+        )
+    try:
+        with warnings.catch_warnings():
+            # Pillow's own word on many pixels comes at another number than ours.
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            opened = Image.open(path, formats=FORMATS)
+    except Image.DecompressionBombError:
+        raise _too_many_pixels(path) from None
+    except Exception as error:  # plugins raise nearly anything on a broken header
+        raise UploadError(f"{path.name} is no picture that can be read. {_ALLOWED}.") from error
+    with opened:
+        if opened.width * opened.height > MAX_PIXELS:
+            raise _too_many_pixels(path)
+        opened.draft(None, (2 * shape.width, 2 * shape.height))  # a large JPEG at a fraction of its size
+        try:
+            opened.load()
+            pixels, kind = read_pictures(opened, shape)
+        except PictureError:
+            raise
+        except Exception as error:  # and on broken pixels
+            raise UploadError(f"{path.name} is broken: its pixels cannot be read. {_ALLOWED}.") from error
+    picture = kind.wrap(pixels)
+    assert isinstance(picture, Image.Image)
+    return picture
+
+
+def _too_many_pixels(path: Path) -> UploadError:
+    return UploadError(
+        f"{path.name} has too many pixels; at most {MAX_PIXELS // 1_000_000} million are taken. "
+        "Make the picture smaller."
+    )

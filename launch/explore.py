@@ -1,0 +1,49 @@
+"""Explore a model in the browser, or watch a run train:
+
+python launch/explore.py --model model
+python launch/explore.py --run runs/quickstart
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument(
+        "--model", metavar="DIR_OR_ID", help="a directory of launch/export.py, or a hub's repository"
+    )
+    what.add_argument(
+        "--run", type=Path, help="a run directory, also while it trains: its newest model, grids and curves"
+    )
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (this machine alone)")
+    parser.add_argument("--port", type=int, default=7860, help="0: a free one (7860)")
+    parser.add_argument("--max-upload-mib", type=float, default=10, help="of an uploaded picture (10)")
+    args = parser.parse_args()
+    if not 0 <= args.port <= 65535:
+        parser.error(f"--port is {args.port}; allowed are 0 to 65535")
+    if not args.max_upload_mib > 0:
+        parser.error(f"--max-upload-mib is {args.max_upload_mib:g}; it must be above 0")
+    try:
+        from dist_dsvae.explore.app import explore
+    except ModuleNotFoundError as error:
+        if error.name != "gradio":
+            raise
+        print('error: The page needs Gradio: pip install "dist_dsvae[explore]"', file=sys.stderr)
+        return 1
+    try:
+        explore(**vars(args))
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,157 @@
+"""The page: which tabs a source has, and what is said where it cannot be shown."""
+
+from __future__ import annotations
+
+import json
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from dist_dsvae.config import CGANConfig, ClassifierConfig, CVAEConfig, DSVAEConfig, MethodConfig
+from dist_dsvae.config_io import load_config, to_tree
+from dist_dsvae.methods.published import save_published
+from tests.unit.explore.making import make_model
+from tests.unit.pretrained.making import CLASSES, make_published
+
+gr = pytest.importorskip("gradio", reason="the page needs the extra explore")
+
+from dist_dsvae.explore.app import build_page, usable_port  # noqa: E402
+from dist_dsvae.explore.events import telling, whole  # noqa: E402
+from dist_dsvae.explore.source import Source, open_source  # noqa: E402
+from dist_dsvae.pretrained.requests import RequestError  # noqa: E402
+
+REPOSITORY = Path(__file__).parents[3]
+DRAWING = ["Samples", "Between classes", "Dimensions of zu"]
+
+
+def tabs(source: Source) -> list[str]:
+    page = build_page(source, 1000)
+    return [block.label for block in page.blocks.values() if isinstance(block, gr.Tab)]
+
+
+@pytest.mark.parametrize(
+    ("config", "architecture", "expected"),
+    [
+        (DSVAEConfig(), "small32", [*DRAWING, "Swap", "Inpaint"]),
+        (CVAEConfig(), "small32", [*DRAWING, "Swap", "Inpaint"]),
+        (CGANConfig(), "small32", DRAWING),
+        (DSVAEConfig(), "mlp2d", ["Samples"]),
+    ],
+    ids=["dsvae", "cvae", "cgan", "points"],
+)
+def test_the_tabs_follow_from_what_the_method_can_do(
+    config: MethodConfig, architecture: str, expected: list[str]
+) -> None:
+    model = make_model(config, architecture)
+    assert tabs(Source("tiny", model, None, "")) == expected
+    assert tabs(Source("tiny", model, Path("run"), "")) == [*expected, "Training"]
+
+
+def make_run(run: Path) -> None:
+    run.mkdir()
+    (run / "config.json").write_text(json.dumps(to_tree(load_config(REPOSITORY / "configs/quickstart.json"))))
+    dataset = {"shape": {"channels": 1, "height": 32, "width": 32}, "classes": CLASSES, "num_samples": 3}
+    (run / "dataset.json").write_text(json.dumps(dataset))
+
+
+def test_a_run_without_a_checkpoint_is_watched_alone(tmp_path: Path) -> None:
+    make_run(tmp_path / "started")
+    source = open_source(None, tmp_path / "started")
+    assert source.name == "started"
+    assert source.note.startswith("There is no checkpoint yet.")
+    assert tabs(source) == ["Training"]
+
+
+def test_a_classifier_is_refused(tmp_path: Path) -> None:
+    published = make_published(ClassifierConfig(), "resnet32")
+    save_published(published, tmp_path / "model")
+    with pytest.raises(RequestError, match="is a classifier, which draws nothing"):
+        open_source(str(tmp_path / "model"), None)
+
+
+def test_names_are_text_on_the_page() -> None:
+    page = build_page(Source("<script>x</script>", make_model(CGANConfig()), None, "<i>note</i>"), 1000)
+    (heading,) = [block.value for block in page.blocks.values() if isinstance(block, gr.HTML)]
+    assert "<script" not in heading
+    assert "<i>" not in heading
+
+
+def test_a_message_of_an_error_is_text() -> None:
+    @telling
+    def fail() -> None:
+        raise RequestError("no class '<b>'")
+
+    with pytest.raises(gr.Error) as caught:
+        fail()
+    assert caught.value.message == "no class &#x27;&lt;b&gt;&#x27;"
+
+
+def test_an_error_of_ours_is_no_message() -> None:
+    @telling
+    def fail() -> None:
+        raise ValueError("a bug")
+
+    with pytest.raises(ValueError, match="a bug"):
+        fail()
+
+
+def test_an_empty_seed() -> None:
+    assert whole(3.0) == 3
+    with pytest.raises(RequestError, match="The seed is empty"):
+        whole(None)
+
+
+def test_a_published_model_is_opened(tmp_path: Path) -> None:
+    published = make_published(DSVAEConfig())
+    save_published(published._replace(about={"run": "faces"}), tmp_path / "model")
+    source = open_source(str(tmp_path / "model"), None)
+    assert source.name == "faces"
+    assert source.note == "A dsvae of 32x32 pictures, 5 classes."
+    assert source.model is not None
+    assert source.run is None
+
+
+def test_a_port_that_is_taken() -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        taken = other.getsockname()[1]
+        with pytest.raises(
+            RequestError, match=rf"Port {taken} of 127\.0\.0\.1 cannot be listened on: Address"
+        ):
+            usable_port("127.0.0.1", taken)
+        assert usable_port("127.0.0.1", 0) not in (0, taken)
+    assert usable_port("127.0.0.1", taken) == taken
+    with pytest.raises(RequestError, match=r"Port 80 of no\.such\.host\.invalid cannot"):
+        usable_port("no.such.host.invalid", 80)
+
+
+def test_without_gradio_the_command_says_what_to_install() -> None:
+    script = (
+        "import runpy, sys; sys.modules['gradio'] = None; sys.argv = ['explore.py', '--model', 'x'];"
+        "runpy.run_path('launch/explore.py', run_name='__main__')"
+    )
+    command = [sys.executable, "-c", script]
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr == 'error: The page needs Gradio: pip install "dist_dsvae[explore]"\n'
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--model", "x", "--port", "70000"], "--port is 70000; allowed are 0 to 65535"),
+        (["--model", "x", "--max-upload-mib", "0"], "--max-upload-mib is 0; it must be above 0"),
+        (["--model", "x", "--run", "y"], "not allowed with argument"),
+        (["--run", "nowhere"], "error: nowhere is not a run directory"),
+    ],
+)
+def test_the_command_says_what_is_wrong(arguments: list[str], sentence: str) -> None:
+    command = [sys.executable, "launch/explore.py", *arguments]
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    assert done.returncode != 0
+    assert sentence in done.stderr
+    assert "Traceback" not in done.stderr
