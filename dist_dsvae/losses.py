@@ -41,6 +41,12 @@ def kl_to_standard_normal(gaussian: Gaussian) -> Tensor:
     return 0.5 * (mean.square() + torch.exp(log_variance) - 1.0 - log_variance).mean()
 
 
+def code_recovery(gaussian: Gaussian, codes: Tensor) -> Tensor:
+    """-log N(codes; mean, var) without the constant, averaged over batch and dimensions."""
+    mean, log_variance = gaussian
+    return 0.5 * ((codes - mean).square() * torch.exp(-log_variance) + log_variance).mean()
+
+
 def confusion(logits: Tensor) -> Tensor:
     """L_adv^E of Eq. 5: cross-entropy of the latent classifier to the uniform target."""
     return -torch.log_softmax(logits, dim=1).mean()

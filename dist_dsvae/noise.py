@@ -50,6 +50,8 @@ class Draw(enum.IntEnum):
     BUILD_CLASSES = 19
     UNLABELLED = 20
     IDENTITY_PARTNER = 21
+    POSTERIOR_ZS = 22
+    STAGE_1_ZS = 23
 
 
 def hash_words(*words: Tensor | int) -> Tensor:

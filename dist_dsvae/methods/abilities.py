@@ -44,6 +44,9 @@ class Autoencoding(Generative, Protocol):
     def encode(self, images: Tensor, labels: Tensor) -> Codes:
         """Codes of images [B, C, H, W] of classes ``labels`` [B]; dsvae does not look at the labels."""
 
+    def draw_codes(self, images: Tensor, labels: Tensor, noise: Normals) -> Tensor:
+        """[B, code_dim]: the codes drawn from their posteriors, as training gives them to the decoder."""
+
 
 @runtime_checkable
 class LabelFree(Autoencoding, Protocol):

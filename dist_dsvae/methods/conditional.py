@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from dist_dsvae.models.architectures import Architecture
 from dist_dsvae.models.decoder import Decoder
-from dist_dsvae.models.encoder import EncoderU
+from dist_dsvae.models.encoder import EncoderU, sample_gaussian
 from dist_dsvae.noise import Draw, Normals
 from dist_dsvae.types import Codes, Gaussian, ImageShape
 
@@ -56,6 +56,14 @@ def encode(encoder: nn.Module, images: Tensor, labels: Tensor, num_classes: int)
     """``abilities.Autoencoding.encode`` of the baselines: the one-hot label, and the posterior of z."""
     posterior: Gaussian = encoder(with_label_planes(images, labels, num_classes))
     return Codes(one_hot(labels, num_classes, posterior.mean.dtype), posterior)
+
+
+def draw_codes(
+    encoder: nn.Module, images: Tensor, labels: Tensor, noise: Normals, num_classes: int, zu_dim: int
+) -> Tensor:
+    """``abilities.Autoencoding.draw_codes`` of the baselines."""
+    zs, posterior = encode(encoder, images, labels, num_classes)
+    return torch.cat([zs, sample_gaussian(posterior, noise.normal(Draw.POSTERIOR_ZU, zu_dim))], dim=1)
 
 
 def prior_codes(labels: Tensor, zu_noise: Normals, num_classes: int, zu_dim: int) -> Tensor:

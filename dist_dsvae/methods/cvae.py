@@ -79,3 +79,8 @@ class CVAE(nn.Module):
 
     def encode(self, images: Tensor, labels: Tensor) -> Codes:
         return conditional.encode(self.encoder_u, images, labels, self.num_classes)
+
+    def draw_codes(self, images: Tensor, labels: Tensor, noise: Normals) -> Tensor:
+        """[B, num_classes + zu_dim]: the one-hot label and z drawn from its posterior."""
+        sizes = (self.num_classes, self.zu_dim)
+        return conditional.draw_codes(self.encoder_u, images, labels, noise, *sizes)

@@ -15,10 +15,11 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from dist_dsvae import distributed, losses
+from dist_dsvae import losses
 from dist_dsvae.config import CVAEGANConfig, ModelConfig
 from dist_dsvae.methods import conditional
 from dist_dsvae.methods.adversarial import discriminator_term, generator_term, judge, prior_labels
+from dist_dsvae.methods.global_batch import mean_feature
 from dist_dsvae.methods.routing import Route, RoutingTable, largest_weight, scale_gradient, shared_pass
 from dist_dsvae.methods.step import Reduction, Step
 from dist_dsvae.models.architectures import architecture_for
@@ -61,7 +62,7 @@ class CVAEGAN(nn.Module):
         widths = (architecture, shape, model.zu_dim, num_classes)
         self.encoder_u = conditional.conditional_encoder(*widths)
         self.decoder = conditional.conditional_decoder(*widths)
-        self.discriminator = Discriminator(architecture, shape, num_classes)
+        self.discriminator = Discriminator(architecture, shape, num_classes, config.discriminator_gain)
         self.averaged = "decoder"
         self.routing = routing_table(config, shape, model.zu_dim)
         self.steps = (
@@ -130,14 +131,7 @@ class CVAEGAN(nn.Module):
     def encode(self, images: Tensor, labels: Tensor) -> Codes:
         return conditional.encode(self.encoder_u, images, labels, self.num_classes)
 
-
-def mean_feature(real: Tensor, fake: Tensor) -> Tensor:
-    """Mean over units of the squared difference of two sets' mean features, [B, hidden] each.
-
-    The means are over the global batch. Each process differentiates its own rows alone: the square's
-    derivative at the global difference, times the process's own difference. Averaged over the
-    processes, value and gradient are those of one process that holds all rows.
-    """
-    own = real.mean(dim=0) - fake.mean(dim=0)
-    everyone = distributed.all_gather(own.detach()).mean(dim=0)
-    return (2.0 * everyone * own - everyone.square()).mean()
+    def draw_codes(self, images: Tensor, labels: Tensor, noise: Normals) -> Tensor:
+        """[B, num_classes + zu_dim]: the one-hot label and z drawn from its posterior."""
+        sizes = (self.num_classes, self.zu_dim)
+        return conditional.draw_codes(self.encoder_u, images, labels, noise, *sizes)

@@ -8,6 +8,13 @@ step "joint"  x -> encoder_s -> zs ------------------> likelihood               
               zs ~ N(mean_y, var_y) ++ zu ~ N(0, I) -> decoder -> x'_p
               x, x'_f, x'_p -> discriminator --------> generator | discriminator
 
+With a Gaussian posterior (Eq. 2 without the limit of Eq. 7) encoder_s gives N(mean, var), zs is a draw
+from it, and the likelihood is the divergence from N(mean_y, var_y). Terms beyond the paper, each an option:
+
+              zu of the global batch ----------------> aggregate
+              x'_p -> encoders -> N(zs), N(zu) ------> code_recovery
+              features of x and x'_f, x and x'_p ----> feature_reconstruction, mean_feature
+
 step "unlabelled" is the joint step without labels (Sec. 3.6): zs ~ N(mean_t, var_t), the moments of the
 whole mixture, takes the place of a class's Gaussian in the likelihood and in x'_p; the discriminator
 judges without a label; nothing is classified, and the mixture and the latent classifier stay.
@@ -23,48 +30,30 @@ from torch import Tensor, nn
 from dist_dsvae import losses
 from dist_dsvae.config import DSVAEConfig, ModelConfig
 from dist_dsvae.methods.adversarial import discriminator_term, generator_term, judge, prior_labels
-from dist_dsvae.methods.conditional import autoencoder_weights
-from dist_dsvae.methods.routing import Route, RoutingTable, largest_weight, scale_gradient, shared_pass
-from dist_dsvae.methods.step import Reduction, Step
+from dist_dsvae.methods.dsvae_routing import UNLABELLED, routing_table, steps_of
+from dist_dsvae.methods.global_batch import aggregate_divergence, all_rows, mean_feature
+from dist_dsvae.methods.routing import Route, largest_weight, scale_gradient, shared_pass
 from dist_dsvae.models.architectures import architecture_for
+from dist_dsvae.models.blocks import running_statistics_kept
 from dist_dsvae.models.decoder import Decoder
 from dist_dsvae.models.discriminator import Discriminator
 from dist_dsvae.models.encoder import EncoderS, EncoderU, sample_gaussian
 from dist_dsvae.models.latent_classifier import LatentClassifier
-from dist_dsvae.models.mixture_prior import MixturePrior, gaussian_log_density, squared_distance
+from dist_dsvae.models.mixture_prior import (
+    MixturePrior,
+    gaussian_log_density,
+    kl_divergence,
+    squared_distance,
+)
 from dist_dsvae.noise import Draw, Noise, Normals
 from dist_dsvae.types import Batch, Codes, Gaussian, ImageShape
 
 
-def routing_table(config: DSVAEConfig, shape: ImageShape, zu_dim: int) -> RoutingTable:
-    """Which term trains which network with which weight (Algorithm 1, lines 25-29).
+class _Zs(NamedTuple):
+    """zs [B, zs_dim] as the decoder gets it, and its posterior, None for the Dirac limit."""
 
-    Weights multiply the terms as ``losses`` defines them. "reference" is what the authors' code
-    runs: 10 x mean squared error in all three networks, likelihood 10 x lambda_lkd, KL averaged
-    over zu. "paper" is the text taken literally: 1/2 of the summed squared error for encoder_s and
-    decoder, lambda_rec = 1/N_zu of that for encoder_u, lambda_kl = 10/N_pixel of the summed KL.
-    """
-    rec_u, rec, kl = autoencoder_weights(config.loss_weights, shape, zu_dim)
-    scale = 10.0 if config.loss_weights == "reference" else 1.0
-    r = config.reconstruction_weight
-    without_labels: RoutingTable = {
-        "reconstruction": {"encoder_s": r * rec, "encoder_u": r * rec_u, "decoder": r * rec},
-        "likelihood": {"encoder_s": scale * config.likelihood_weight},
-        "kl": {"encoder_u": config.kl_weight * kl},
-        "generator": {"decoder": config.generator_weight},
-        "discriminator": {"discriminator": 1.0},
-    }
-    return {
-        "gm": {"encoder_s": 1.0, "mixture_prior": 1.0},
-        **without_labels,
-        "confusion": {"encoder_u": config.confusion_weight},
-        "latent_classification": {"latent_classifier": 1.0},
-        **{_UNLABELLED + term: trained for term, trained in without_labels.items()},
-        f"{_UNLABELLED}likelihood": {"encoder_s": scale * config.unlabelled_likelihood_weight},
-    }
-
-
-_UNLABELLED = "unlabelled_"
+    code: Tensor
+    posterior: Gaussian | None
 
 
 class _Autoencoded(NamedTuple):
@@ -73,7 +62,7 @@ class _Autoencoded(NamedTuple):
     reconstructed: its gradient goes into decoder and encoders. fake: into the decoder alone.
     """
 
-    zs: Tensor
+    zs: _Zs
     zu: Tensor
     posterior: Gaussian
     reconstructed: Tensor
@@ -92,33 +81,55 @@ class DSVAE(nn.Module):
         self.config = config
         self.num_classes = num_classes
         self.zs_dim, self.zu_dim = model.zs_dim, model.zu_dim
-        self.encoder_s = EncoderS(architecture, shape, model.zs_dim)
+        encoder_s = EncoderU if config.zs_posterior == "gaussian" else EncoderS
+        self.encoder_s = encoder_s(architecture, shape, model.zs_dim)
         self.encoder_u = EncoderU(architecture, shape, model.zu_dim)
         self.decoder = Decoder(architecture, shape, model.zs_dim + model.zu_dim)
         self.latent_classifier = LatentClassifier(architecture, model.zu_dim, num_classes)
-        self.discriminator = Discriminator(architecture, shape, num_classes)
-        self.mixture_prior = MixturePrior(num_classes, model.zs_dim, config.log_variance_floor)
+        self.discriminator = Discriminator(architecture, shape, num_classes, config.discriminator_gain)
+        self.mixture_prior = MixturePrior(
+            num_classes,
+            model.zs_dim,
+            config.log_variance_floor,
+            fit=config.mixture_fit,
+            spread=config.mixture_spread,
+            separation=config.mixture_separation,
+        )
         self.averaged = "decoder"
         self.routing = routing_table(config, shape, model.zu_dim)
-        self.steps = _steps(config, self.routing)
+        self.steps = steps_of(config, self.routing)
 
     def forward(self, batch: Batch, noise: Noise, step: str) -> dict[str, Tensor]:
         """The raw loss terms of one step, each a scalar."""
         if step == "gm":
-            return self._gm_terms(batch)
+            return self._gm_terms(batch, noise)
         return self._joint_terms(batch, noise) if step == "joint" else self._unlabelled_terms(batch, noise)
 
     # Stage 1: the GM loss (Eq. 9)
 
-    def _gm_terms(self, batch: Batch) -> dict[str, Tensor]:
-        zs, labels = self.encoder_s(batch.images), batch.labels
+    def _gm_terms(self, batch: Batch, noise: Noise) -> dict[str, Tensor]:
+        zs, posterior = self._encode_s(batch.images, noise, Draw.STAGE_1_ZS)
+        labels = batch.labels
+        own_class = self.mixture_prior.component(labels)
         log_densities = self.mixture_prior.log_densities(zs)
-        likelihood = -log_densities.gather(1, labels[:, None]).mean()
+        if posterior is None:
+            likelihood = -log_densities.gather(1, labels[:, None]).mean()
+        else:
+            likelihood = kl_divergence(posterior, own_class).mean()
         if self.config.gm_margin:
-            distance = squared_distance(zs, self.mixture_prior.component(labels))
+            distance = squared_distance(zs, own_class)
             log_densities = losses.with_margin(log_densities, labels, distance, self.config.gm_margin)
         classification = losses.gm_classification(log_densities, labels)
+        if self.training and self.config.mixture_fit in ("moments", "variances"):
+            self._follow(
+                Gaussian(zs, torch.full_like(zs, -torch.inf)) if posterior is None else posterior, labels
+            )
         return {"gm": classification + self.config.likelihood_weight * likelihood}
+
+    def _follow(self, posterior: Gaussian, labels: Tensor) -> None:
+        """The mixture moves towards the moments of the global batch's zs."""
+        everyone = Gaussian(all_rows(posterior.mean), all_rows(posterior.log_variance))
+        self.mixture_prior.follow(everyone, all_rows(labels), self.config.mixture_rate)
 
     # The joint step (Algorithm 1, lines 10-29)
 
@@ -128,7 +139,6 @@ class DSVAE(nn.Module):
 
         # The mixture is trained by stage 1 alone: here it is a constant.
         own_class = Gaussian(*(t.detach() for t in self.mixture_prior.component(labels)))
-        likelihood = -gaussian_log_density(zs, own_class).mean()
 
         confused_logits, learning_logits = shared_pass(
             self.latent_classifier, [zu], [Route.INPUTS, Route.PARAMETERS]
@@ -136,21 +146,44 @@ class DSVAE(nn.Module):
         drawn_labels, drawn_codes = self._training_prior(labels, noise)
         prior_fake = self.decoder(drawn_codes)
 
+        # The features of x'_f train the encoders as well, so they are those of its other output.
         form = self.config.adversarial
-        judged = judge(self.discriminator, [images, fake, prior_fake], [labels, labels, drawn_labels], form)
-        real, *fakes = judged.learning
-        return {
+        matched = "feature_reconstruction" in self.routing
+        judged = judge(
+            self.discriminator,
+            [images, fake, prior_fake, *([reconstructed] if matched else [])],
+            [labels, labels, drawn_labels, *([labels] if matched else [])],
+            form,
+            with_features=matched or "mean_feature" in self.routing,
+        )
+        terms = {
             "reconstruction": losses.reconstruction(images, reconstructed),
-            "likelihood": likelihood,
+            "likelihood": _likelihood(zs, own_class),
             "kl": losses.kl_to_standard_normal(posterior),
             "confusion": losses.confusion(confused_logits),
             "latent_classification": losses.latent_classification(learning_logits, labels),
-            "generator": generator_term(judged.judging[1:], form),
-            "discriminator": discriminator_term(real, fakes, form),
+            "generator": generator_term(judged.judging[1:3], form),
+            "discriminator": discriminator_term(judged.learning[0], judged.learning[1:3], form),
         }
+        if "aggregate" in self.routing:
+            terms["aggregate"] = aggregate_divergence(zu)
+        if "code_recovery" in self.routing:
+            terms["code_recovery"] = self._code_recovery(prior_fake, drawn_codes, drawn_labels)
+        if matched:
+            real, *_, rebuilt = judged.features
+            terms["feature_reconstruction"] = losses.reconstruction(real.detach(), rebuilt)
+        if "mean_feature" in self.routing:
+            terms["mean_feature"] = mean_feature(judged.features[0].detach(), judged.features[2])
+        return terms
+
+    def _encode_s(self, images: Tensor, noise: Normals, draw: Draw) -> _Zs:
+        encoded = self.encoder_s(images)
+        if self.config.zs_posterior == "dirac":
+            return _Zs(encoded, None)
+        return _Zs(sample_gaussian(encoded, noise.normal(draw, self.zs_dim)), encoded)
 
     def _autoencoded(self, images: Tensor, noise: Noise) -> _Autoencoded:
-        zs = self.encoder_s(images)
+        zs = self._encode_s(images, noise, Draw.POSTERIOR_ZS)
         posterior: Gaussian = self.encoder_u(images)
         zu = sample_gaussian(posterior, noise.normal(Draw.POSTERIOR_ZU, self.zu_dim))
         # The decoder's two outputs are one image: the generator term trains the decoder only.
@@ -158,7 +191,7 @@ class DSVAE(nn.Module):
         largest = largest_weight(self.routing, "reconstruction")
         codes = torch.cat(
             [
-                scale_gradient(zs, weights["encoder_s"] / largest if largest else 0.0),
+                scale_gradient(zs.code, weights["encoder_s"] / largest if largest else 0.0),
                 scale_gradient(zu, weights["encoder_u"] / largest if largest else 0.0),
             ],
             dim=1,
@@ -174,11 +207,27 @@ class DSVAE(nn.Module):
             zu = noise.normal(Draw.PRIOR_ZU, self.zu_dim)
             return labels, torch.cat([zs, zu], dim=1)
 
+    def _code_recovery(self, prior_fake: Tensor, codes: Tensor, labels: Tensor) -> Tensor:
+        """-log q(zs | x'_p) - log q(zu | x'_p) at the codes of x'_p; its gradient goes into x'_p alone.
+
+        The encoders' running statistics are those of real images, so they stay. A certain zs is taken
+        to be as uncertain as its class is wide.
+        """
+        zs, zu = codes[:, : self.zs_dim], codes[:, self.zs_dim :]
+        with running_statistics_kept(self.encoder_s), running_statistics_kept(self.encoder_u):
+            (found_zs,) = shared_pass(_OneTensor(self.encoder_s), [prior_fake], [Route.INPUTS])
+            (found_zu,) = shared_pass(_OneTensor(self.encoder_u), [prior_fake], [Route.INPUTS])
+        if self.config.zs_posterior == "dirac":
+            of_zs = Gaussian(found_zs, self.mixture_prior.component(labels).log_variance.detach())
+        else:
+            of_zs = Gaussian(*found_zs.chunk(2, dim=1))
+        return losses.code_recovery(of_zs, zs) + losses.code_recovery(Gaussian(*found_zu.chunk(2, dim=1)), zu)
+
     # The unlabelled step (Sec. 3.6)
 
     def _unlabelled_terms(self, batch: Batch, noise: Noise) -> dict[str, Tensor]:
         images = batch.images
-        zs, _, posterior, reconstructed, fake = self._autoencoded(images, noise)
+        zs, zu, posterior, reconstructed, fake = self._autoencoded(images, noise)
         with torch.no_grad():
             moments = self.mixture_prior.total_moments()
             whole = Gaussian(*(moment.to(noise.dtype)[None] for moment in moments))
@@ -190,12 +239,14 @@ class DSVAE(nn.Module):
         real, *fakes = judged.learning
         terms = {
             "reconstruction": losses.reconstruction(images, reconstructed),
-            "likelihood": -gaussian_log_density(zs, whole).mean(),
+            "likelihood": _likelihood(zs, whole),
             "kl": losses.kl_to_standard_normal(posterior),
             "generator": generator_term(judged.judging[1:], form),
             "discriminator": discriminator_term(real, fakes, form),
         }
-        return {_UNLABELLED + name: term for name, term in terms.items()}
+        if "aggregate" in self.routing:
+            terms["aggregate"] = aggregate_divergence(zu)
+        return {UNLABELLED + name: term for name, term in terms.items()}
 
     # Once trained (``abilities``)
 
@@ -212,52 +263,38 @@ class DSVAE(nn.Module):
         return self.encode_unlabelled(images)
 
     def encode_unlabelled(self, images: Tensor) -> Codes:
-        return Codes(self.encoder_s(images), self.encoder_u(images))
+        return Codes(self._mean_zs(images), self.encoder_u(images))
+
+    def draw_codes(self, images: Tensor, labels: Tensor, noise: Normals) -> Tensor:
+        """[B, zs_dim + zu_dim]: both codes drawn from their posteriors, as training decodes them."""
+        zs = self._encode_s(images, noise, Draw.POSTERIOR_ZS).code
+        zu = sample_gaussian(self.encoder_u(images), noise.normal(Draw.POSTERIOR_ZU, self.zu_dim))
+        return torch.cat([zs, zu], dim=1)
 
     def log_posterior(self, images: Tensor) -> Tensor:
-        """log p(label | zs) of the mixture."""
-        return self.mixture_prior.log_posterior(self.encoder_s(images))
+        """log p(label | zs) of the mixture, at the mean of zs's posterior."""
+        return self.mixture_prior.log_posterior(self._mean_zs(images))
+
+    def _mean_zs(self, images: Tensor) -> Tensor:
+        encoded = self.encoder_s(images)
+        mean: Tensor = encoded if self.config.zs_posterior == "dirac" else encoded.mean
+        return mean
 
 
-def _steps(config: DSVAEConfig, routing: RoutingTable) -> tuple[Step, ...]:
-    """The steps of one iteration; those with 0 repeats are left out."""
-    unlabelled_terms = tuple(term for term in routing if term.startswith(_UNLABELLED))
-    if config.joint_batch == "last" and config.joint_steps and not config.gm_steps:
-        raise ValueError(
-            'method.joint_batch is "last", the batch of the last stage-1 update, but method.gm_steps is 0. '
-            'Set one to 1 or more, or the other to "fresh".'
-        )
-    steps = (
-        Step(
-            name="gm",
-            repeats=config.gm_steps,
-            terms=("gm",),
-            trains=("encoder_s", "mixture_prior"),
-            reduction=Reduction.FLAT,
-            variances=("mixture_prior.log_variance",),
-        ),
-        Step(
-            name="joint",
-            repeats=config.joint_steps,
-            terms=tuple(term for term in routing if term != "gm" and term not in unlabelled_terms),
-            trains=("encoder_s", "encoder_u", "decoder", "latent_classifier", "discriminator"),
-            reduction=Reduction.OVERLAPPED,
-            fresh_batch=config.joint_batch == "fresh",
-        ),
-        Step(
-            name="unlabelled",
-            repeats=config.unlabelled_steps,
-            terms=unlabelled_terms,
-            # without the label embedding, which gets no gradient
-            trains=("encoder_s", "encoder_u", "decoder", "discriminator.layers", "discriminator.head"),
-            reduction=Reduction.FLAT,
-            split="unlabelled",
-        ),
-    )
-    taken = tuple(step for step in steps if step.repeats)
-    if not taken:
-        raise ValueError(
-            "method.gm_steps, method.joint_steps and method.unlabelled_steps are all 0, so there is nothing "
-            "to train. Set at least one to 1 or more."
-        )
-    return taken
+def _likelihood(zs: _Zs, prior: Gaussian) -> Tensor:
+    """-log N(zs; prior) without the constant, or the divergence of zs's posterior from the prior."""
+    if zs.posterior is None:
+        return -gaussian_log_density(zs.code, prior).mean()
+    return kl_divergence(zs.posterior, prior).mean()
+
+
+class _OneTensor(nn.Module):
+    """A view of an encoder whose output is one tensor: mean and log-variance side by side."""
+
+    def __init__(self, encoder: nn.Module) -> None:
+        super().__init__()
+        self.encoder = encoder
+
+    def forward(self, images: Tensor) -> Tensor:
+        encoded = self.encoder(images)
+        return torch.cat(list(encoded), dim=1) if isinstance(encoded, tuple) else encoded

@@ -20,13 +20,19 @@ _LEAK = 0.1
 class Discriminator(nn.Module):
     """(images, labels [B]) -> scores [B]; higher means more real.
 
-    score = linear(h) + <embed(y), h>, with h [B, hidden] the activated output of the first fully
+    score = gain * (linear(h) + <embed(y), h>), with h [B, hidden] the activated output of the first fully
     connected part. Leaky ReLU 0.1, no batch norm, spectral norm on every weight, the label
     embedding's too. One forward takes one power iteration, however many images it is given.
+
+    gain: multiplies the score. Spectral norm on every weight keeps the score of an image within a few
+        tenths of 0, where the logistic loss cannot tell "certainly real" from "perhaps".
     """
 
-    def __init__(self, architecture: Architecture, shape: ImageShape, num_classes: int) -> None:
+    def __init__(
+        self, architecture: Architecture, shape: ImageShape, num_classes: int, gain: float = 1.0
+    ) -> None:
         super().__init__()
+        self.gain = gain
         layers: list[nn.Module] = []
         features = shape.channels
         if shape.is_image:
@@ -59,7 +65,7 @@ class Discriminator(nn.Module):
             linear = full_precision(self.head, hidden)[:, 0]
             embedded = self.embedding(labels)
             scores: Tensor = linear + (embedded * hidden.to(embedded.dtype)).sum(dim=1)
-            return scores, hidden
+            return self.gain * scores, hidden
 
     def without_labels(self) -> nn.Module:
         """images -> linear(h) [B], by the same weights: what is left of the score without a label."""
@@ -73,11 +79,12 @@ class _WithoutLabels(nn.Module):
         super().__init__()
         self.layers = discriminator.layers
         self.head = discriminator.head
+        self.gain = discriminator.gain
 
     def forward(self, images: Tensor) -> Tensor:
         with _normalised_once(self, images.device.type):
             scores: Tensor = full_precision(self.head, self.layers(images))[:, 0]
-            return scores
+            return self.gain * scores
 
 
 @contextmanager

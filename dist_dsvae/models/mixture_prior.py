@@ -8,12 +8,14 @@ gradient is then exactly zero. Densities leave out the constant -d/2 log(2 pi).
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from dist_dsvae.types import Gaussian
+
+Fit = Literal["gradient", "moments", "variances", "fixed"]
 
 
 class MixturePrior(nn.Module):
@@ -21,12 +23,38 @@ class MixturePrior(nn.Module):
 
     log_variance_floor: log-variances are clamped from below to it wherever they are used; the
         joint likelihood is unbounded as a variance goes to 0.
+    fit: "gradient": both are parameters, for an optimiser to train. "moments": both are buffers that
+        ``follow`` moves to the moments of the classes' zs; "variances": the same, but the means stay.
+        "fixed": buffers that nothing moves.
+    spread: standard deviation of the means at first, in place of Xavier's; 0: Xavier's.
+    separation: ``follow`` holds the classes' means at least so many of a component's standard deviations
+        apart (root mean square over classes and dimensions, about the mean of means).
     """
 
-    def __init__(self, num_classes: int, zs_dim: int, log_variance_floor: float) -> None:
+    def __init__(
+        self,
+        num_classes: int,
+        zs_dim: int,
+        log_variance_floor: float,
+        *,
+        fit: Fit = "gradient",
+        spread: float = 0.0,
+        separation: float = 0.0,
+    ) -> None:
         super().__init__()
-        self.mean = nn.Parameter(nn.init.xavier_normal_(torch.empty(num_classes, zs_dim)))
-        self.log_variance = nn.Parameter(torch.zeros(num_classes, zs_dim))
+        mean = nn.init.xavier_normal_(torch.empty(num_classes, zs_dim))
+        if spread:
+            nn.init.normal_(mean, std=spread)
+        log_variance = torch.zeros(num_classes, zs_dim)
+        self.mean: Tensor
+        self.log_variance: Tensor
+        if fit == "gradient":
+            self.mean, self.log_variance = nn.Parameter(mean), nn.Parameter(log_variance)
+        else:
+            self.register_buffer("mean", mean)
+            self.register_buffer("log_variance", log_variance)
+        self.fit = fit
+        self.separation = separation
         self.log_variance_floor = log_variance_floor
 
     @property
@@ -51,6 +79,39 @@ class MixturePrior(nn.Module):
         with torch.autocast(zs.device.type, enabled=False):
             densities: Tensor = _LogDensities.apply(zs.to(mean.dtype), mean, log_variance)
             return densities
+
+    @torch.no_grad()
+    def follow(self, posterior: Gaussian, labels: Tensor, rate: float) -> None:
+        """Move towards the moments of zs ~ posterior [B, d] (of the global batch), class by class.
+
+        They are where the likelihood of Eq. 9 has its optimum. rate: a class's share of the way per update
+        in which it has as many samples as classes have on average. The scale of zs is free (codes, means
+        and deviations can shrink together), so the variances' geometric mean over all classes stays 1 in
+        each dimension.
+        """
+        if self.fit not in ("moments", "variances"):
+            return
+        mean, log_variance = (t.to(self.mean.dtype) for t in posterior)
+        with torch.autocast(labels.device.type, enabled=False):
+            classes = torch.nn.functional.one_hot(labels, self.num_classes).to(mean.dtype)  # [B, C]
+            counts = classes.sum(dim=0)
+            weight = 1.0 - torch.pow(1.0 - rate, counts * (self.num_classes / len(labels)))[:, None]
+            share = (classes / counts.clamp_min(1.0)).T  # [C, B]: averages over a class's samples
+            if self.fit == "moments":
+                self.mean.lerp_(share @ mean, weight)
+            squares = (mean - self.mean[labels]).square() + torch.exp(log_variance)
+            variance = torch.lerp(torch.exp(self.log_variance), share @ squares, weight)
+            log_variance = torch.log(variance)
+            self.log_variance.copy_(log_variance - log_variance.mean(dim=0))
+            if self.separation:
+                self._hold_apart()
+
+    def _hold_apart(self) -> None:
+        centre = self.mean.mean(dim=0)
+        between = (self.mean - centre).square().mean()
+        within = torch.exp(self.log_variance).mean()
+        factor = (self.separation * torch.sqrt(within / between)).clamp_min(1.0)
+        self.mean.copy_(centre + factor * (self.mean - centre))
 
     def sample(self, labels: Tensor, epsilon: Tensor) -> Tensor:
         """zs ~ N(mean_y, var_y) from standard normal ``epsilon`` [B, d]: mean + sigma * epsilon."""
@@ -133,6 +194,12 @@ class _Floored(torch.autograd.Function):
 def squared_distance(z: Tensor, gaussian: Gaussian) -> Tensor:
     """sum_d (z - mean)^2 / var: [B, d] -> [B]."""
     return ((z - gaussian.mean).square() * torch.exp(-gaussian.log_variance)).sum(dim=1)
+
+
+def kl_divergence(posterior: Gaussian, prior: Gaussian) -> Tensor:
+    """KL(N(mean, var) || N(prior's)) in closed form, summed over dimensions: [B, d] -> [B]."""
+    ratio = posterior.log_variance - prior.log_variance
+    return 0.5 * (squared_distance(posterior.mean, prior) + (torch.exp(ratio) - 1.0 - ratio).sum(dim=-1))
 
 
 def gaussian_log_density(z: Tensor, gaussian: Gaussian) -> Tensor:

@@ -18,7 +18,7 @@ from dist_dsvae.engine import checkpoint
 from dist_dsvae.engine.batch_norm import synchronise
 from dist_dsvae.engine.checkpoint import CheckpointError
 from dist_dsvae.engine.guard import Guard, NonFiniteLossError
-from dist_dsvae.methods.cvae_gan import mean_feature
+from dist_dsvae.methods.global_batch import mean_feature
 from dist_dsvae.methods.step import Reduction, Step, objective
 from tests.unit.engine.test_host_syncs import NoHostReads
 from tests.unit.methods.making import SHAPES, make_batch, make_method, noise_for

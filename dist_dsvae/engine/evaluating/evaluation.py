@@ -238,7 +238,7 @@ class Evaluation:
                 "evaluation.prior is 'fitted', but this method does not encode images, so there are no codes "
                 "to fit a prior to. Evaluate it with --prior model."
             )
-        return fit_prior(fit["zs"], fit["zu"], fit["labels"], self.num_classes)
+        return fit_prior(fit["drawn_zs"], fit["zu"], fit["labels"], self.num_classes)
 
     def _points(self, method: Generative, prior: FittedPrior | None) -> tuple[Figures, Figures]:
         """Coverage of real points by drawn ones, and by as many of the other split."""

@@ -17,8 +17,7 @@ from dist_dsvae.data.transforms import to_device_batch
 from dist_dsvae.engine.runtime import Runtime
 from dist_dsvae.evaluation.probes import accuracy, linear_probe_accuracy, mlp_probe_accuracy
 from dist_dsvae.methods.abilities import Autoencoding, Classifying
-from dist_dsvae.models.encoder import sample_gaussian
-from dist_dsvae.noise import Draw, Noise
+from dist_dsvae.noise import Noise
 from dist_dsvae.types import Batch
 
 Figures = dict[str, float | int]
@@ -120,9 +119,10 @@ def _read_batch(method: nn.Module, batch: Batch, runtime: Runtime) -> dict[str, 
         with runtime.autocast():
             zs, posterior = method.encode(batch.images, batch.labels)
             rebuilt = method.decode(torch.cat([zs, posterior.mean], dim=1))
-        epsilon = Noise(0, batch.positions, runtime.dtype).normal(Draw.POSTERIOR_ZU, method.zu_dim)
+            noise = Noise(0, batch.positions, runtime.dtype)
+            drawn = method.draw_codes(batch.images, batch.labels, noise)
         found["zs"], found["zu_mean"] = zs, posterior.mean
-        found["zu"] = sample_gaussian(posterior, epsilon)
+        found["drawn_zs"], found["zu"] = drawn[:, : zs.shape[1]], drawn[:, zs.shape[1] :]
         found["squared_error"] = (rebuilt.to(batch.images.dtype) - batch.images).square().flatten(1).mean(1)
     return found
 

@@ -18,7 +18,7 @@ from dist_dsvae.config import (
 )
 from dist_dsvae.methods.abilities import Autoencoding, Classifying, Generative, LabelFree
 from dist_dsvae.methods.classifier import dropped_out, shifted
-from dist_dsvae.methods.cvae_gan import mean_feature
+from dist_dsvae.methods.global_batch import mean_feature
 from dist_dsvae.methods.step import Method, objective
 from dist_dsvae.noise import Draw, Noise
 from dist_dsvae.sampling.generate import sample_codes

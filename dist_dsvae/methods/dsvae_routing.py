@@ -1,0 +1,97 @@
+"""What of the paper's method trains what, as data: the routing table and the updates of an iteration."""
+
+from __future__ import annotations
+
+from dist_dsvae.config import DSVAEConfig
+from dist_dsvae.methods.conditional import autoencoder_weights
+from dist_dsvae.methods.routing import RoutingTable
+from dist_dsvae.methods.step import Reduction, Step
+from dist_dsvae.types import ImageShape
+
+UNLABELLED = "unlabelled_"
+
+
+def routing_table(config: DSVAEConfig, shape: ImageShape, zu_dim: int) -> RoutingTable:
+    """Which term trains which network with which weight (Algorithm 1, lines 25-29).
+
+    Weights multiply the terms as ``losses`` defines them. "reference" is what the authors' code
+    runs: 10 x mean squared error in all three networks, likelihood 10 x lambda_lkd, KL averaged
+    over zu. "paper" is the text taken literally: 1/2 of the summed squared error for encoder_s and
+    decoder, lambda_rec = 1/N_zu of that for encoder_u, lambda_kl = 10/N_pixel of the summed KL.
+
+    Terms beyond the paper are left out where their weight is 0.
+    """
+    rec_u, rec, kl = autoencoder_weights(config.loss_weights, shape, zu_dim)
+    scale = 10.0 if config.loss_weights == "reference" else 1.0
+    r, f = config.reconstruction_weight, config.feature_weight
+    without_labels: RoutingTable = {
+        "reconstruction": {"encoder_s": r * rec, "encoder_u": r * rec_u, "decoder": r * rec},
+        "likelihood": {"encoder_s": scale * config.likelihood_weight},
+        "kl": {"encoder_u": config.kl_weight * kl},
+        "generator": {"decoder": config.generator_weight},
+        "discriminator": {"discriminator": 1.0},
+        **_given({"aggregate": {"encoder_u": config.aggregate_weight}}),
+    }
+    beyond = {
+        "code_recovery": {"decoder": config.code_weight},
+        "feature_reconstruction": {"encoder_s": f, "encoder_u": f * rec_u / rec, "decoder": f},
+        "mean_feature": {"decoder": config.mean_feature_weight},
+    }
+    mixture = {"mixture_prior": 1.0} if config.mixture_fit == "gradient" else {}
+    return {
+        "gm": {"encoder_s": 1.0, **mixture},
+        **without_labels,
+        **_given(beyond),
+        "confusion": {"encoder_u": config.confusion_weight},
+        "latent_classification": {"latent_classifier": 1.0},
+        **{UNLABELLED + term: trained for term, trained in without_labels.items()},
+        f"{UNLABELLED}likelihood": {"encoder_s": scale * config.unlabelled_likelihood_weight},
+    }
+
+
+def _given(table: RoutingTable) -> RoutingTable:
+    return {term: weights for term, weights in table.items() if any(weights.values())}
+
+
+def steps_of(config: DSVAEConfig, routing: RoutingTable) -> tuple[Step, ...]:
+    """The steps of one iteration; those with 0 repeats are left out."""
+    unlabelled_terms = tuple(term for term in routing if term.startswith(UNLABELLED))
+    if config.joint_batch == "last" and config.joint_steps and not config.gm_steps:
+        raise ValueError(
+            'method.joint_batch is "last", the batch of the last stage-1 update, but method.gm_steps is 0. '
+            'Set one to 1 or more, or the other to "fresh".'
+        )
+    steps = (
+        Step(
+            name="gm",
+            repeats=config.gm_steps,
+            terms=("gm",),
+            trains=("encoder_s", *(("mixture_prior",) if config.mixture_fit == "gradient" else ())),
+            reduction=Reduction.FLAT,
+            variances=("mixture_prior.log_variance",),
+        ),
+        Step(
+            name="joint",
+            repeats=config.joint_steps,
+            terms=tuple(term for term in routing if term != "gm" and term not in unlabelled_terms),
+            trains=("encoder_s", "encoder_u", "decoder", "latent_classifier", "discriminator"),
+            reduction=Reduction.OVERLAPPED,
+            fresh_batch=config.joint_batch == "fresh",
+        ),
+        Step(
+            name="unlabelled",
+            repeats=config.unlabelled_steps,
+            terms=unlabelled_terms,
+            # without the label embedding, which gets no gradient
+            trains=("encoder_s", "encoder_u", "decoder", "discriminator.layers", "discriminator.head"),
+            reduction=Reduction.FLAT,
+            split="unlabelled",
+        ),
+    )
+    taken = tuple(step for step in steps if step.repeats)
+    if not taken:
+        raise ValueError(
+            "method.gm_steps, method.joint_steps and method.unlabelled_steps are all 0, so there is nothing "
+            "to train. Set at least one to 1 or more."
+        )
+    return taken
