@@ -6,10 +6,15 @@ of its own (encoder_s has two, one per stage), as in the authors' code. No routi
 passes, no fused optimiser. ``launch/benchmark.py step`` times it as the peer.
 
 The discriminator's power iteration runs once per iteration, at its first use.
+
+Beyond the paper, also written out plainly: zs drawn from a Gaussian posterior (Eq. 2 without the limit
+of Eq. 7), the aggregate of zu, the recovery of codes, matched features, and a mixture that follows its
+classes' moments.
 """
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 
 import torch
@@ -33,8 +38,9 @@ class PlainTrainer:
             return torch.optim.Adam(parameters, lr=lr, betas=betas, foreach=False, fused=False)
 
         self.opt_gm_encoder = adam(list(method.encoder_s.parameters()))
-        self.opt_mean = adam([prior.mean])
-        self.opt_variance = adam([prior.log_variance])
+        if method.config.mixture_fit == "gradient":
+            self.opt_mean = adam([prior.mean])
+            self.opt_variance = adam([prior.log_variance])
         self.opt_s = adam(list(method.encoder_s.parameters()))
         self.opt_u = adam(list(method.encoder_u.parameters()))
         self.opt_classifier = adam(list(method.latent_classifier.parameters()))
@@ -51,24 +57,59 @@ class PlainTrainer:
         difference = zs[:, None, :] - mean[None]
         return -0.5 * (difference**2 / log_variance.exp() + log_variance).sum(2)
 
-    def gm_loss(self, batch: Batch) -> Tensor:
+    def encode_s(self, images: Tensor, epsilon: Callable[[], Tensor]) -> tuple[Tensor, Tensor, Tensor | None]:
+        """zs, and mean and variance of its posterior (None: certain)."""
+        encoded = self.m.encoder_s(images)
+        if self.m.config.zs_posterior == "dirac":
+            return encoded, encoded, None
+        mean, log_variance = encoded
+        return mean + (0.5 * log_variance).exp() * epsilon(), mean, log_variance.exp()
+
+    def lkd(self, mean: Tensor, variance: Tensor | None, prior: tuple[Tensor, Tensor]) -> Tensor:
+        """-log N(zs; prior) of a certain zs, else KL(q(zs|x) || prior), summed over dimensions: [B]."""
+        m, v = prior
+        if variance is None:
+            return 0.5 * ((mean - m) ** 2 / v + v.log()).sum(1)
+        return (0.5 * ((mean - m) ** 2 / v + variance / v - 1 - (variance / v).log())).sum(1)
+
+    def class_prior(self, labels: Tensor) -> tuple[Tensor, Tensor]:
+        return self.m.mixture_prior.mean[labels], self.m.mixture_prior.log_variance[labels].exp()
+
+    def gm_loss(self, batch: Batch, normal: NormalOf) -> Tensor:
         """Lines 3-5."""
-        zs = self.m.encoder_s(batch.images)
+        zs, mean, variance = self.encode_s(batch.images, lambda: normal("stage_1_zs", self.m.zs_dim))
         log_posterior = torch.log_softmax(self.log_normal(zs, None), dim=1)
         log_q = log_posterior.gather(1, batch.labels[:, None])[:, 0]
-        return (-log_q - self.m.config.likelihood_weight * self.log_normal(zs, batch.labels)).mean()
+        lkd = self.lkd(mean, variance, self.class_prior(batch.labels))
+        self.seen = mean.detach(), None if variance is None else variance.detach()
+        return (-log_q + self.m.config.likelihood_weight * lkd).mean()
 
-    def gm_step(self, batch: Batch) -> Tensor:
+    def gm_step(self, batch: Batch, normal: NormalOf) -> Tensor:
         """Lines 3-8."""
-        loss = self.gm_loss(batch)
-        self.update(
-            [
-                ("gm.encoder_s", self.opt_gm_encoder, loss),
-                ("gm.mean", self.opt_mean, loss),
-                ("gm.log_variance", self.opt_variance, loss),
-            ]
-        )
+        loss = self.gm_loss(batch, normal)
+        plan = [("gm.encoder_s", self.opt_gm_encoder, loss)]
+        if self.m.config.mixture_fit == "gradient":
+            plan += [("gm.mean", self.opt_mean, loss), ("gm.log_variance", self.opt_variance, loss)]
+        else:
+            self.follow(batch.labels)
+        self.update(plan)
         return loss.detach()
+
+    def follow(self, labels: Tensor) -> None:
+        """Class by class, in a loop: the mixture's moments move towards those of the last batch's zs."""
+        prior, (mean, variance) = self.m.mixture_prior, self.seen
+        old, log_variances = prior.mean.clone(), prior.log_variance.clone()
+        for c in range(self.m.num_classes):
+            own = mean[labels == c]
+            if not len(own):
+                continue
+            weight = 1 - (1 - self.m.config.mixture_rate) ** (len(own) * self.m.num_classes / len(labels))
+            prior.mean[c] = old[c] + weight * (own.mean(0) - old[c])
+            spread = torch.zeros_like(own) if variance is None else variance[labels == c]
+            moment = ((own - prior.mean[c]) ** 2 + spread).mean(0)
+            v = log_variances[c].exp()
+            log_variances[c] = (v + weight * (moment - v)).log()
+        prior.log_variance.copy_(log_variances - log_variances.mean(0))
 
     def joint_terms(self, batch: Batch, normal: NormalOf) -> dict[str, Tensor]:
         """Lines 10-24: every loss with its whole graph, nothing detached but where the line says so."""
@@ -78,8 +119,8 @@ class PlainTrainer:
         zu = (0.5 * log_sigma2).exp() * normal("posterior_zu", m.zu_dim) + mu  # 13, 14
         adv_e = -(torch.log_softmax(m.latent_classifier(zu), 1) / m.num_classes).sum(1).mean()  # 15
         adv_c = F.cross_entropy(m.latent_classifier(zu), y)  # 16
-        zs = m.encoder_s(x)  # 17
-        lkd = -self.log_normal(zs, y).mean()  # 18
+        zs, mean, variance = self.encode_s(x, lambda: normal("posterior_zs", m.zs_dim))  # 17
+        lkd = self.lkd(mean, variance, self.class_prior(y)).mean()  # 18
         x_f = m.decoder(torch.cat([zs, zu], 1))  # 19
         rec = ((x - x_f) ** 2).mean()  # 20
         prior = m.mixture_prior
@@ -95,7 +136,7 @@ class PlainTrainer:
         adv_d = -real - log_d(x_f.detach())[1] - log_d(x_p.detach())[1]  # 23
         adv_gd = -log_d(x_f)[0] - log_d(x_p)[0]  # 24
         m.discriminator.train()
-        return {
+        terms = {
             "reconstruction": rec,
             "likelihood": lkd,
             "kl": kl,
@@ -104,6 +145,36 @@ class PlainTrainer:
             "generator": adv_gd,
             "discriminator": adv_d,
         }
+        return terms | self.more_terms(batch, zu, zs_p, normal("prior_zu", m.zu_dim), x_f, x_p)
+
+    def more_terms(
+        self, batch: Batch, zu: Tensor, zs_p: Tensor, zu_p: Tensor, x_f: Tensor, x_p: Tensor
+    ) -> dict[str, Tensor]:
+        """Beyond the paper."""
+        m, terms = self.m, {}
+        if m.config.aggregate_weight:
+            variance = zu.var(0, correction=0)
+            terms["aggregate"] = (0.5 * (zu.mean(0) ** 2 + variance - 1 - variance.log())).mean()
+        if m.config.code_weight:
+            encoders = copy.deepcopy((m.encoder_s, m.encoder_u))  # their running statistics stay
+
+            def log_q(code: Tensor, mean: Tensor, log_variance: Tensor) -> Tensor:
+                return -(0.5 * ((code - mean) ** 2 / log_variance.exp() + log_variance)).mean()
+
+            of_zs, of_zu = encoders[0](x_p), encoders[1](x_p)
+            if m.config.zs_posterior == "dirac":
+                of_zs = of_zs, m.mixture_prior.log_variance[batch.labels].detach()
+            terms["code_recovery"] = -log_q(zs_p.detach(), *of_zs) - log_q(zu_p, *of_zu)
+        features = {}
+        m.discriminator.eval()
+        for name, images in (("x", batch.images), ("x_f", x_f), ("x_p", x_p)):
+            features[name] = m.discriminator.scores_and_features(images, batch.labels)[1]
+        m.discriminator.train()
+        if m.config.feature_weight:
+            terms["feature_reconstruction"] = ((features["x"].detach() - features["x_f"]) ** 2).mean()
+        if m.config.mean_feature_weight:
+            terms["mean_feature"] = ((features["x"].detach().mean(0) - features["x_p"].mean(0)) ** 2).mean()
+        return terms
 
     def unlabelled_terms(self, batch: Batch, normal: NormalOf) -> dict[str, Tensor]:
         """Section 3.6: lines 10-24 without labels, zs ~ N(mean_t, var_t) of Eq. 11."""
@@ -114,15 +185,15 @@ class PlainTrainer:
         mu, log_sigma2 = m.encoder_u(x)
         kl = (0.5 * (mu**2 + log_sigma2.exp() - 1 - log_sigma2)).mean()
         zu = (0.5 * log_sigma2).exp() * normal("posterior_zu", m.zu_dim) + mu
-        zs = m.encoder_s(x)
-        lkd = (0.5 * ((zs - mean_t) ** 2 / var_t + var_t.log()).sum(1)).mean()
+        zs, mean, zs_variance = self.encode_s(x, lambda: normal("posterior_zs", m.zs_dim))
+        lkd = self.lkd(mean, zs_variance, (mean_t, var_t)).mean()
         x_f = m.decoder(torch.cat([zs, zu], 1))
         rec = ((x - x_f) ** 2).mean()
         zs_p = mean_t + var_t.sqrt() * normal("prior_zs", m.zs_dim)
         x_p = m.decoder(torch.cat([zs_p, normal("prior_zu", m.zu_dim)], 1))
 
         def log_d(images: Tensor) -> tuple[Tensor, Tensor]:
-            score = m.discriminator.head(m.discriminator.layers(images))
+            score = m.config.discriminator_gain * m.discriminator.head(m.discriminator.layers(images))
             return F.logsigmoid(score).mean(), F.logsigmoid(-score).mean()
 
         real = log_d(x)[0]
@@ -137,18 +208,29 @@ class PlainTrainer:
             "generator": adv_gd,
             "discriminator": adv_d,
         }
+        if m.config.aggregate_weight:
+            spread = zu.var(0, correction=0)
+            terms["aggregate"] = (0.5 * (zu.mean(0) ** 2 + spread - 1 - spread.log())).mean()
         return {f"unlabelled_{name}": term for name, term in terms.items()}
 
     def joint_step(self, batch: Batch, normal: NormalOf) -> dict[str, Tensor]:
         """Lines 10-29."""
         t = self.joint_terms(batch, normal)
-        weight = 10 * self.m.config.likelihood_weight
+        c = self.m.config
+        nothing = torch.zeros((), dtype=batch.images.dtype)
+        features = c.feature_weight * t.get("feature_reconstruction", nothing)
+        to_s = 10 * t["reconstruction"] + 10 * c.likelihood_weight * t["likelihood"] + features
+        to_u = t["confusion"] + t["kl"] + 10 * t["reconstruction"] + features
+        to_u = to_u + c.aggregate_weight * t.get("aggregate", nothing)
+        to_decoder = 10 * t["reconstruction"] + t["generator"] + features
+        to_decoder = to_decoder + c.code_weight * t.get("code_recovery", nothing)
+        to_decoder = to_decoder + c.mean_feature_weight * t.get("mean_feature", nothing)
         self.update(
             [
-                ("encoder_s", self.opt_s, 10 * t["reconstruction"] + weight * t["likelihood"]),  # 25
-                ("encoder_u", self.opt_u, t["confusion"] + t["kl"] + 10 * t["reconstruction"]),  # 26
+                ("encoder_s", self.opt_s, to_s),  # 25
+                ("encoder_u", self.opt_u, to_u),  # 26
                 ("latent_classifier", self.opt_classifier, t["latent_classification"]),  # 27
-                ("decoder", self.opt_decoder, 10 * t["reconstruction"] + t["generator"]),  # 28
+                ("decoder", self.opt_decoder, to_decoder),  # 28
                 ("discriminator", self.opt_discriminator, t["discriminator"]),  # 29
             ]
         )

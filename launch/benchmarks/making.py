@@ -103,7 +103,7 @@ def plain_iteration(method: DSVAE, device: torch.device, inputs: list[Tensor]) -
 
     def iterate() -> None:
         for batch in batches[:-1]:
-            plain.gm_step(batch)
+            plain.gm_step(batch, normal)
         plain.joint_step(batches[-1], normal)
 
     return iterate

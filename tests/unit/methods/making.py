@@ -13,7 +13,24 @@ from dist_dsvae.types import Batch, ImageShape
 
 SHAPES = {"small32": ImageShape(1, 32, 32), "conv32": ImageShape(3, 32, 32), "mlp2d": ImageShape(2, 0, 0)}
 NUM_CLASSES = 5
-DRAWS = {"posterior_zu": Draw.POSTERIOR_ZU, "prior_zs": Draw.PRIOR_ZS, "prior_zu": Draw.PRIOR_ZU}
+DRAWS = {
+    "posterior_zu": Draw.POSTERIOR_ZU,
+    "prior_zs": Draw.PRIOR_ZS,
+    "prior_zu": Draw.PRIOR_ZU,
+    "posterior_zs": Draw.POSTERIOR_ZS,
+    "stage_1_zs": Draw.STAGE_1_ZS,
+}
+# every term and choice beyond the paper
+BEYOND: dict[str, object] = {
+    "zs_posterior": "gaussian",
+    "mixture_fit": "moments",
+    "mixture_spread": 1.5,
+    "aggregate_weight": 3.0,
+    "code_weight": 0.5,
+    "feature_weight": 2.0,
+    "mean_feature_weight": 4.0,
+    "discriminator_gain": 5.0,
+}
 
 
 def make_method(architecture: str = "small32", zs_dim: int = 6, zu_dim: int = 4, **settings: object) -> DSVAE:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from dist_dsvae.methods.dsvae import DSVAE
 from dist_dsvae.methods.step import objective
 from tests.algorithm1 import PlainTrainer
-from tests.unit.methods.making import SHAPES, make_batch, make_method, noise_for, normal_for
+from tests.unit.methods.making import BEYOND, SHAPES, make_batch, make_method, noise_for, normal_for
 
 NETWORKS = ("encoder_s", "encoder_u", "decoder", "latent_classifier", "discriminator", "mixture_prior")
 
@@ -29,15 +29,23 @@ def plain_terms(method: DSVAE, step: str, batch) -> dict[str, Tensor]:  # type: 
         return plain.joint_terms(batch, normal_for(batch))
     if step == "unlabelled":
         return plain.unlabelled_terms(batch, normal_for(batch))
-    return {"gm": plain.gm_loss(batch)}
+    return {"gm": plain.gm_loss(batch, normal_for(batch))}
 
 
 @pytest.mark.parametrize(
-    ("architecture", "loss_weights"), [("small32", "reference"), ("mlp2d", "reference"), ("mlp2d", "paper")]
+    ("architecture", "settings"),
+    [
+        ("small32", {}),
+        ("mlp2d", {}),
+        ("mlp2d", {"loss_weights": "paper"}),
+        ("small32", BEYOND),
+        ("mlp2d", BEYOND | {"loss_weights": "paper"}),
+        ("mlp2d", {"code_weight": 0.5, "mixture_fit": "moments"}),
+    ],
 )
 @pytest.mark.parametrize("step", ["gm", "joint", "unlabelled"])
-def test_table_is_what_autograd_sees(architecture: str, loss_weights: str, step: str) -> None:
-    settings = {"loss_weights": loss_weights, "unlabelled_steps": 1}
+def test_table_is_what_autograd_sees(architecture: str, settings: dict[str, object], step: str) -> None:
+    settings = settings | {"unlabelled_steps": 1}
     batch = make_batch(SHAPES[architecture])
     names = make_method(architecture, **settings)(batch, noise_for(batch), step)
     for term in names:
