@@ -152,9 +152,9 @@ class TrainConfig:
     ema_half_life_samples: average the weights of the decoder (of the classifier's network) with this
         half-life; 0 switches it off.
     mixed_precision: "no", "bf16", "fp16", or "auto": bf16 where the processor multiplies it
-        natively (CUDA from Ampere on, CPUs with AMX), else float32. ``bf16`` or ``fp16`` given to
-        ``accelerate launch --mixed_precision``, and whatever is given to train.py, go before it
-        (the launcher's "no" cannot be told from its default).
+        natively (CUDA from Ampere on, CPUs with AVX512-BF16 or AMX), else float32. ``bf16`` or
+        ``fp16`` given to ``accelerate launch --mixed_precision``, and whatever is given to train.py,
+        go before it (the launcher's "no" cannot be told from its default).
     cuda_graph: "auto" captures the whole iteration once and replays it where there is a CUDA device
         and bf16 or float32; "on" warns where that is impossible; "off" launches every kernel anew.
     double_precision: float64 throughout (tests and oracles).
