@@ -34,7 +34,8 @@ class CGAN(nn.Module):
         self.num_classes, self.zu_dim = num_classes, model.zu_dim
         self.decoder = conditional.conditional_decoder(architecture, shape, model.zu_dim, num_classes)
         self.discriminator = Discriminator(architecture, shape, num_classes)
-        self.averaged = "decoder"
+        self.averaged = ("decoder",)
+        self.inference = ("decoder",)
         self.routing: RoutingTable = {
             "generator": {"decoder": 1.0},
             "discriminator": {"discriminator": 1.0},

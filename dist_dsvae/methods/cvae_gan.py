@@ -62,7 +62,8 @@ class CVAEGAN(nn.Module):
         self.encoder_u = conditional.conditional_encoder(*widths)
         self.decoder = conditional.conditional_decoder(*widths)
         self.discriminator = Discriminator(architecture, shape, num_classes)
-        self.averaged = "decoder"
+        self.averaged = ("decoder",)
+        self.inference = ("encoder_u", "decoder")
         self.routing = routing_table(config, shape, model.zu_dim)
         self.steps = (
             Step(

@@ -98,7 +98,8 @@ class DSVAE(nn.Module):
         self.latent_classifier = LatentClassifier(architecture, model.zu_dim, num_classes)
         self.discriminator = Discriminator(architecture, shape, num_classes)
         self.mixture_prior = MixturePrior(num_classes, model.zs_dim, config.log_variance_floor)
-        self.averaged = "decoder"
+        self.averaged = ("decoder",)
+        self.inference = ("encoder_s", "encoder_u", "decoder", "mixture_prior")
         self.routing = routing_table(config, shape, model.zu_dim)
         self.steps = _steps(config, self.routing)
 
