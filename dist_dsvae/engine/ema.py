@@ -159,7 +159,7 @@ def _pace(method: nn.Module, train: TrainConfig, samples_per_iteration: int) -> 
         if distributed.is_main():
             logger.warning(
                 "train.ema_half_life_samples is deprecated, because methods draw different numbers of "
-                "samples for an update; train.ema_half_life_updates=%.3g is the same half-life, and ramps up.",
+                "samples for an update; train.ema_half_life_updates=%.3g is the same half-life, ramped up.",
                 half_life * updates_per_iteration,
             )
         return Pace(half_life=half_life, ramp_up=0.0)
