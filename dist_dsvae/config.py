@@ -149,12 +149,18 @@ class TrainConfig:
     checkpoint_every_steps: a checkpoint every so many iterations; 0 means none but the one at the end.
     keep_checkpoints: how many of the newest checkpoints stay on disk.
     keep_every_steps: checkpoints at multiples of so many iterations stay as well; 0 means none.
-    ema_half_life_samples: average the weights of the decoder (of the classifier's network) with this
-        half-life; 0 switches it off.
+    ema_half_life_updates: average weights over training with this half-life, in updates of the decoder (of
+        the classifier's network); 0 switches it off.
+    ema_ramp_up: the half-life is at most this share of the updates made so far, so that the initial
+        weights are soon forgotten; 0 means no such bound.
+    ema_networks: whose weights are averaged: "decoder" (the classifier's network), or "all" that sampling,
+        encoding and evaluation use: encoders, decoder and mixture prior.
+    ema_half_life_samples: deprecated: the half-life in samples drawn, without a ramp-up, instead of
+        ema_half_life_updates.
     mixed_precision: "no", "bf16", "fp16", or "auto": bf16 where the processor multiplies it
-        natively (CUDA from Ampere on, CPUs with AMX), else float32. ``bf16`` or ``fp16`` given to
-        ``accelerate launch --mixed_precision``, and whatever is given to train.py, go before it
-        (the launcher's "no" cannot be told from its default).
+        natively (CUDA from Ampere on, CPUs with AVX512-BF16 or AMX), else float32. ``bf16`` or
+        ``fp16`` given to ``accelerate launch --mixed_precision``, and whatever is given to train.py,
+        go before it (the launcher's "no" cannot be told from its default).
     cuda_graph: "auto" captures the whole iteration once and replays it where there is a CUDA device
         and bf16 or float32; "on" warns where that is impossible; "off" launches every kernel anew.
     double_precision: float64 throughout (tests and oracles).
@@ -175,7 +181,10 @@ class TrainConfig:
     checkpoint_every_steps: int = between(0, LARGE, 1000, free=True)
     keep_checkpoints: int = field(default=3, metadata={"free": True, "positive": True})
     keep_every_steps: int = between(0, LARGE, 0, free=True)
-    ema_half_life_samples: float = between(0, 1e15, 0.0)
+    ema_half_life_updates: float = between(0, LARGE, 0.0)
+    ema_ramp_up: float = between(0, 1, 0.05)
+    ema_networks: Literal["decoder", "all"] = "decoder"
+    ema_half_life_samples: float | None = between(0, 1e15, None)
     mixed_precision: Literal["auto", "no", "bf16", "fp16"] = free("no")
     cuda_graph: Literal["auto", "on", "off"] = free("auto")
     double_precision: bool = False
@@ -184,6 +193,21 @@ class TrainConfig:
     cpu_threads: int = between(0, 4096, 0, free=True)
     evaluate_at_end: bool = free(True)
     tensorboard: bool = free(True)
+
+    def __post_init__(self) -> None:
+        if self.ema_half_life_samples == 0:  # how older runs say that there is no average
+            object.__setattr__(self, "ema_half_life_samples", None)
+        if self.ema_half_life_samples is not None and self.ema_half_life_updates > 0:
+            raise ValueError(
+                f"train.ema_half_life_updates ({self.ema_half_life_updates:g}) and the deprecated "
+                f"train.ema_half_life_samples ({self.ema_half_life_samples:g}) are both given, but an "
+                "average has one half-life. Leave out train.ema_half_life_samples, or set it to 0."
+            )
+
+    @property
+    def averages(self) -> bool:
+        """Whether a moving average is kept."""
+        return self.ema_half_life_updates > 0 or self.ema_half_life_samples is not None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -84,7 +84,10 @@ def from_tree(cls: type[T], tree: Any, prefix: str = "") -> T:
         no_default = f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
         if no_default and name not in values:
             raise ConfigError(f"{prefix}{name} is missing; it has no default, so the file must give it.")
-    return cls(**values)
+    try:
+        return cls(**values)
+    except ValueError as error:  # of fields that do not fit each other
+        raise ConfigError(str(error)) from None
 
 
 def _unknown_key(dotted: str, key: str, fields: Iterable[str]) -> str:

@@ -14,6 +14,7 @@ PACKAGE = REPOSITORY / "dist_dsvae"
 FLOORS = {
     "types": 0,
     "noise": 0,
+    "versions": 0,
     "config_fields": 0,
     "method_config": 0,
     "config": 0,

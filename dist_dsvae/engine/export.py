@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,6 +13,7 @@ from dist_dsvae.engine.trained import choose_checkpoint, load_method, read_run
 from dist_dsvae.methods.published import Published
 from dist_dsvae.pretrained.model import DSVAE
 from dist_dsvae.pretrained.programs import save_programs
+from dist_dsvae.versions import version_of
 
 Weights = Literal["auto", "ema", "raw"]
 
@@ -60,7 +60,7 @@ def published_of_run(run_dir: Path, step: int | None = None, weights: Weights = 
             "train": config.command,
             "export": f"python launch/export.py --run {config.run_dir} --weights {which}",
         },
-        "versions": {package: metadata.version(package) for package in ("dist_dsvae", "torch")},
+        "versions": {package: version_of(package) or "not installed" for package in ("dist_dsvae", "torch")},
         "evaluation": _evaluation(run_dir, chosen, which),
     }
     return Published(method.eval(), shape, classes, config.method, config.model, about)

@@ -1,7 +1,7 @@
 """The weights that a new run takes over from another one, as fine-tuning does.
 
 Networks with their buffers, and the moving average, come from there; optimisers, counters and the order of
-the samples start afresh.
+the samples start afresh. An average with a ramp-up counts the new run's updates, so it soon follows these.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from torch import nn
 from dist_dsvae.config import ExperimentConfig
 from dist_dsvae.engine import checkpoint
 from dist_dsvae.engine.checkpoint import CheckpointError
-from dist_dsvae.engine.ema import ExponentialMovingAverage
+from dist_dsvae.engine.ema import ExponentialMovingAverage, averaged_networks
 from dist_dsvae.engine.run_directory import checkpoint_to_resume
 from dist_dsvae.engine.trained import read_run
 from dist_dsvae.types import ImageShape
@@ -55,11 +55,12 @@ def take_weights(
             f"has {config.method.name} with {config.model}. Set model.* and method.name as they are there."
         )
     tensors: dict[str, Any] = {"method": method.state_dict()}
-    has_average = trained.train.ema_half_life_samples > 0
-    if ema is not None and has_average:
-        tensors["ema"] = ema.averaged
+    if ema is not None:
+        same = trained.train.averages and averaged_networks(method, trained.train) == ema.networks
+        if same:
+            tensors["ema"] = ema.averaged
     checkpoint.load(chosen, tensors)
-    if ema is not None and not has_average:
+    if ema is not None and not same:
         ema.restart()
     return chosen
 

@@ -6,7 +6,7 @@
 
 Nothing in here reads a tensor on the host or keeps a number in Python, so that the whole of it can
 be captured once and replayed (``cuda_graph``). What the host decides comes in between: which
-samples, which learning rates.
+samples, which learning rates, which weight in the moving average.
 """
 
 from __future__ import annotations
@@ -81,10 +81,14 @@ class Iteration:
             )
         return run_step
 
-    def set_rates(self, epoch: float) -> None:
-        """Move the learning rates to where they are after ``epoch`` passes; before the iteration."""
+    def set_rates(self, epoch: float, iteration: int) -> None:
+        """Move the learning rates to where they are after ``epoch`` passes, and the average's weight to where
+        it is after ``iteration`` earlier iterations; before the iteration.
+        """
         for optimizer in self.optimizers.values():
             optimizer.set_rates(epoch)
+        if self.ema is not None:
+            self.ema.set_weight(iteration)
 
     def __call__(self, *inputs: Tensor) -> None:
         per_batch = len(inputs) // self.num_batches
@@ -100,7 +104,7 @@ class Iteration:
                 noise = Noise(self.seeds[step.split], batch.positions, self.runtime.dtype)
                 self.meter.add(step.name, self.run_step[step.name](batch, noise))
         if self.ema is not None:
-            self.ema.update(self.num_samples)
+            self.ema.update()
 
     def state(self) -> Iterator[Tensor]:
         """Every tensor that an iteration changes, live."""

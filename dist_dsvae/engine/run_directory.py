@@ -2,7 +2,7 @@
 
 runs/<name>/  config.json   the resolved configuration, defaults included
               dataset.json  what the models need to know of the data: shape, classes
-              environment.json   one entry per start: versions, git, hardware, processes
+              environment.json   one entry per start: versions (null: not installed), git, hardware, processes
               checkpoints/  samples/  metrics.jsonl  tensorboard/  evaluation/
 """
 
@@ -14,7 +14,6 @@ import platform
 import subprocess
 import sys
 import time
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +31,7 @@ from dist_dsvae.engine.checkpoint import (
     verify,
 )
 from dist_dsvae.engine.runtime import Runtime
+from dist_dsvae.versions import version_of
 
 logger = logging.getLogger(__name__)
 
@@ -171,7 +171,7 @@ def _environment(runtime: Runtime, samples_seen: int) -> dict[str, Any]:
         "threads": runtime.num_threads,
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "packages": {name: metadata.version(name) for name in packages},
+        "packages": {name: version_of(name) for name in packages},
         "git": _git_revision(),
     }
 

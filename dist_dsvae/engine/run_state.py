@@ -1,6 +1,6 @@
 """Run state: everything that a checkpoint holds, and nothing that can be computed again.
 
-    tensors   networks and their buffers, Adam's moments, the decoder's average, running loss sums
+    tensors   networks and their buffers, Adam's moments, the moving average, running loss sums
     values    samples_seen, seconds trained, replaced samples, loss counts, fp16 scale
 
 Sample order, noise and schedules are functions of ``samples_seen`` and need no storage.

@@ -10,9 +10,10 @@ from __future__ import annotations
 import importlib.util
 import os
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from datetime import timedelta
+from pathlib import Path
 from typing import Any, cast
 
 import psutil
@@ -160,15 +161,28 @@ def _resolve_precision(config: TrainConfig, argument: str | None, *, use_cpu: bo
             )
         return "no"
     if chosen == "auto":
-        # a private name of torch: where it is gone, float32 is the safe answer
-        has_amx = getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
-        native = has_amx() if use_cpu else torch.cuda.is_bf16_supported(False)
+        native = _multiplies_bf16(_cpu_flags()) if use_cpu else torch.cuda.is_bf16_supported(False)
         return "bf16" if native else "no"
     if chosen == "fp16" and use_cpu:
         raise LaunchError("Mixed precision fp16 needs a GPU; on a CPU choose no or bf16.")
     if chosen not in ("no", "bf16", "fp16"):
         raise LaunchError(f"Mixed precision {chosen!r} is not supported; allowed: no, bf16, fp16.")
     return chosen
+
+
+def _multiplies_bf16(flags: Collection[str]) -> bool:
+    """Whether a CPU with these flags multiplies bf16 natively: by vectors (AVX512-BF16) or tiles (AMX)."""
+    return "avx512_bf16" in flags or "amx_bf16" in flags
+
+
+def _cpu_flags(cpuinfo: Path = Path("/proc/cpuinfo")) -> set[str]:
+    """Those of this machine's CPU that matter to bf16, by their names in ``cpuinfo``."""
+    # private names of torch, which knows more systems than Linux; where they are gone, the file tells
+    names = {"avx512_bf16": "_is_avx512_bf16_supported", "amx_bf16": "_is_amx_tile_supported"}
+    if all(hasattr(torch.cpu, name) for name in names.values()):
+        return {flag for flag, name in names.items() if getattr(torch.cpu, name)()}
+    listed = cpuinfo.read_text(encoding="utf-8").split() if cpuinfo.is_file() else []
+    return names.keys() & set(listed)
 
 
 def _check_launcher(num_processes: int) -> None:

@@ -13,6 +13,7 @@ from dist_dsvae.config import ExperimentConfig
 from dist_dsvae.config_io import from_tree
 from dist_dsvae.engine import checkpoint
 from dist_dsvae.engine.checkpoint import CheckpointError
+from dist_dsvae.engine.ema import averaged_networks, put_weights, weights_of
 from dist_dsvae.engine.run_directory import checkpoint_to_resume
 from dist_dsvae.methods.choose import make_method
 from dist_dsvae.methods.step import Method
@@ -59,25 +60,25 @@ def load_method(
 ) -> tuple[nn.Module, str]:
     """The method with a checkpoint's weights, and which: "ema" or "raw".
 
-    wanted: "auto" takes the moving average (of the decoder, or of the classifier's network) if the run
+    wanted: "auto" takes the moving average (of the networks that train.ema_networks says) if the run
     keeps one. In the run's own precision. Called by all ranks.
     Raises CheckpointError if an average is wanted and the run keeps none.
     """
     method = make_method(config.method, config.model, shape, num_classes)
     assert isinstance(method, Method)
     method.to(device, torch.float64 if config.train.double_precision else torch.float32)
-    has_average = config.train.ema_half_life_samples > 0
+    has_average = config.train.averages
     if wanted == "ema" and not has_average:
         raise CheckpointError(
-            f"{chosen.parent.parent} keeps no moving average (train.ema_half_life_samples is 0). Take its "
+            f"{chosen.parent.parent} keeps no moving average (train.ema_half_life_updates is 0). Take its "
             "last weights with --weights raw."
         )
-    averaged = method.get_submodule(method.averaged)
+    networks = averaged_networks(method, config.train)
     state: dict[str, Any] = {"method": method.state_dict()}
     use_average = has_average and wanted != "raw"
     if use_average:
-        state["ema"] = {name: t.detach().clone() for name, t in averaged.state_dict().items()}
+        state["ema"] = {name: t.detach().clone() for name, t in weights_of(method, networks).items()}
     checkpoint.load(chosen, state)
     if use_average:
-        averaged.load_state_dict(state["ema"])
+        put_weights(method, networks, state["ema"])
     return method, "ema" if use_average else "raw"

@@ -21,7 +21,7 @@ from dist_dsvae.engine.batch_norm import synchronise
 from dist_dsvae.engine.checkpoint import checkpoint_name
 from dist_dsvae.engine.clock import Clock
 from dist_dsvae.engine.cuda_graph import Graphed, graphed_where_possible
-from dist_dsvae.engine.ema import ExponentialMovingAverage
+from dist_dsvae.engine.ema import moving_average
 from dist_dsvae.engine.evaluating.evaluate import evaluation_of, record
 from dist_dsvae.engine.evaluating.held_out import Figures, held_out_figures, read_held_out, write_figures
 from dist_dsvae.engine.evaluating.progress import Progress
@@ -38,7 +38,7 @@ from dist_dsvae.engine.run_directory import (
 from dist_dsvae.engine.run_state import RunState
 from dist_dsvae.engine.runtime import Runtime
 from dist_dsvae.engine.saver import CheckpointSaver
-from dist_dsvae.engine.streams import Streams
+from dist_dsvae.engine.streams import Streams, splits_drawn
 from dist_dsvae.engine.telemetry import LossMeter, Telemetry
 from dist_dsvae.engine.visuals import Visuals
 from dist_dsvae.engine.watchdog import Watchdog
@@ -80,9 +80,8 @@ class Trainer:
         self.guard = Guard(self.method.steps, runtime.device)
         self.meter = LossMeter(self.method.steps, runtime.device)
         optimizers = step_optimizers(self.method, config.optimizer, runtime, config.data.batch_size)
-        half_life = config.train.ema_half_life_samples
-        averaged = self.method.get_submodule(self.method.averaged)
-        self.ema = ExponentialMovingAverage(averaged, half_life) if half_life > 0 else None
+        samples_per_iteration = len(splits_drawn(self.method)) * config.data.batch_size
+        self.ema = moving_average(self.method, config.train, samples_per_iteration)
 
         # The iteration: all of it on the device, captured as a CUDA graph where that is possible
         self.streams = Streams(self.method, splits, config, self.slice, runtime)
@@ -169,7 +168,7 @@ class Trainer:
             self.state.num_replaced += sum(batch.num_replaced for batch in inputs)
 
             # Stage 1, then the joint step (Algorithm 1)
-            self.iterate.set_rates(self.epoch)
+            self.iterate.set_rates(self.epoch, self.iteration)
             self.graphed(*(tensor for batch in inputs for tensor in batch.tensors))
             if self.runtime.reads_are_free:
                 self.guard.raise_if_tripped()

@@ -7,8 +7,9 @@ with the features of Inception-v3 this is the FID.)
 
 The sums are kept as they are, not shifted by an estimate of the mean: a shift would have to be agreed by
 all processes before the first sample, or the sums would not add up. Float64 can afford it: the products of
-float32 features are exact in it, and a variance loses a relative 1e-16 (1 + mean^2 / variance), that is
-1e-15 for Inception's features and 1e-10 where the mean is a thousand deviations.
+float32 features are exact in it, and a variance of n samples is off by a relative 3e-16 n (1 + mean^2 /
+variance) at most, whatever the order of the sums: for 50,000 samples 3e-11 with Inception's features, whose
+mean is about a deviation. Rounding errors are of either sign, so that the typical error grows as sqrt(n).
 """
 
 from __future__ import annotations

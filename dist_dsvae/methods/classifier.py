@@ -30,7 +30,8 @@ class Classifier(nn.Module):
         self.config = config
         self.num_classes = num_classes
         self.network = classifier_network(model.architecture, shape, num_classes, config.width)
-        self.averaged = "network"
+        self.averaged = ("network",)
+        self.inference = ("network",)
         self.routing: RoutingTable = {"classification": {"network": 1.0}}
         self.steps = (
             Step(

@@ -43,7 +43,8 @@ class CVAE(nn.Module):
         widths = (architecture, shape, model.zu_dim, num_classes)
         self.encoder_u = conditional.conditional_encoder(*widths)
         self.decoder = conditional.conditional_decoder(*widths)
-        self.averaged = "decoder"
+        self.averaged = ("decoder",)
+        self.inference = ("encoder_u", "decoder")
         self.routing = routing_table(config, shape, model.zu_dim)
         self.steps = (
             Step(

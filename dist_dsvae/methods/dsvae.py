@@ -95,7 +95,8 @@ class DSVAE(nn.Module):
             spread=config.mixture_spread,
             separation=config.mixture_separation,
         )
-        self.averaged = "decoder"
+        self.averaged = ("decoder",)
+        self.inference = ("encoder_s", "encoder_u", "decoder", "mixture_prior")
         self.routing = routing_table(config, shape, model.zu_dim)
         self.steps = steps_of(config, self.routing)
 

@@ -60,12 +60,16 @@ class Method(Protocol):
     forward returns the raw terms of a step by name; ``objective`` adds them up with the weights of
     the routing table, and ONE backward of it gives every network the gradient the table says.
 
-    averaged: the sub-module whose weights the moving average follows.
+    averaged: the sub-modules whose weights a moving average of the decoder follows, and whose updates it
+        counts.
+    inference: those that a trained method still needs, to draw, encode or classify; an average of all
+        follows them.
     """
 
     steps: tuple[Step, ...]
     routing: RoutingTable
-    averaged: str
+    averaged: tuple[str, ...]
+    inference: tuple[str, ...]
     num_classes: int
 
     def forward(self, batch: Batch, noise: Noise, step: str) -> dict[str, Tensor]: ...

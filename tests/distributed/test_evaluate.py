@@ -29,7 +29,12 @@ def run_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     config = write_config(
         folder / "c.json",
         data={"test": "shards/fashion-mnist-mini/test"},
-        train={"epochs": epochs_of(4), "ema_half_life_samples": 100.0, "checkpoint_every_steps": 2},
+        train={
+            "epochs": epochs_of(4),
+            "ema_half_life_updates": 2.0,
+            "ema_ramp_up": 0.0,
+            "checkpoint_every_steps": 2,
+        },
     )
     train(1, folder / "run", config)
     return folder / "run"

@@ -40,7 +40,9 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
             # not a divisor of the checkpoints' cadence: loss sums must survive the kill
             "log_every_steps": 4,
             "sample_every_steps": 7,
-            "ema_half_life_samples": 200.0,
+            "ema_half_life_updates": 4.0,
+            "ema_ramp_up": 0.5,
+            "ema_networks": "all",
         },
     )
 

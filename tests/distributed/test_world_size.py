@@ -19,7 +19,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[int, tuple[Path, str]
         folder / "c.json",
         data={"unlabelled": "shards/fashion-mnist-mini/test"},
         method={"unlabelled_steps": 1},
-        train={"double_precision": True, "epochs": epochs, "ema_half_life_samples": 100.0},
+        train={"double_precision": True, "epochs": epochs, "ema_half_life_updates": 3.0},
         optimizer={"clip_gradient_norm": 5.0},
     )
     return {n: (folder / str(n), train(n, folder / str(n), config)) for n in (1, 2, 3)}

@@ -34,7 +34,9 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
         train={
             "epochs": epochs_of(ITERATIONS),
             "checkpoint_every_steps": SAVED,
-            "ema_half_life_samples": 200.0,
+            "ema_half_life_updates": 4.0,
+            "ema_ramp_up": 0.5,
+            "ema_networks": "all",
             "evaluate_at_end": False,
         },
     )

@@ -53,7 +53,7 @@ def test_200_iterations_graphed_equal_eager(architecture: str, unlabelled: int) 
     for number in range(200):
         inputs = make_inputs(eager, first=eager.num_samples * number, architecture=architecture)
         for iteration, run in ((eager, eager), (captured, graphed)):
-            iteration.set_rates(number / 50)
+            iteration.set_rates(number / 50, number)
             run(*inputs)
             iteration.meter.num_iterations += 1
         if number % 10 == 9:
@@ -116,7 +116,8 @@ def test_a_run_with_graphs_equals_one_without(tmp_path: Path, precision: str, so
         train={
             "checkpoint_every_steps": 10,
             "sample_every_steps": 15,
-            "ema_half_life_samples": 200.0,
+            "ema_half_life_updates": 10.0,
+            "ema_networks": "all",
             "mixed_precision": precision,
         },
     )

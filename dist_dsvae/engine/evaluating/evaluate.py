@@ -113,9 +113,9 @@ def evaluation_of(
             "evaluation.every_steps is set, but data.test is not: give a test split to evaluate on, or set "
             "evaluation.every_steps to 0."
         )
-    if config.train.ema_half_life_samples == 0 and config.evaluation.weights == "ema":
+    if not config.train.averages and config.evaluation.weights == "ema":
         raise DataError(
-            "evaluation.weights is 'ema', but train.ema_half_life_samples is 0: there is no moving average."
+            "evaluation.weights is 'ema', but train.ema_half_life_updates is 0: there is no moving average."
         )
     return Evaluation(config.evaluation, config.data, train, test, runtime, real_cache(config.data))
 

@@ -15,7 +15,7 @@ from dist_dsvae.config import OptimizerConfig, TrainConfig
 from dist_dsvae.data.manifest import Manifest
 from dist_dsvae.data.transforms import to_batch
 from dist_dsvae.data.writer import Layout, Sample, write_split
-from dist_dsvae.engine.ema import ExponentialMovingAverage
+from dist_dsvae.engine.ema import ExponentialMovingAverage, Pace
 from dist_dsvae.engine.guard import Guard
 from dist_dsvae.engine.iteration import Iteration
 from dist_dsvae.engine.optimizer import StepOptimizer
@@ -32,7 +32,7 @@ def make_iteration(
     optimizer: OptimizerConfig | None = None,
     *,
     flip: bool = True,
-    average: bool = True,
+    averaged: tuple[str, ...] = ("decoder",),
     architecture: str = "small32",
     train: TrainConfig | None = None,
     mixed_precision: str | None = None,
@@ -47,7 +47,7 @@ def make_iteration(
         {name: StepOptimizer(optimizer or OptimizerConfig(), group) for name, group in groups.items()},
         Guard(method.steps, runtime.device),
         LossMeter(method.steps, runtime.device),
-        ExponentialMovingAverage(method.decoder, 100.0) if average else None,
+        ExponentialMovingAverage(method, averaged, Pace(half_life=4.0, ramp_up=0.5)) if averaged else None,
         runtime,
         dict.fromkeys(
             ("train", "unlabelled"),

@@ -60,7 +60,7 @@ def test_graphed_equals_eager(architecture: str) -> None:
     for number in range(5):
         inputs = make_inputs(eager, first=24 * number, architecture=architecture)
         for iteration, run in ((eager, eager), (captured, graphed)):
-            iteration.set_rates(float(number))
+            iteration.set_rates(float(number), number)
             run(*(tensor.clone() for tensor in inputs))
             iteration.meter.num_iterations += 1
         if number == 2:

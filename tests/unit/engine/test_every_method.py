@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 import torch
 
+from dist_dsvae.config import TrainConfig
+from dist_dsvae.engine.ema import averaged_networks, weights_of
 from dist_dsvae.engine.evaluating import held_out
 from dist_dsvae.engine.preemption import StopRequests
 from dist_dsvae.methods.published import load_published
@@ -35,6 +37,15 @@ METHODS: dict[str, dict[str, Any]] = {
         "model": {"architecture": "resnet32"},
         "optimizer": {"decay_epochs": 0.01},
     },
+}
+IN_UPDATES = {"ema_half_life_updates": 2.0, "ema_ramp_up": 0.5}
+AVERAGES: dict[str, dict[str, Any]] = {
+    "dsvae": IN_UPDATES | {"ema_networks": "all"},
+    "semi_supervised": IN_UPDATES,
+    "cvae": IN_UPDATES | {"ema_networks": "all"},
+    "cgan": {"ema_half_life_samples": 50.0},  # deprecated
+    "cvae_gan": IN_UPDATES,
+    "classifier": IN_UPDATES | {"ema_networks": "all"},
 }
 CLASSIFIER = f"{SHARDS}/classifier"
 FEW = ["--samples-per-class", "4", "--diversity-samples", "3", "--splits", "2", "--neighbour-samples", "30"]
@@ -79,7 +90,7 @@ def config_of(method: str, folder: Path, iterations: int, **sections: Any) -> Pa
         folder / f"{method}-{iterations}.json",
         **{
             "data": {"test": f"{SHARDS}/test"},
-            "train": {"epochs": epochs, "evaluate_at_end": False, "ema_half_life_samples": 50.0},
+            "train": {"epochs": epochs, "evaluate_at_end": False} | AVERAGES[method],
             "evaluation": {"classifier": CLASSIFIER},
             **METHODS[method],
             **sections,
@@ -114,8 +125,8 @@ def test_train_resume_evaluate_export(method: str, entry: Entries, tmp_path: Pat
     status, printed = entry(export, "--run", run_dir, "--out", str(tmp_path / "model"))
     assert status == 0, printed
     published = load_published(tmp_path / "model")
-    averaged = published.method.averaged
-    for name, tensor in published.method.get_submodule(averaged).state_dict().items():
+    networks = averaged_networks(published.method, TrainConfig(**AVERAGES[method]))
+    for name, tensor in weights_of(published.method, networks).items():
         assert torch.equal(tensor, got[f".ema.{name}"]), name
 
 

@@ -34,7 +34,7 @@ def test_an_iteration_does_not_read(clip: float, flip: bool) -> None:
     inputs = make_inputs(iteration, first=0)
     with NoHostReads():
         iteration(*inputs)
-        iteration.set_rates(3.0)
+        iteration.set_rates(3.0, 7)
         iteration(*inputs)
     iteration.meter.num_iterations = 2
     assert iteration.meter.read()["kl"] > 0

@@ -10,7 +10,6 @@ import torch
 from torch import nn
 
 from dist_dsvae.config import OptimizerConfig
-from dist_dsvae.engine.ema import ExponentialMovingAverage
 from dist_dsvae.engine.guard import Guard, NonFiniteLossError
 from dist_dsvae.engine.optimizer import StepOptimizer, variance_rate
 from dist_dsvae.methods.step import Reduction, Step
@@ -101,22 +100,3 @@ def test_guard_is_silent_while_all_is_finite() -> None:
     bad = guard.inspect("joint", {"kl": torch.tensor(1e30)})
     guard.record("joint", bad, torch.tensor(0), bad.any().float())
     guard.raise_if_tripped()
-
-
-def test_average_has_its_half_life_in_samples() -> None:
-    net = nn.BatchNorm1d(1)
-    average = ExponentialMovingAverage(net, half_life_samples=100.0)
-    with torch.no_grad():
-        net.weight.fill_(3.0)
-        net.running_mean.fill_(7.0)
-    average.update(100)
-    assert average.averaged["weight"].item() == pytest.approx(2.0)
-    average.update(50)
-    average.update(50)
-    assert average.averaged["weight"].item() == pytest.approx(2.5)
-    assert average.averaged["running_mean"].item() == 7.0
-    net.eval()
-    x = torch.tensor([[7.0 + 1.0]])
-    with average.applied():
-        assert net(x).item() == pytest.approx(2.5, rel=1e-4)
-    assert net(x).item() == pytest.approx(3.0, rel=1e-4)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 from accelerate.utils import DistributedType
@@ -29,12 +31,39 @@ def test_precision(
     assert runtime._resolve_precision(config, argument, use_cpu=True) == expected
 
 
-@pytest.mark.parametrize("native", [True, False])
-def test_auto_precision_is_bf16_where_it_is_native(monkeypatch: pytest.MonkeyPatch, native: bool) -> None:
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        (("avx512f", "avx512_bf16", "amx_tile", "amx_bf16"), "bf16"),  # Intel from Sapphire Rapids on
+        (("avx512f", "avx512_bf16"), "bf16"),  # AMD from Zen 4 on, Intel Cooper Lake
+        (("avx2", "avx512f"), "no"),
+        ((), "no"),
+    ],
+)
+def test_auto_precision_is_bf16_where_it_is_native(
+    monkeypatch: pytest.MonkeyPatch, flags: tuple[str, ...], expected: str
+) -> None:
     monkeypatch.delenv("ACCELERATE_MIXED_PRECISION", raising=False)
-    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: native)
+    monkeypatch.setattr(runtime, "_cpu_flags", lambda: flags)
     config = TrainConfig(mixed_precision="auto")
-    assert runtime._resolve_precision(config, None, use_cpu=True) == ("bf16" if native else "no")
+    assert runtime._resolve_precision(config, None, use_cpu=True) == expected
+
+
+@pytest.mark.parametrize(("vectors", "tiles"), [(True, True), (True, False), (False, False)])
+def test_flags_as_torch_tells_them(monkeypatch: pytest.MonkeyPatch, vectors: bool, tiles: bool) -> None:
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: vectors, raising=False)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: tiles, raising=False)
+    expected = {"avx512_bf16"} if vectors else set()
+    assert runtime._cpu_flags() == expected | ({"amx_bf16"} if tiles else set())
+
+
+def test_flags_where_torch_does_not_tell_them(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delattr(torch.cpu, "_is_avx512_bf16_supported", raising=False)
+    assert runtime._cpu_flags(tmp_path / "none") == set()
+    (tmp_path / "cpuinfo").write_text("model name : AMD EPYC\nflags\t\t: fpu avx512f avx512_bf16 rdpid\n")
+    assert runtime._cpu_flags(tmp_path / "cpuinfo") == {"avx512_bf16"}
+    (tmp_path / "cpuinfo").write_text("flags\t\t: fpu avx512f amx_tile amx_bf16\n")
+    assert runtime._cpu_flags(tmp_path / "cpuinfo") == {"amx_bf16"}
 
 
 def test_precision_that_cannot_be_had(monkeypatch: pytest.MonkeyPatch) -> None:

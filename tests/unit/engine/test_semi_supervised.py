@@ -90,7 +90,7 @@ def config_of(path: Path, iterations: int, batches: int, samples: int, **section
 def supervised(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of two iterations, without labels of anything unlabelled."""
     folder = tmp_path_factory.mktemp("supervised")
-    config = config_of(folder / "c.json", 2, 4, 10_000, train={"ema_half_life_samples": 50.0})
+    config = config_of(folder / "c.json", 2, 4, 10_000, train={"ema_half_life_updates": 2.0})
     with pytest.MonkeyPatch.context() as patched:
         patched.chdir(REPOSITORY)
         patched.setattr("sys.argv", ["train", "--config", str(config), "--run-dir", str(folder / "run")])
@@ -104,7 +104,7 @@ def test_fine_tuning_moves_only_what_has_no_label(supervised: Path, entry: Entri
     sections: dict[str, Any] = {
         "data": {"unlabelled": SPLITS["unlabelled"]},
         "method": ONLY_UNLABELLED,
-        "train": {"ema_half_life_samples": 50.0},
+        "train": {"ema_half_life_updates": 2.0},
     }
     begin = config_of(tmp_path / "1.json", 1, 2, 2_000, **sections)
     moved = tmp_path / "moved"

@@ -95,7 +95,13 @@ def test_mean_and_covariance() -> None:
 def test_a_large_mean_leaves_the_covariance_its_digits() -> None:
     values = features(3000, 16, 1, offset=1000.0)
     expected = (values.double() - 1000).T.cov()
-    torch.testing.assert_close(moments(values).covariance, expected, rtol=1e-7, atol=1e-9)
+    # A float64 sum of n terms is off by at most n u times the sum of their magnitudes, whatever the order
+    # (u = 2^-53; products of float32 are exact): n u n x^2 in the sum of products, where |values| <= x, twice
+    # that in the square of the mean, and 4 more roundings of it. Divided by n - 1:
+    n, u, x = len(values), 2.0**-53, float(values.abs().max())
+    bound = (3 * n + 4) * u * n * x**2 / (n - 1)
+    assert bound < 1e-4 * expected.diagonal().min()
+    torch.testing.assert_close(moments(values).covariance, expected, rtol=1e-12, atol=bound)
 
 
 @pytest.mark.parametrize("world_size", [1, 3])

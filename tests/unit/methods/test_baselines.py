@@ -124,7 +124,8 @@ def test_every_trained_network_has_a_term_and_every_term_a_step(config: MethodCo
     assert set(step.terms) == set(method.routing)
     assert {network for term in step.terms for network in method.routing[term]} == set(step.trains)
     assert {name for name, _ in method.named_children()} == set(step.trains)
-    method.get_submodule(method.averaged)
+    assert set(method.averaged) <= set(method.inference) <= set(step.trains)
+    assert set(step.trains) - set(method.inference) <= {"discriminator"}
 
 
 @pytest.mark.parametrize(
