@@ -92,13 +92,17 @@ class DataConfig:
 class ModelConfig:
     """Network family and the widths of the two codes.
 
-    architecture: the first six (``models.architectures``) are for methods that generate, the others
+    architecture: the first ten (``models.architectures``) are for methods that generate, the others
         for classifiers.
     zs_dim: of dsvae's label-relevant code; the baselines have the one-hot label in its place.
     zu_dim: of the label-irrelevant code; of z in the baselines.
     """
 
     architecture: Literal[
+        "vgg",
+        "small",
+        "small-b",
+        "small-c",
         "vgg64",
         "small64",
         "conv32",

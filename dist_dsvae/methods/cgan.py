@@ -33,14 +33,9 @@ class CGAN(nn.Module):
         self.config = config
         self.num_classes, self.zu_dim = num_classes, model.zu_dim
         self.decoder = conditional.conditional_decoder(architecture, shape, model.zu_dim, num_classes)
-<<<<<<< HEAD
         self.discriminator = Discriminator(architecture, shape, num_classes, config.discriminator_gain)
-        self.averaged = "decoder"
-=======
-        self.discriminator = Discriminator(architecture, shape, num_classes)
         self.averaged = ("decoder",)
         self.inference = ("decoder",)
->>>>>>> work-ema
         self.routing: RoutingTable = {
             "generator": {"decoder": 1.0},
             "discriminator": {"discriminator": 1.0},

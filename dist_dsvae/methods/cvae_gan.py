@@ -62,14 +62,9 @@ class CVAEGAN(nn.Module):
         widths = (architecture, shape, model.zu_dim, num_classes)
         self.encoder_u = conditional.conditional_encoder(*widths)
         self.decoder = conditional.conditional_decoder(*widths)
-<<<<<<< HEAD
         self.discriminator = Discriminator(architecture, shape, num_classes, config.discriminator_gain)
-        self.averaged = "decoder"
-=======
-        self.discriminator = Discriminator(architecture, shape, num_classes)
         self.averaged = ("decoder",)
         self.inference = ("encoder_u", "decoder")
->>>>>>> work-ema
         self.routing = routing_table(config, shape, model.zu_dim)
         self.steps = (
             Step(

@@ -6,8 +6,8 @@ import itertools
 
 from torch import Tensor, nn
 
-from dist_dsvae.models.architectures import Architecture
-from dist_dsvae.models.blocks import LinearBlock, Unflatten, UpConvBlock, mlp
+from dist_dsvae.models.architectures import Architecture, Layer, Residual
+from dist_dsvae.models.blocks import ConvBlock, LinearBlock, ResidualBlock, Unflatten, UpConv2d, UpConvBlock, mlp
 from dist_dsvae.types import ImageShape
 
 
@@ -25,7 +25,7 @@ class Decoder(nn.Module):
         size = round((widths[-1] / channels) ** 0.5)
         blocks.append(Unflatten(channels, size, size))
         for layer in architecture.decoder:
-            blocks.append(UpConvBlock(channels, layer.channels, layer.kernel_size, layer.stride))
+            blocks.append(_decoding(channels, layer))
             channels = layer.channels
         kernel_size = architecture.output_kernel_size
         blocks += [nn.Conv2d(channels, shape.channels, kernel_size, padding=kernel_size // 2), nn.Tanh()]
@@ -34,3 +34,17 @@ class Decoder(nn.Module):
     def forward(self, codes: Tensor) -> Tensor:
         images: Tensor = self.layers(codes)
         return images
+
+
+def _decoding(in_channels: int, layer: Layer | Residual) -> nn.Module:
+    channels, stride = layer.channels, layer.stride
+    if isinstance(layer, Layer):
+        return UpConvBlock(in_channels, channels, layer.kernel_size, stride)
+    last = UpConv2d(channels, channels) if stride == 2 else nn.Conv2d(channels, channels, 3, 1, 1, bias=False)
+    main = nn.Sequential(ConvBlock(in_channels, channels, 3), last, nn.BatchNorm2d(channels))
+    shortcut = nn.Sequential()
+    if in_channels != channels:
+        shortcut.append(nn.Conv2d(in_channels, channels, 1, bias=False))
+    if stride == 2:
+        shortcut.append(nn.Upsample(scale_factor=2))
+    return ResidualBlock(main, shortcut, nn.ReLU(inplace=True))

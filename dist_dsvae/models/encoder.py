@@ -7,8 +7,8 @@ import itertools
 import torch
 from torch import Tensor, nn
 
-from dist_dsvae.models.architectures import Architecture
-from dist_dsvae.models.blocks import ConvBlock, LinearBlock, full_precision, mlp
+from dist_dsvae.models.architectures import Architecture, Layer, Residual
+from dist_dsvae.models.blocks import ConvBlock, LinearBlock, ResidualBlock, full_precision, mlp
 from dist_dsvae.types import Gaussian, ImageShape
 
 
@@ -24,7 +24,7 @@ class Trunk(nn.Module):
         layers: list[nn.Module] = []
         channels, size = shape.channels, shape.height
         for i, layer in enumerate(architecture.encoder):
-            layers.append(ConvBlock(channels, layer.channels, layer.kernel_size, layer.stride))
+            layers.append(_encoding(channels, layer))
             channels, size = layer.channels, size // layer.stride
             if i in architecture.max_pool_after:
                 layers.append(nn.MaxPool2d(2))
@@ -40,6 +40,23 @@ class Trunk(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         features: Tensor = self.layers(images)
         return features
+
+
+def _encoding(in_channels: int, layer: Layer | Residual) -> nn.Module:
+    channels, stride = layer.channels, layer.stride
+    if isinstance(layer, Layer):
+        return ConvBlock(in_channels, channels, layer.kernel_size, stride)
+    main = nn.Sequential(
+        ConvBlock(in_channels, channels, 3, stride),
+        nn.Conv2d(channels, channels, 3, padding=1, bias=False),
+        nn.BatchNorm2d(channels),
+    )
+    shortcut = nn.Sequential()
+    if stride == 2:
+        shortcut.append(nn.AvgPool2d(2))
+    if in_channels != channels:
+        shortcut.append(nn.Conv2d(in_channels, channels, 1, bias=False))
+    return ResidualBlock(main, shortcut, nn.ReLU(inplace=True))
 
 
 class EncoderS(nn.Module):
