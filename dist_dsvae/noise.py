@@ -50,6 +50,7 @@ class Draw(enum.IntEnum):
     BUILD_CLASSES = 19
     UNLABELLED = 20
     IDENTITY_PARTNER = 21
+    AUGMENTATION = 24
 
 
 def hash_words(*words: Tensor | int) -> Tensor:

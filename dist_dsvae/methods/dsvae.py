@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from dist_dsvae import losses
 from dist_dsvae.config import DSVAEConfig, ModelConfig
 from dist_dsvae.methods.adversarial import discriminator_term, generator_term, judge, prior_labels
+from dist_dsvae.methods.augmentation import augmentation
 from dist_dsvae.methods.conditional import autoencoder_weights
 from dist_dsvae.methods.routing import Route, RoutingTable, largest_weight, scale_gradient, shared_pass
 from dist_dsvae.methods.step import Reduction, Step
@@ -137,7 +138,9 @@ class DSVAE(nn.Module):
         prior_fake = self.decoder(drawn_codes)
 
         form = self.config.adversarial
-        judged = judge(self.discriminator, [images, fake, prior_fake], [labels, labels, drawn_labels], form)
+        pictures, told = [images, fake, prior_fake], [labels, labels, drawn_labels]
+        augment = augmentation(self.config.augmentation, noise)
+        judged = judge(self.discriminator, pictures, told, form, augment=augment)
         real, *fakes = judged.learning
         return {
             "reconstruction": losses.reconstruction(images, reconstructed),
@@ -186,7 +189,8 @@ class DSVAE(nn.Module):
             codes = torch.cat([drawn_zs, noise.normal(Draw.PRIOR_ZU, self.zu_dim)], dim=1)
         prior_fake = self.decoder(codes)
         form = self.config.adversarial
-        judged = judge(self.discriminator, [images, fake, prior_fake], None, form)
+        augment = augmentation(self.config.augmentation, noise)
+        judged = judge(self.discriminator, [images, fake, prior_fake], None, form, augment=augment)
         real, *fakes = judged.learning
         terms = {
             "reconstruction": losses.reconstruction(images, reconstructed),

@@ -14,7 +14,14 @@ from torch import Tensor, nn
 from dist_dsvae.methods.dsvae import DSVAE
 from dist_dsvae.methods.step import objective
 from tests.algorithm1 import PlainTrainer
-from tests.unit.methods.making import SHAPES, make_batch, make_method, noise_for, normal_for
+from tests.unit.methods.making import (
+    SHAPES,
+    make_batch,
+    make_method,
+    noise_for,
+    normal_for,
+    seen_by_the_discriminator,
+)
 
 NETWORKS = ("encoder_s", "encoder_u", "decoder", "latent_classifier", "discriminator", "mixture_prior")
 
@@ -24,7 +31,8 @@ def gradient(network: nn.Module, value: Tensor) -> list[Tensor | None]:
 
 
 def plain_terms(method: DSVAE, step: str, batch) -> dict[str, Tensor]:  # type: ignore[no-untyped-def]
-    plain = PlainTrainer(method)
+    seen = {"augmented": seen_by_the_discriminator(batch)} if method.config.augmentation == "on" else {}
+    plain = PlainTrainer(method, **seen)
     if step == "joint":
         return plain.joint_terms(batch, normal_for(batch))
     if step == "unlabelled":
@@ -33,11 +41,17 @@ def plain_terms(method: DSVAE, step: str, batch) -> dict[str, Tensor]:  # type: 
 
 
 @pytest.mark.parametrize(
-    ("architecture", "loss_weights"), [("small32", "reference"), ("mlp2d", "reference"), ("mlp2d", "paper")]
+    ("architecture", "settings"),
+    [
+        ("small32", {"loss_weights": "reference"}),
+        ("small32", {"augmentation": "on"}),
+        ("mlp2d", {"loss_weights": "reference"}),
+        ("mlp2d", {"loss_weights": "paper"}),
+    ],
 )
 @pytest.mark.parametrize("step", ["gm", "joint", "unlabelled"])
-def test_table_is_what_autograd_sees(architecture: str, loss_weights: str, step: str) -> None:
-    settings = {"loss_weights": loss_weights, "unlabelled_steps": 1}
+def test_table_is_what_autograd_sees(architecture: str, settings: dict[str, str], step: str) -> None:
+    settings = settings | {"unlabelled_steps": 1}
     batch = make_batch(SHAPES[architecture])
     names = make_method(architecture, **settings)(batch, noise_for(batch), step)
     for term in names:
