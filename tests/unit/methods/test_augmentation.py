@@ -107,8 +107,6 @@ def test_every_shift_and_every_place_of_the_cut_occurs_within_bounds() -> None:
     assert shifts.round().unique().tolist() == [-2, -1, 0, 1, 2]
     ones = moved_and_cut(torch.ones(4000, 1, 16, 16), numbers[:, 3:].index_fill(1, torch.arange(2), 0.5))
     assert ones[:, 0].sum((1, 2)).min() == 256 - 64
-    heights = 16 - ones[:, 0, :, :].any(2).sum(1)  # rows that are cut over their whole width: none
-    assert not heights.any()
     assert (ones.mean(0) < 1).all()  # every pixel is covered sometimes
 
 
