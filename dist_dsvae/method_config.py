@@ -31,6 +31,10 @@ class DSVAEConfig:
         these terms (1 for confusion and generator).
     adversarial: "logistic" (non-saturating, Eq. 10) or "hinge" (reference).
     prior_labels: labels of the prior samples x'_p: the batch's ("batch") or uniform ("uniform").
+    augmentation: the discriminator sees real and generated images recoloured, moved and partly covered, so
+        that it cannot learn a small data set by heart (``methods.augmentation``). "auto" is "on" below 5,000
+        training images, "off" from there on and for points; the run's config.json records which. A run
+        that is resumed keeps what it began with.
     joint_batch: the joint step's batch: "fresh", or the last stage-1 batch ("last").
     log_variance_floor: the mixture's log-variances are clamped from below (the likelihood is
         unbounded as a variance goes to 0).
@@ -65,6 +69,7 @@ class DSVAEConfig:
     generator_weight: float = between(0, LARGE, 1.0)
     adversarial: Literal["logistic", "hinge"] = "logistic"
     prior_labels: Literal["batch", "uniform"] = "batch"
+    augmentation: Literal["auto", "on", "off"] = "auto"
     joint_batch: Literal["fresh", "last"] = "fresh"
     log_variance_floor: float = between(-80, 0, -10.0)
     zs_posterior: Literal["dirac", "gaussian"] = "dirac"
@@ -97,6 +102,7 @@ class CGANConfig:
     discriminator_gain: float = between(0, LARGE, 1.0)
     adversarial: Literal["logistic", "hinge"] = "logistic"
     prior_labels: Literal["batch", "uniform"] = "batch"
+    augmentation: Literal["auto", "on", "off"] = "auto"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -119,6 +125,7 @@ class CVAEGANConfig:
     discriminator_gain: float = between(0, LARGE, 1.0)
     adversarial: Literal["logistic", "hinge"] = "logistic"
     prior_labels: Literal["batch", "uniform"] = "batch"
+    augmentation: Literal["auto", "on", "off"] = "auto"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

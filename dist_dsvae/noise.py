@@ -52,6 +52,7 @@ class Draw(enum.IntEnum):
     IDENTITY_PARTNER = 21
     POSTERIOR_ZS = 22
     STAGE_1_ZS = 23
+    AUGMENTATION = 24
 
 
 def hash_words(*words: Tensor | int) -> Tensor:

@@ -25,13 +25,24 @@ from dist_dsvae.methods.dsvae import DSVAE
 from dist_dsvae.types import Batch
 
 NormalOf = Callable[[str, int], Tensor]
+SeenBy = Callable[[str, Tensor], Tensor]
 
 
 class PlainTrainer:
-    """Trains the networks of a DSVAE module with the "reference" loss weights, logistic form."""
+    """Trains the networks of a DSVAE module with the "reference" loss weights, logistic form.
 
-    def __init__(self, method: DSVAE, lr: float = 5e-4, betas: tuple[float, float] = (0.0, 0.9)) -> None:
+    augmented: what the discriminator sees of x ("real"), x'_f ("reconstructed") and x'_p ("prior").
+    """
+
+    def __init__(
+        self,
+        method: DSVAE,
+        lr: float = 5e-4,
+        betas: tuple[float, float] = (0.0, 0.9),
+        augmented: SeenBy = lambda group, images: images,
+    ) -> None:
         self.m = method
+        self.augmented = augmented
         prior = method.mixture_prior
 
         def adam(parameters: list[nn.Parameter]) -> torch.optim.Adam:
@@ -127,14 +138,14 @@ class PlainTrainer:
         zs_p = prior.mean[y] + (0.5 * prior.log_variance[y]).exp() * normal("prior_zs", m.zs_dim)  # 21
         x_p = m.decoder(torch.cat([zs_p, normal("prior_zu", m.zu_dim)], 1))  # 22
 
-        def log_d(images: Tensor) -> tuple[Tensor, Tensor]:
-            score = m.discriminator(images, y)
+        def log_d(group: str, images: Tensor) -> tuple[Tensor, Tensor]:
+            score = m.discriminator(self.augmented(group, images), y)
             return F.logsigmoid(score).mean(), F.logsigmoid(-score).mean()  # log D, log(1 - D)
 
-        real = log_d(x)[0]
+        real = log_d("real", x)[0]
         m.discriminator.eval()  # the power iteration of this iteration is done
-        adv_d = -real - log_d(x_f.detach())[1] - log_d(x_p.detach())[1]  # 23
-        adv_gd = -log_d(x_f)[0] - log_d(x_p)[0]  # 24
+        adv_d = -real - log_d("reconstructed", x_f.detach())[1] - log_d("prior", x_p.detach())[1]  # 23
+        adv_gd = -log_d("reconstructed", x_f)[0] - log_d("prior", x_p)[0]  # 24
         m.discriminator.train()
         terms = {
             "reconstruction": rec,
@@ -167,8 +178,10 @@ class PlainTrainer:
             terms["code_recovery"] = -log_q(zs_p.detach(), *of_zs) - log_q(zu_p, *of_zu)
         features = {}
         m.discriminator.eval()
-        for name, images in (("x", batch.images), ("x_f", x_f), ("x_p", x_p)):
-            features[name] = m.discriminator.scores_and_features(images, batch.labels)[1]
+        pictures = (("x", "real", batch.images), ("x_f", "real", x_f), ("x_p", "prior", x_p))
+        for name, group, images in pictures:  # x_f is augmented as the picture that it is compared with
+            seen = self.augmented(group, images)
+            features[name] = m.discriminator.scores_and_features(seen, batch.labels)[1]
         m.discriminator.train()
         if m.config.feature_weight:
             terms["feature_reconstruction"] = ((features["x"].detach() - features["x_f"]) ** 2).mean()
@@ -192,14 +205,16 @@ class PlainTrainer:
         zs_p = mean_t + var_t.sqrt() * normal("prior_zs", m.zs_dim)
         x_p = m.decoder(torch.cat([zs_p, normal("prior_zu", m.zu_dim)], 1))
 
-        def log_d(images: Tensor) -> tuple[Tensor, Tensor]:
-            score = m.config.discriminator_gain * m.discriminator.head(m.discriminator.layers(images))
+        def log_d(group: str, images: Tensor) -> tuple[Tensor, Tensor]:
+            score = m.config.discriminator_gain * m.discriminator.head(
+                m.discriminator.layers(self.augmented(group, images))
+            )
             return F.logsigmoid(score).mean(), F.logsigmoid(-score).mean()
 
-        real = log_d(x)[0]
+        real = log_d("real", x)[0]
         m.discriminator.eval()  # the power iteration of this step is done
-        adv_d = -real - log_d(x_f.detach())[1] - log_d(x_p.detach())[1]
-        adv_gd = -log_d(x_f)[0] - log_d(x_p)[0]
+        adv_d = -real - log_d("reconstructed", x_f.detach())[1] - log_d("prior", x_p.detach())[1]
+        adv_gd = -log_d("reconstructed", x_f)[0] - log_d("prior", x_p)[0]
         m.discriminator.train()
         terms = {
             "reconstruction": rec,

@@ -23,6 +23,7 @@ from dist_dsvae import distributed
 from dist_dsvae.config import ExperimentConfig
 from dist_dsvae.config_io import ConfigError, differing_keys, from_tree, to_json
 from dist_dsvae.data.manifest import Manifest, write_atomically
+from dist_dsvae.engine.auto_augmentation import as_trained
 from dist_dsvae.engine.checkpoint import (
     MARKER,
     CheckpointError,
@@ -110,16 +111,24 @@ def _check_own(run_dir: Path, chosen: Path, existing: list[Path]) -> None:
         )
 
 
-def check_same_experiment(run_dir: Path, config: ExperimentConfig) -> None:
-    """Raise ConfigError if the run directory's config differs in what is computed."""
+def read_record(run_dir: Path) -> ExperimentConfig | None:
+    """The configuration that a run recorded, as it trained; None if there is no record.
+
+    Raises ConfigError if there is one that cannot be used.
+    """
     path = run_dir / "config.json"
     if not path.is_file():
-        return
+        return None
     try:
-        before = from_tree(ExperimentConfig, json.loads(path.read_text(encoding="utf-8")))
+        return as_trained(from_tree(ExperimentConfig, json.loads(path.read_text(encoding="utf-8"))))
     except (json.JSONDecodeError, ConfigError) as error:
         raise ConfigError(f"{path}, the run's own record, cannot be used: {error}") from None
-    differing = differing_keys(before, config)
+
+
+def check_same_experiment(run_dir: Path, config: ExperimentConfig) -> None:
+    """Raise ConfigError if the run directory's config differs in what is computed."""
+    record = read_record(run_dir)
+    differing = [] if record is None else differing_keys(record, config)
     if differing:
         raise ConfigError(
             f"{run_dir} was started with another configuration: {'; '.join(differing)}. "

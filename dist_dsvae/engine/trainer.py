@@ -17,6 +17,7 @@ from dist_dsvae import distributed
 from dist_dsvae.config import ExperimentConfig
 from dist_dsvae.data.splits import open_splits
 from dist_dsvae.data.stream import Slice
+from dist_dsvae.engine.auto_augmentation import without_auto
 from dist_dsvae.engine.batch_norm import synchronise
 from dist_dsvae.engine.checkpoint import checkpoint_name
 from dist_dsvae.engine.clock import Clock
@@ -32,6 +33,7 @@ from dist_dsvae.engine.preemption import Preempted, StopRequests
 from dist_dsvae.engine.run_directory import (
     check_same_experiment,
     checkpoint_to_resume,
+    read_record,
     record_start,
     take_over,
 )
@@ -55,7 +57,6 @@ class Trainer:
     """
 
     def __init__(self, config: ExperimentConfig, run_dir: Path, resume: str, runtime: Runtime) -> None:
-        self.config = config
         self.run_dir = run_dir
         self.runtime = runtime
 
@@ -66,9 +67,15 @@ class Trainer:
             global_batch_size=config.data.batch_size, rank=runtime.rank, world_size=runtime.world_size
         )
 
+        # What is resumed, and what "auto" stands for with so much data
+        self.resumed_from = checkpoint_to_resume(run_dir, resume)
+        record = None if self.resumed_from is None else read_record(self.resumed_from.parent.parent)
+        shape = self.train_shards.shape
+        self.config = config = without_auto(config, shape, self.train_shards.num_samples, record)
+
         # Networks: the same initial weights on every rank, whatever the world size
         torch.manual_seed(config.seed)
-        shape, num_classes = self.train_shards.shape, self.train_shards.num_classes
+        num_classes = self.train_shards.num_classes
         self.method = make_method(config.method, config.model, shape, num_classes).to(runtime.dtype)
         assert isinstance(self.method, Method)
         if config.train.sync_batch_norm and runtime.world_size > 1:
@@ -111,7 +118,6 @@ class Trainer:
         self.evaluation = evaluation_of(config, self.train_shards, self.test_shards, runtime)
 
         # Resume, or take over another run's weights
-        self.resumed_from = checkpoint_to_resume(run_dir, resume)
         if self.resumed_from is not None:
             check_same_experiment(self.resumed_from.parent.parent, config)
             self.state.load(self.resumed_from)

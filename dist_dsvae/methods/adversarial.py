@@ -7,7 +7,7 @@ pictures, labels --discriminator--> scores --+--> discriminator term, into its p
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -40,12 +40,16 @@ def judge(
     form: Adversarial,
     *,
     with_features: bool = False,
+    augment: Callable[[Tensor], Tensor] | None = None,
 ) -> Judgement:
     """Judge groups of pictures, each [B, C, H, W] with labels [B], in one pass: there is no batch norm.
 
     labels: None judges without, by what all classes have in common; there are no features then.
+    augment: what is done to all groups together before (``augmentation``); gradients flow back through it.
     """
     together = torch.cat([group.to(pictures[0].dtype) for group in pictures])
+    if augment is not None:
+        together = augment(together)
     if labels is None:
         network, inputs = discriminator.without_labels(), [together]
     else:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from dist_dsvae.config import CGANConfig, ModelConfig
 from dist_dsvae.methods import conditional
 from dist_dsvae.methods.adversarial import discriminator_term, generator_term, judge, prior_labels
+from dist_dsvae.methods.augmentation import Group, augmentation
 from dist_dsvae.methods.routing import RoutingTable
 from dist_dsvae.methods.step import Reduction, Step
 from dist_dsvae.models.architectures import architecture_for
@@ -56,7 +57,9 @@ class CGAN(nn.Module):
         drawn = prior_labels(self.config.prior_labels, batch.labels, noise, self.num_classes)
         z = noise.normal(Draw.PRIOR_ZU, self.zu_dim)
         fake = self.decoder(conditional.conditional_codes(drawn, z, self.num_classes))
-        judged = judge(self.discriminator, [batch.images, fake], [batch.labels, drawn], form)
+        augment = augmentation(self.config.augmentation, noise, [Group.REAL, Group.PRIOR])
+        pictures, labels = [batch.images, fake], [batch.labels, drawn]
+        judged = judge(self.discriminator, pictures, labels, form, augment=augment)
         return {
             "generator": generator_term(judged.judging[1:], form),
             "discriminator": discriminator_term(judged.learning[0], judged.learning[1:], form),

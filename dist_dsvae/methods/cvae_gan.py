@@ -19,6 +19,7 @@ from dist_dsvae import losses
 from dist_dsvae.config import CVAEGANConfig, ModelConfig
 from dist_dsvae.methods import conditional
 from dist_dsvae.methods.adversarial import discriminator_term, generator_term, judge, prior_labels
+from dist_dsvae.methods.augmentation import Group, augmentation
 from dist_dsvae.methods.global_batch import mean_feature
 from dist_dsvae.methods.routing import Route, RoutingTable, largest_weight, scale_gradient, shared_pass
 from dist_dsvae.methods.step import Reduction, Step
@@ -90,13 +91,18 @@ class CVAEGAN(nn.Module):
         prior_z = noise.normal(Draw.PRIOR_ZU, self.zu_dim)
         prior_fake = self.decoder(conditional.conditional_codes(drawn, prior_z, self.num_classes))
 
-        # The features of x'_f train the encoder as well, so they are those of its other output.
+        # The features of x'_f train the encoder as well, so they are those of its other output. They are to
+        # match the real image's, so that one shares the real image's augmentation: with another, the term
+        # would ask of x'_f to look like x moved, recoloured and cut elsewhere.
         matched = "feature_reconstruction" in self.routing
         judged = judge(
             self.discriminator,
             [images, fake, prior_fake, *([reconstructed] if matched else [])],
             [labels, labels, drawn, *([labels] if matched else [])],
             form,
+            augment=augmentation(
+                self.config.augmentation, noise, [*Group, *([Group.REAL] if matched else [])]
+            ),
             with_features=matched or "mean_feature" in self.routing,
         )
         terms = {

@@ -30,6 +30,7 @@ from torch import Tensor, nn
 from dist_dsvae import losses
 from dist_dsvae.config import DSVAEConfig, ModelConfig
 from dist_dsvae.methods.adversarial import discriminator_term, generator_term, judge, prior_labels
+from dist_dsvae.methods.augmentation import Group, augmentation
 from dist_dsvae.methods.dsvae_routing import UNLABELLED, routing_table, steps_of
 from dist_dsvae.methods.global_batch import aggregate_divergence, all_rows, mean_feature
 from dist_dsvae.methods.routing import Route, largest_weight, scale_gradient, shared_pass
@@ -147,7 +148,8 @@ class DSVAE(nn.Module):
         drawn_labels, drawn_codes = self._training_prior(labels, noise)
         prior_fake = self.decoder(drawn_codes)
 
-        # The features of x'_f train the encoders as well, so they are those of its other output.
+        # The features of x'_f train the encoders as well, so they are those of its other output; to match the
+        # real image's, they are augmented as it is.
         form = self.config.adversarial
         matched = "feature_reconstruction" in self.routing
         judged = judge(
@@ -155,6 +157,9 @@ class DSVAE(nn.Module):
             [images, fake, prior_fake, *([reconstructed] if matched else [])],
             [labels, labels, drawn_labels, *([labels] if matched else [])],
             form,
+            augment=augmentation(
+                self.config.augmentation, noise, [*Group, *([Group.REAL] if matched else [])]
+            ),
             with_features=matched or "mean_feature" in self.routing,
         )
         terms = {
@@ -236,7 +241,8 @@ class DSVAE(nn.Module):
             codes = torch.cat([drawn_zs, noise.normal(Draw.PRIOR_ZU, self.zu_dim)], dim=1)
         prior_fake = self.decoder(codes)
         form = self.config.adversarial
-        judged = judge(self.discriminator, [images, fake, prior_fake], None, form)
+        augment = augmentation(self.config.augmentation, noise)
+        judged = judge(self.discriminator, [images, fake, prior_fake], None, form, augment=augment)
         real, *fakes = judged.learning
         terms = {
             "reconstruction": losses.reconstruction(images, reconstructed),

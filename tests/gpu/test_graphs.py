@@ -45,10 +45,14 @@ def make(**settings: object) -> Iteration:
     )
 
 
-@pytest.mark.parametrize(("architecture", "unlabelled"), [("small32", 0), ("small32", 2), ("mlp2d", 0)])
-def test_200_iterations_graphed_equal_eager(architecture: str, unlabelled: int) -> None:
+@pytest.mark.parametrize(
+    ("architecture", "unlabelled", "augmentation"),
+    [("small32", 0, "off"), ("small32", 2, "off"), ("small32", 2, "on"), ("mlp2d", 0, "off")],
+)
+def test_200_iterations_graphed_equal_eager(architecture: str, unlabelled: int, augmentation: str) -> None:
     """Every tenth iteration's losses, then every weight, buffer, moment, sum and average."""
-    eager, captured = (make(architecture=architecture, unlabelled_steps=unlabelled) for _ in range(2))
+    settings = {"unlabelled_steps": unlabelled, "augmentation": augmentation}
+    eager, captured = (make(architecture=architecture, **settings) for _ in range(2))
     graphed = Graphed(captured, captured.state)
     for number in range(200):
         inputs = make_inputs(eager, first=eager.num_samples * number, architecture=architecture)

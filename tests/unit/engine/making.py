@@ -37,10 +37,12 @@ def make_iteration(
     train: TrainConfig | None = None,
     mixed_precision: str | None = None,
     unlabelled_steps: int = 0,
+    augmentation: str = "off",
 ) -> Iteration:
     """An iteration in float32 (float64 convolutions are slow), always from the same weights."""
     runtime = Runtime(train or TrainConfig(), mixed_precision)
-    method = make_method(architecture, unlabelled_steps=unlabelled_steps).to(runtime.device, runtime.dtype)
+    settings = {"unlabelled_steps": unlabelled_steps, "augmentation": augmentation}
+    method = make_method(architecture, **settings).to(runtime.device, runtime.dtype)
     groups = {step.name: parameter_groups(method, step) for step in method.steps}
     return Iteration(
         method,

@@ -27,10 +27,10 @@ def test_the_test_can_fail() -> None:
 
 
 @pytest.mark.parametrize("clip", [0.0, 1.0])
-@pytest.mark.parametrize("flip", [False, True])
-def test_an_iteration_does_not_read(clip: float, flip: bool) -> None:
+@pytest.mark.parametrize(("flip", "augmentation"), [(False, "off"), (True, "on")])
+def test_an_iteration_does_not_read(clip: float, flip: bool, augmentation: str) -> None:
     config = OptimizerConfig(clip_gradient_norm=clip)
-    iteration = make_iteration(config, flip=flip, unlabelled_steps=1)
+    iteration = make_iteration(config, flip=flip, unlabelled_steps=1, augmentation=augmentation)
     inputs = make_inputs(iteration, first=0)
     with NoHostReads():
         iteration(*inputs)

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from dist_dsvae.config import DSVAEConfig, MethodConfig, ModelConfig
+from dist_dsvae.methods.augmentation import NUM_NUMBERS, Group, augmented
 from dist_dsvae.methods.choose import make_method as choose
 from dist_dsvae.methods.dsvae import DSVAE
 from dist_dsvae.noise import Draw, Noise
@@ -62,6 +63,16 @@ def make_batch(shape: ImageShape, size: int = 6, first: int = 0) -> Batch:
 
 def noise_for(batch: Batch) -> Noise:
     return Noise(9, batch.positions, torch.float64)
+
+
+def seen_by_the_discriminator(batch: Batch):  # type: ignore[no-untyped-def]
+    """The oracle's view of the same augmentation: (group, images) -> images."""
+    numbers = noise_for(batch).uniform(Draw.AUGMENTATION, len(Group) * NUM_NUMBERS)
+
+    def seen(group: str, images: Tensor) -> Tensor:
+        return augmented(images, numbers.split(NUM_NUMBERS, dim=1)[Group[group.upper()]])
+
+    return seen
 
 
 def normal_for(batch: Batch):  # type: ignore[no-untyped-def]

@@ -23,7 +23,14 @@ from dist_dsvae.methods.step import Method, objective
 from dist_dsvae.noise import Draw, Noise
 from dist_dsvae.sampling.generate import sample_codes
 from dist_dsvae.types import Batch
-from tests.unit.methods.making import NUM_CLASSES, SHAPES, make_any, make_batch, noise_for
+from tests.unit.methods.making import (
+    NUM_CLASSES,
+    SHAPES,
+    make_any,
+    make_batch,
+    noise_for,
+    seen_by_the_discriminator,
+)
 
 CONFIGS = [
     CVAEConfig(),
@@ -34,6 +41,9 @@ CONFIGS = [
     CVAEGANConfig(loss_weights="paper", feature_weight=0.7),
     CVAEGANConfig(feature_weight=0.0, mean_feature_weight=0.0, adversarial="hinge"),
     CVAEGANConfig(reconstruction_weight=0.0, feature_weight=2.0),
+    CGANConfig(augmentation="on"),
+    CVAEGANConfig(feature_weight=0.7, augmentation="on"),
+    CVAEGANConfig(feature_weight=0.0, adversarial="hinge", augmentation="on"),
     ClassifierConfig(label_smoothing=0.1, shift_pixels=2, dropout=0.25),
 ]
 NETWORKS = ("encoder_u", "decoder", "discriminator", "network")
@@ -52,7 +62,12 @@ def plain_terms(method: nn.Module, batch: Batch) -> dict[str, Tensor]:
     if hasattr(m, "network"):
         logits = m.network.head(dropped_out(m.network.features(shifted(x, noise, 2)), noise, 0.25))
         return {"classification": F.cross_entropy(logits, y, label_smoothing=0.1)}
-    fakes: list[tuple[Tensor, Tensor]] = []
+    augmented = seen_by_the_discriminator(batch)
+
+    def seen(group: str, images: Tensor) -> Tensor:
+        return augmented(group, images) if config.augmentation == "on" else images
+
+    fakes: list[tuple[str, Tensor, Tensor]] = []
     if hasattr(m, "encoder_u"):
         planes = told if x.dim() == 2 else told[:, :, None, None].expand(-1, -1, *x.shape[2:])
         mean, log_variance = m.encoder_u(torch.cat([x, planes], 1))
@@ -60,23 +75,25 @@ def plain_terms(method: nn.Module, batch: Batch) -> dict[str, Tensor]:
         rebuilt = m.decoder(torch.cat([told, z], 1))
         terms["reconstruction"] = ((x - rebuilt) ** 2).mean()
         terms["kl"] = (0.5 * (mean**2 + log_variance.exp() - 1 - log_variance)).mean()
-        fakes.append((rebuilt, y))
+        fakes.append(("reconstructed", rebuilt, y))
     if not hasattr(m, "discriminator"):
         return terms
     uniform = config.prior_labels == "uniform"
     drawn = noise.integers(Draw.PRIOR_LABEL, NUM_CLASSES) if uniform else y
     code = torch.cat([F.one_hot(drawn, NUM_CLASSES).double(), noise.normal(Draw.PRIOR_ZU, m.zu_dim)], 1)
-    fakes.append((m.decoder(code), drawn))
+    fakes.append(("prior", m.decoder(code), drawn))
     form = config.adversarial
-    scores, features = m.discriminator.scores_and_features(x, y)
+    scores, features = m.discriminator.scores_and_features(seen("real", x), y)
     m.discriminator.eval()  # the power iteration of this step is done
-    judged = [m.discriminator.scores_and_features(*fake) for fake in fakes]
+    judged = [m.discriminator.scores_and_features(seen(group, fake), label) for group, fake, label in fakes]
     terms["discriminator"] = losses.discriminator_real(scores, form) + sum(
         losses.discriminator_fake(score, form) for score, _ in judged
     )
     terms["generator"] = sum(losses.generator(score, form) for score, _ in judged)
     if getattr(config, "feature_weight", 0):
-        terms["feature_reconstruction"] = ((features - judged[0][1]) ** 2).mean()
+        # changed as the real image is, not as where the fake is judged
+        rebuilt_features = m.discriminator.scores_and_features(seen("real", rebuilt), y)[1]
+        terms["feature_reconstruction"] = ((features - rebuilt_features) ** 2).mean()
     if getattr(config, "mean_feature_weight", 0):
         terms["mean_feature"] = ((features.mean(0) - judged[1][1].mean(0)) ** 2).mean()
     m.discriminator.train()
@@ -90,6 +107,8 @@ def test_table_is_what_autograd_sees(config: MethodConfig, architecture: str) ->
         if architecture == "mlp2d":
             pytest.skip("a classifier needs images")
         architecture = "resnet32"
+    if architecture == "mlp2d" and getattr(config, "augmentation", "off") == "on":
+        pytest.skip("points are not augmented")
     batch = make_batch(SHAPES.get(architecture, SHAPES["small32"]))
     names = make_any(config, architecture)(batch, noise_for(batch), "joint").keys()
     expected_terms = plain_terms(make_any(config, architecture), batch)

@@ -14,7 +14,15 @@ from torch import Tensor, nn
 from dist_dsvae.methods.dsvae import DSVAE
 from dist_dsvae.methods.step import objective
 from tests.algorithm1 import PlainTrainer
-from tests.unit.methods.making import BEYOND, SHAPES, make_batch, make_method, noise_for, normal_for
+from tests.unit.methods.making import (
+    BEYOND,
+    SHAPES,
+    make_batch,
+    make_method,
+    noise_for,
+    normal_for,
+    seen_by_the_discriminator,
+)
 
 NETWORKS = ("encoder_s", "encoder_u", "decoder", "latent_classifier", "discriminator", "mixture_prior")
 
@@ -24,7 +32,8 @@ def gradient(network: nn.Module, value: Tensor) -> list[Tensor | None]:
 
 
 def plain_terms(method: DSVAE, step: str, batch) -> dict[str, Tensor]:  # type: ignore[no-untyped-def]
-    plain = PlainTrainer(method)
+    seen = {"augmented": seen_by_the_discriminator(batch)} if method.config.augmentation == "on" else {}
+    plain = PlainTrainer(method, **seen)
     if step == "joint":
         return plain.joint_terms(batch, normal_for(batch))
     if step == "unlabelled":
@@ -38,7 +47,8 @@ def plain_terms(method: DSVAE, step: str, batch) -> dict[str, Tensor]:  # type: 
         ("small32", {}),
         ("mlp2d", {}),
         ("mlp2d", {"loss_weights": "paper"}),
-        ("small32", BEYOND),
+        ("small32", {"augmentation": "on"}),
+        ("small32", BEYOND | {"augmentation": "on"}),
         ("mlp2d", BEYOND | {"loss_weights": "paper"}),
         ("mlp2d", {"code_weight": 0.5, "mixture_fit": "moments"}),
     ],
