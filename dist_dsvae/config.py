@@ -12,7 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from dist_dsvae.config_fields import LARGE, between, free, positive
+from dist_dsvae.config_fields import LARGE, MAX_TEMPERATURE, between, free, positive
 from dist_dsvae.method_config import (
     CGANConfig,
     ClassifierConfig,
@@ -255,10 +255,16 @@ class EvaluationConfig:
     batch_size: samples generated and judged at a time.
     seed: of all samples and splits.
     weights: the moving average ("ema"), the last weights ("raw"), or the average where there is one.
-    batch_norm: generate with the running statistics, or with those of batches of batch_size samples of
-        all classes ("batch"), as the authors' code does.
+    batch_norm: "precise" measures the decoder's batch norms anew for the very weights and kind of codes that
+        are decoded: those of the prior for samples, those of pictures for reconstructions and swaps
+        (``sampling.statistics``). "running": the moving averages of training, over both kinds. "batch":
+        generate with the statistics of batches of batch_size samples of all classes, as the authors' code
+        does; all else as "running".
     prior: draw codes from the method's prior ("model"), or from Gaussians fitted to the codes of training
         images ("fitted", ``sampling.fitted_prior``; for methods that encode).
+    temperature_zs: the standard normals that a sample's zs is made of are multiplied by it: below 1 samples
+        are more typical of their class and less diverse, above 1 the reverse. Up to 10.
+    temperature_zu: likewise of zu.
     every_steps: also during training, in iterations; 0 means only when asked.
     """
 
@@ -277,8 +283,14 @@ class EvaluationConfig:
     batch_size: int = between(2, LARGE, 100, free=True)
     seed: int = between(0, 2**62, 0, free=True)
     weights: Literal["auto", "ema", "raw"] = free("auto")
-    batch_norm: Literal["running", "batch"] = free("running")
+    batch_norm: Literal["precise", "running", "batch"] = free("precise")
     prior: Literal["model", "fitted"] = free("model")
+    temperature_zs: float = field(
+        default=1.0, metadata={"free": True, "positive": True, "between": (0, MAX_TEMPERATURE)}
+    )
+    temperature_zu: float = field(
+        default=1.0, metadata={"free": True, "positive": True, "between": (0, MAX_TEMPERATURE)}
+    )
     every_steps: int = between(0, LARGE, 0, free=True)
 
 

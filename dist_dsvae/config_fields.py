@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import field
 from typing import Any
 
+MAX_TEMPERATURE = 10.0  # of sampling
 LARGE = 1e9  # stands for "no upper bound" where a number must not be negative
 
 

@@ -146,11 +146,11 @@ def _allowed(f: dataclasses.Field[Any], hint: Any) -> str:
 
 
 def _bounds(f: dataclasses.Field[Any]) -> str:
+    low, high = f.metadata.get("between", (None, None))
     if f.metadata.get("positive"):
-        return " above 0"
-    if "between" not in f.metadata:
+        return " above 0" if high is None else f" above 0, up to {high:,g}"
+    if low is None:
         return ""
-    low, high = f.metadata["between"]
     return f", {low:,} or more" if high >= LARGE else f", {low:,} to {high:,}"
 
 

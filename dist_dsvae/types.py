@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from torch import Tensor
+
+# Where the codes that a decoder is given come from: pictures, by the encoders, or the prior. Their
+# distributions differ, and with them what the decoder's batch norms should normalise by.
+CodeKind = Literal["images", "prior"]
 
 
 class Batch(NamedTuple):

@@ -69,7 +69,17 @@ def parse() -> argparse.Namespace:
     settings.add_argument("--seed", type=int)
     settings.add_argument("--weights", choices=["auto", "ema", "raw"])
     settings.add_argument("--prior", choices=["model", "fitted"], help="fitted: to training images' codes")
-    settings.add_argument("--batch-norm", choices=["running", "batch"])
+    settings.add_argument(
+        "--batch-norm",
+        choices=["precise", "running", "batch"],
+        help="measured anew for these weights and codes, of training, or of each batch",
+    )
+    for code in ("zs", "zu"):
+        settings.add_argument(
+            f"--temperature-{code}",
+            type=float,
+            help=f"of the samples' {code}, above 0 and up to 10: below 1 nearer to the middle of the prior",
+        )
     args = parser.parse_args()
     check(parser, args)
     return args

@@ -29,6 +29,7 @@ from dist_dsvae.pretrained.model import DSVAE
 from dist_dsvae.pretrained.requests import Mask, class_ids
 from dist_dsvae.sampling.generate import spread
 from dist_dsvae.sampling.masks import HOLES
+from dist_dsvae.sampling.temperature import Temperatures
 
 
 def parse() -> argparse.Namespace:
@@ -67,6 +68,14 @@ def parse() -> argparse.Namespace:
 
     for command in (grid, interpolate, vary, swap, inpaint, many):
         add_common(command, "directory" if command is many else "PNG file")
+    for command in (grid, many):
+        for code in ("zs", "zu"):
+            command.add_argument(
+                f"--temperature-{code}",
+                type=float,
+                default=1.0,
+                help=f"of {code}, above 0, up to 10: below 1 more typical samples, above 1 more diverse",
+            )
     for command in (swap, inpaint):
         command.add_argument("--images", type=Path, nargs="+", help="picture files in place of a split's")
         command.add_argument("--data", help="split of shards to take pictures from (the run's test split)")
@@ -101,7 +110,8 @@ def draw(args: argparse.Namespace) -> str:
         return draw_real(args, model, wanted)
     classes = wanted or spread(len(model.classes), 3 if args.command in ("interpolate", "vary") else 10)
     if args.command == "grid":
-        figures.grid(model, args.out, classes, args.columns, args.seed)
+        temperatures = Temperatures(args.temperature_zs, args.temperature_zu)
+        figures.grid(model, args.out, classes, args.columns, args.seed, temperatures)
     elif args.command == "interpolate":
         figures.interpolated(model, args.out, classes, args.steps, args.moving, args.path, args.seed)
     else:
@@ -135,6 +145,7 @@ def draw_many(args: argparse.Namespace) -> str:
             class_ids(args.classes, model.classes),
             args.per_class,
             args.seed,
+            Temperatures(args.temperature_zs, args.temperature_zu),
             as_shards=args.shards,
             command=shlex.join(["launch/generate.py", *sys.argv[1:]]),
         )

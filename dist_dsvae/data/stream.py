@@ -253,6 +253,7 @@ def one_pass(
     *,
     first_batch: int = 0,
     limit: int | None = None,
+    max_shards: int | None = None,
     skip_corrupt: bool = False,
 ) -> Iterator[HostBatch]:
     """Every sample of a split once, in the order of the shards, for evaluation.
@@ -260,14 +261,17 @@ def one_pass(
     Rank r yields batches first_batch + r, first_batch + r + world_size, ...; the last batch may be short,
     and a rank may get none.
     limit: take only this many samples, evenly spread over the split.
+    max_shards: read only this many shards, evenly spread likewise.
     skip_corrupt: leave corrupt samples out (each is logged) instead of raising DataError.
     """
     sizes = manifest.num_samples_per_shard
     shard_of = np.repeat(np.arange(len(sizes)), sizes)
     row_of = np.concatenate([np.arange(size) for size in sizes])
     taken = np.arange(len(shard_of))
+    if max_shards is not None and max_shards < len(sizes):
+        taken = taken[np.isin(shard_of, np.linspace(0, len(sizes) - 1, max_shards).astype(np.int64))]
     if limit is not None and limit < len(taken):
-        taken = np.linspace(0, len(taken) - 1, limit).astype(np.int64)
+        taken = taken[np.linspace(0, len(taken) - 1, limit).astype(np.int64)]
     visited, reached = np.unique(shard_of[taken]), -1
     with closing(ShardReader(manifest, max_open_shards=2)) as reader:
         for first in range((first_batch + rank) * batch_size, len(taken), batch_size * world_size):

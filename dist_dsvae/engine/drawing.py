@@ -42,6 +42,6 @@ def draw_points(runs: Sequence[Path], out: Path, num_points: int, seed: int) -> 
         assert isinstance(method, Generative)
         dtype = torch.float64 if config.train.double_precision else torch.float32
         method.eval()
-        points = method.decode(sample_codes(method, labels, seed=seed, dtype=dtype))
+        points = method.decode(sample_codes(method, labels, seed=seed, dtype=dtype), "prior")
         panels.append((config.method.name, points, labels))
     save_scatter(out, panels, classes)

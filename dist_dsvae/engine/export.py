@@ -9,7 +9,9 @@ from typing import Any, Literal
 import torch
 
 from dist_dsvae.engine.checkpoint import complete_checkpoints
+from dist_dsvae.engine.statistics_file import measured_of_checkpoint
 from dist_dsvae.engine.trained import choose_checkpoint, load_method, read_run
+from dist_dsvae.methods.abilities import Generative
 from dist_dsvae.methods.published import Published
 from dist_dsvae.pretrained.model import DSVAE
 from dist_dsvae.pretrained.programs import save_programs
@@ -42,14 +44,25 @@ def export(
     return f"{sentence} {save_programs(model, out)}" if programs else sentence
 
 
-def published_of_run(run_dir: Path, step: int | None = None, weights: Weights = "auto") -> Published:
+def published_of_run(
+    run_dir: Path,
+    step: int | None = None,
+    weights: Weights = "auto",
+    device: torch.device = torch.device("cpu"),  # noqa: B008 - immutable
+) -> Published:
     """A run's checkpoint on the CPU, as ``published.load_published`` would give it, and its history.
 
+    device: to measure batch norm on, which is done where no one has yet (``statistics_file``). Called by
+    all ranks, where there are several.
     Raises CheckpointError as ``trained.choose_checkpoint`` and ``trained.load_method`` do.
     """
     config, shape, classes = read_run(run_dir)
     chosen = choose_checkpoint(run_dir, step)
-    method, which = load_method(config, shape, len(classes), chosen, weights, torch.device("cpu"))
+    method, which = load_method(config, shape, len(classes), chosen, weights, device)
+    method.eval()
+    if isinstance(method, Generative):
+        for kind, statistics in measured_of_checkpoint(chosen, method, which).items():
+            method.decoder.set_statistics(kind, statistics)
     about = {
         "run": run_dir.resolve().name,
         "data": config.data.train,
@@ -63,7 +76,7 @@ def published_of_run(run_dir: Path, step: int | None = None, weights: Weights = 
         "versions": {package: version_of(package) or "not installed" for package in ("dist_dsvae", "torch")},
         "evaluation": _evaluation(run_dir, chosen, which),
     }
-    return Published(method.eval(), shape, classes, config.method, config.model, about)
+    return Published(method.cpu(), shape, classes, config.method, config.model, about)
 
 
 def _evaluation(run_dir: Path, chosen: Path, weights: str) -> dict[str, Any]:

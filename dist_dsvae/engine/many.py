@@ -28,6 +28,7 @@ from dist_dsvae.data.staging import building
 from dist_dsvae.data.writer import Layout, Sample, write_split
 from dist_dsvae.pretrained.model import DSVAE
 from dist_dsvae.pretrained.requests import at_least_one
+from dist_dsvae.sampling.temperature import AT_ONE, Temperatures
 
 UNIT = 64
 _TEMPORARY = "samples"
@@ -40,6 +41,7 @@ def write_many(
     classes: list[int],
     per_class: int,
     seed: int,
+    temperatures: Temperatures = AT_ONE,
     *,
     as_shards: bool = False,
     command: str = "",
@@ -67,7 +69,7 @@ def write_many(
         assert staging is not None
         folder = staging / _TEMPORARY if as_shards else staging
         try:
-            _write_own_units(model, folder, classes, per_class, seed, progress)
+            _write_own_units(model, folder, classes, per_class, seed, temperatures, progress)
         except (OSError, ValueError) as caught:
             error = caught
         _raise_together(error)  # also the barrier before packing
@@ -94,7 +96,13 @@ def _raise_together(error: Exception | None) -> None:
 
 
 def _write_own_units(
-    model: DSVAE, folder: Path, classes: list[int], per_class: int, seed: int, progress: Progress
+    model: DSVAE,
+    folder: Path,
+    classes: list[int],
+    per_class: int,
+    seed: int,
+    temperatures: Temperatures,
+    progress: Progress,
 ) -> None:
     names = folder_names(model.classes)
     for label in classes:
@@ -106,7 +114,7 @@ def _write_own_units(
         numbers = torch.arange(first, min(first + UNIT, total))
         labels = torch.tensor(classes)[numbers // per_class]
         numbers = numbers % per_class
-        arrays = model.sample_numbers(labels, numbers, seed, kind="array")
+        arrays = model.sample_numbers(labels, numbers, seed, temperatures, kind="array")
         for label, number, array in zip(labels.tolist(), numbers.tolist(), arrays, strict=True):
             (folder / names[label] / f"{number:06d}.{extension}").write_bytes(encode(array))
         progress(len(arrays))

@@ -24,7 +24,7 @@ from dist_dsvae.noise import permutation
 from dist_dsvae.pretrained.figures import Shown
 from dist_dsvae.pretrained.model import DSVAE
 from dist_dsvae.pretrained.pictures import read_pictures
-from dist_dsvae.pretrained.requests import RequestError
+from dist_dsvae.pretrained.requests import RequestError, device_from
 from dist_dsvae.sampling.generate import spread
 
 
@@ -38,7 +38,8 @@ def open_model(
     if (run is None) == (model is None):
         raise RequestError("Give either --run RUN or --model DIRECTORY.")
     if run is not None:
-        return DSVAE(published_of_run(run, step, weights), **options)
+        device = device_from(options.get("device", "cpu"))
+        return DSVAE(published_of_run(run, step, weights, device), **options)
     if step is not None or weights != "auto":
         raise RequestError("--step and --weights choose among a run's checkpoints; --model has one only.")
     assert model is not None

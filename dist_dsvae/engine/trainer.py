@@ -24,7 +24,7 @@ from dist_dsvae.engine.clock import Clock
 from dist_dsvae.engine.cuda_graph import Graphed, graphed_where_possible
 from dist_dsvae.engine.ema import moving_average
 from dist_dsvae.engine.evaluating.evaluate import evaluation_of, record
-from dist_dsvae.engine.evaluating.held_out import Figures, held_out_figures, read_held_out, write_figures
+from dist_dsvae.engine.evaluating.held_out import Figures, final_figures, write_figures
 from dist_dsvae.engine.evaluating.progress import Progress
 from dist_dsvae.engine.guard import Guard, raise_if_weights_are_bad
 from dist_dsvae.engine.initial import take_weights
@@ -114,7 +114,7 @@ class Trainer:
         total_samples = config.train.epochs * self.streams.num_samples
         self.total_iterations = math.ceil(total_samples / self.iterate.num_samples)
         held_out = self.test_shards or self.train_shards
-        self.visuals = Visuals(self.method, held_out, config, runtime)
+        self.visuals = Visuals(self.method, held_out, self.train_shards, config, runtime)
         self.evaluation = evaluation_of(config, self.train_shards, self.test_shards, runtime)
 
         # Resume, or take over another run's weights
@@ -310,11 +310,9 @@ class Trainer:
         """Last pictures, held-out figures, and a word on where everything is."""
         figures: Figures = {}
         if self.test_shards is not None and self.config.train.evaluate_at_end:
-            self.method.eval()
-            splits = (self.train_shards, self.test_shards)
-            held_out = read_held_out(self.method, *splits, self.runtime, self.config.data.corrupt_sample)
-            self.method.train()
-            figures = held_out_figures(held_out)
+            figures = final_figures(
+                self.method, self.config, self.train_shards, self.test_shards, self.runtime
+            )
         figures |= {
             "train_seconds": round(self.state.train_seconds, 1),
             "samples_seen": self.state.samples_seen,

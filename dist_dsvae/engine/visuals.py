@@ -1,6 +1,7 @@
 """The pictures that the trainer makes of its own model, as far as its method has the ability.
 
-Rank 0 draws; nothing here is collective.
+Rank 0 draws; nothing here is collective. Batch norm is measured for the weights that are drawn, on fewer
+codes than a finished model's, and forgotten after.
 """
 
 from __future__ import annotations
@@ -15,9 +16,11 @@ from dist_dsvae.data.manifest import Manifest
 from dist_dsvae.data.stream import one_pass
 from dist_dsvae.data.transforms import to_device_batch
 from dist_dsvae.engine.runtime import Runtime
+from dist_dsvae.engine.statistics import measure_or_warn, using
 from dist_dsvae.methods.abilities import Autoencoding, Generative
 from dist_dsvae.sampling.generate import class_grid, sample_codes, spread
 from dist_dsvae.sampling.grids import save_grid, save_scatter
+from dist_dsvae.sampling.statistics import FEW_CODES
 from dist_dsvae.sampling.swap import swap_grid
 from dist_dsvae.types import Codes, Gaussian
 
@@ -25,13 +28,19 @@ _EVALUATION_BATCH = 256
 
 
 class Visuals:
-    """Draws a method's samples and swaps, with real pictures from ``manifest``."""
+    """Draws a method's samples and swaps, with real pictures from ``manifest``. train: the training split."""
 
     def __init__(
-        self, method: nn.Module, manifest: Manifest, config: ExperimentConfig, runtime: Runtime
+        self,
+        method: nn.Module,
+        manifest: Manifest,
+        train: Manifest,
+        config: ExperimentConfig,
+        runtime: Runtime,
     ) -> None:
         self.method = method
         self.manifest = manifest
+        self.train = train
         self.config = config.sampling
         self.runtime = runtime
         self.method_name = config.method.name
@@ -44,8 +53,11 @@ class Visuals:
         if not isinstance(self.method, Generative):
             return []
         self.method.eval()
-        with torch.no_grad(), self.runtime.autocast():
-            draw = self._draw_images if self.manifest.shape.is_image else self._draw_points
+        draw = self._draw_images if self.manifest.shape.is_image else self._draw_points
+        measured = measure_or_warn(
+            self.method, lambda: self.train, skip_corrupt=self.skip_corrupt, num_codes=FEW_CODES
+        )
+        with torch.no_grad(), using(self.method, measured), self.runtime.autocast():
             paths = draw(self.method, directory, name)
         self.method.train()
         return paths
@@ -111,6 +123,6 @@ class Visuals:
         labels = torch.cat([host.labels for host in hosts])
         codes = sample_codes(method, labels.to(self.runtime.device), seed=self.seed, dtype=self.runtime.dtype)
         path = directory / f"{name}.png"
-        panels = [("real", real, labels), (self.method_name, method.decode(codes).cpu(), labels)]
+        panels = [("real", real, labels), (self.method_name, method.decode(codes, "prior").cpu(), labels)]
         save_scatter(path, panels, self.manifest.classes)
         return [path]

@@ -21,6 +21,8 @@ from dist_dsvae.pretrained.model import DSVAE
 from dist_dsvae.pretrained.pictures import read_pictures, to_network
 from dist_dsvae.pretrained.requests import RequestError, class_ids
 from dist_dsvae.sampling.grids import draw_grid, draw_scatter
+from dist_dsvae.sampling.temperature import AT_ONE, Temperatures
+from dist_dsvae.types import CodeKind
 
 MAX_CLASSES = 20
 MAX_SAMPLES = 12
@@ -36,10 +38,17 @@ _SAMPLE_SEED = 0
 
 
 class Base(NamedTuple):
-    """Codes that sliders start from."""
+    """Codes that sliders start from, of a sample or of a picture."""
 
     zs: Tensor
     zu: Tensor
+    codes: CodeKind
+
+    def decoded(self, model: DSVAE) -> Tensor:
+        """Its picture [1, C, H, W]."""
+        images = model.decode(self.zs, self.zu, codes=self.codes)
+        assert isinstance(images, Tensor)
+        return images
 
 
 def enlarged(picture: Image.Image) -> Image.Image:
@@ -52,14 +61,26 @@ def enlarged(picture: Image.Image) -> Image.Image:
 
 
 def samples(
-    model: DSVAE, classes: Sequence[str], num_samples: int, seed: int, *, shared_zu: bool
+    model: DSVAE,
+    classes: Sequence[str],
+    num_samples: int,
+    seed: int,
+    temperatures: Temperatures = AT_ONE,
+    *,
+    shared_zu: bool,
 ) -> Image.Image:
     """A row per class; of points, a cloud. shared_zu: one zu per column."""
     if not 1 <= len(classes) <= MAX_CLASSES:
         raise RequestError(f"{len(classes)} classes are chosen; choose 1 to {MAX_CLASSES}.")
     if not model.shape.is_image:
-        return _cloud(model, classes, seed)
-    images = model.sample(classes, num_samples, seed, shared_zu=shared_zu, kind="tensor")
+        return _cloud(model, classes, seed, temperatures)
+    images = model.sample(
+        *(classes, num_samples, seed),
+        shared_zu=shared_zu,
+        temperature_zs=temperatures.zs,
+        temperature_zu=temperatures.zu,
+        kind="tensor",
+    )
     columns = "one zu per column" if shared_zu else "every picture its own zu"
     return draw_grid(
         images.unflatten(0, (len(classes), num_samples)),
@@ -68,9 +89,10 @@ def samples(
     )
 
 
-def _cloud(model: DSVAE, classes: Sequence[str], seed: int) -> Image.Image:
+def _cloud(model: DSVAE, classes: Sequence[str], seed: int, temperatures: Temperatures) -> Image.Image:
     per_class = -(-_NUM_POINTS // len(model.classes))
-    points = model.sample(classes, per_class, seed, kind="tensor")
+    zs, zu = temperatures
+    points = model.sample(classes, per_class, seed, temperature_zs=zs, temperature_zu=zu, kind="tensor")
     labels = torch.arange(len(classes)).repeat_interleave(per_class)
     stream = io.BytesIO()
     draw_scatter([(f"samples, seed {seed}", points, labels)], classes).savefig(stream, dpi=160, format="png")
@@ -97,7 +119,7 @@ def _between(model: DSVAE, first: str, second: str, fractions: Tensor, seed: int
     """The same place in both classes' Gaussians, joined by a straight line."""
     start, end = base_of_sample(model, first, seed), base_of_sample(model, second, seed)
     zs = torch.lerp(start.zs, end.zs, fractions[:, None])
-    images = model.decode(zs, start.zu.expand(len(fractions), -1))
+    images = model.decode(zs, start.zu.expand(len(fractions), -1), codes="prior")
     assert isinstance(images, Tensor)
     return images
 
@@ -122,13 +144,13 @@ def base_of_sample(model: DSVAE, class_name: str, seed: int) -> Base:
     with torch.no_grad():
         codes = method.prior_codes(labels, noise, noise).cpu()
     zs_dim, _ = model.code_dims
-    return Base(codes[:, :zs_dim], codes[:, zs_dim:])
+    return Base(codes[:, :zs_dim], codes[:, zs_dim:], "prior")
 
 
 def base_of_picture(model: DSVAE, picture: Image.Image, class_name: str | None) -> Base:
     """Codes of a picture; class_name: only for methods that encode with the label."""
     zs, zu = model.encode(picture, class_name)
-    return Base(zs, zu.mean)
+    return Base(zs, zu.mean, "images")
 
 
 def slider_values(base: Base, dimensions: Sequence[int]) -> list[float]:
@@ -140,7 +162,7 @@ def varied(model: DSVAE, base: Base, dimensions: Sequence[int], values: Sequence
     """The base with the values of some dimensions of zu replaced, enlarged."""
     zu = base.zu.clone()
     zu[0, list(dimensions)] = torch.tensor(values, dtype=zu.dtype)
-    return enlarged(model_picture(model.decode(base.zs, zu)))
+    return enlarged(model_picture(base._replace(zu=zu).decoded(model)))
 
 
 def model_picture(images: Tensor) -> Image.Image:
@@ -167,7 +189,7 @@ def crossed(
     """Two pictures give rows their zs and columns their zu; the diagonal gives them back."""
     both, given = [first, second], [label for label in labels if label is not None] or None
     zs, zu = model.encode(both, given)
-    images = model.decode(zs.repeat_interleave(2, dim=0), zu.mean.repeat(2, 1))
+    images = model.decode(zs.repeat_interleave(2, dim=0), zu.mean.repeat(2, 1), codes="images")
     heads = to_network(read_pictures(both, model.shape)[0])
     return draw_grid(
         images.unflatten(0, (2, 2)),

@@ -12,16 +12,28 @@ from dist_dsvae.explore.drawing import Base
 from dist_dsvae.explore.events import MODEL, SLIDING, Change, seed_control, shown, telling, whole
 from dist_dsvae.explore.slots import picture_slot
 from dist_dsvae.pretrained.model import DSVAE
+from dist_dsvae.sampling.temperature import Temperatures
 
 _FIRST_CLASSES = 10
 _HEIGHT = 360
+_MAX_TEMPERATURE = 2.0
 
 
 def samples_tab(model: DSVAE) -> list[Change]:
     """Classes, how many, seed. Returns what fills the tab when the page is opened; so do the others."""
 
-    def draw(classes: list[str], num_samples: float, seed: float | None, shared_zu: bool) -> Image.Image:
-        return drawing.samples(model, classes, int(num_samples), whole(seed), shared_zu=shared_zu)
+    def draw(
+        classes: list[str],
+        num_samples: float,
+        seed: float | None,
+        shared_zu: bool,
+        temperature_zs: float,
+        temperature_zu: float,
+    ) -> Image.Image:
+        temperatures = Temperatures(temperature_zs, temperature_zu)
+        return drawing.samples(
+            model, classes, int(num_samples), whole(seed), temperatures, shared_zu=shared_zu
+        )
 
     classes = gr.Dropdown(
         list(model.classes),
@@ -37,12 +49,27 @@ def samples_tab(model: DSVAE) -> list[Change]:
         )
         seed = seed_control()
         shared = gr.Checkbox(True, label="One zu per column", visible=is_image)
+    with gr.Row():
+        temperatures = [_temperature(code) for code in ("zs", "zu")]
     button = gr.Button("Draw samples", variant="primary")
     result = shown("Samples", "Samples of the chosen classes, a class per row")
-    inputs = [classes, number, seed, shared]
+    inputs = [classes, number, seed, shared, *temperatures]
     gr.on([button.click, seed.submit, shared.input], telling(draw), inputs, [result], **MODEL)
     gr.on([number.input, classes.change], telling(draw), inputs, [result], **SLIDING)
+    # on release: batch norm is measured for every temperature
+    gr.on([slider.release for slider in temperatures], telling(draw), inputs, [result], **SLIDING)
     return [Change(telling(draw), inputs, [result])]
+
+
+def _temperature(code: str) -> Any:
+    return gr.Slider(
+        *(0.1, _MAX_TEMPERATURE),
+        value=1,
+        step=0.05,
+        label=f"Temperature of {code}",
+        info="Below 1 more typical, above 1 more diverse",
+        buttons=[],
+    )
 
 
 def between_tab(model: DSVAE) -> list[Change]:
@@ -80,7 +107,7 @@ def dimensions_tab(model: DSVAE, max_bytes: int) -> list[Change]:
         values = drawing.slider_values(base, dimensions)
         return (
             base,
-            drawing.enlarged(drawing.model_picture(model.decode(*base))),
+            drawing.enlarged(drawing.model_picture(base.decoded(model))),
             *values,
             _vary(base, *values),
         )

@@ -7,7 +7,8 @@
 
 Whoever needs an ability asks for it with isinstance, and never for a method by name. All functions
 take and return tensors on the method's device; a method in training mode normalises by the batch's
-own statistics, one in evaluation mode by the running ones.
+own statistics, one in evaluation mode by those of the kind of codes that it is asked to decode, where
+they have been measured (``sampling.statistics``), else by the running ones.
 """
 
 from __future__ import annotations
@@ -16,16 +17,21 @@ from typing import Protocol, runtime_checkable
 
 from torch import Tensor
 
+from dist_dsvae.models.decoder import Decoder
 from dist_dsvae.noise import Normals
-from dist_dsvae.types import Codes
+from dist_dsvae.types import CodeKind, Codes
 
 
 @runtime_checkable
 class Generative(Protocol):
-    """Draws codes of classes from its prior, and makes images of codes."""
+    """Draws codes of classes from its prior, and makes images of codes.
+
+    decoder: what makes them, and holds the statistics of each kind of codes.
+    """
 
     num_classes: int
     zu_dim: int
+    decoder: Decoder
 
     def prior_codes(self, labels: Tensor, zs_noise: Normals, zu_noise: Normals) -> Tensor:
         """Codes [B, code_dim] of classes ``labels`` [B] from the draws SAMPLE_ZS and SAMPLE_ZU.
@@ -33,13 +39,13 @@ class Generative(Protocol):
         Noise at equal positions gives equal codes: equal zu for equal positions of ``zu_noise``.
         """
 
-    def decode(self, codes: Tensor) -> Tensor:
-        """[B, code_dim] -> images [B, C, H, W] in [-1, 1], or points [B, C]."""
+    def decode(self, codes: Tensor, kind: CodeKind) -> Tensor:
+        """[B, code_dim] -> images [B, C, H, W] in [-1, 1], or points [B, C]. kind: of the codes."""
 
 
 @runtime_checkable
 class Autoencoding(Generative, Protocol):
-    """Encodes images; ``decode(cat([zs, zu]))`` gives them back."""
+    """Encodes images; ``decode(cat([zs, zu]), "images")`` gives them back."""
 
     def encode(self, images: Tensor, labels: Tensor) -> Codes:
         """Codes of images [B, C, H, W] of classes ``labels`` [B]; dsvae does not look at the labels."""

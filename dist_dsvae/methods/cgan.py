@@ -19,7 +19,7 @@ from dist_dsvae.methods.step import Reduction, Step
 from dist_dsvae.models.architectures import architecture_for
 from dist_dsvae.models.discriminator import Discriminator
 from dist_dsvae.noise import Draw, Noise, Normals
-from dist_dsvae.types import Batch, ImageShape
+from dist_dsvae.types import Batch, CodeKind, ImageShape
 
 
 class CGAN(nn.Module):
@@ -71,6 +71,5 @@ class CGAN(nn.Module):
         """[B, num_classes + zu_dim]: the one-hot label and z ~ N(0, I)."""
         return conditional.prior_codes(labels, zu_noise, self.num_classes, self.zu_dim)
 
-    def decode(self, codes: Tensor) -> Tensor:
-        images: Tensor = self.decoder(codes)
-        return images
+    def decode(self, codes: Tensor, kind: CodeKind) -> Tensor:
+        return self.decoder.decode(codes, kind)

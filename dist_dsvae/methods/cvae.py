@@ -16,7 +16,7 @@ from dist_dsvae.methods.step import Reduction, Step
 from dist_dsvae.models.architectures import architecture_for
 from dist_dsvae.models.encoder import sample_gaussian
 from dist_dsvae.noise import Draw, Noise, Normals
-from dist_dsvae.types import Batch, Codes, Gaussian, ImageShape
+from dist_dsvae.types import Batch, CodeKind, Codes, Gaussian, ImageShape
 
 
 def routing_table(config: CVAEConfig, shape: ImageShape, zu_dim: int) -> RoutingTable:
@@ -74,9 +74,8 @@ class CVAE(nn.Module):
         """[B, num_classes + zu_dim]: the one-hot label and z ~ N(0, I)."""
         return conditional.prior_codes(labels, zu_noise, self.num_classes, self.zu_dim)
 
-    def decode(self, codes: Tensor) -> Tensor:
-        images: Tensor = self.decoder(codes)
-        return images
+    def decode(self, codes: Tensor, kind: CodeKind) -> Tensor:
+        return self.decoder.decode(codes, kind)
 
     def encode(self, images: Tensor, labels: Tensor) -> Codes:
         return conditional.encode(self.encoder_u, images, labels, self.num_classes)

@@ -47,7 +47,7 @@ from dist_dsvae.models.mixture_prior import (
     squared_distance,
 )
 from dist_dsvae.noise import Draw, Noise, Normals
-from dist_dsvae.types import Batch, Codes, Gaussian, ImageShape
+from dist_dsvae.types import Batch, CodeKind, Codes, Gaussian, ImageShape
 
 
 class _Zs(NamedTuple):
@@ -262,9 +262,8 @@ class DSVAE(nn.Module):
         zs = self.mixture_prior.sample(labels, zs_noise.normal(Draw.SAMPLE_ZS, self.zs_dim))
         return torch.cat([zs, zu_noise.normal(Draw.SAMPLE_ZU, self.zu_dim)], dim=1)
 
-    def decode(self, codes: Tensor) -> Tensor:
-        images: Tensor = self.decoder(codes)
-        return images
+    def decode(self, codes: Tensor, kind: CodeKind) -> Tensor:
+        return self.decoder.decode(codes, kind)
 
     def encode(self, images: Tensor, labels: Tensor) -> Codes:
         return self.encode_unlabelled(images)

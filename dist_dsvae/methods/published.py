@@ -1,6 +1,7 @@
 """Published models: a directory with weights and plain JSON, safe to load from anyone.
 
-    model.safetensors   every parameter and buffer, by its name in the method
+    model.safetensors   every parameter and buffer, by its name in the method; among them, but in
+                        older models, what batch norm uses for codes of images and of the prior
     config.json         format, method, model, shape of a sample, names of the classes, and (about)
                         where the model comes from, for its model card
 
@@ -10,10 +11,10 @@ Nothing in it is ever unpickled or executed: other files in the directory are no
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 import torch
 from safetensors import SafetensorError
@@ -22,8 +23,9 @@ from torch import nn
 
 from dist_dsvae.config import MethodConfig, ModelConfig
 from dist_dsvae.config_io import from_tree, to_tree
+from dist_dsvae.methods.abilities import Generative
 from dist_dsvae.methods.choose import make_method
-from dist_dsvae.types import ImageShape
+from dist_dsvae.types import CodeKind, ImageShape
 
 WEIGHTS_FILE = "model.safetensors"
 CONFIG_FILE = "config.json"
@@ -100,6 +102,7 @@ def load_published(directory: str | Path) -> Published:
             f"{weights} cannot be read ({error}). A published model is a directory with {WEIGHTS_FILE} and "
             f"{CONFIG_FILE}, as launch/export.py writes it."
         ) from None
+    _make_room(method, tensors)
     expected = method.state_dict()
     if tensors.keys() != expected.keys() or any(tensors[k].shape != v.shape for k, v in expected.items()):
         raise PublishedModelError(
@@ -109,6 +112,15 @@ def load_published(directory: str | Path) -> Published:
     with torch.no_grad():
         method.load_state_dict(tensors)
     return Published(method.eval(), shape, classes, config, model, about)
+
+
+def _make_room(method: nn.Module, names: Iterable[str]) -> None:
+    """Let the decoder have statistics of the kinds of codes that there are tensors of, if any."""
+    if isinstance(method, Generative):
+        present = set(names)
+        for kind in get_args(CodeKind):
+            if f"decoder.statistics.{kind}.mean_0" in present:
+                method.decoder.set_statistics(kind, method.decoder.blank_statistics())
 
 
 def _read_description(directory: Path) -> dict[str, Any]:

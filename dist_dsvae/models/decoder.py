@@ -1,9 +1,17 @@
-"""Decoder: the concatenated codes [B, zs_dim + zu_dim] to an image in [-1, 1] or to a point."""
+"""Decoder: the concatenated codes [B, zs_dim + zu_dim] to an image in [-1, 1] or to a point.
+
+Codes of pictures and codes of the prior disagree, and the running statistics of the batch norms are a
+mixture over both. So a decoder may be given statistics of each kind, measured for its present weights
+(``models.statistics``). They are part of its state (``statistics.prior.mean_0``, ...) from then on; in
+training there are none.
+"""
 
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterator
 
+import torch
 from torch import Tensor, nn
 
 from dist_dsvae.models.architectures import Architecture, Layer, Residual
@@ -16,7 +24,8 @@ from dist_dsvae.models.blocks import (
     UpConvBlock,
     mlp,
 )
-from dist_dsvae.types import ImageShape
+from dist_dsvae.models.statistics import Moments, Statistics, batch_norms, normalised_by
+from dist_dsvae.types import CodeKind, ImageShape
 
 
 class Decoder(nn.Module):
@@ -24,6 +33,7 @@ class Decoder(nn.Module):
 
     def __init__(self, architecture: Architecture, shape: ImageShape, code_dim: int) -> None:
         super().__init__()
+        self.statistics = nn.ModuleDict()
         widths = (code_dim, *architecture.decoder_hidden)
         if not shape.is_image:
             self.layers = nn.Sequential(mlp(widths), nn.Linear(widths[-1], shape.channels))
@@ -39,9 +49,60 @@ class Decoder(nn.Module):
         blocks += [nn.Conv2d(channels, shape.channels, kernel_size, padding=kernel_size // 2), nn.Tanh()]
         self.layers = nn.Sequential(*blocks)
 
-    def forward(self, codes: Tensor) -> Tensor:
-        images: Tensor = self.layers(codes)
+    def forward(self, codes: Tensor, statistics: Statistics | None = None) -> Tensor:
+        """statistics: to normalise by in evaluation mode, in place of the running ones."""
+        if not statistics or self.training:
+            images: Tensor = self.layers(codes)
+        else:
+            with normalised_by(self.layers, statistics):
+                images = self.layers(codes)
         return images
+
+    def decode(self, codes: Tensor, kind: CodeKind) -> Tensor:
+        """Images of codes of one kind: in evaluation mode by that kind's statistics, if there are any."""
+        images: Tensor = self(codes, self.statistics_of(kind))
+        return images
+
+    @property
+    def has_batch_norm(self) -> bool:
+        """Whether there is anything to measure."""
+        return bool(batch_norms(self.layers))
+
+    def statistics_of(self, kind: CodeKind) -> Statistics | None:
+        """Those that ``set_statistics`` gave."""
+        if kind not in self.statistics:
+            return None
+        return tuple(_moments(self.statistics[kind]))
+
+    def set_statistics(self, kind: CodeKind, statistics: Statistics | None) -> None:
+        """Normalise codes of this kind by ``statistics`` from now on; None: by the running ones."""
+        if kind in self.statistics:
+            del self.statistics[kind]
+        if statistics:
+            self.statistics[kind] = _Statistics(statistics)
+
+    def blank_statistics(self) -> Statistics:
+        """Of the right shapes, to load others into."""
+        return tuple(
+            Moments(torch.zeros_like(norm.weight), torch.ones_like(norm.weight))
+            for norm in batch_norms(self.layers)
+        )
+
+
+class _Statistics(nn.Module):
+    """Buffers mean_i and variance_i, so that statistics move and are saved with the decoder."""
+
+    def __init__(self, statistics: Statistics) -> None:
+        super().__init__()
+        for number, moments in enumerate(statistics):
+            for name, tensor in moments._asdict().items():
+                self.register_buffer(f"{name}_{number}", tensor.detach().clone())
+
+
+def _moments(buffers: nn.Module) -> Iterator[Moments]:
+    found = dict(buffers.named_buffers())
+    for number in range(len(found) // 2):
+        yield Moments(found[f"mean_{number}"], found[f"variance_{number}"])
 
 
 def _decoding(in_channels: int, layer: Layer | Residual) -> nn.Module:

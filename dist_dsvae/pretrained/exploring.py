@@ -12,19 +12,28 @@ from dist_dsvae.pretrained.networks import Networks
 from dist_dsvae.pretrained.pictures import Kind, to_network
 from dist_dsvae.pretrained.requests import RequestError
 from dist_dsvae.sampling import inpaint, interpolate, vary
+from dist_dsvae.sampling.temperature import Temperatures
 
 
 def samples(
-    networks: Networks, labels: Tensor, numbers: Tensor, seed: int, kind: Kind, *, shared_zu: bool
+    networks: Networks,
+    labels: Tensor,
+    numbers: Tensor,
+    seed: int,
+    kind: Kind,
+    temperatures: Temperatures,
+    *,
+    shared_zu: bool,
 ) -> Tensor:
     """The numbers[i]-th sample of class labels[i]; with shared_zu, equal numbers share their zu."""
     method = networks.generative()
+    prior, statistics = networks.prior(temperatures)
     positions = numbers * method.num_classes + labels
     zu_positions = numbers if shared_zu else positions
 
     def draw(labels: Tensor, positions: Tensor, zu_positions: Tensor) -> tuple[Tensor]:
-        codes = method.prior_codes(labels, Noise(seed, positions), Noise(seed, zu_positions))
-        return (kind.stored(method.decode(codes)),)
+        codes = prior(labels, Noise(seed, positions), Noise(seed, zu_positions))
+        return (kind.stored(method.decoder(codes, statistics)),)
 
     return networks.run(draw, labels, positions, zu_positions)[0]
 
@@ -67,7 +76,7 @@ def expressiveness(networks: Networks, num_codes: int, seed: int) -> Tensor:
     numbers = torch.arange(num_codes, device=networks.device)
     noise = Noise(seed, numbers)
     codes = method.prior_codes(numbers % method.num_classes, noise, noise)
-    return vary.expressiveness(lambda rows: networks.decode(rows, kind), codes, method.zu_dim)
+    return vary.expressiveness(lambda rows: networks.decode(rows, kind, "prior"), codes, method.zu_dim)
 
 
 def paired(zs: Tensor, zu: Tensor) -> Tensor:
@@ -93,6 +102,9 @@ def painted(
     if refine_steps < 0:
         raise RequestError(f"refine_steps is {refine_steps}; it must be at least 0.")
 
+    def decode(codes: Tensor) -> Tensor:
+        return method.decode(codes, "images")
+
     def paint(originals: Tensor, holes: Tensor, labels: Tensor) -> tuple[Tensor]:
         pictures = to_network(originals)
         zs, zu = networks.posterior(method, inpaint.corrupted(pictures, holes), labels)
@@ -101,8 +113,8 @@ def painted(
             # A one-hot label is no code to improve.
             num_fixed = 0 if networks.encodes_without_labels else zs.shape[1]
             fixed, free = codes[:, :num_fixed], codes[:, num_fixed:]
-            codes = inpaint.refined(method.decode, fixed, free, pictures, holes, refine_steps, method.zu_dim)
-        generated = kind._replace(device=originals.device).stored(method.decode(codes))
+            codes = inpaint.refined(decode, fixed, free, pictures, holes, refine_steps, method.zu_dim)
+        generated = kind._replace(device=originals.device).stored(decode(codes))
         return (inpaint.filled(originals, generated, holes).to(kind.device),)
 
     return networks.run(paint, originals, holes, labels)[0]

@@ -22,6 +22,7 @@ from dist_dsvae.pretrained.requests import Mask, RequestError, at_least_one, rea
 from dist_dsvae.sampling.grids import save_grid
 from dist_dsvae.sampling.inpaint import corrupted, hole_error
 from dist_dsvae.sampling.interpolate import Path as NoisePath
+from dist_dsvae.sampling.temperature import AT_ONE, Temperatures
 
 
 class Shown(NamedTuple):
@@ -32,14 +33,25 @@ class Shown(NamedTuple):
     source: str
 
 
-def grid(model: DSVAE, out: Path, classes: list[int], num_columns: int, seed: int) -> None:
+def grid(
+    model: DSVAE,
+    out: Path,
+    classes: list[int],
+    num_columns: int,
+    seed: int,
+    temperatures: Temperatures = AT_ONE,
+) -> None:
     """Figures 3, 8 and 9."""
     _check_images(model)
-    images = model.sample(classes, num_columns, seed, shared_zu=True, kind="tensor")
+    zs, zu = temperatures
+    images = model.sample(
+        classes, num_columns, seed, shared_zu=True, temperature_zs=zs, temperature_zu=zu, kind="tensor"
+    )
+    tempered = "" if temperatures == AT_ONE else f"; temperatures of zs {zs:g}, zu {zu:g}"
     save_grid(
         out,
         images.view(len(classes), num_columns, *images.shape[1:]),
-        title=f"{_of(model)}: samples, a class per row, one zu per column (seed {seed})",
+        title=f"{_of(model)}: samples, a class per row, one zu per column (seed {seed}{tempered})",
         row_names=_names(model, classes),
     )
 

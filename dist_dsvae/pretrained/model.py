@@ -13,7 +13,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal, Self
 
-import numpy.typing as npt
 import torch
 from huggingface_hub import ModelCard, ModelHubMixin
 from torch import Tensor
@@ -27,16 +26,20 @@ from dist_dsvae.pretrained.requests import (
     ClassNames,
     Mask,
     RequestError,
+    Rows,
     Seed,
     at_least_one,
     class_ids,
+    code_kind,
     device_from,
+    read_codes,
     read_mask,
     seed_from,
 )
 from dist_dsvae.sampling.interpolate import Path as NoisePath
+from dist_dsvae.sampling.temperature import AT_ONE, Temperatures
 from dist_dsvae.sampling.vary import EXTENT
-from dist_dsvae.types import Codes, Gaussian, ImageShape
+from dist_dsvae.types import CodeKind, Codes, Gaussian, ImageShape
 
 Precision = Literal["no", "bf16"]
 
@@ -165,23 +168,17 @@ class DSVAE(ModelHubMixin, library_name="dist_dsvae"):
         return self._networks.probabilities(*read_pictures(images, self.shape))
 
     def decode(
-        self, zs: Tensor | npt.NDArray[Any], zu: Tensor | npt.NDArray[Any] | Gaussian, kind: str = "tensor"
+        self, zs: Rows, zu: Rows | Gaussian, kind: str = "tensor", *, codes: CodeKind | None = None
     ) -> Any:
         """Pictures of codes zs [N, zs_dim] and zu [N, zu_dim] (of a distribution, its mean).
 
-        kind: "tensor" (float in [-1, 1]), "array" (uint8) or "pil".
+        kind: "tensor" (float in [-1, 1]), "array" (uint8) or "pil". codes: whose they are, of "images" (the
+        default, where the model encodes any) or of the "prior"; batch norm goes by it.
         """
-        shown = Kind.named(kind, self.shape)
-        parts = [torch.as_tensor(part).float() for part in (zs, zu.mean if isinstance(zu, Gaussian) else zu)]
-        expected = self.code_dims
-        got = tuple(part.shape[-1] if part.dim() == 2 else -1 for part in parts)
-        if got != expected or len(parts[0]) != len(parts[1]):
-            raise RequestError(
-                f"zs has the shape {list(parts[0].shape)} and zu {list(parts[1].shape)}; this model's codes "
-                f"are [N, {expected[0]}] and [N, {expected[1]}], with the same N."
-            )
-        shown = shown._replace(device=parts[0].device if shown.container == "tensor" else shown.device)
-        return shown.wrap(self._networks.decode(torch.cat(parts, dim=1), shown))
+        shown, of_kind = Kind.named(kind, self.shape), code_kind(codes, can_encode=self.can_encode)
+        joined = read_codes(zs, zu.mean if isinstance(zu, Gaussian) else zu, self.code_dims)
+        shown = shown._replace(device=joined.device if shown.container == "tensor" else shown.device)
+        return shown.wrap(self._networks.decode(joined, shown, of_kind))
 
     # Samples of classes
 
@@ -192,6 +189,8 @@ class DSVAE(ModelHubMixin, library_name="dist_dsvae"):
         generator: Seed = None,
         *,
         shared_zu: bool = False,
+        temperature_zs: float = 1.0,
+        temperature_zu: float = 1.0,
         kind: str | None = None,
     ) -> Any:
         """``n`` samples of each of ``classes`` (default: all), class after class.
@@ -199,21 +198,29 @@ class DSVAE(ModelHubMixin, library_name="dist_dsvae"):
         generator: a seed, or a generator to draw one from. The k-th sample of a class depends on
         (seed, class, k) alone: neither on n nor on the other classes.
         shared_zu: the k-th samples of all classes have one zu, as in the columns of Figure 8.
+        temperature_zs, temperature_zu: see ``sampling.temperature``; above 0, up to 10.
         kind: "pil" (default), "array" (default for points) or "tensor".
         """
         ids = class_ids(classes, self.classes)
         labels = torch.tensor(ids, dtype=torch.int64).repeat_interleave(at_least_one("n", n))
-        return self.sample_numbers(
-            labels, torch.arange(n).repeat(len(ids)), seed_from(generator), shared_zu=shared_zu, kind=kind
-        )
+        given = torch.arange(n).repeat(len(ids)), seed_from(generator)
+        temperatures = Temperatures(temperature_zs, temperature_zu)
+        return self.sample_numbers(labels, *given, temperatures, shared_zu=shared_zu, kind=kind)
 
     def sample_numbers(
-        self, labels: Tensor, numbers: Tensor, seed: int, *, shared_zu: bool = False, kind: str | None = None
+        self,
+        labels: Tensor,
+        numbers: Tensor,
+        seed: int,
+        temperatures: Temperatures = AT_ONE,
+        *,
+        shared_zu: bool = False,
+        kind: str | None = None,
     ) -> Any:
         """For each i the numbers[i]-th sample of class labels[i] (both int64 [N]), as ``sample`` gives it."""
         shown = self._kind(kind)
-        images = exploring.samples(self._networks, labels, numbers, seed, shown, shared_zu=shared_zu)
-        return shown.wrap(images)
+        arguments = (self._networks, labels, numbers, seed, shown, temperatures)
+        return shown.wrap(exploring.samples(*arguments, shared_zu=shared_zu))
 
     def interpolate(
         self,
@@ -233,7 +240,7 @@ class DSVAE(ModelHubMixin, library_name="dist_dsvae"):
         ids, shown = class_ids(classes, self.classes), self._kind(kind)
         num_steps, seed = at_least_one("num_steps", num_steps), seed_from(generator)
         codes = exploring.path_codes(self._networks, ids, num_steps, moving, seed, path)
-        return shown.wrap_grid(self._networks.decode(codes, shown), len(ids))
+        return shown.wrap_grid(self._networks.decode(codes, shown, "prior"), len(ids))
 
     def vary(
         self,
@@ -247,13 +254,12 @@ class DSVAE(ModelHubMixin, library_name="dist_dsvae"):
     ) -> Any:
         """Figure 5: a row per class, dimension ``dim`` of zu from -extent to extent, all else fixed.
 
-        The rows share their other dimensions of zu. ``expressiveness`` tells the dimensions worth looking
-        at. Returns [R, K, ...].
+        The rows share the rest of zu. ``expressiveness`` ranks the dimensions. Returns [R, K, ...].
         """
         ids, shown = class_ids(classes, self.classes), self._kind(kind)
         num_steps, seed = at_least_one("num_steps", num_steps), seed_from(generator)
         codes = exploring.dimension_codes(self._networks, dim, ids, num_steps, extent, seed)
-        return shown.wrap_grid(self._networks.decode(codes, shown), len(ids))
+        return shown.wrap_grid(self._networks.decode(codes, shown, "prior"), len(ids))
 
     def expressiveness(self, num_codes: int = 8, generator: Seed = 0) -> Tensor:
         """How much each dimension of zu changes pictures, over ``num_codes`` samples: [zu_dim].
@@ -275,11 +281,10 @@ class DSVAE(ModelHubMixin, library_name="dist_dsvae"):
     ) -> Any:
         """Pictures with the zs of ``a`` and the zu of ``b`` (Figure 6): a's class as b looks.
 
-        a, b: as many as each other, or one of them for all of the other. As ``a``'s kind.
-        labels: as for ``encode``.
+        a, b: as many as each other, or one for all of the other. labels: as for ``encode``. As ``a``'s kind.
         """
         zs, zu, kind = self._codes_of_two(a, b, a_labels, b_labels)
-        return kind.wrap(self._networks.decode(exploring.paired(zs, zu), kind))
+        return kind.wrap(self._networks.decode(exploring.paired(zs, zu), kind, "images"))
 
     def swap_grid(
         self,
@@ -290,7 +295,7 @@ class DSVAE(ModelHubMixin, library_name="dist_dsvae"):
     ) -> Any:
         """Every one of ``rows`` giving zs with every one of ``columns`` giving zu: [R, K, ...]."""
         zs, zu, kind = self._codes_of_two(rows, columns, row_labels, column_labels)
-        return kind.wrap_grid(self._networks.decode(exploring.crossed(zs, zu), kind), len(zs))
+        return kind.wrap_grid(self._networks.decode(exploring.crossed(zs, zu), kind, "images"), len(zs))
 
     def inpaint(
         self, images: Pictures, mask: Mask, labels: ClassNames | None = None, *, refine_steps: int = 0
@@ -299,8 +304,8 @@ class DSVAE(ModelHubMixin, library_name="dist_dsvae"):
 
         mask: "right-half", "eyes", "nose-and-mouth", "bottom-half" (the middle two for aligned faces), or
         a picture, white in the hole, or an array [H, W] or [N, H, W], not 0 in the hole.
-        refine_steps: of Adam on the codes, towards the known pixels; 0: the encoders' codes as they are.
-        PIL pictures come back in the model's size.
+        refine_steps: of Adam on the codes, towards the known pixels; 0: the encoders' codes as they are. PIL
+        pictures come back in the model's size.
         """
         self._networks.autoencoding()
         if not self.shape.is_image:

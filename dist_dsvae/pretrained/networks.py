@@ -7,13 +7,19 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from dist_dsvae.config_fields import MAX_TEMPERATURE
 from dist_dsvae.methods.abilities import Autoencoding, Classifying, Generative, LabelFree
 from dist_dsvae.methods.published import Published
+from dist_dsvae.models.statistics import Moments, Statistics
 from dist_dsvae.noise import Noise
 from dist_dsvae.pretrained.chunks import in_chunks
 from dist_dsvae.pretrained.pictures import Kind, to_network
 from dist_dsvae.pretrained.requests import ClassNames, RequestError, class_ids
-from dist_dsvae.types import Codes, Gaussian
+from dist_dsvae.sampling.statistics import FEW_CODES, prior_statistics
+from dist_dsvae.sampling.temperature import AT_ONE, PriorCodes, Temperatures
+from dist_dsvae.types import CodeKind, Codes, Gaussian
+
+_KEPT_TEMPERATURES = 8
 
 
 class Networks:
@@ -25,6 +31,7 @@ class Networks:
         self.classes = published.classes
         self.device = torch.device("cpu")
         self.batch_size, self.bf16 = batch_size, bf16
+        self._tempered: dict[Temperatures, Statistics] = {}
 
     def generative(self) -> Generative:
         """The method; raises RequestError if it cannot draw."""
@@ -79,10 +86,31 @@ class Networks:
         with torch.no_grad(), casting:
             return in_chunks(function, inputs, self.batch_size, self.device)
 
-    def decode(self, codes: Tensor, kind: Kind) -> Tensor:
-        """Images of codes [N, code_dim], stored as ``kind``."""
+    def decode(self, codes: Tensor, kind: Kind, code_kind: CodeKind) -> Tensor:
+        """Images of codes [N, code_dim] of one kind, stored as ``kind``."""
         method = self.generative()
-        return self.run(lambda rows: (kind.stored(method.decode(rows)),), codes)[0]
+        return self.run(lambda rows: (kind.stored(method.decode(rows, code_kind)),), codes)[0]
+
+    def prior(self, temperatures: Temperatures) -> tuple[PriorCodes, Statistics | None]:
+        """The prior at ``temperatures``, and the statistics of its codes (None: those of the running norm).
+
+        Those of the last few temperatures other than 1 are kept. Raises RequestError for what is none.
+        """
+        method = self.generative()
+        for name, temperature in temperatures._asdict().items():
+            if not 0 < temperature <= MAX_TEMPERATURE:
+                raise RequestError(
+                    f"temperature_{name} is {temperature}; it must be above 0 and at most "
+                    f"{MAX_TEMPERATURE:g} (1 is the prior as it is)."
+                )
+        prior = temperatures.tempered(method.prior_codes)
+        if temperatures == AT_ONE:
+            return prior, method.decoder.statistics_of("prior")
+        statistics = self._tempered.get(temperatures)
+        if statistics is None:
+            statistics = prior_statistics(method, prior, FEW_CODES)
+            self._tempered = dict([*self._tempered.items(), (temperatures, statistics)][-_KEPT_TEMPERATURES:])
+        return prior, tuple(Moments(*(t.to(self.device) for t in moments)) for moments in statistics)
 
     def encode(self, pictures: Tensor, kind: Kind, labels: ClassNames | None) -> Codes:
         """Codes of pictures as ``read_pictures`` gave them, in float32 on the caller's device."""

@@ -4,7 +4,8 @@
                   (images, labels [N] int64 where the encoder is told the label)
     decoder.pt2   zs [N, zs_dim], zu [N, zu_dim]        ->  images
 
-N is free. ``torch.export.load("decoder.pt2").module()(zs, zu)`` runs one.
+N is free. Batch norm is that for codes of pictures; of a cgan, which encodes none, that for samples.
+``torch.export.load("decoder.pt2").module()(zs, zu)`` runs one.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 from torch.export import Dim
 
 from dist_dsvae.methods.abilities import Autoencoding, Generative, LabelFree
+from dist_dsvae.types import CodeKind
 
 if TYPE_CHECKING:
     from dist_dsvae.pretrained.model import DSVAE
@@ -35,7 +37,8 @@ class _Decoder(nn.Module):
         self.method = method
 
     def forward(self, zs: Tensor, zu: Tensor) -> Tensor:
-        return self.method.decode(torch.cat([zs, zu], dim=1))
+        kind: CodeKind = "images" if isinstance(self.method, Autoencoding) else "prior"
+        return self.method.decode(torch.cat([zs, zu], dim=1), kind)
 
 
 class _Encoder(nn.Module):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -13,10 +13,11 @@ from PIL import Image
 from torch import Tensor
 
 from dist_dsvae.sampling.masks import HOLES, hole
-from dist_dsvae.types import ImageShape
+from dist_dsvae.types import CodeKind, ImageShape
 
 ClassNames = int | str | Sequence[int | str] | Tensor | npt.NDArray[Any]
 Seed = int | torch.Generator | None
+Rows = Tensor | npt.NDArray[Any]  # of codes
 Mask = str | Image.Image | npt.NDArray[Any] | Tensor
 
 
@@ -86,6 +87,27 @@ def at_least_one(name: str, number: int) -> int:
     if number < 1:
         raise RequestError(f"{name} is {number}; it must be at least 1.")
     return number
+
+
+def code_kind(codes: CodeKind | None, *, can_encode: bool) -> CodeKind:
+    """Whose codes are decoded: by default those of images, where there are any."""
+    if codes is None:
+        return "images" if can_encode else "prior"
+    if codes not in get_args(CodeKind):
+        raise RequestError(f'codes is {codes!r}; allowed are "images" and "prior".')
+    return codes
+
+
+def read_codes(zs: Rows, zu: Rows, dims: tuple[int, int]) -> Tensor:
+    """zs ++ zu [N, sum of dims] in float32. dims: the model's. Raises RequestError for other shapes."""
+    parts = [torch.as_tensor(part).float() for part in (zs, zu)]
+    got = tuple(part.shape[-1] if part.dim() == 2 else -1 for part in parts)
+    if got != dims or len(parts[0]) != len(parts[1]):
+        raise RequestError(
+            f"zs has the shape {list(parts[0].shape)} and zu {list(parts[1].shape)}; this model's codes "
+            f"are [N, {dims[0]}] and [N, {dims[1]}], with the same N."
+        )
+    return torch.cat(parts, dim=1)
 
 
 def read_mask(mask: Mask, shape: ImageShape, num_images: int) -> Tensor:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from dist_dsvae.noise import Draw, Noise
+from dist_dsvae.noise import Draw, Normals
 
 
 @dataclass(frozen=True)
@@ -25,10 +25,10 @@ class FittedPrior:
     zu_mean: Tensor
     zu_std: Tensor
 
-    def codes(self, labels: Tensor, noise: Noise) -> Tensor:
+    def codes(self, labels: Tensor, zs_noise: Normals, zu_noise: Normals) -> Tensor:
         """Codes [B, zs_dim + zu_dim] of classes ``labels`` [B]: the draws of ``Generative.prior_codes``."""
-        zs = noise.normal(Draw.SAMPLE_ZS, self.zs_mean.shape[1])
-        zu = noise.normal(Draw.SAMPLE_ZU, len(self.zu_mean))
+        zs = zs_noise.normal(Draw.SAMPLE_ZS, self.zs_mean.shape[1])
+        zu = zu_noise.normal(Draw.SAMPLE_ZU, len(self.zu_mean))
         zs = torch.addcmul(self.zs_mean[labels], self.zs_std[labels], zs)
         return torch.cat([zs, torch.addcmul(self.zu_mean, self.zu_std, zu)], dim=1)
 

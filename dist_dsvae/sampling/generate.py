@@ -44,7 +44,9 @@ def class_grid(
     """Images [len(classes), num_columns, C, H, W]: a row per class, one zu shared by each column."""
     labels = torch.tensor(classes, device=device).repeat_interleave(num_columns)
     columns = torch.arange(num_columns, device=device).repeat(len(classes))
-    images = method.decode(sample_codes(method, labels, seed=seed, zu_positions=columns, dtype=dtype))
+    images = method.decode(
+        sample_codes(method, labels, seed=seed, zu_positions=columns, dtype=dtype), "prior"
+    )
     return images.view(len(classes), num_columns, *images.shape[1:])
 
 

@@ -17,5 +17,5 @@ def swap_grid(method: Autoencoding, rows: Codes, columns: Codes) -> Tensor:
     """
     zs, zu = rows.zs, columns.zu.mean
     codes = torch.cat([zs.repeat_interleave(len(zu), dim=0), zu.repeat(len(zs), 1)], dim=1)
-    images = method.decode(codes)
+    images = method.decode(codes, "images")
     return images.view(len(zs), len(zu), *images.shape[1:])

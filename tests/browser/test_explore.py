@@ -250,7 +250,7 @@ def test_a_slider_moves_a_dimension_of_zu(pages: Pages, model: DSVAE, tmp_path: 
     own = picture_file(tmp_path / "own.webp", 5)
     upload(page, 0, own)
     from_own = drawing.base_of_picture(model, read_upload(own, SHAPE, 10**6), None)
-    wait_for(page, BASE, like(drawing.enlarged(drawing.model_picture(model.decode(*from_own)))))
+    wait_for(page, BASE, like(drawing.enlarged(drawing.model_picture(from_own.decoded(model)))))
     page.screenshot(path=pages.shots / "dimensions.png", full_page=True)
 
 

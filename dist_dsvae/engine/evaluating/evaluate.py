@@ -25,6 +25,8 @@ from dist_dsvae.engine.evaluating.progress import Progress
 from dist_dsvae.engine.evaluating.scoring import OnProgress
 from dist_dsvae.engine.preemption import Preempted, StopRequests
 from dist_dsvae.engine.runtime import Runtime
+from dist_dsvae.engine.statistics import Measured
+from dist_dsvae.engine.statistics_file import measured_for_evaluation
 from dist_dsvae.engine.trained import choose_checkpoint, load_method, read_run
 from dist_dsvae.engine.watchdog import Watchdog
 from dist_dsvae.evaluation.comparing.evaluated import FORMAT
@@ -83,7 +85,12 @@ def evaluate(
     try:
         key = result | {"batch_size": settings.batch_size, "corrupt": config.data.corrupt_sample}
         progress = Progress(folder / f".{name}", key, pause)
-        figures, real = evaluation(method, progress, on_progress)
+        method.eval()
+        measured: Measured = {}
+        if settings.batch_norm == "precise":
+            skip = config.data.corrupt_sample == "replace"
+            measured = measured_for_evaluation(chosen, method, weights, train, skip_corrupt=skip)
+        figures, real = evaluation(method, progress, on_progress, measured)
     except RuntimeError as error:
         raise watchdog.explain(error) from error
     finally:

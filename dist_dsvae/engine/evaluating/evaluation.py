@@ -43,12 +43,14 @@ from dist_dsvae.engine.evaluating.scoring import (
 )
 from dist_dsvae.engine.evaluating.swapping import swap_figures
 from dist_dsvae.engine.runtime import Runtime
+from dist_dsvae.engine.statistics import Measured, measure, measure_prior, using
 from dist_dsvae.evaluation.coverage import Points, coverage_figures
 from dist_dsvae.evaluation.diversity import settings_for
 from dist_dsvae.evaluation.frechet import frechet_distance
 from dist_dsvae.evaluation.scorers import Scorer
 from dist_dsvae.methods.abilities import Autoencoding, Generative
 from dist_dsvae.sampling.fitted_prior import FittedPrior, fit_prior
+from dist_dsvae.sampling.temperature import PriorCodes, Temperatures
 
 
 class Evaluation:
@@ -130,6 +132,9 @@ class Evaluation:
         }
         if c.batch_norm == "batch":
             found["batch_size"] = c.batch_size
+        for name in ("temperature_zs", "temperature_zu"):
+            if (temperature := getattr(c, name)) != 1:
+                found[name] = temperature
         if self.judges is not None:
             ms_ssim = settings_for(self.train.shape.height, self.train.shape.width)
             found["ms_ssim_weights"] = list(ms_ssim.weights)
@@ -138,12 +143,24 @@ class Evaluation:
         return found | self.identity.settings()
 
     def __call__(
-        self, method: nn.Module, progress: Progress, on_progress: OnProgress
+        self,
+        method: nn.Module,
+        progress: Progress,
+        on_progress: OnProgress,
+        measured: Measured | None = None,
     ) -> tuple[Figures, Figures]:
-        """Figures of the method, and those of real images under the same judges; in training mode after."""
+        """Figures of the method, and those of real images under the same judges; in training mode after.
+
+        measured: statistics of batch norm for "precise", where they are known already.
+        """
         method.eval()
+        if self.config.batch_norm != "precise":
+            measured = {}
+        elif measured is None:
+            measured = measure(method, self.train, skip_corrupt=self.corrupt_sample == "replace")
         try:
-            return self._figures(method, progress, on_progress)
+            with using(method, measured):
+                return self._figures(method, progress, on_progress)
         finally:
             method.train()
 
@@ -166,7 +183,7 @@ class Evaluation:
             figures |= self._swaps(method, held_out, self.judges.classifier, progress)
         if not isinstance(method, Generative):
             return figures, {}
-        prior = self._fitted_prior(held_out) if self.config.prior == "fitted" else None
+        prior = self._prior(method, held_out)
         sampler = self._sampler(method, prior, self.identity.num_samples(self.num_samples))
         resembling, real_pairs = self.identity(method, sampler, progress, on_progress)
         figures |= resembling
@@ -206,7 +223,17 @@ class Evaluation:
         )
         return figures, real_figures | real_pairs
 
-    def _sampler(self, method: Generative, prior: FittedPrior | None, num_samples: int) -> Sampler:
+    def _prior(self, method: Generative, held_out: Callable[[], HeldOut]) -> PriorCodes:
+        """What samples are drawn from; "precise" statistics are made those of its codes."""
+        c = self.config
+        own: PriorCodes = method.prior_codes
+        base = self._fitted_prior(held_out).codes if c.prior == "fitted" else own
+        prior = Temperatures(c.temperature_zs, c.temperature_zu).tempered(base)
+        if c.batch_norm == "precise" and prior is not own:
+            method.decoder.set_statistics("prior", measure_prior(method, prior))
+        return prior
+
+    def _sampler(self, method: Generative, prior: PriorCodes, num_samples: int) -> Sampler:
         return Sampler(
             method,
             self.runtime,
@@ -240,7 +267,7 @@ class Evaluation:
             )
         return fit_prior(fit["drawn_zs"], fit["zu"], fit["labels"], self.num_classes)
 
-    def _points(self, method: Generative, prior: FittedPrior | None) -> tuple[Figures, Figures]:
+    def _points(self, method: Generative, prior: PriorCodes) -> tuple[Figures, Figures]:
         """Coverage of real points by drawn ones, and by as many of the other split."""
         sampler = Sampler(
             method,

@@ -11,10 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from dist_dsvae import distributed
+from dist_dsvae.config import ExperimentConfig
 from dist_dsvae.data.manifest import Manifest, write_atomically
 from dist_dsvae.data.stream import one_pass
 from dist_dsvae.data.transforms import to_device_batch
 from dist_dsvae.engine.runtime import Runtime
+from dist_dsvae.engine.statistics import Measured, measure, using
 from dist_dsvae.evaluation.probes import accuracy, linear_probe_accuracy, mlp_probe_accuracy
 from dist_dsvae.methods.abilities import Autoencoding, Classifying
 from dist_dsvae.noise import Noise
@@ -43,6 +45,21 @@ def read_held_out(
     probed = isinstance(method, Autoencoding)
     fit = read_out(method, train, runtime, PROBE_TRAIN_SAMPLES, skip) if probed else {}
     return HeldOut(found, fit, test.num_classes)
+
+
+def final_figures(
+    method: nn.Module, config: ExperimentConfig, train: Manifest, test: Manifest, runtime: Runtime
+) -> Figures:
+    """``held_out_figures`` at the end of training; in training mode after. Called by all ranks."""
+    corrupt = config.data.corrupt_sample
+    measured: Measured = {}
+    method.eval()
+    if config.evaluation.batch_norm == "precise":
+        measured = measure(method, train, skip_corrupt=corrupt == "replace", kinds=["images"])
+    with using(method, measured):
+        held_out = read_held_out(method, train, test, runtime, corrupt)
+    method.train()
+    return held_out_figures(held_out)
 
 
 def held_out_figures(held_out: HeldOut) -> Figures:
@@ -118,7 +135,7 @@ def _read_batch(method: nn.Module, batch: Batch, runtime: Runtime) -> dict[str, 
     if isinstance(method, Autoencoding):
         with runtime.autocast():
             zs, posterior = method.encode(batch.images, batch.labels)
-            rebuilt = method.decode(torch.cat([zs, posterior.mean], dim=1))
+            rebuilt = method.decode(torch.cat([zs, posterior.mean], dim=1), "images")
             noise = Noise(0, batch.positions, runtime.dtype)
             drawn = method.draw_codes(batch.images, batch.labels, noise)
         found["zs"], found["zu_mean"] = zs, posterior.mean

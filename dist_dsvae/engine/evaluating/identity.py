@@ -122,7 +122,7 @@ class Identity:
 
         def decode(codes: Tensor) -> Tensor:
             with self.runtime.autocast():
-                return as_8_bits(method.decode(codes))
+                return as_8_bits(method.decode(codes, "images"))
 
         def encode_mixed(images: Tensor, labels: Tensor) -> Codes:
             assert encode is not None
@@ -172,7 +172,7 @@ class Identity:
         for batch in self._read(split, _ERROR_BATCH):
             with self.runtime.autocast():
                 codes = method.encode_unlabelled(batch.images)
-                rebuilt = method.decode(torch.cat([codes.zs, codes.zu.mean], dim=1))
+                rebuilt = method.decode(torch.cat([codes.zs, codes.zu.mean], dim=1), "images")
             sums[0] += (rebuilt.to(batch.images.dtype) - batch.images).double().square().sum()
             sums[1] += batch.images.numel()
         distributed.all_reduce_sum(sums)

@@ -17,16 +17,15 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from dist_dsvae.engine.runtime import Runtime
 from dist_dsvae.methods.abilities import Generative
 from dist_dsvae.noise import Noise
-from dist_dsvae.sampling.fitted_prior import FittedPrior
-from dist_dsvae.sampling.generate import sample_codes
+from dist_dsvae.sampling.temperature import PriorCodes
 from dist_dsvae.types import Batch
 
 
 class Sampler:
     """Draws ``num_samples`` images of ``method``, which is in evaluation mode.
 
-    batch_norm: "running" statistics, or "batch": those of each batch of ``batch_size`` samples, whose
-        composition is then part of the result.
+    batch_norm: "batch" takes the statistics of each batch of ``batch_size`` samples, whose composition is
+        then part of the result; else those that the method's decoder has.
     prior: in place of the method's own.
     """
 
@@ -38,8 +37,8 @@ class Sampler:
         num_samples: int,
         batch_size: int,
         seed: int,
-        batch_norm: Literal["running", "batch"] = "running",
-        prior: FittedPrior | None = None,
+        batch_norm: Literal["precise", "running", "batch"] = "precise",
+        prior: PriorCodes | None = None,
     ) -> None:
         self.method = method
         self.runtime = runtime
@@ -47,7 +46,7 @@ class Sampler:
         self.batch_size = batch_size
         self.seed = seed
         self.batch_norm = batch_norm
-        self.prior = prior
+        self.prior = prior or method.prior_codes
 
     @property
     def num_batches(self) -> int:
@@ -69,14 +68,11 @@ class Sampler:
         """The samples at ``positions`` [B], as one batch: images in [-1, 1] at 8 bits."""
         positions = positions.to(self.runtime.device)
         labels = positions % self.method.num_classes
-        dtype = self.runtime.dtype
-        if self.prior is not None:
-            codes = self.prior.codes(labels, Noise(self.seed, positions, dtype))
-        else:
-            codes = sample_codes(self.method, labels, seed=self.seed, positions=positions, dtype=dtype)
+        noise = Noise(self.seed, positions, self.runtime.dtype)
+        codes = self.prior(labels, noise, noise)
         own = batch_statistics(self.method) if self.batch_norm == "batch" else nullcontext()
         with self.runtime.autocast(), own:
-            images = self.method.decode(codes)
+            images = self.method.decode(codes, "prior")
         is_image = images.dim() == 4
         return Batch(as_8_bits(images) if is_image else images.float(), labels, positions)
 

@@ -36,7 +36,7 @@ def swap_figures(
     counts = torch.zeros(2, dtype=torch.float64, device=runtime.device)
     for rows in torch.split(differing, batch_size)[runtime.rank :: runtime.world_size]:
         with runtime.autocast():
-            images = method.decode(torch.cat([zs[rows], zu[partner[rows]]], dim=1))
+            images = method.decode(torch.cat([zs[rows], zu[partner[rows]]], dim=1), "images")
         logits = classifier(as_8_bits(images)).logits
         assert logits is not None
         taken_for = logits.argmax(dim=1)

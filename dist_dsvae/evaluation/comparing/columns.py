@@ -11,7 +11,11 @@ from typing import Any, Literal
 from dist_dsvae.evaluation.comparing.evaluated import ComparisonError, EvaluatedRun, Judge
 
 _ALWAYS = ("data_fingerprint", "test_fingerprint", "precision")
-_DRAWN = (*_ALWAYS, "seed", "samples", "samples_per_class", "batch_norm", "prior", "batch_size")
+_DECODED = (*_ALWAYS, "batch_norm")
+_DRAWN = (
+    *(*_DECODED, "seed", "samples", "samples_per_class", "prior", "batch_size"),
+    *("temperature_zs", "temperature_zu"),
+)
 _COMPARED = (*_DRAWN, "real_split", "real_samples")
 _POINTS = (*_COMPARED, "radius")
 _OPTIONS = {
@@ -23,6 +27,7 @@ _OPTIONS = {
         for name in (
             *("samples_per_class", "real_samples", "real_split", "splits", "seed", "batch_norm", "prior"),
             *("batch_size", "diversity_samples", "neighbour_samples", "identity_samples"),
+            *("temperature_zs", "temperature_zu"),
         )
     },
 }
@@ -61,7 +66,7 @@ def _identity_metrics(prefix: str, title: str, *depends: str) -> Iterator[Metric
             title=f"{title}, {what}",
             best=best,
             judge="identity_network",
-            depends=(*_ALWAYS, "seed", "identity_samples", *depends),
+            depends=(*_DECODED, "seed", "identity_samples", *depends),
         )
 
 
@@ -99,7 +104,7 @@ METRICS = (
         figure="swap_follows_zs",
         title="swaps follow zs",
         judge="classifier",
-        depends=(*_ALWAYS, "seed"),
+        depends=(*_DECODED, "seed"),
         chance=True,
     ),
     *_identity_metrics("", "identity"),
@@ -117,13 +122,19 @@ METRICS = (
         depends=(*_DRAWN, "identity_samples"),
     ),
     *_identity_metrics("held_out_", "identity of unseen", "held_out_fingerprint"),
-    Metric(figure="reconstruction_error", title="reconstruction error", best="lowest", digits=4),
+    Metric(
+        figure="reconstruction_error",
+        title="reconstruction error",
+        best="lowest",
+        digits=4,
+        depends=_DECODED,
+    ),
     Metric(
         figure="held_out_reconstruction_error",
         title="reconstruction error of unseen",
         best="lowest",
         digits=4,
-        depends=(*_ALWAYS, "held_out_fingerprint"),
+        depends=(*_DECODED, "held_out_fingerprint"),
     ),
     Metric(figure="coverage", title="coverage", depends=_POINTS, points=True),
     Metric(figure="precision", title="precision of points", depends=_POINTS, points=True),

@@ -141,7 +141,7 @@ def _settings_lines(comparison: Comparison) -> Iterator[str]:
         if "real_split" in s:
             text += f" of the {s['real_split']} split"
         names = ["diversity_samples", "neighbour_samples", "identity_samples", "splits", "seed"]
-        names += ["batch_norm", "precision"]
+        names += ["batch_norm", "temperature_zs", "temperature_zu", "precision"]
         text += "".join(f", {name.replace('_', ' ')} {s[name]}" for name in names if name in s)
         by_text.setdefault(text, []).append(str(run.path))
     for text, runs in by_text.items():

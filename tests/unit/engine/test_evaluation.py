@@ -73,7 +73,7 @@ def test_batch_statistics_leave_the_running_ones_alone() -> None:
     # what torch's own training mode makes of them
     training = copy.deepcopy(by_batch.method).train()
     codes = sample_codes(training, batch.labels, seed=5, positions=batch.positions, dtype=torch.float64)
-    torch.testing.assert_close(as_8_bits(training.decode(codes)), batch.images, rtol=0, atol=0)
+    torch.testing.assert_close(as_8_bits(training.decode(codes, "prior")), batch.images, rtol=0, atol=0)
 
 
 def test_a_short_last_batch_has_the_statistics_of_a_whole_one() -> None:

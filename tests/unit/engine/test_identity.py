@@ -160,7 +160,7 @@ def test_samples_against_the_pictures_of_their_class(splits: dict[str, Manifest]
     method = Generator()
     figures, _ = measured(identity, method)
     noise = Noise(0, torch.arange(3))
-    drawn = method.decode(method.prior_codes(torch.arange(3), noise, noise)).flatten(1)
+    drawn = method.decode(method.prior_codes(torch.arange(3), noise, noise), "prior").flatten(1)
     batches = list(identity._read(splits["test"], 200))
     images, labels = batches[0].images.flatten(1), batches[0].labels
     cosines = F.cosine_similarity(drawn[:, None], images[None], dim=2)

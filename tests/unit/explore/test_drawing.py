@@ -97,7 +97,7 @@ def test_the_way_between_classes_starts_at_one_and_ends_at_the_other(config: Met
     assert torch.equal(first.zu, second.zu)
     assert not torch.equal(first.zs, second.zs)
     for fraction, end in ((0, first), (1, second)):  # whole numbers, as the browser sends them
-        expected = drawing.enlarged(drawing.model_picture(model.decode(*end)))
+        expected = drawing.enlarged(drawing.model_picture(end.decoded(model)))
         assert same(drawing.place_between(model, "bag", "coat", fraction, 3), expected)
     middle = drawing.place_between(model, "bag", "coat", 0.5, 3)
     assert not same(middle, drawing.place_between(model, "bag", "coat", 0.0, 3))
@@ -118,13 +118,13 @@ def test_sliders_start_at_the_base_and_move_their_dimension(model: DSVAE) -> Non
     exact = [float(base.zu[0, dim]) for dim in dimensions]
     assert drawing.slider_values(base, dimensions) == pytest.approx(exact, abs=0.006)
     at_base = drawing.varied(model, base, dimensions, exact)
-    assert same(at_base, drawing.enlarged(drawing.model_picture(model.decode(*base))))
+    assert same(at_base, drawing.enlarged(drawing.model_picture(base.decoded(model))))
     assert not same(at_base, drawing.varied(model, base, dimensions, [exact[0] + 2, exact[1]]))
     assert float(base.zu[0, 2]) == exact[0], "the base itself stays"
 
 
 def test_values_beyond_the_sliders_are_shown_at_their_end() -> None:
-    base = drawing.Base(torch.zeros(1, 2), torch.tensor([[5.0, -4.0]]))
+    base = drawing.Base(torch.zeros(1, 2), torch.tensor([[5.0, -4.0]]), "prior")
     assert drawing.slider_values(base, [0, 1]) == [3.0, -3.0]
 
 

@@ -170,10 +170,10 @@ def test_abilities(config: MethodConfig, abilities: set[type]) -> None:
             method, batch.labels[2:], seed=3, positions=torch.arange(2, 6), dtype=torch.float64
         )
         assert torch.equal(codes[2:], again)
-        assert method.decode(codes).shape == batch.images.shape
+        assert method.decode(codes, "prior").shape == batch.images.shape
     if isinstance(method, Autoencoding):
         zs, zu = method.encode(batch.images, batch.labels)
-        assert method.decode(torch.cat([zs, zu.mean], 1)).shape == batch.images.shape
+        assert method.decode(torch.cat([zs, zu.mean], 1), "images").shape == batch.images.shape
     if isinstance(method, LabelFree):
         assert torch.equal(method.encode_unlabelled(batch.images).zs, zs)
     if isinstance(method, Classifying):
@@ -188,7 +188,7 @@ def test_the_label_steers_decoder_and_encoder() -> None:
     a, b = method.encode(batch.images, batch.labels), method.encode(batch.images, other)
     assert not torch.allclose(a.zu.mean, b.zu.mean)
     z = torch.zeros(6, 4, dtype=torch.float64)
-    assert not torch.allclose(method.decode(torch.cat([a.zs, z], 1)), method.decode(torch.cat([b.zs, z], 1)))
+    assert not torch.allclose(*(method.decode(torch.cat([c.zs, z], 1), "images") for c in (a, b)))
 
 
 def test_mean_feature_is_the_squared_distance_of_the_means() -> None:

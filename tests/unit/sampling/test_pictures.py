@@ -36,7 +36,7 @@ class Showing:
     def encode(self, images, labels):  # type: ignore[no-untyped-def]
         raise NotImplementedError
 
-    def decode(self, codes: torch.Tensor) -> torch.Tensor:
+    def decode(self, codes: torch.Tensor, kind: str) -> torch.Tensor:
         self.codes.append(codes)
         return codes[:, :, None, None]
 
@@ -75,14 +75,14 @@ def test_a_fitted_prior_has_the_moments_of_the_codes() -> None:
     zu = torch.randn(6000, 4, generator=generator) * 0.3 - 1
     prior = fit_prior(zs, zu, labels, 3)
     positions = torch.arange(6000)
-    drawn = prior.codes(labels, Noise(4, positions))
+    drawn = prior.codes(labels, *[Noise(4, positions)] * 2)
     for label in range(3):
         own = drawn[labels == label, :2]
         torch.testing.assert_close(own.mean(0), zs[labels == label].mean(0), atol=0.3, rtol=0)
         torch.testing.assert_close(own.std(0), zs[labels == label].std(0), atol=0.15, rtol=0)
     torch.testing.assert_close(drawn[:, 2:].mean(0), torch.full((4,), -1.0), atol=0.03, rtol=0)
     torch.testing.assert_close(drawn[:, 2:].std(0), torch.full((4,), 0.3), atol=0.03, rtol=0)
-    assert torch.equal(drawn[5:9], prior.codes(labels[5:9], Noise(4, positions[5:9])))
+    assert torch.equal(drawn[5:9], prior.codes(labels[5:9], *[Noise(4, positions[5:9])] * 2))
     with pytest.raises(ValueError, match="class 3 has 0 image"):
         fit_prior(zs, zu, labels, 4)
 
