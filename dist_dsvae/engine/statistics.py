@@ -10,6 +10,7 @@ Batches do not depend on the number of ranks, so the statistics do not either, u
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
@@ -39,7 +40,7 @@ from dist_dsvae.types import CodeKind
 logger = logging.getLogger(__name__)
 
 Measured = dict[CodeKind, Statistics]
-_CODES_PER_SHARD = 64  # at least, so that shards from afar are not all fetched for a few pictures each
+_CODES_PER_SHARD = 64  # from those that have so many: shards from afar are not all fetched for a few each
 
 
 def measure(
@@ -47,18 +48,20 @@ def measure(
     train: Manifest | None,
     *,
     skip_corrupt: bool,
-    num_codes: int = NUM_CODES,
+    num_codes: int | None = None,
     alone: bool = False,
     kinds: Sequence[CodeKind] = ("images", "prior"),
 ) -> Measured:
     """The statistics of each kind of codes that ``method``, in evaluation mode, has batch norms for.
 
-    train: the split that it was trained on; without it those of images are left out. alone: by this process
-    for itself; else called by all ranks, and the same on all. Raises DataError as ``one_pass`` does.
+    train: the split that it was trained on; without it those of images are left out. num_codes: of each kind
+    (default: ``NUM_CODES``). alone: by this process for itself; else called by all ranks, and the same on
+    all. Raises DataError as ``one_pass`` does.
     """
     measured: Measured = {}
     if not isinstance(method, Generative) or not method.decoder.has_batch_norm:
         return measured
+    num_codes = num_codes or NUM_CODES
     encoding = _encoding(method)
     if "images" in kinds and train is not None and encoding is not None:
         codes = shuffled(_codes_of(encoding, train, num_codes, skip_corrupt=skip_corrupt, alone=alone))
@@ -69,7 +72,7 @@ def measure(
 
 
 def measure_or_warn(
-    method: nn.Module, train: Callable[[], Manifest], *, skip_corrupt: bool, num_codes: int = NUM_CODES
+    method: nn.Module, train: Callable[[], Manifest], *, skip_corrupt: bool, num_codes: int | None = None
 ) -> Measured:
     """``measure`` alone; where the pictures cannot be had, a warning in place of their statistics.
 
@@ -93,10 +96,10 @@ def measure_or_warn(
 
 
 def measure_prior(
-    method: Generative, prior: PriorCodes, num_codes: int = NUM_CODES, *, alone: bool = False
+    method: Generative, prior: PriorCodes, num_codes: int | None = None, *, alone: bool = False
 ) -> Statistics:
     """The statistics of the codes of ``prior``, the method's own or another; as ``measure``."""
-    return _statistics(method.decoder, prior_codes(method, prior, num_codes), alone=alone)
+    return _statistics(method.decoder, prior_codes(method, prior, num_codes or NUM_CODES), alone=alone)
 
 
 def _encoding(method: object) -> Autoencoding | None:
@@ -150,7 +153,7 @@ def _codes_of(
         rank,
         world_size,
         limit=num_codes,
-        max_shards=max(1, num_codes // _CODES_PER_SHARD),
+        max_shards=math.ceil(num_codes / min(_CODES_PER_SHARD, train.num_samples / len(train.shards))),
         skip_corrupt=skip_corrupt,
     )
     for host in hosts:

@@ -12,6 +12,7 @@ network, each with statistics of its own.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -99,8 +100,13 @@ class _Answering(TorchFunctionMode):
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        if func is F.batch_norm and id(args[3]) in self._numbers:
-            features, _, _, weight, bias, _, _, eps = args
-            mean, variance = self._moments(self._numbers[id(weight)], features)
-            return F.batch_norm(features, mean, variance, weight, bias, False, 0.0, eps)
+        if func is F.batch_norm:
+            given = _CALL.bind(*args, **(kwargs or {}))
+            if (number := self._numbers.get(id(given.arguments.get("weight")))) is not None:
+                mean, variance = self._moments(number, given.arguments["input"])
+                given.arguments |= {"running_mean": mean, "running_var": variance, "training": False}
+                return func(*given.args, **given.kwargs)
         return func(*args, **(kwargs or {}))
+
+
+_CALL = inspect.signature(F.batch_norm)

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from dist_dsvae.config import TrainConfig
+from dist_dsvae.engine import statistics, visuals
 from dist_dsvae.engine.ema import averaged_networks, weights_of
 from dist_dsvae.engine.evaluating import held_out
 from dist_dsvae.engine.preemption import StopRequests
@@ -80,6 +81,8 @@ def entry(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], t
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.chdir(REPOSITORY)
     monkeypatch.setattr(held_out, "PROBE_TRAIN_SAMPLES", 300)  # enough to run the probes, fast
+    monkeypatch.setattr(statistics, "NUM_CODES", 256)
+    monkeypatch.setattr(visuals, "FEW_CODES", 256)
     return Entries(monkeypatch, capsys)
 
 
@@ -126,8 +129,16 @@ def test_train_resume_evaluate_export(method: str, entry: Entries, tmp_path: Pat
     assert status == 0, printed
     published = load_published(tmp_path / "model")
     networks = averaged_networks(published.method, TrainConfig(**AVERAGES[method]))
+    measured = set()
     for name, tensor in weights_of(published.method, networks).items():
-        assert torch.equal(tensor, got[f".ema.{name}"]), name
+        if "statistics." in name:
+            measured.add(name.partition("statistics.")[2].split(".")[0])
+        else:
+            assert torch.equal(tensor, got[f".ema.{name}"]), name
+    kinds = {"classifier": set(), "cgan": {"prior"}}
+    assert measured == kinds.get(method, {"images", "prior"})
+    assert result["settings"]["batch_norm"] == "precise"
+    assert (tmp_path / "resumed/statistics/step-00000004-ema.safetensors").is_file() == bool(measured)
 
 
 def test_evaluation_during_training_leaves_no_trace(entry: Entries, tmp_path: Path) -> None:
