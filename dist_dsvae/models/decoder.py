@@ -7,7 +7,15 @@ import itertools
 from torch import Tensor, nn
 
 from dist_dsvae.models.architectures import Architecture, Layer, Residual
-from dist_dsvae.models.blocks import ConvBlock, LinearBlock, ResidualBlock, Unflatten, UpConv2d, UpConvBlock, mlp
+from dist_dsvae.models.blocks import (
+    ConvBlock,
+    LinearBlock,
+    ResidualBlock,
+    Unflatten,
+    UpConv2d,
+    UpConvBlock,
+    mlp,
+)
 from dist_dsvae.types import ImageShape
 
 

@@ -45,7 +45,7 @@ def make(**settings: object) -> Iteration:
     )
 
 
-@pytest.mark.parametrize(("architecture", "unlabelled"), [("small32", 0), ("small32", 2), ("mlp2d", 0)])
+@pytest.mark.parametrize(("architecture", "unlabelled"), [("small", 2), ("small32", 0), ("mlp2d", 0)])
 def test_200_iterations_graphed_equal_eager(architecture: str, unlabelled: int) -> None:
     """Every tenth iteration's losses, then every weight, buffer, moment, sum and average."""
     eager, captured = (make(architecture=architecture, unlabelled_steps=unlabelled) for _ in range(2))

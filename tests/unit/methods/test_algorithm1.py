@@ -40,6 +40,7 @@ def engine_steps(method: DSVAE):  # type: ignore[no-untyped-def]
     [
         ("small32", torch.contiguous_format),
         ("small32", torch.channels_last),
+        ("small", torch.channels_last),
         ("mlp2d", torch.contiguous_format),
     ],
 )

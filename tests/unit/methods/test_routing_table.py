@@ -33,7 +33,8 @@ def plain_terms(method: DSVAE, step: str, batch) -> dict[str, Tensor]:  # type: 
 
 
 @pytest.mark.parametrize(
-    ("architecture", "loss_weights"), [("small32", "reference"), ("mlp2d", "reference"), ("mlp2d", "paper")]
+    ("architecture", "loss_weights"),
+    [("small", "reference"), ("small32", "reference"), ("mlp2d", "reference"), ("mlp2d", "paper")],
 )
 @pytest.mark.parametrize("step", ["gm", "joint", "unlabelled"])
 def test_table_is_what_autograd_sees(architecture: str, loss_weights: str, step: str) -> None:
