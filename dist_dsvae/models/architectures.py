@@ -204,9 +204,9 @@ def architecture_for(name: str, shape: ImageShape) -> Architecture:
         if name not in _fitting(shape):
             sizes = ", ".join(f"{size}x{size}" for size in SIZES[:-1])
             raise ValueError(
-                f"model.architecture is {name!r}, which takes images of {sizes} or {SIZES[-1]}x{SIZES[-1]} with "
-                f"1 to {_MOST_CHANNELS} channels, but the shards hold {what}. Build them with --size and one of "
-                f"these sizes, or choose an architecture for what they hold: {fitting}."
+                f"model.architecture is {name!r}, which takes images of {sizes} or {SIZES[-1]}x{SIZES[-1]} "
+                f"with 1 to {_MOST_CHANNELS} channels, but the shards hold {what}. Build them with one of "
+                f"these sizes as --size, or choose an architecture for what they hold: {fitting}."
             )
         return RULES[name](shape.height)
     if name not in ARCHITECTURES:

@@ -1,4 +1,4 @@
-"""Layers that several networks share: convolution or linear layer + batch norm + ReLU, and residual blocks."""
+"""Layers that several networks share: a convolution or linear layer + batch norm + ReLU, residual blocks."""
 
 from __future__ import annotations
 

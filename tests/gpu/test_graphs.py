@@ -47,7 +47,7 @@ def make(**settings: object) -> Iteration:
 
 @pytest.mark.parametrize(
     ("architecture", "unlabelled", "augmentation"),
-    [("small32", 0, "off"), ("small32", 2, "off"), ("small32", 2, "on"), ("mlp2d", 0, "off")],
+    [("small32", 0, "off"), ("small", 2, "off"), ("small", 2, "on"), ("mlp2d", 0, "off")],
 )
 def test_200_iterations_graphed_equal_eager(architecture: str, unlabelled: int, augmentation: str) -> None:
     """Every tenth iteration's losses, then every weight, buffer, moment, sum and average."""

@@ -12,7 +12,12 @@ from dist_dsvae.methods.dsvae import DSVAE
 from dist_dsvae.noise import Draw, Noise
 from dist_dsvae.types import Batch, ImageShape
 
-SHAPES = {"small32": ImageShape(1, 32, 32), "conv32": ImageShape(3, 32, 32), "mlp2d": ImageShape(2, 0, 0)}
+SHAPES = {
+    "small": ImageShape(1, 32, 32),
+    "small32": ImageShape(1, 32, 32),
+    "conv32": ImageShape(3, 32, 32),
+    "mlp2d": ImageShape(2, 0, 0),
+}
 NUM_CLASSES = 5
 DRAWS = {
     "posterior_zu": Draw.POSTERIOR_ZU,

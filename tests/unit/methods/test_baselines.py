@@ -100,12 +100,12 @@ def plain_terms(method: nn.Module, batch: Batch) -> dict[str, Tensor]:
     return terms
 
 
-@pytest.mark.parametrize("architecture", ["small32", "mlp2d"])
+@pytest.mark.parametrize("architecture", ["small", "small32", "mlp2d"])
 @pytest.mark.parametrize("config", CONFIGS, ids=name_of)
 def test_table_is_what_autograd_sees(config: MethodConfig, architecture: str) -> None:
     if config.name == "classifier":
-        if architecture == "mlp2d":
-            pytest.skip("a classifier needs images")
+        if architecture != "small32":
+            pytest.skip("a classifier has networks of its own")
         architecture = "resnet32"
     if architecture == "mlp2d" and getattr(config, "augmentation", "off") == "on":
         pytest.skip("points are not augmented")

@@ -44,6 +44,7 @@ def plain_terms(method: DSVAE, step: str, batch) -> dict[str, Tensor]:  # type: 
 @pytest.mark.parametrize(
     ("architecture", "settings"),
     [
+        ("small", {}),
         ("small32", {}),
         ("mlp2d", {}),
         ("mlp2d", {"loss_weights": "paper"}),

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 from itertools import pairwise
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from dist_dsvae.config import DSVAEConfig, ModelConfig
 from dist_dsvae.methods.dsvae import DSVAE
-from dist_dsvae.models.architectures import ARCHITECTURES
+from dist_dsvae.models.architectures import ARCHITECTURES, RULES, SIZES
+from dist_dsvae.models.blocks import Unflatten
 from dist_dsvae.types import ImageShape
 
 
@@ -86,7 +88,7 @@ CODES = {"vgg64": (512, 512), "conv32": (100, 200), "conv32-reference": (100, 20
 
 
 def build(architecture: str, num_classes: int) -> tuple[DSVAE, ImageShape]:
-    size = ARCHITECTURES[architecture].image_size
+    size = ARCHITECTURES[architecture].image_size if architecture in ARCHITECTURES else 32
     shape = ImageShape(3, size, size) if size else ImageShape(2, 0, 0)
     zs_dim, zu_dim = CODES.get(architecture, (8, 8))
     model = ModelConfig(architecture=architecture, zs_dim=zs_dim, zu_dim=zu_dim)
@@ -101,9 +103,14 @@ def test_parameter_counts(architecture: str, num_classes: int) -> None:
         assert counted == expected, network
 
 
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_shapes(architecture: str) -> None:
-    method, shape = build(architecture, 4)
+@pytest.fixture
+def without_autocast(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tensors on the meta device have shapes but no data; torch's autocast does not know the device."""
+    monkeypatch.setattr(torch, "autocast", lambda *_, **__: contextlib.nullcontext())
+
+
+def check_shapes(method: DSVAE, shape: ImageShape) -> Tensor:
+    """Every network's outputs; returns the decoder's."""
     dims = (2, shape.channels, shape.height, shape.width) if shape.is_image else (2, shape.channels)
     x, y = torch.rand(dims) * 2 - 1, torch.tensor([0, 3])
     zs, posterior = method.encoder_s(x), method.encoder_u(x)
@@ -111,9 +118,43 @@ def test_shapes(architecture: str) -> None:
     assert posterior.mean.shape == posterior.log_variance.shape == (2, method.zu_dim)
     images = method.decoder(torch.cat([zs, posterior.mean], 1))
     assert images.shape == x.shape
-    assert not shape.is_image or images.abs().max() <= 1
     assert method.latent_classifier(posterior.mean).shape == (2, 4)
-    assert method.discriminator(images, y).shape == (2,)
+    assert (
+        method.discriminator(images, y).shape == method.discriminator.without_labels()(images).shape == (2,)
+    )
+    return images
+
+
+@pytest.mark.parametrize("architecture", [*ARCHITECTURES, *RULES])
+def test_shapes(architecture: str) -> None:
+    method, shape = build(architecture, 4)
+    images = check_shapes(method, shape)
+    assert not shape.is_image or images.abs().max() <= 1
+
+
+@pytest.mark.parametrize("channels", [1, 3, 4])
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("architecture", RULES)
+@pytest.mark.usefixtures("without_autocast")
+def test_rules_take_every_size_and_number_of_channels(architecture: str, size: int, channels: int) -> None:
+    shape = ImageShape(channels, size, size)
+    with torch.device("meta"):
+        method = DSVAE(DSVAEConfig(), ModelConfig(architecture=architecture, zs_dim=8, zu_dim=8), shape, 4)
+        check_shapes(method, shape)
+
+
+@pytest.mark.parametrize(("architecture", "last"), [("vgg", 2), ("small", 4)])
+@pytest.mark.parametrize("size", SIZES)
+def test_the_last_feature_map_has_one_size(size: int, architecture: str, last: int) -> None:
+    """Between convolutions and fully connected layers: vgg 2x2, small 4x4, for any image."""
+    with torch.device("meta"):
+        method = DSVAE(DSVAEConfig(), ModelConfig(architecture=architecture), ImageShape(3, size, size), 4)
+    (begins,) = (layer.shape for layer in method.decoder.layers if isinstance(layer, Unflatten))
+    assert begins[1:] == (last, last)
+    layers = list(method.encoder_s.trunk.layers)
+    (flatten,) = (i for i, layer in enumerate(layers) if isinstance(layer, nn.Flatten))
+    channels = [m.out_channels for m in method.encoder_s.modules() if isinstance(m, nn.Conv2d)][-1]
+    assert layers[flatten + 1][0].in_features == channels * last**2
 
 
 def test_feature_map_sizes_follow_the_paper() -> None:
@@ -128,7 +169,7 @@ def test_feature_map_sizes_follow_the_paper() -> None:
 
 
 def test_discriminator_normalises_every_weight_and_has_no_batch_norm() -> None:
-    for architecture in ARCHITECTURES:
+    for architecture in [*ARCHITECTURES, *RULES]:
         method, _ = build(architecture, 4)
         modules = list(method.discriminator.modules())
         layers = [m for m in modules if isinstance(m, nn.Conv2d | nn.Linear | nn.Embedding)]
@@ -136,8 +177,9 @@ def test_discriminator_normalises_every_weight_and_has_no_batch_norm() -> None:
         assert not any(isinstance(m, nn.BatchNorm1d | nn.BatchNorm2d) for m in modules)
 
 
-def test_spectral_norm_is_one_after_power_iterations() -> None:
-    method, _ = build("small32", 4)
+@pytest.mark.parametrize("architecture", ["small", "small32"])
+def test_spectral_norm_is_one_after_power_iterations(architecture: str) -> None:
+    method, _ = build(architecture, 4)
     x = torch.rand(2, 3, 32, 32)
     for _ in range(60):
         method.discriminator(x, torch.tensor([0, 1]))
@@ -148,9 +190,10 @@ def test_spectral_norm_is_one_after_power_iterations() -> None:
             assert abs(sigma - 1) < 0.02, (name, sigma)
 
 
-def test_projection_form() -> None:
+@pytest.mark.parametrize("architecture", ["small", "small32"])
+def test_projection_form(architecture: str) -> None:
     """score = linear(h) + <embed(y), h>: two labels' scores differ by <embed(a) - embed(b), h>."""
-    method, _ = build("small32", 4)
+    method, _ = build(architecture, 4)
     d = method.discriminator.eval()
     x = torch.rand(1, 3, 32, 32)
     hidden = d.layers(x)
@@ -164,7 +207,11 @@ def test_projection_form() -> None:
     [
         ("vgg64", ImageShape(3, 32, 32), "takes 64x64 images, but the shards hold 32x32 images.*conv32"),
         ("conv32", ImageShape(2, 0, 0), "takes 32x32 images, but the shards hold 2-D points.*mlp2d"),
-        ("mlp2d", ImageShape(3, 64, 64), "takes 2-D points, but the shards hold 64x64 images"),
+        ("mlp2d", ImageShape(3, 64, 64), "takes 2-D points, but the shards hold 64x64 images.*vgg, small"),
+        ("vgg", ImageShape(3, 48, 48), "takes images of 32x32, .* or 256x256.* hold 48x48 images.*: none"),
+        ("small", ImageShape(3, 32, 64), "1 to 4 channels, but the shards hold 32x64 images.*: none"),
+        ("small", ImageShape(5, 32, 32), "the shards hold 32x32 images with 5 channels.*hold: conv32"),
+        ("vgg", ImageShape(2, 0, 0), "but the shards hold 2-D points.*hold: mlp2d"),
         ("small32", ImageShape(3, 32, 48), "but the shards hold 32x48 images"),
     ],
 )

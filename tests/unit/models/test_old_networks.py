@@ -50,6 +50,11 @@ def digest(lines: Iterable[str]) -> str:
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
 
 
+def test_the_rule_at_64_is_the_papers_network() -> None:
+    method = on_meta("vgg", ImageShape(3, 64, 64))
+    assert (fingerprint(method), operations(method)) == RECORDED["vgg64"]
+
+
 @pytest.mark.parametrize("architecture", RECORDED)
 def test_old_names_build_the_same_networks(architecture: str) -> None:
     method = on_meta(architecture, SHAPES.get(architecture, ImageShape(3, 32, 32)))

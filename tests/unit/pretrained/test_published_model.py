@@ -191,9 +191,10 @@ def test_the_card_says_where_the_model_comes_from(tmp_path: Path) -> None:
     assert "It guesses labels" in judge
 
 
+@pytest.mark.parametrize("architecture", ["small", "small32"])
 @pytest.mark.parametrize("config", [DSVAEConfig(), CVAEConfig(), CGANConfig()])
-def test_programs_compute_what_the_model_does(tmp_path: Path, config: object) -> None:
-    model = make_model(config)  # type: ignore[arg-type]
+def test_programs_compute_what_the_model_does(tmp_path: Path, config: object, architecture: str) -> None:
+    model = make_model(config, architecture)  # type: ignore[arg-type]
     sentence = programs.save_programs(model, tmp_path)
     decoder = torch.export.load(tmp_path / "decoder.pt2").module()
     zs, zu = (torch.randn(7, width) for width in model.code_dims)
