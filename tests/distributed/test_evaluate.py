@@ -112,7 +112,8 @@ def test_export_takes_the_weights_asked_for(
     assert len(published.classes) == 10
     saved = checkpoint_tensors(run_dir / "checkpoints/step-00000002")
     for name, tensor in published.method.get_submodule("decoder").state_dict().items():
-        assert torch.equal(tensor, saved[f".{section}.{name}"]), name
+        if not name.startswith("statistics."):  # measured for these weights
+            assert torch.equal(tensor, saved[f".{section}.{name}"]), name
 
 
 @pytest.mark.parametrize("script", ["evaluate", "export"])

@@ -125,6 +125,16 @@ def test_train_resume_evaluate_export(method: str, entry: Entries, tmp_path: Pat
         assert result["real"]["inception_score"] > result["figures"]["inception_score"]
         assert len(result["judges"]["classifier"]["sha256"]) == 64
 
+    if method == "cvae":
+        cool = ["--prior", "fitted", "--temperature-zu", "0.1", "--name", "cool"]
+        status, printed = entry(evaluate, "--run", run_dir, *FEW, *cool)
+        assert status == 0, printed
+        cool_result = json.loads((tmp_path / "resumed/evaluation/cool.json").read_text())
+        assert cool_result["settings"] == result["settings"] | {"prior": "fitted", "temperature_zu": 0.1}
+        same = {name for name, value in result["figures"].items() if cool_result["figures"][name] == value}
+        assert {"reconstruction_error", "swap_follows_zs"} <= same  # of codes of images
+        assert not {"fid", "diversity"} & same
+
     status, printed = entry(export, "--run", run_dir, "--out", str(tmp_path / "model"))
     assert status == 0, printed
     published = load_published(tmp_path / "model")
@@ -205,6 +215,11 @@ def test_wrong_input_gets_a_sentence(entry: Entries, tmp_path: Path) -> None:
         (["--classifier", run_dir], "is not a published classifier"),
         (["--classifier", str(tmp_path / "few")], "model.safetensors cannot be read"),
         (["--classifier", "inception=x.pth"], "there is no kind of scorer 'inception'"),
+        (
+            [*FEW, "--temperature-zu", "10.5"],
+            "evaluation.temperature_zu is 10.5; it must be between 0 and 10",
+        ),
+        ([*FEW, "--temperature-zs", "0"], "evaluation.temperature_zs is 0.0; it must be greater than 0"),
         (["--samples-per-class", "1"], "evaluation.samples_per_class is 1; it must be between 2"),
         ([*FEW, "--real-samples", "3"], "need at least 4 of each"),
         ([*FEW, "--prior", "fitted"], "this method does not encode images"),

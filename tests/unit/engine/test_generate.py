@@ -20,6 +20,7 @@ from dist_dsvae.data.manifest import DataError, Manifest
 from dist_dsvae.data.stream import one_pass
 from dist_dsvae.engine import many
 from dist_dsvae.engine.export import published_of_run
+from dist_dsvae.sampling.temperature import AT_ONE
 from tests.distributed.launching import REPOSITORY, environment, write_config
 from tests.unit.engine.test_every_method import Entries
 from tests.unit.pretrained.making import CLASSES, make_model
@@ -58,6 +59,7 @@ def entry(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -
 
 COMMANDS = {
     "grid": ["grid", "--columns", "3"],
+    "cool": ["grid", "--columns", "3", "--temperature-zu", "0.5"],
     "zs": ["interpolate", "zs", "--steps", "4", "--classes", "Bag", "7"],
     "zu": ["interpolate", "zu", "--steps", "4", "--path", "spherical"],
     "vary": ["vary", "--num-dims", "2", "--steps", "3"],
@@ -129,6 +131,8 @@ def test_pictures_and_masks_of_ones_own(runs: dict[str, Path], entry: Entries, t
         (["grid", "--model", "{tmp}", "--step", "3"], "choose among a run's checkpoints"),
         (["grid", "--model", "{tmp}"], "has no model.safetensors and no config.json"),
         (["grid", "--run", "{tmp}"], "is not a run directory"),
+        (["grid", "--run", "{dsvae}", "--temperature-zs", "0"], "temperature_zs is 0.0; it must be above 0"),
+        (["grid", "--run", "{dsvae}", "--temperature-zu", "11"], "must be above 0 and at most 10"),
         (["grid", "--run", "{dsvae}", "--step", "9"], "has no checkpoint of step 9"),
         (["grid", "--run", "{dsvae}", "--classes", "Bagg"], "no class 'Bagg'. Did you mean 'Bag'"),
         (["vary", "--run", "{dsvae}", "--dims", "99"], "no dimension 99"),
@@ -169,7 +173,7 @@ def as_processes(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
         monkeypatch.setattr(distributed, "world_size", lambda: count)
         for rank in range(count):
             monkeypatch.setattr(distributed, "rank", lambda rank=rank: rank)
-            many._write_own_units(model, folder, [0, 2, 4], per_class, 3, lambda done: None)
+            many._write_own_units(model, folder, [0, 2, 4], per_class, 3, AT_ONE, lambda done: None)
         monkeypatch.undo()
 
     return run

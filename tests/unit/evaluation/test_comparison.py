@@ -197,6 +197,7 @@ def test_judges_of_one_name_and_other_weights_are_two(tmp_path: Path) -> None:
         ("real_samples", 500),
         ("splits", 5),
         ("batch_norm", "batch"),
+        ("temperature_zs", 0.7),
         ("diversity_samples", 50),
         ("ms_ssim_weights", [1.0]),
         ("precision", "bf16"),
@@ -210,7 +211,7 @@ def test_other_settings_are_refused(tmp_path: Path, setting: str, value: object)
     ]
     with pytest.raises(ComparisonError) as caught:
         compared(*runs)
-    values = [json.dumps(v) for v in (SETTINGS[setting], value)]
+    values = [json.dumps(v) for v in (SETTINGS.get(setting), value)]
     shown = f"setting {setting}, which is {values[0]} in {runs[0]}, {values[1]} in {runs[1]}"
     assert shown in str(caught.value)
     assert "again with equal settings" in str(caught.value)
