@@ -62,7 +62,7 @@ def published_of_run(
     method.eval()
     if isinstance(method, Generative):
         for kind, statistics in measured_of_checkpoint(chosen, method, which).items():
-            method.decoder.set_statistics(kind, statistics)
+            method.decoding_network().set_statistics(kind, statistics)
     about = {
         "run": run_dir.resolve().name,
         "data": config.data.train,

@@ -59,13 +59,13 @@ def measure(
     all. Raises DataError as ``one_pass`` does.
     """
     measured: Measured = {}
-    if not isinstance(method, Generative) or not method.decoder.has_batch_norm:
+    if not isinstance(method, Generative) or not method.decoding_network().has_batch_norm:
         return measured
     num_codes = num_codes or NUM_CODES
     encoding = _encoding(method)
     if "images" in kinds and train is not None and encoding is not None:
         codes = shuffled(_codes_of(encoding, train, num_codes, skip_corrupt=skip_corrupt, alone=alone))
-        measured["images"] = _statistics(method.decoder, codes, alone=alone)
+        measured["images"] = _statistics(method.decoding_network(), codes, alone=alone)
     if "prior" in kinds:
         measured["prior"] = measure_prior(method, method.prior_codes, num_codes, alone=alone)
     return {kind: statistics for kind, statistics in measured.items() if statistics}
@@ -80,7 +80,7 @@ def measure_or_warn(
     """
     found: Measured = {}
     try:
-        if isinstance(method, Autoencoding) and method.decoder.has_batch_norm:
+        if isinstance(method, Autoencoding) and method.decoding_network().has_batch_norm:
             found = measure(
                 method, train(), skip_corrupt=skip_corrupt, num_codes=num_codes, alone=True, kinds=["images"]
             )
@@ -99,7 +99,9 @@ def measure_prior(
     method: Generative, prior: PriorCodes, num_codes: int | None = None, *, alone: bool = False
 ) -> Statistics:
     """The statistics of the codes of ``prior``, the method's own or another; as ``measure``."""
-    return _statistics(method.decoder, prior_codes(method, prior, num_codes or NUM_CODES), alone=alone)
+    return _statistics(
+        method.decoding_network(), prior_codes(method, prior, num_codes or NUM_CODES), alone=alone
+    )
 
 
 def _encoding(method: object) -> Autoencoding | None:
@@ -112,7 +114,7 @@ def using(method: nn.Module, measured: Mapping[CodeKind, Statistics]) -> Iterato
     if not isinstance(method, Generative):
         yield
         return
-    decoder = method.decoder
+    decoder = method.decoding_network()
     before: dict[CodeKind, Statistics | None] = {
         "images": decoder.statistics_of("images"),
         "prior": decoder.statistics_of("prior"),
@@ -143,7 +145,7 @@ def _codes_of(
 ) -> Tensor:
     """Codes [N, code_dim] of pictures evenly spread over the split, in its order, on every rank."""
     rank, world_size = (0, 1) if alone else (distributed.rank(), distributed.world_size())
-    parameter = next(method.decoder.parameters())
+    parameter = next(method.decoding_network().parameters())
     # a rank without a batch has none of as many columns as the others
     codes = [prior_codes(method, method.prior_codes, 1)[:0]]
     positions = [torch.zeros(0, dtype=torch.int64, device=parameter.device)]

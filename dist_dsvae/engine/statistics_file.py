@@ -86,12 +86,12 @@ def load_measured(checkpoint: Path, method: nn.Module, weights: str) -> Measured
                         Moments(
                             opened.get_tensor(f"{kind}.mean_{i}"), opened.get_tensor(f"{kind}.variance_{i}")
                         )
-                        for i in range(len(method.decoder.blank_statistics()))
+                        for i in range(len(method.decoding_network().blank_statistics()))
                     )
     except (OSError, SafetensorError) as error:
         logger.warning("%s cannot be read (%s) and is not used.", path, error)
         return {}
-    return _on_device(found, method) if _fits(found, method.decoder) else {}
+    return _on_device(found, method) if _fits(found, method.decoding_network()) else {}
 
 
 def save_measured(checkpoint: Path, weights: str, measured: Measured) -> None:
@@ -146,7 +146,7 @@ def _training_split(checkpoint: Path) -> Manifest:
 
 
 def _is_complete(found: Measured, method: nn.Module) -> bool:
-    if not isinstance(method, Generative) or not method.decoder.has_batch_norm:
+    if not isinstance(method, Generative) or not method.decoding_network().has_batch_norm:
         return True
     return "prior" in found and ("images" in found or not isinstance(method, Autoencoding))
 

@@ -5,7 +5,9 @@
     LabelFree     the same, of unknown classes   dsvae
     Classifying   guesses labels of images       dsvae, classifier
 
-Whoever needs an ability asks for it with isinstance, and never for a method by name. All functions
+Whoever needs an ability asks for it with isinstance, and never for a method by name. From Python 3.12 on,
+isinstance does not see what nn.Module finds only when it is asked for: an ability has no sub-module among
+its members. All functions
 take and return tensors on the method's device; a method in training mode normalises by the batch's
 own statistics, one in evaluation mode by those of the kind of codes that it is asked to decode, where
 they have been measured (``sampling.statistics``), else by the running ones.
@@ -24,14 +26,10 @@ from dist_dsvae.types import CodeKind, Codes
 
 @runtime_checkable
 class Generative(Protocol):
-    """Draws codes of classes from its prior, and makes images of codes.
-
-    decoder: what makes them, and holds the statistics of each kind of codes.
-    """
+    """Draws codes of classes from its prior, and makes images of codes."""
 
     num_classes: int
     zu_dim: int
-    decoder: Decoder
 
     def prior_codes(self, labels: Tensor, zs_noise: Normals, zu_noise: Normals) -> Tensor:
         """Codes [B, code_dim] of classes ``labels`` [B] from the draws SAMPLE_ZS and SAMPLE_ZU.
@@ -41,6 +39,9 @@ class Generative(Protocol):
 
     def decode(self, codes: Tensor, kind: CodeKind) -> Tensor:
         """[B, code_dim] -> images [B, C, H, W] in [-1, 1], or points [B, C]. kind: of the codes."""
+
+    def decoding_network(self) -> Decoder:
+        """What makes images of codes, and holds the statistics of each kind of them."""
 
 
 @runtime_checkable

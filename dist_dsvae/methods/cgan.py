@@ -17,6 +17,7 @@ from dist_dsvae.methods.augmentation import Group, augmentation
 from dist_dsvae.methods.routing import RoutingTable
 from dist_dsvae.methods.step import Reduction, Step
 from dist_dsvae.models.architectures import architecture_for
+from dist_dsvae.models.decoder import Decoder
 from dist_dsvae.models.discriminator import Discriminator
 from dist_dsvae.noise import Draw, Noise, Normals
 from dist_dsvae.types import Batch, CodeKind, ImageShape
@@ -73,3 +74,6 @@ class CGAN(nn.Module):
 
     def decode(self, codes: Tensor, kind: CodeKind) -> Tensor:
         return self.decoder.decode(codes, kind)
+
+    def decoding_network(self) -> Decoder:
+        return self.decoder

@@ -14,6 +14,7 @@ from dist_dsvae.methods import conditional
 from dist_dsvae.methods.routing import RoutingTable, largest_weight, scale_gradient
 from dist_dsvae.methods.step import Reduction, Step
 from dist_dsvae.models.architectures import architecture_for
+from dist_dsvae.models.decoder import Decoder
 from dist_dsvae.models.encoder import sample_gaussian
 from dist_dsvae.noise import Draw, Noise, Normals
 from dist_dsvae.types import Batch, CodeKind, Codes, Gaussian, ImageShape
@@ -76,6 +77,9 @@ class CVAE(nn.Module):
 
     def decode(self, codes: Tensor, kind: CodeKind) -> Tensor:
         return self.decoder.decode(codes, kind)
+
+    def decoding_network(self) -> Decoder:
+        return self.decoder
 
     def encode(self, images: Tensor, labels: Tensor) -> Codes:
         return conditional.encode(self.encoder_u, images, labels, self.num_classes)

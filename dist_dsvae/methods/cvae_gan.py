@@ -24,6 +24,7 @@ from dist_dsvae.methods.global_batch import mean_feature
 from dist_dsvae.methods.routing import Route, RoutingTable, largest_weight, scale_gradient, shared_pass
 from dist_dsvae.methods.step import Reduction, Step
 from dist_dsvae.models.architectures import architecture_for
+from dist_dsvae.models.decoder import Decoder
 from dist_dsvae.models.discriminator import Discriminator
 from dist_dsvae.models.encoder import sample_gaussian
 from dist_dsvae.noise import Draw, Noise, Normals
@@ -133,6 +134,9 @@ class CVAEGAN(nn.Module):
 
     def decode(self, codes: Tensor, kind: CodeKind) -> Tensor:
         return self.decoder.decode(codes, kind)
+
+    def decoding_network(self) -> Decoder:
+        return self.decoder
 
     def encode(self, images: Tensor, labels: Tensor) -> Codes:
         return conditional.encode(self.encoder_u, images, labels, self.num_classes)

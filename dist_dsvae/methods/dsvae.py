@@ -265,6 +265,9 @@ class DSVAE(nn.Module):
     def decode(self, codes: Tensor, kind: CodeKind) -> Tensor:
         return self.decoder.decode(codes, kind)
 
+    def decoding_network(self) -> Decoder:
+        return self.decoder
+
     def encode(self, images: Tensor, labels: Tensor) -> Codes:
         return self.encode_unlabelled(images)
 

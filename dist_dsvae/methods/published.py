@@ -117,10 +117,10 @@ def load_published(directory: str | Path) -> Published:
 def _make_room(method: nn.Module, names: Iterable[str]) -> None:
     """Let the decoder have statistics of the kinds of codes that there are tensors of, if any."""
     if isinstance(method, Generative):
-        present = set(names)
+        present, decoder = set(names), method.decoding_network()
         for kind in get_args(CodeKind):
             if f"decoder.statistics.{kind}.mean_0" in present:
-                method.decoder.set_statistics(kind, method.decoder.blank_statistics())
+                decoder.set_statistics(kind, decoder.blank_statistics())
 
 
 def _read_description(directory: Path) -> dict[str, Any]:

@@ -33,7 +33,7 @@ def samples(
 
     def draw(labels: Tensor, positions: Tensor, zu_positions: Tensor) -> tuple[Tensor]:
         codes = prior(labels, Noise(seed, positions), Noise(seed, zu_positions))
-        return (kind.stored(method.decoder(codes, statistics)),)
+        return (kind.stored(method.decoding_network()(codes, statistics)),)
 
     return networks.run(draw, labels, positions, zu_positions)[0]
 

@@ -105,7 +105,7 @@ class Networks:
                 )
         prior = temperatures.tempered(method.prior_codes)
         if temperatures == AT_ONE:
-            return prior, method.decoder.statistics_of("prior")
+            return prior, method.decoding_network().statistics_of("prior")
         statistics = self._tempered.get(temperatures)
         if statistics is None:
             statistics = prior_statistics(method, prior, FEW_CODES)

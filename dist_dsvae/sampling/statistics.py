@@ -41,7 +41,7 @@ def in_batches(codes: Tensor) -> tuple[Tensor, ...]:
 @torch.no_grad()
 def prior_codes(method: Generative, prior: PriorCodes, num_codes: int) -> Tensor:
     """[num_codes, code_dim], every stretch spread over the classes. prior: the method's, or another."""
-    device, dtype = _place_of(method.decoder)
+    device, dtype = _place_of(method.decoding_network())
     number = torch.arange(num_codes, device=device)
     few_classes = method.num_classes <= num_codes
     labels = number % method.num_classes if few_classes else number * method.num_classes // num_codes
@@ -75,10 +75,10 @@ def sums_of(decoder: Decoder, batches: Iterable[Tensor]) -> Tensor:
 
 def prior_statistics(method: Generative, prior: PriorCodes, num_codes: int = NUM_CODES) -> Statistics:
     """The statistics of ``prior``'s codes, by one process; none of a decoder without batch norm."""
-    if not method.decoder.has_batch_norm:
+    if not method.decoding_network().has_batch_norm:
         return ()
-    sums = sums_of(method.decoder, in_batches(prior_codes(method, prior, num_codes)))
-    return statistics_of(method.decoder.layers, sums)
+    sums = sums_of(method.decoding_network(), in_batches(prior_codes(method, prior, num_codes)))
+    return statistics_of(method.decoding_network().layers, sums)
 
 
 def _place_of(decoder: Decoder) -> tuple[torch.device, torch.dtype]:

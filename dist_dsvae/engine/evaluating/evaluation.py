@@ -230,7 +230,7 @@ class Evaluation:
         base = self._fitted_prior(held_out).codes if c.prior == "fitted" else own
         prior = Temperatures(c.temperature_zs, c.temperature_zu).tempered(base)
         if c.batch_norm == "precise" and prior is not own:
-            method.decoder.set_statistics("prior", measure_prior(method, prior))
+            method.decoding_network().set_statistics("prior", measure_prior(method, prior))
         return prior
 
     def _sampler(self, method: Generative, prior: PriorCodes, num_samples: int) -> Sampler:
