@@ -157,6 +157,9 @@ SIZES = (32, 64, 128, 256)
 RULES: dict[str, Callable[[int], Architecture]] = {
     "vgg": _vgg,
     "small": _small,
+    # candidates for "small", until one is chosen: a block more at 8x8; a wider discriminator
+    "small-b": functools.partial(_small, deepened=(8,)),
+    "small-c": functools.partial(_small, discriminator=40),
 }
 
 ARCHITECTURES: dict[str, Architecture] = {
