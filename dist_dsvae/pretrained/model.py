@@ -31,9 +31,9 @@ from dist_dsvae.pretrained.requests import (
     at_least_one,
     class_ids,
     device_from,
-    read_mask,
     seed_from,
 )
+from dist_dsvae.sampling.inpaint import NUM_STARTS, REFINE_STEPS
 from dist_dsvae.sampling.interpolate import Path as NoisePath
 from dist_dsvae.sampling.vary import EXTENT
 from dist_dsvae.types import Codes, Gaussian, ImageShape
@@ -293,22 +293,27 @@ class DSVAE(ModelHubMixin, library_name="dist_dsvae"):
         return kind.wrap_grid(self._networks.decode(exploring.crossed(zs, zu), kind), len(zs))
 
     def inpaint(
-        self, images: Pictures, mask: Mask, labels: ClassNames | None = None, *, refine_steps: int = 0
+        self,
+        images: Pictures,
+        mask: Mask,
+        labels: ClassNames | None = None,
+        *,
+        refine_steps: int = REFINE_STEPS,
+        num_starts: int = NUM_STARTS,
+        blend: bool = True,
     ) -> Any:
         """Paint the hole of each picture (Figure 7); outside, every bit is the given picture's.
 
         mask: "right-half", "eyes", "nose-and-mouth", "bottom-half" (the middle two for aligned faces), or
         a picture, white in the hole, or an array [H, W] or [N, H, W], not 0 in the hole.
-        refine_steps: of Adam on the codes, towards the known pixels; 0: the encoders' codes as they are.
+        labels: the pictures' classes where they are known; needed as for ``encode``.
+        refine_steps: of Adam on the codes, towards the known pixels and under the prior (of the labels, if
+        given); 0: the encoders' codes as they are. num_starts: draws of the prior to refine besides; each
+        picture keeps the likeliest codes. blend: without a step at the hole's border.
         PIL pictures come back in the model's size.
         """
-        self._networks.autoencoding()
-        if not self.shape.is_image:
-            raise RequestError("This model's samples are points, which have no pixels to paint.")
-        originals, kind = read_pictures(images, self.shape)
-        holes = read_mask(mask, self.shape, len(originals))
-        ids = self._networks.labels(labels, len(originals))
-        return kind.wrap(exploring.painted(self._networks, originals, kind, holes, ids, refine_steps))
+        how = exploring.Painting(refine_steps, num_starts, blend)
+        return exploring.painted(self._networks, self.shape, images, mask, labels, how)
 
     def _codes_of_two(
         self, a: Pictures, b: Pictures, a_labels: ClassNames | None, b_labels: ClassNames | None
