@@ -28,6 +28,7 @@ from dist_dsvae.pretrained import figures
 from dist_dsvae.pretrained.model import DSVAE
 from dist_dsvae.pretrained.requests import Mask, class_ids
 from dist_dsvae.sampling.generate import spread
+from dist_dsvae.sampling.inpaint import NUM_STARTS, REFINE_STEPS
 from dist_dsvae.sampling.masks import HOLES
 from dist_dsvae.sampling.temperature import Temperatures
 
@@ -60,7 +61,11 @@ def parse() -> argparse.Namespace:
     inpaint = commands.add_parser("inpaint", help="original, corrupted, painted (Figure 7)")
     inpaint.add_argument("--masks", nargs="+", choices=list(HOLES), help="holes (default: all)")
     inpaint.add_argument("--mask-image", type=Path, help="a hole of your own: a picture, white in the hole")
-    inpaint.add_argument("--refine-steps", type=int, default=0, help="of the codes, towards the known pixels")
+    inpaint.add_argument("--refine-steps", type=int, default=REFINE_STEPS, help="of the codes; 0: none")
+    inpaint.add_argument(
+        "--starts", type=int, default=NUM_STARTS, help="draws of the prior to refine besides"
+    )
+    inpaint.add_argument("--no-blend", action="store_true", help="leave the step at the hole's border")
     inpaint.add_argument("--pictures", type=positive, default=4)
     many = commands.add_parser("many", help="many samples per class, by all processes")
     many.add_argument("--per-class", type=positive, required=True)
@@ -172,9 +177,25 @@ def draw_real(args: argparse.Namespace, model: DSVAE, wanted: list[int] | None) 
     if args.mask_image:
         with Image.open(args.mask_image) as mask:
             masks[args.mask_image.stem] = mask.convert("L")
-    errors = figures.inpainted(model, args.out, *shown, masks, args.refine_steps)
-    listed = "; ".join(f"{name} " + ", then ".join(f"{e:.4f}" for e in es) for name, es in errors.items())
-    return f"Squared error in the hole: {listed}. Wrote {args.out}."
+    scores = figures.inpainted(
+        model,
+        args.out,
+        *shown,
+        masks,
+        refine_steps=args.refine_steps,
+        num_starts=args.starts,
+        blend=not args.no_blend,
+    )
+    errors = {name: [f"{score.error:.4f}" for score in of_mask[1:]] for name, of_mask in scores.items()}
+    seams = {name: [f"{score.seam:.3f}" for score in of_mask] for name, of_mask in scores.items()}
+    return (
+        f"Squared error in the hole: {_listed(errors)}.\n"
+        f"Step across its border, of the originals first: {_listed(seams)}. Wrote {args.out}."
+    )
+
+
+def _listed(numbers: dict[str, list[str]]) -> str:
+    return "; ".join(f"{name} " + ", then ".join(each) for name, each in numbers.items())
 
 
 def main() -> int:

@@ -12,6 +12,7 @@ from dist_dsvae.explore.events import MODEL, Change, shown, telling
 from dist_dsvae.explore.slots import picture_slot
 from dist_dsvae.pretrained.model import DSVAE
 from dist_dsvae.pretrained.requests import RequestError
+from dist_dsvae.sampling.inpaint import REFINE_STEPS
 from dist_dsvae.sampling.masks import HOLES
 
 PAINTED = "painted"
@@ -78,11 +79,11 @@ def inpaint_tab(model: DSVAE, max_bytes: int) -> None:
             refine = gr.Slider(
                 0,
                 drawing.MAX_REFINE_STEPS,
-                value=0,
+                value=REFINE_STEPS,
                 step=10,
                 buttons=[],
                 label="Steps of refinement",
-                info="Towards the known pixels; each takes some time",
+                info="Towards the known pixels, as far as the prior allows; each takes some time",
             )
             button = gr.Button("Inpaint", variant="primary")
             result = shown("Inpainted", "The picture, its hole filled by the model", 360)

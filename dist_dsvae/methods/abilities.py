@@ -3,6 +3,7 @@
     Generative    draws images of classes        dsvae, cvae, cgan, cvae_gan
     Autoencoding  encodes and decodes images     dsvae, cvae, cvae_gan
     LabelFree     the same, of unknown classes   dsvae
+    PriorDensity  knows how likely codes are     dsvae, cvae, cvae_gan
     Classifying   guesses labels of images       dsvae, classifier
 
 Whoever needs an ability asks for it with isinstance, and never for a method by name. From Python 3.12 on,
@@ -61,6 +62,17 @@ class LabelFree(Autoencoding, Protocol):
 
     def encode_unlabelled(self, images: Tensor) -> Codes:
         """Codes of images [B, C, H, W]."""
+
+
+@runtime_checkable
+class PriorDensity(Protocol):
+    """Knows how likely codes are before any image is seen."""
+
+    def log_prior(self, codes: Tensor, labels: Tensor | None) -> Tensor:
+        """log p(codes | labels) [B] of codes [B, code_dim], differentiable; log p(codes) for None.
+
+        Where a label is part of the code, it counts as given.
+        """
 
 
 @runtime_checkable

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from dist_dsvae.models.architectures import Architecture
 from dist_dsvae.models.decoder import Decoder
 from dist_dsvae.models.encoder import EncoderU, sample_gaussian
+from dist_dsvae.models.mixture_prior import standard_normal_log_density
 from dist_dsvae.noise import Draw, Normals
 from dist_dsvae.types import Codes, Gaussian, ImageShape
 
@@ -69,6 +70,11 @@ def draw_codes(
 def prior_codes(labels: Tensor, zu_noise: Normals, num_classes: int, zu_dim: int) -> Tensor:
     """``abilities.Generative.prior_codes`` of the baselines: z ~ N(0, I)."""
     return conditional_codes(labels, zu_noise.normal(Draw.SAMPLE_ZU, zu_dim), num_classes)
+
+
+def log_prior(codes: Tensor, zu_dim: int) -> Tensor:
+    """``abilities.PriorDensity.log_prior`` of the baselines, whose one-hot label is given: of z alone."""
+    return standard_normal_log_density(codes[:, -zu_dim:])
 
 
 def autoencoder_weights(loss_weights: str, shape: ImageShape, zu_dim: int) -> tuple[float, float, float]:

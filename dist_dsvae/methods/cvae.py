@@ -75,6 +75,9 @@ class CVAE(nn.Module):
         """[B, num_classes + zu_dim]: the one-hot label and z ~ N(0, I)."""
         return conditional.prior_codes(labels, zu_noise, self.num_classes, self.zu_dim)
 
+    def log_prior(self, codes: Tensor, labels: Tensor | None) -> Tensor:
+        return conditional.log_prior(codes, self.zu_dim)
+
     def decode(self, codes: Tensor, kind: CodeKind) -> Tensor:
         return self.decoder.decode(codes, kind)
 

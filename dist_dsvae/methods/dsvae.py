@@ -45,6 +45,7 @@ from dist_dsvae.models.mixture_prior import (
     gaussian_log_density,
     kl_divergence,
     squared_distance,
+    standard_normal_log_density,
 )
 from dist_dsvae.noise import Draw, Noise, Normals
 from dist_dsvae.types import Batch, CodeKind, Codes, Gaussian, ImageShape
@@ -261,6 +262,11 @@ class DSVAE(nn.Module):
         """[B, zs_dim + zu_dim]: zs ~ N(mean_y, var_y), zu ~ N(0, I)."""
         zs = self.mixture_prior.sample(labels, zs_noise.normal(Draw.SAMPLE_ZS, self.zs_dim))
         return torch.cat([zs, zu_noise.normal(Draw.SAMPLE_ZU, self.zu_dim)], dim=1)
+
+    def log_prior(self, codes: Tensor, labels: Tensor | None) -> Tensor:
+        """[B]: of zs under its class's Gaussian, or the whole mixture, and of zu under N(0, I)."""
+        zs, zu = codes[:, : self.zs_dim], codes[:, self.zs_dim :]
+        return self.mixture_prior.log_prior(zs, labels) + standard_normal_log_density(zu)
 
     def decode(self, codes: Tensor, kind: CodeKind) -> Tensor:
         return self.decoder.decode(codes, kind)

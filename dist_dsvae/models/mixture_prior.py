@@ -2,7 +2,7 @@
 
 Parametrised by log-variance and evaluated in log space, in full precision: exponentiated
 densities underflow for every class at the paper's own size (d = 512, C = 530), and the
-gradient is then exactly zero. Densities leave out the constant -d/2 log(2 pi).
+gradient is then exactly zero. Densities leave out the constant -d/2 log(2 pi), but for log_prior's.
 """
 
 from __future__ import annotations
@@ -129,6 +129,13 @@ class MixturePrior(nn.Module):
         """log p(c | zs) [B, C] under the uniform class prior."""
         return torch.log_softmax(self.log_densities(zs) - math.log(self.num_classes), dim=1)
 
+    def log_prior(self, zs: Tensor, labels: Tensor | None) -> Tensor:
+        """log p(zs | label), of the whole mixture without ``labels``: [B, d] -> [B], with the constant."""
+        constant = 0.5 * zs.shape[1] * math.log(2.0 * math.pi)
+        if labels is not None:
+            return gaussian_log_density(zs, self.component(labels)) - constant
+        return torch.logsumexp(self.log_densities(zs), dim=1) - math.log(self.num_classes) - constant
+
 
 class _LogDensities(torch.autograd.Function):
     """zs [B, d], mean and log-variance [C, d] -> log p(zs | c) [B, C], without the constant.
@@ -205,3 +212,8 @@ def kl_divergence(posterior: Gaussian, prior: Gaussian) -> Tensor:
 def gaussian_log_density(z: Tensor, gaussian: Gaussian) -> Tensor:
     """log N(z; mean, var) without the constant: [B, d] -> [B]."""
     return -0.5 * (squared_distance(z, gaussian) + gaussian.log_variance.sum(dim=-1))
+
+
+def standard_normal_log_density(z: Tensor) -> Tensor:
+    """log N(z; 0, I), with the constant: [B, d] -> [B]."""
+    return -0.5 * (z.square().sum(dim=1) + z.shape[1] * math.log(2.0 * math.pi))

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
-from dist_dsvae.noise import Noise
+from dist_dsvae.noise import Draw, Noise
 from dist_dsvae.pretrained.networks import Networks
-from dist_dsvae.pretrained.pictures import Kind, to_network
-from dist_dsvae.pretrained.requests import RequestError
+from dist_dsvae.pretrained.pictures import Kind, Pictures, read_pictures, to_network
+from dist_dsvae.pretrained.requests import ClassNames, Mask, RequestError, read_mask
 from dist_dsvae.sampling import inpaint, interpolate, vary
+from dist_dsvae.sampling.blend import blended
 from dist_dsvae.sampling.temperature import Temperatures
+from dist_dsvae.types import ImageShape
+
+_STARTS_SEED = 0
 
 
 def samples(
@@ -79,6 +83,19 @@ def expressiveness(networks: Networks, num_codes: int, seed: int) -> Tensor:
     return vary.expressiveness(lambda rows: networks.decode(rows, kind, "prior"), codes, method.zu_dim)
 
 
+Labelled = tuple[Pictures, ClassNames | None]
+
+
+def codes_of_two(
+    networks: Networks, shape: ImageShape, a: Labelled, b: Labelled
+) -> tuple[Tensor, Tensor, Kind]:
+    """zs of ``a``, the mean of zu of ``b``, and the kind of their offspring. Raises as ``encode`` does."""
+    first, kind = read_pictures(a[0], shape, "a")
+    second, other = read_pictures(b[0], shape, "b")
+    zs, zu = networks.encode(first, kind, a[1]).zs, networks.encode(second, kind, b[1]).zu.mean
+    return zs, zu, kind._replace(is_single=kind.is_single and other.is_single)
+
+
 def paired(zs: Tensor, zu: Tensor) -> Tensor:
     """Codes of as many zs as zu, or of one of them with all of the other."""
     if len(zs) != len(zu) and 1 not in (len(zs), len(zu)):
@@ -94,27 +111,68 @@ def crossed(zs: Tensor, zu: Tensor) -> Tensor:
     return torch.cat([zs.repeat_interleave(len(zu), dim=0), zu.repeat(len(zs), 1)], dim=1)
 
 
+class Painting(NamedTuple):
+    """How holes are painted: see ``DSVAE.inpaint``."""
+
+    refine_steps: int
+    num_starts: int
+    blend: bool
+
+
 def painted(
-    networks: Networks, originals: Tensor, kind: Kind, holes: Tensor, labels: Tensor, refine_steps: int
-) -> Tensor:
-    """``originals``, in their own values, with their ``holes`` painted (``sampling.inpaint``)."""
+    networks: Networks,
+    shape: ImageShape,
+    images: Pictures,
+    mask: Mask,
+    labels: ClassNames | None,
+    how: Painting,
+) -> Any:
+    """``images``, in their own values and as their kind, with their holes painted (``sampling.inpaint``)."""
     method = networks.autoencoding()
-    if refine_steps < 0:
-        raise RequestError(f"refine_steps is {refine_steps}; it must be at least 0.")
+    if not shape.is_image:
+        raise RequestError("This model's samples are points, which have no pixels to paint.")
+    for name, number in (("refine_steps", how.refine_steps), ("num_starts", how.num_starts)):
+        if number < 0:
+            raise RequestError(f"{name} is {number}; it must be at least 0.")
+    originals, kind = read_pictures(images, shape)
+    holes = read_mask(mask, shape, len(originals))
+    ids = networks.known_labels(labels, len(originals))
 
-    def decode(codes: Tensor) -> Tensor:
-        return method.decode(codes, "images")
-
-    def paint(originals: Tensor, holes: Tensor, labels: Tensor) -> tuple[Tensor]:
+    def paint(originals: Tensor, holes: Tensor, ids: Tensor | None = None) -> tuple[Tensor]:
         pictures = to_network(originals)
-        zs, zu = networks.posterior(method, inpaint.corrupted(pictures, holes), labels)
+        zs, zu = networks.posterior(method, inpaint.corrupted(pictures, holes), ids)
         codes = torch.cat([zs, zu.mean], dim=1)
-        if refine_steps:
-            # A one-hot label is no code to improve.
-            num_fixed = 0 if networks.encodes_without_labels else zs.shape[1]
-            fixed, free = codes[:, :num_fixed], codes[:, num_fixed:]
-            codes = inpaint.refined(decode, fixed, free, pictures, holes, refine_steps, method.zu_dim)
-        generated = kind._replace(device=originals.device).stored(decode(codes))
+        if how.refine_steps:
+            codes = _refined(networks, codes, pictures, holes, ids, how)
+        generated = method.decode(codes, "images")
+        if how.blend:
+            generated = blended(pictures, generated, holes)
+        generated = kind._replace(device=originals.device).stored(generated)
         return (inpaint.filled(originals, generated, holes).to(kind.device),)
 
-    return networks.run(paint, originals, holes, labels)[0]
+    return kind.wrap(networks.run(paint, originals, holes, *([] if ids is None else [ids]))[0])
+
+
+def _refined(
+    networks: Networks, codes: Tensor, pictures: Tensor, holes: Tensor, labels: Tensor | None, how: Painting
+) -> Tensor:
+    """From ``codes``, those of the encoders, and from ``how.num_starts`` draws of the prior."""
+    method, density = networks.generative(), networks.prior_density()
+
+    def start(number: int) -> Tensor:
+        # One noise for all pictures, so that none depends on its place among the others
+        noise = Noise(_STARTS_SEED, torch.full((len(codes),), number, device=codes.device))
+        drawn = noise.integers(Draw.PRIOR_LABEL, method.num_classes) if labels is None else labels
+        return method.prior_codes(drawn, noise, noise)
+
+    # Codes of pictures, drawn ones too: they are to become those of these pictures
+    energy = inpaint.codes_energy(
+        lambda codes: method.decode(codes, "images"),
+        lambda codes: -density.log_prior(codes, labels),
+        pictures,
+        holes,
+    )
+    starts = (codes, *(start(number) for number in range(how.num_starts)))
+    # A one-hot label is no code to improve.
+    num_fixed = 0 if networks.encodes_without_labels else codes.shape[1] - method.zu_dim
+    return inpaint.refined(energy, starts, num_fixed, how.refine_steps)

@@ -19,6 +19,7 @@ from torch import Tensor
 from dist_dsvae.pretrained.model import DSVAE
 from dist_dsvae.pretrained.pictures import to_network
 from dist_dsvae.pretrained.requests import Mask, RequestError, at_least_one, read_mask
+from dist_dsvae.sampling.blend import seam
 from dist_dsvae.sampling.grids import save_grid
 from dist_dsvae.sampling.inpaint import corrupted, hole_error
 from dist_dsvae.sampling.interpolate import Path as NoisePath
@@ -122,26 +123,47 @@ def swapped(model: DSVAE, out: Path, rows: Shown, columns: Shown) -> None:
     )
 
 
+class HoleScores(NamedTuple):
+    """Means over pictures: squared error in the hole, and absolute step across its border, in [-1, 1]."""
+
+    error: float
+    seam: float
+
+
 def inpainted(
-    model: DSVAE, out: Path, shown: Shown, masks: Mapping[str, Mask], refine_steps: int
-) -> dict[str, list[float]]:
+    model: DSVAE,
+    out: Path,
+    shown: Shown,
+    masks: Mapping[str, Mask],
+    *,
+    refine_steps: int,
+    num_starts: int,
+    blend: bool,
+) -> dict[str, list[HoleScores]]:
     """Figure 7: for every picture original, corrupted, painted and, with refine_steps, refined.
 
-    Returns for every mask the mean squared error in the hole (values in [-1, 1], mean over the pictures)
-    of the painted and of the refined pictures, which the legend shows too.
+    A label is told only to models that need it. Returns for every mask the scores of the originals, of the
+    painted and of the refined pictures; the legend shows the errors.
     """
     _check_images(model)
-    truth = to_network(shown.images)
-    rows, names, errors = [], [], dict[str, list[float]]()
+    truth, labels = to_network(shown.images), shown.labels if model.needs_labels else None
+    rows, names, scores = [], [], dict[str, list[HoleScores]]()
     for name, mask in masks.items():
         holes = read_mask(mask, model.shape, len(truth))
         painted = [
-            to_network(model.inpaint(shown.images, mask, shown.labels, refine_steps=steps))
+            to_network(
+                model.inpaint(
+                    shown.images, mask, labels, refine_steps=steps, num_starts=num_starts, blend=blend
+                )
+            )
             for steps in ([0, refine_steps] if refine_steps else [0])
         ]
-        errors[name] = [float(hole_error(images, truth, holes).mean()) for images in painted]
+        scores[name] = [
+            HoleScores(float(hole_error(images, truth, holes).mean()), float(seam(images, holes).mean()))
+            for images in (truth, *painted)
+        ]
         rows.append(torch.stack([truth, corrupted(truth, holes), *painted], dim=1).flatten(0, 1))
-        names.append(f"{name}\nerror " + ", ".join(f"{error:.3f}" for error in errors[name]))
+        names.append(f"{name}\nerror " + ", ".join(f"{score.error:.3f}" for score in scores[name][1:]))
     headings = ["original", "corrupted", "painted", "refined"][: 3 + bool(refine_steps)]
     refining = f"; refined in {refine_steps} steps" if refine_steps else ""
     save_grid(
@@ -152,7 +174,7 @@ def inpainted(
         column_names=headings * len(truth),
         columns_per_group=len(headings),
     )
-    return errors
+    return scores
 
 
 def _of(model: DSVAE) -> str:

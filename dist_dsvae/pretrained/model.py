@@ -33,9 +33,9 @@ from dist_dsvae.pretrained.requests import (
     code_kind,
     device_from,
     read_codes,
-    read_mask,
     seed_from,
 )
+from dist_dsvae.sampling.inpaint import NUM_STARTS, REFINE_STEPS
 from dist_dsvae.sampling.interpolate import Path as NoisePath
 from dist_dsvae.sampling.temperature import AT_ONE, Temperatures
 from dist_dsvae.sampling.vary import EXTENT
@@ -283,7 +283,7 @@ class DSVAE(ModelHubMixin, library_name="dist_dsvae"):
 
         a, b: as many as each other, or one for all of the other. labels: as for ``encode``. As ``a``'s kind.
         """
-        zs, zu, kind = self._codes_of_two(a, b, a_labels, b_labels)
+        zs, zu, kind = exploring.codes_of_two(self._networks, self.shape, (a, a_labels), (b, b_labels))
         return kind.wrap(self._networks.decode(exploring.paired(zs, zu), kind, "images"))
 
     def swap_grid(
@@ -294,36 +294,32 @@ class DSVAE(ModelHubMixin, library_name="dist_dsvae"):
         column_labels: ClassNames | None = None,
     ) -> Any:
         """Every one of ``rows`` giving zs with every one of ``columns`` giving zu: [R, K, ...]."""
-        zs, zu, kind = self._codes_of_two(rows, columns, row_labels, column_labels)
+        pair = (rows, row_labels), (columns, column_labels)
+        zs, zu, kind = exploring.codes_of_two(self._networks, self.shape, *pair)
         return kind.wrap_grid(self._networks.decode(exploring.crossed(zs, zu), kind, "images"), len(zs))
 
     def inpaint(
-        self, images: Pictures, mask: Mask, labels: ClassNames | None = None, *, refine_steps: int = 0
+        self,
+        images: Pictures,
+        mask: Mask,
+        labels: ClassNames | None = None,
+        *,
+        refine_steps: int = REFINE_STEPS,
+        num_starts: int = NUM_STARTS,
+        blend: bool = True,
     ) -> Any:
         """Paint the hole of each picture (Figure 7); outside, every bit is the given picture's.
 
         mask: "right-half", "eyes", "nose-and-mouth", "bottom-half" (the middle two for aligned faces), or
         a picture, white in the hole, or an array [H, W] or [N, H, W], not 0 in the hole.
-        refine_steps: of Adam on the codes, towards the known pixels; 0: the encoders' codes as they are. PIL
-        pictures come back in the model's size.
+        labels: the pictures' classes where they are known; needed as for ``encode``.
+        refine_steps: of Adam on the codes, towards the known pixels and under the prior (of the labels, if
+        given); 0: the encoders' codes as they are. num_starts: draws of the prior to refine besides; each
+        picture keeps the likeliest codes. blend: without a step at the hole's border.
+        PIL pictures come back in the model's size.
         """
-        self._networks.autoencoding()
-        if not self.shape.is_image:
-            raise RequestError("This model's samples are points, which have no pixels to paint.")
-        originals, kind = read_pictures(images, self.shape)
-        holes = read_mask(mask, self.shape, len(originals))
-        ids = self._networks.labels(labels, len(originals))
-        return kind.wrap(exploring.painted(self._networks, originals, kind, holes, ids, refine_steps))
-
-    def _codes_of_two(
-        self, a: Pictures, b: Pictures, a_labels: ClassNames | None, b_labels: ClassNames | None
-    ) -> tuple[Tensor, Tensor, Kind]:
-        """zs of ``a``, the mean of zu of ``b``, and the kind of their offspring."""
-        first, kind = read_pictures(a, self.shape, "a")
-        second, other = read_pictures(b, self.shape, "b")
-        zs = self._networks.encode(first, kind, a_labels).zs
-        zu = self._networks.encode(second, kind, b_labels).zu.mean
-        return zs, zu, kind._replace(is_single=kind.is_single and other.is_single)
+        how = exploring.Painting(refine_steps, num_starts, blend)
+        return exploring.painted(self._networks, self.shape, images, mask, labels, how)
 
     def _kind(self, kind: str | None) -> Kind:
         """Of results without input: by default pictures, or arrays of points."""

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from dist_dsvae.config_fields import MAX_TEMPERATURE
-from dist_dsvae.methods.abilities import Autoencoding, Classifying, Generative, LabelFree
+from dist_dsvae.methods.abilities import Autoencoding, Classifying, Generative, LabelFree, PriorDensity
 from dist_dsvae.methods.published import Published
 from dist_dsvae.models.statistics import Moments, Statistics
 from dist_dsvae.noise import Noise
@@ -45,6 +45,12 @@ class Networks:
             raise self._cannot("encode pictures")
         return self.method
 
+    def prior_density(self) -> PriorDensity:
+        """The method; raises RequestError if it does not know how likely codes are."""
+        if not isinstance(self.method, PriorDensity):
+            raise self._cannot("tell how likely codes are")
+        return self.method
+
     def classifying(self) -> Classifying:
         """The method; raises RequestError if it cannot classify."""
         if not isinstance(self.method, Classifying):
@@ -55,6 +61,7 @@ class Networks:
         kinds = {
             "make pictures": Generative,
             "encode pictures": Autoencoding,
+            "tell how likely codes are": PriorDensity,
             "classify pictures": Classifying,
         }
         able = [other for other, ability in kinds.items() if isinstance(self.method, ability)]
@@ -132,11 +139,12 @@ class Networks:
 
         return self.run(classify, pictures)[0]
 
-    def posterior(self, method: Autoencoding, images: Tensor, labels: Tensor) -> Codes:
+    def posterior(self, method: Autoencoding, images: Tensor, labels: Tensor | None) -> Codes:
         """Codes of a chunk in float32; ``labels`` are not looked at where they need not be."""
         if isinstance(method, LabelFree):
             zs, zu = method.encode_unlabelled(images)
         else:
+            assert labels is not None
             zs, zu = method.encode(images, labels)
         return Codes(zs.float(), Gaussian(zu.mean.float(), zu.log_variance.float()))
 
@@ -145,8 +153,13 @@ class Networks:
 
         Raises RequestError where they are needed and missing, or not as many as the pictures.
         """
-        if self.encodes_without_labels:
-            return torch.zeros(count, dtype=torch.int64)
+        known = None if self.encodes_without_labels else self.known_labels(labels, count)
+        return torch.zeros(count, dtype=torch.int64) if known is None else known
+
+    def known_labels(self, labels: ClassNames | None, count: int) -> Tensor | None:
+        """int64 [count]; None where they are neither given nor needed. Raises as ``labels`` does."""
+        if labels is None and self.encodes_without_labels:
+            return None
         if labels is None:
             raise RequestError(
                 f"This model is a {self.name}, whose encoder is told the label: give each picture's class as "

@@ -28,6 +28,7 @@ from dist_dsvae.explore import drawing
 from dist_dsvae.explore.uploads import read_upload
 from dist_dsvae.methods.published import save_published
 from dist_dsvae.pretrained.model import DSVAE
+from dist_dsvae.sampling.inpaint import REFINE_STEPS
 from dist_dsvae.types import ImageShape
 from tests.unit.explore.making import make_lively
 from tests.unit.pretrained.making import CLASSES
@@ -310,7 +311,7 @@ def test_inpaint_by_brush_and_by_name(pages: Pages, model: DSVAE) -> None:
 
     page.get_by_label("right-half").check()
     page.get_by_role("button", name="Inpaint", exact=True).click()
-    wait_for(page, INPAINTED, like(drawing.inpainted(model, picture, "right-half", None, 0)))
+    wait_for(page, INPAINTED, like(drawing.inpainted(model, picture, "right-half", None, REFINE_STEPS)))
 
 
 def test_a_narrow_screen_does_not_scroll_sideways(pages: Pages) -> None:

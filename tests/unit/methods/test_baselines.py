@@ -16,7 +16,7 @@ from dist_dsvae.config import (
     DSVAEConfig,
     MethodConfig,
 )
-from dist_dsvae.methods.abilities import Autoencoding, Classifying, Generative, LabelFree
+from dist_dsvae.methods.abilities import Autoencoding, Classifying, Generative, LabelFree, PriorDensity
 from dist_dsvae.methods.classifier import dropped_out, shifted
 from dist_dsvae.methods.global_batch import mean_feature
 from dist_dsvae.methods.step import Method, objective
@@ -150,10 +150,10 @@ def test_every_trained_network_has_a_term_and_every_term_a_step(config: MethodCo
 @pytest.mark.parametrize(
     ("config", "abilities"),
     [
-        (DSVAEConfig(), {Generative, Autoencoding, LabelFree, Classifying}),
-        (CVAEConfig(), {Generative, Autoencoding}),
+        (DSVAEConfig(), {Generative, Autoencoding, LabelFree, PriorDensity, Classifying}),
+        (CVAEConfig(), {Generative, Autoencoding, PriorDensity}),
         (CGANConfig(), {Generative}),
-        (CVAEGANConfig(), {Generative, Autoencoding}),
+        (CVAEGANConfig(), {Generative, Autoencoding, PriorDensity}),
         (ClassifierConfig(), {Classifying}),
     ],
     ids=lambda value: getattr(value, "name", ""),
@@ -161,7 +161,7 @@ def test_every_trained_network_has_a_term_and_every_term_a_step(config: MethodCo
 def test_abilities(config: MethodConfig, abilities: set[type]) -> None:
     architecture = "resnet32" if config.name == "classifier" else "small32"
     method = make_any(config, architecture).eval()
-    every = (Generative, Autoencoding, LabelFree, Classifying)
+    every = (Generative, Autoencoding, LabelFree, PriorDensity, Classifying)
     assert {a for a in every if isinstance(method, a)} == abilities
     batch = make_batch(SHAPES["small32"])
     if isinstance(method, Generative):

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch import Tensor
 
 from dist_dsvae import DSVAE
 from dist_dsvae.config import CGANConfig, ClassifierConfig, CVAEConfig, DSVAEConfig
+from dist_dsvae.models.statistics import Moments
 from dist_dsvae.pretrained import chunks
 from dist_dsvae.pretrained.requests import RequestError
 from dist_dsvae.types import Gaussian
@@ -91,6 +95,8 @@ def test_bf16_runs_the_networks_in_half_precision(model: DSVAE) -> None:
     exact, rough = (m.sample(n=2, generator=1, kind="tensor") for m in (model, half))
     assert rough.dtype == torch.float32
     assert 0 < (exact - rough).abs().max() < 0.1
+    painted, roughly = (m.inpaint(pixels(2), "eyes").astype(int) for m in (model, half))
+    assert 0 < np.abs(painted - roughly).max() < 13  # of 255
 
 
 def test_swap_takes_zs_of_a_and_zu_of_b(model: DSVAE) -> None:
@@ -136,16 +142,87 @@ def test_nothing_outside_the_hole_is_touched(model: DSVAE, mask: str, steps: int
     assert np.array_equal(from_pil, painted[..., 0])
 
 
-def test_refinement_lowers_the_error_where_pixels_are_known(model: DSVAE) -> None:
-    # What the decoder can make, so that there is a way down, and from where the encoders do not begin
-    zs = 3 * torch.randn(4, 6, generator=torch.Generator().manual_seed(0))
-    images = model.decode(zs, torch.zeros(4, 4))
+@pytest.fixture(scope="module")
+def vivid() -> DSVAE:
+    """A model whose decoder uses the whole range of values, so that known pixels tell of the codes."""
+    vivid = make_model(DSVAEConfig())
+    weights = [p for p in vivid.published.method.decoder.parameters() if p.dim() == 4]
+    with torch.no_grad():
+        weights[-1].mul_(10)
+    return vivid
+
+
+def test_refinement_finds_the_codes_of_the_known_pixels(vivid: DSVAE) -> None:
+    # What the decoder can make and the prior holds likely, from where the encoders do not begin
+    zs = torch.randn(4, 6, generator=torch.Generator().manual_seed(0))
+    images = vivid.decode(zs, torch.zeros(4, 4))
 
     def error(steps: int) -> float:
         # The known pixels come back untouched, so the better codes are seen in the hole.
-        return float((model.inpaint(images, "right-half", refine_steps=steps) - images).square().mean())
+        painted = vivid.inpaint(images, "right-half", refine_steps=steps, blend=False)
+        return float((painted - images).square().mean())
 
-    assert error(60) < 0.7 * error(0)
+    assert error(60) < 0.02 * error(0)
+
+
+def test_more_starts_find_codes_that_are_at_least_as_likely(vivid: DSVAE) -> None:
+    """Codes far from the prior, which descent from the encoders' misses; and pictures are independent."""
+    zs = 3 * torch.randn(4, 6, generator=torch.Generator().manual_seed(0))
+    images = vivid.decode(zs, torch.zeros(4, 4))
+    one, many = (vivid.inpaint(images, "right-half", num_starts=n, blend=False) for n in (0, 4))
+    changed = (one != many).flatten(1).any(1)
+    assert changed.any()
+    errors = [(painted - images).square().flatten(1).mean(1) for painted in (one, many)]
+    assert errors[1].mean() < 0.5 * errors[0].mean()
+    alone = vivid.inpaint(images[2:3], "right-half", num_starts=4, blend=False)
+    torch.testing.assert_close(alone[0], many[2], atol=1e-3, rtol=0)
+
+
+def test_a_label_steers_what_is_painted_but_is_not_needed(model: DSVAE) -> None:
+    images = pixels(2)
+    unknown, told, other = (
+        model.inpaint(images, "right-half", labels) for labels in (None, ["bag", "coat"], "boot")
+    )
+    assert not np.array_equal(unknown, told)
+    assert not np.array_equal(told, other)
+    with pytest.raises(RequestError, match="There are 3 labels for 2 pictures"):
+        model.inpaint(images, "eyes", [0, 1, 2])
+    for wrong in ({"refine_steps": -1}, {"num_starts": -1}):
+        with pytest.raises(RequestError, match=r"_st(eps|arts) is -1; it must be at least 0"):
+            model.inpaint(images, "eyes", **wrong)
+
+
+@pytest.mark.parametrize("settings", [{}, {"zs_posterior": "gaussian", "mixture_fit": "moments"}])
+def test_a_hole_is_painted_from_the_mean_codes_as_codes_of_pictures(settings: dict[str, Any]) -> None:
+    model = make_model(DSVAEConfig(**settings))
+    images, hole = torch.linspace(-1, 1, 2 * 1024).view(2, 1, 32, 32), np.zeros((32, 32))
+    hole[8:24, 8:24] = 1
+
+    def painted(steps: int) -> Tensor:
+        result: Tensor = model.inpaint(images, hole, refine_steps=steps, num_starts=1, blend=False)
+        return result[..., 8:24, 8:24]
+
+    decoder = model.published.method.decoding_network()
+    by_running = {steps: painted(steps) for steps in (0, 2)}
+    for kind, changes in (("prior", False), ("images", True)):
+        statistics = (Moments(m - 0.5, v + 1) for m, v in decoder.blank_statistics())
+        decoder.set_statistics(kind, tuple(statistics))
+        for steps, before in by_running.items():
+            assert torch.equal(painted(steps), before) != changes
+    corrupted = images.clone()
+    corrupted[..., 8:24, 8:24] = 0
+    zs, zu = model.encode(corrupted)
+    torch.testing.assert_close(painted(0), model.decode(zs, zu, codes="images")[..., 8:24, 8:24])
+
+
+def test_a_blended_hole_meets_its_border(model: DSVAE) -> None:
+    """White pictures around a hole that the decoder fills with grey."""
+    images = np.full((1, 32, 32, 1), 255, np.uint8)
+    rough, smooth = (
+        model.inpaint(images, "right-half", refine_steps=0, blend=blend)[0, :, 16, 0].astype(int)
+        for blend in (False, True)
+    )
+    assert (255 - smooth).max() < 0.3 * (255 - rough).min()
 
 
 def test_interpolation_shares_a_path_and_keeps_the_other_code(model: DSVAE) -> None:
@@ -176,7 +253,7 @@ def test_methods_are_asked_what_they_can() -> None:
     assert cvae.code_dims == (5, 4)
     zs, _ = cvae.encode(images, ["bag", 3])
     assert zs.argmax(1).tolist() == [1, 3]
-    assert cvae.inpaint(images, "eyes", [0], refine_steps=1).shape == images.shape
+    assert cvae.inpaint(images, "eyes", [0], refine_steps=1, num_starts=2).shape == images.shape
     assert cvae.swap(images[0], images, 1, [2, 3]).shape == images.shape
     for call, message in (
         (lambda: cgan.encode(images), "a cgan, which cannot encode pictures; it can make pictures"),

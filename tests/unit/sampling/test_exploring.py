@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import pytest
 import torch
+from torch import Tensor
 
 from dist_dsvae.noise import Draw, Noise
 from dist_dsvae.sampling import inpaint
@@ -99,22 +101,47 @@ def test_holes_are_filled_and_measured() -> None:
     assert float(inpaint.hole_error(painted, images, holes)) == pytest.approx((0.4**2 + 0.1**2) / 2)
 
 
-def test_a_refined_picture_does_not_depend_on_the_others() -> None:
-    """A decoder that paints its codes: refinement goes to the known pixels, and leaves what is fixed."""
-    generator = torch.Generator().manual_seed(0)
-    images = torch.rand(3, 1, 2, 2, generator=generator)
+def painting(images: Tensor, holes: Tensor) -> Callable[[Tensor], Tensor]:
+    """The energy of a decoder that paints its codes, under N(0, I)."""
+    return inpaint.codes_energy(
+        lambda codes: codes.view_as(images), lambda codes: 0.5 * codes.square().sum(1), images, holes
+    )
+
+
+def test_refined_codes_are_the_likeliest_given_the_known_pixels() -> None:
+    """Closed form: every known pixel is x w / (w + 1) for the precision w of a pixel, every other one 0."""
+    images = torch.rand(3, 1, 2, 2, generator=torch.Generator().manual_seed(0))
     holes = torch.zeros(3, 1, 2, 2, dtype=torch.bool)
-    holes[:, :, 0, 0] = True
-    fixed, free = torch.zeros(3, 1), torch.zeros(3, 3)
-
-    def decode(codes: torch.Tensor) -> torch.Tensor:
-        return codes.view(-1, 1, 2, 2)
-
-    codes = inpaint.refined(decode, fixed, free, images, holes, 300, 1)
-    assert not codes[:, 0].any()
-    # The minimum of (z - x)^2 / 3 + 0.05 z^2 for the one dimension of zu, of (z - x)^2 for the others
-    expected = images.flatten(1)[:, 1:] / torch.tensor([1, 1, 1 + 3 * 0.05])
-    torch.testing.assert_close(codes[:, 1:], expected, atol=0.02, rtol=0)
-    alone = inpaint.refined(decode, fixed[1:2], free[1:2], images[1:2], holes[1:2], 300, 1)
-    assert torch.equal(alone[0], codes[1])
+    holes[:, :, 0, 1] = True
+    start = torch.full((3, 4), 0.2)
+    codes = inpaint.refined(painting(images, holes), [start], 1, 300)
+    precision = 32 * 32 / 4 / 0.6**2  # the constants of the module
+    expected = (images * precision / (precision + 1)).masked_fill(holes, 0.0).flatten(1)
+    expected[:, 0] = 0.2  # fixed
+    torch.testing.assert_close(codes, expected, atol=1e-3, rtol=0)
     assert not codes.requires_grad
+    energy = 0.5 * expected.square().sum(1)
+    energy += precision / 2 * ((expected - images.flatten(1)) * ~holes.flatten(1)).square().sum(1)
+    torch.testing.assert_close(painting(images, holes)(codes), energy, atol=1e-2, rtol=1e-4)
+
+
+def test_a_refined_picture_does_not_depend_on_the_others() -> None:
+    images = torch.rand(3, 1, 2, 2, generator=torch.Generator().manual_seed(0))
+    holes = torch.rand(3, 1, 2, 2, generator=torch.Generator().manual_seed(1)) < 0.5
+    starts = [torch.zeros(3, 4), torch.full((3, 4), 0.5)]
+    codes = inpaint.refined(painting(images, holes), starts, 0, 5)
+    one = slice(1, 2)
+    alone = inpaint.refined(painting(images[one], holes[one]), [start[one] for start in starts], 0, 5)
+    assert torch.equal(alone[0], codes[1])
+
+
+def test_each_picture_keeps_its_start_of_least_energy() -> None:
+    """A double well: Adam stays in the well it starts in, and one is deeper."""
+
+    def energy(codes: Tensor) -> Tensor:
+        return (codes.square() - 1).square().sum(1) + 0.1 * codes.sum(1)
+
+    starts = [torch.tensor([[1.1], [-1.1], [1.1]]), torch.tensor([[0.9], [0.9], [-0.9]])]
+    codes = inpaint.refined(energy, starts, 0, 100)
+    assert codes[:, 0].sign().tolist() == [1, -1, -1]
+    assert all((energy(codes) <= energy(start) + 1e-6).all() for start in starts)
