@@ -16,6 +16,8 @@ from dist_dsvae.sampling.blend import blended
 from dist_dsvae.sampling.temperature import Temperatures
 from dist_dsvae.types import ImageShape
 
+Labelled = tuple[Pictures, ClassNames | None]
+
 _STARTS_SEED = 0
 
 
@@ -81,9 +83,6 @@ def expressiveness(networks: Networks, num_codes: int, seed: int) -> Tensor:
     noise = Noise(seed, numbers)
     codes = method.prior_codes(numbers % method.num_classes, noise, noise)
     return vary.expressiveness(lambda rows: networks.decode(rows, kind, "prior"), codes, method.zu_dim)
-
-
-Labelled = tuple[Pictures, ClassNames | None]
 
 
 def codes_of_two(
