@@ -119,7 +119,7 @@ def _small(
     discriminator: int = 32,
     most: int = 256,
     deepened: tuple[int, ...] = (),
-    end: Literal["flatten", "sum"] = "sum",
+    end: Literal["flatten", "sum"] = "flatten",
 ) -> Architecture:
     """Residual networks between ``size`` and 4x4 feature maps, twice the channels at half the side.
 
@@ -147,7 +147,7 @@ def _small(
         decoder_hidden=(256, 4 * 4 * lowest),
         decoder_channels=lowest,
         decoder=tuple(blocks),
-        discriminator=halving(Layer(channels=discriminator, kernel_size=4, stride=2), discriminator),
+        discriminator=tuple(Layer(channels=c, kernel_size=4, stride=2) for c in widths(discriminator)[:stages]),
         discriminator_end=end,
         discriminator_hidden=(256,),
         latent_classifier_hidden=(128,),
