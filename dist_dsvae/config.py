@@ -92,7 +92,7 @@ class DataConfig:
 class ModelConfig:
     """Network family and the widths of the two codes.
 
-    architecture: the first ten (``models.architectures``) are for methods that generate, the others
+    architecture: the first eight (``models.architectures``) are for methods that generate, the others
         for classifiers.
     zs_dim: of dsvae's label-relevant code; the baselines have the one-hot label in its place.
     zu_dim: of the label-irrelevant code; of z in the baselines.
@@ -101,8 +101,6 @@ class ModelConfig:
     architecture: Literal[
         "vgg",
         "small",
-        "small-b",
-        "small-c",
         "vgg64",
         "small64",
         "conv32",

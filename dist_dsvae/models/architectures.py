@@ -10,7 +10,6 @@ mlp2d    the toy example's points                                      (section 
 
 from __future__ import annotations
 
-import functools
 import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -45,8 +44,7 @@ class Architecture:
         decoder's image, with output_kernel_size. decoder_channels: of the feature map that the
         decoder's first one gets.
     max_pool_after, average_pool_after: indices of encoder layers followed by a 2x2 pool.
-    discriminator_end: what becomes of the feature map before the fully connected layers: all of it,
-        or the average or sum over its places.
+    discriminator_pools: averages over all places before the fully connected layers, else flattens.
     *_hidden: widths of the fully connected layers but the last; with image_size 0 there are no others.
     """
 
@@ -59,8 +57,8 @@ class Architecture:
     decoder_channels: int = 0
     decoder: tuple[Layer | Residual, ...] = ()
     output_kernel_size: int = 3
-    discriminator: tuple[Layer | Residual, ...] = ()
-    discriminator_end: Literal["flatten", "average", "sum"] = "flatten"
+    discriminator: tuple[Layer, ...] = ()
+    discriminator_pools: bool = False
     discriminator_hidden: tuple[int, ...] = (1024,)
     latent_classifier_hidden: tuple[int, ...] = (256,)
 
@@ -94,7 +92,7 @@ def _vgg(size: int) -> Architecture:
         decoder_channels=widths[-1],
         decoder=_layers(*doubled),
         discriminator=_layers(*halved),
-        discriminator_end="average",
+        discriminator_pools=True,
     )
 
 
@@ -111,56 +109,39 @@ def _conv32(late_kernel_size: int) -> Architecture:
     )
 
 
-def _small(
-    size: int,
-    *,
-    encoder: int = 16,
-    decoder: int = 16,
-    discriminator: int = 32,
-    most: int = 256,
-    deepened: tuple[int, ...] = (),
-    end: Literal["flatten", "sum"] = "flatten",
-) -> Architecture:
+def _small(size: int) -> Architecture:
     """Residual networks between ``size`` and 4x4 feature maps, twice the channels at half the side.
 
-    encoder, discriminator: channels at half the image's side. decoder: at the image's own. most: at any.
-    deepened: sides at which the decoder has a block more.
+    The discriminator is plain: residual blocks with averages contract so much under spectral norm that its
+    scores cannot leave 0.
     """
     stages = _num_halvings(size, 4)
-
-    def widths(first: int) -> list[int]:
-        return [min(first * 2**i, most) for i in range(stages + 1)]
-
-    def halving(first: Layer, width: int) -> tuple[Layer | Residual, ...]:
-        return (first, *(Residual(channels=c, stride=2) for c in widths(width)[1:stages]))
-
-    *rising, lowest = widths(decoder)
-    blocks: list[Residual] = []
-    for i, channels in enumerate(reversed(rising)):
-        blocks.append(Residual(channels=channels, stride=2))
-        if 8 * 2**i in deepened:
-            blocks.append(Residual(channels=channels))
+    first, *later = _doubling(16, stages)
+    lowest, *rising = reversed(_doubling(16, stages + 1))
     return Architecture(
         image_size=size,
-        encoder=halving(Layer(channels=encoder, kernel_size=3, stride=2), encoder),
+        encoder=(
+            Layer(channels=first, kernel_size=3, stride=2),
+            *(Residual(channels=c, stride=2) for c in later),
+        ),
         encoder_hidden=(256,),
         decoder_hidden=(256, 4 * 4 * lowest),
         decoder_channels=lowest,
-        decoder=tuple(blocks),
-        discriminator=tuple(Layer(channels=c, kernel_size=4, stride=2) for c in widths(discriminator)[:stages]),
-        discriminator_end=end,
+        decoder=tuple(Residual(channels=c, stride=2) for c in rising),
+        discriminator=tuple(Layer(channels=c, kernel_size=4, stride=2) for c in _doubling(32, stages)),
         discriminator_hidden=(256,),
         latent_classifier_hidden=(128,),
     )
+
+
+def _doubling(first: int, count: int) -> list[int]:
+    return [min(first * 2**i, 256) for i in range(count)]
 
 
 SIZES = (32, 64, 128, 256)
 RULES: dict[str, Callable[[int], Architecture]] = {
     "vgg": _vgg,
     "small": _small,
-    # candidates for "small", until one is chosen: a block more at 8x8; a wider discriminator
-    "small-b": functools.partial(_small, deepened=(8,)),
-    "small-c": functools.partial(_small, discriminator=40),
 }
 
 ARCHITECTURES: dict[str, Architecture] = {

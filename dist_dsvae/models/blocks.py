@@ -66,19 +66,6 @@ class UpConv2d(nn.Conv2d):
         return F.conv_transpose2d(features, kernel, stride=2, padding=1)
 
 
-class DownConv2d(nn.Conv2d):
-    """[B, in, H, W] -> [B, out, H/2, W/2]: a 3x3 convolution, then 2x2 averages.
-
-    Computed as one convolution of stride 2 with a 4x4 kernel, ``UpConv2d``'s counterpart.
-    """
-
-    def __init__(self, in_channels: int, out_channels: int) -> None:
-        super().__init__(in_channels, out_channels, 3)
-
-    def forward(self, features: Tensor) -> Tensor:
-        return F.conv2d(features, _smeared(self.weight) / 4, self.bias, stride=2, padding=1)
-
-
 def _smeared(kernel: Tensor) -> Tensor:
     """[out, in, 3, 3] -> [out, in, 4, 4]: the sum of the kernel's four copies inside a 4x4 frame."""
     rows = F.pad(kernel, (0, 0, 0, 1)) + F.pad(kernel, (0, 0, 1, 0))

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 from torch.nn.utils.parametrizations import spectral_norm
 
-from dist_dsvae.models.architectures import Architecture, Layer, Residual
-from dist_dsvae.models.blocks import DownConv2d, ResidualBlock, full_precision
+from dist_dsvae.models.architectures import Architecture
+from dist_dsvae.models.blocks import full_precision
 from dist_dsvae.types import ImageShape
 
 _LEAK = 0.1
@@ -38,15 +38,16 @@ class Discriminator(nn.Module):
         if shape.is_image:
             channels, size = shape.channels, shape.height
             for layer in architecture.discriminator:
-                layers += _judging(channels, layer)
+                padding = (layer.kernel_size - 1) // 2
+                convolution = nn.Conv2d(channels, layer.channels, layer.kernel_size, layer.stride, padding)
+                layers += [spectral_norm(convolution), nn.LeakyReLU(_LEAK, inplace=True)]
                 channels, size = layer.channels, size // layer.stride
-            if architecture.discriminator_end == "flatten":
+            if architecture.discriminator_pools:
+                layers += [nn.AdaptiveAvgPool2d(1), nn.Flatten()]
+                features = channels
+            else:
                 layers.append(nn.Flatten())
                 features = channels * size * size
-            else:
-                average = architecture.discriminator_end == "average"
-                layers += [nn.AdaptiveAvgPool2d(1), nn.Flatten()] if average else [_SumOverPlaces()]
-                features = channels
         for width in architecture.discriminator_hidden:
             layers += [spectral_norm(nn.Linear(features, width)), nn.LeakyReLU(_LEAK, inplace=True)]
             features = width
@@ -69,35 +70,6 @@ class Discriminator(nn.Module):
     def without_labels(self) -> nn.Module:
         """images -> linear(h) [B], by the same weights: what is left of the score without a label."""
         return _WithoutLabels(self)
-
-
-def _judging(in_channels: int, layer: Layer | Residual) -> list[nn.Module]:
-    channels, stride = layer.channels, layer.stride
-    activation = nn.LeakyReLU(_LEAK, inplace=True)
-    if isinstance(layer, Layer):
-        padding = (layer.kernel_size - 1) // 2
-        convolution = nn.Conv2d(in_channels, channels, layer.kernel_size, stride, padding)
-        return [spectral_norm(convolution), activation]
-    halving = stride == 2
-    first = DownConv2d(in_channels, in_channels) if halving else nn.Conv2d(in_channels, in_channels, 3, 1, 1)
-    main = nn.Sequential(
-        spectral_norm(first),
-        nn.LeakyReLU(_LEAK, inplace=True),
-        spectral_norm(nn.Conv2d(in_channels, channels, 3, padding=1)),
-    )
-    shortcut = nn.Sequential()
-    if halving:
-        shortcut.append(nn.AvgPool2d(2))
-    if in_channels != channels:  # the main path has a bias
-        shortcut.append(spectral_norm(nn.Conv2d(in_channels, channels, 1, bias=False)))
-    return [ResidualBlock(main, shortcut, activation)]
-
-
-class _SumOverPlaces(nn.Module):
-    """[B, C, H, W] -> [B, C]."""
-
-    def forward(self, features: Tensor) -> Tensor:
-        return features.sum(dim=(2, 3))
 
 
 class _WithoutLabels(nn.Module):

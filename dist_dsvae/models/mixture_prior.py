@@ -93,7 +93,8 @@ class MixturePrior(nn.Module):
             return
         mean, log_variance = (t.to(self.mean.dtype) for t in posterior)
         with torch.autocast(labels.device.type, enabled=False):
-            classes = torch.nn.functional.one_hot(labels, self.num_classes).to(mean.dtype)  # [B, C]
+            every = torch.arange(self.num_classes, device=labels.device)
+            classes = (labels[:, None] == every).to(mean.dtype)  # [B, C]; one_hot reads on the host
             counts = classes.sum(dim=0)
             weight = 1.0 - torch.pow(1.0 - rate, counts * (self.num_classes / len(labels)))[:, None]
             share = (classes / counts.clamp_min(1.0)).T  # [C, B]: averages over a class's samples

@@ -18,7 +18,7 @@ from dist_dsvae.engine import checkpoint
 from dist_dsvae.engine.batch_norm import synchronise
 from dist_dsvae.engine.checkpoint import CheckpointError
 from dist_dsvae.engine.guard import Guard, NonFiniteLossError
-from dist_dsvae.methods.global_batch import mean_feature
+from dist_dsvae.methods.global_batch import aggregate_divergence, mean_feature
 from dist_dsvae.methods.step import Reduction, Step, objective
 from tests.unit.engine.test_host_syncs import NoHostReads
 from tests.unit.methods.making import SHAPES, make_batch, make_method, noise_for
@@ -132,6 +132,28 @@ def mean_features_are_those_of_the_global_batch(rank: int, world_size: int) -> N
 
 def test_mean_features_over_ranks() -> None:
     on_ranks(3, mean_features_are_those_of_the_global_batch)
+
+
+def aggregates_are_those_of_the_global_batch(rank: int, world_size: int) -> None:
+    """Ranks with means and variances of their own: the divergence of all rows together, and its gradient."""
+    generator = torch.Generator().manual_seed(0)
+    codes = torch.randn(6 * world_size, 5, generator=generator).double()
+    codes *= torch.linspace(0.3, 2.0, 6 * world_size)[:, None]
+    codes += torch.linspace(-1.0, 3.0, 6 * world_size)[:, None]
+    whole = codes.clone().requires_grad_()
+    variance = whole.var(0, correction=0)
+    expected = (0.5 * (whole.mean(0) ** 2 + variance - 1 - variance.log())).mean()
+    expected.backward()
+    own = codes.chunk(world_size)[rank].clone().requires_grad_()
+    value = aggregate_divergence(own)
+    value.backward()
+    torch.testing.assert_close(value.detach(), expected.detach())
+    # what DistributedDataParallel averages over the ranks
+    torch.testing.assert_close(own.grad / world_size, whole.grad.chunk(world_size)[rank])
+
+
+def test_aggregates_over_ranks() -> None:
+    on_ranks(3, aggregates_are_those_of_the_global_batch)
 
 
 def one_bad_rank_stops_all(rank: int, world_size: int) -> None:

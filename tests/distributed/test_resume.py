@@ -24,6 +24,7 @@ from tests.distributed.launching import (
     train,
     write_config,
 )
+from tests.unit.methods.making import BEYOND
 
 ITERATIONS = 24
 
@@ -34,6 +35,7 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_config(
         folder / "c.json",
         data={"num_workers": 1},
+        method=BEYOND,
         train={
             "epochs": epochs_of(ITERATIONS),
             "checkpoint_every_steps": 5,

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.distributed.launching import checkpoint_tensors, metrics, train, write_config
+from tests.unit.methods.making import BEYOND
 
 ITERATIONS = 12
 
@@ -18,7 +19,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[int, tuple[Path, str]
     config = write_config(
         folder / "c.json",
         data={"unlabelled": "shards/fashion-mnist-mini/test"},
-        method={"unlabelled_steps": 1},
+        method=BEYOND | {"unlabelled_steps": 1, "augmentation": "on"},
         train={"double_precision": True, "epochs": epochs, "ema_half_life_updates": 3.0},
         optimizer={"clip_gradient_norm": 5.0},
     )

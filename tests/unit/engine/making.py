@@ -36,13 +36,16 @@ def make_iteration(
     architecture: str = "small32",
     train: TrainConfig | None = None,
     mixed_precision: str | None = None,
-    unlabelled_steps: int = 0,
-    augmentation: str = "off",
+    **settings: object,
 ) -> Iteration:
-    """An iteration in float32 (float64 convolutions are slow), always from the same weights."""
+    """An iteration in float32 (float64 convolutions are slow), always from the same weights.
+
+    settings: of the method.
+    """
     runtime = Runtime(train or TrainConfig(), mixed_precision)
-    settings = {"unlabelled_steps": unlabelled_steps, "augmentation": augmentation}
-    method = make_method(architecture, **settings).to(runtime.device, runtime.dtype)
+    method = make_method(architecture, **{"augmentation": "off", **settings}).to(
+        runtime.device, runtime.dtype
+    )
     groups = {step.name: parameter_groups(method, step) for step in method.steps}
     return Iteration(
         method,

@@ -19,6 +19,7 @@ from dist_dsvae.engine.runtime import Runtime
 from dist_dsvae.methods.step import objective
 from dist_dsvae.noise import Noise
 from tests.unit.engine.making import make_inputs, make_iteration
+from tests.unit.methods.making import BEYOND
 
 
 class StandIn:
@@ -50,11 +51,13 @@ def everything(iteration: Iteration) -> list[Tensor]:
     return [tensor.detach().clone() for tensor in iteration.state()]
 
 
-@pytest.mark.parametrize("architecture", ["small32", "mlp2d"])
-def test_graphed_equals_eager(architecture: str) -> None:
+@pytest.mark.parametrize(
+    ("architecture", "settings"), [("small32", {}), ("small", BEYOND | {"augmentation": "on"}), ("mlp2d", {})]
+)
+def test_graphed_equals_eager(architecture: str, settings: dict[str, object]) -> None:
     """Bit for bit over iterations with clipping, moving learning rates, average, and a log tick between."""
     config = OptimizerConfig(clip_gradient_norm=1.0, variance_schedule="paper")
-    eager, captured = (make_iteration(config, architecture=architecture) for _ in range(2))
+    eager, captured = (make_iteration(config, architecture=architecture, **settings) for _ in range(2))
     stand_in = StandIn(captured)
     graphed = Graphed(captured, captured.state, stand_in)
     for number in range(5):

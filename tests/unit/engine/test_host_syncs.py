@@ -8,6 +8,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from dist_dsvae.config import OptimizerConfig
 from tests.unit.engine.making import make_inputs, make_iteration
+from tests.unit.methods.making import BEYOND
 
 
 class NoHostReads(TorchDispatchMode):
@@ -27,10 +28,10 @@ def test_the_test_can_fail() -> None:
 
 
 @pytest.mark.parametrize("clip", [0.0, 1.0])
-@pytest.mark.parametrize(("flip", "augmentation"), [(False, "off"), (True, "on")])
-def test_an_iteration_does_not_read(clip: float, flip: bool, augmentation: str) -> None:
+@pytest.mark.parametrize(("flip", "settings"), [(False, {}), (True, BEYOND | {"augmentation": "on"})])
+def test_an_iteration_does_not_read(clip: float, flip: bool, settings: dict[str, object]) -> None:
     config = OptimizerConfig(clip_gradient_norm=clip)
-    iteration = make_iteration(config, flip=flip, unlabelled_steps=1, augmentation=augmentation)
+    iteration = make_iteration(config, flip=flip, unlabelled_steps=1, **settings)
     inputs = make_inputs(iteration, first=0)
     with NoHostReads():
         iteration(*inputs)
