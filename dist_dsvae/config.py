@@ -253,11 +253,11 @@ class EvaluationConfig:
     batch_size: samples generated and judged at a time.
     seed: of all samples and splits.
     weights: the moving average ("ema"), the last weights ("raw"), or the average where there is one.
-    batch_norm: "precise" measures the decoder's batch norms anew for the very weights and kind of codes that
-        are decoded: those of the prior for samples, those of pictures for reconstructions and swaps
-        (``sampling.statistics``). "running": the moving averages of training, over both kinds. "batch":
-        generate with the statistics of batches of batch_size samples of all classes, as the authors' code
-        does; all else as "running".
+    batch_norm: "precise" measures batch norms anew for the very weights (``sampling.statistics``): the
+        encoders' on training pictures, the decoder's on the kind of codes that are decoded, those of the
+        prior for samples, those of pictures for reconstructions and swaps. "running": the moving averages of
+        training, in the decoder over both kinds. "batch": generate with the statistics of batches of
+        batch_size samples of all classes, as the authors' code does; all else as "running".
     prior: draw codes from the method's prior ("model"), or from Gaussians fitted to the codes of training
         images ("fitted", ``sampling.fitted_prior``; for methods that encode).
     temperature_zs: the standard normals that a sample's zs is made of are multiplied by it: below 1 samples

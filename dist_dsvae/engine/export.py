@@ -9,9 +9,9 @@ from typing import Any, Literal
 import torch
 
 from dist_dsvae.engine.checkpoint import complete_checkpoints
+from dist_dsvae.engine.statistics import adopt
 from dist_dsvae.engine.statistics_file import measured_of_checkpoint
 from dist_dsvae.engine.trained import choose_checkpoint, load_method, read_run
-from dist_dsvae.methods.abilities import Generative
 from dist_dsvae.methods.published import Published
 from dist_dsvae.pretrained.model import DSVAE
 from dist_dsvae.pretrained.programs import save_programs
@@ -60,9 +60,7 @@ def published_of_run(
     chosen = choose_checkpoint(run_dir, step)
     method, which = load_method(config, shape, len(classes), chosen, weights, device)
     method.eval()
-    if isinstance(method, Generative):
-        for kind, statistics in measured_of_checkpoint(chosen, method, which).items():
-            method.decoding_network().set_statistics(kind, statistics)
+    adopt(method, measured_of_checkpoint(chosen, method, which))
     about = {
         "run": run_dir.resolve().name,
         "data": config.data.train,

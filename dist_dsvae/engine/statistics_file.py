@@ -1,11 +1,12 @@
-"""The statistics of a checkpoint's decoder, measured once and kept beside it.
+"""The statistics of a checkpoint's encoders and decoder, measured once and kept beside it.
 
-    <run>/statistics/step-00001000-ema.safetensors   decoder.statistics' tensors, "images.mean_0", ...
+    <run>/statistics/step-00001000-ema.safetensors   the decoder's, by kind of codes: "images.mean_0", ...
+                                                     the encoders', by name: "encoder_u.mean_0", ...
                                                      metadata: format, and of which checkpoint they are
 
 Encoding thousands of pictures takes a CPU a while; whoever draws from the same checkpoint next finds them
 here. A file of another format is nobody's to overwrite; one of another checkpoint (a run was set back and
-trained anew), or a damaged one with our mark, is replaced.
+trained anew), a damaged one with our mark, or one from before encoders were measured is replaced.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 from typing import get_args
 
@@ -28,8 +30,7 @@ from dist_dsvae.engine.checkpoint import MARKER
 from dist_dsvae.engine.statistics import Measured, measure, measure_or_warn
 from dist_dsvae.engine.trained import read_run
 from dist_dsvae.methods.abilities import Autoencoding, Generative
-from dist_dsvae.models.decoder import Decoder
-from dist_dsvae.models.statistics import Moments
+from dist_dsvae.models.statistics import Moments, Statistics, batch_norms
 from dist_dsvae.types import CodeKind
 
 logger = logging.getLogger(__name__)
@@ -42,11 +43,11 @@ def measured_of_checkpoint(checkpoint: Path, method: nn.Module, weights: str) ->
     """For drawing: the statistics of ``method`` in evaluation mode, with the weights of a checkpoint.
 
     weights: "ema" or "raw". Called by all ranks; rank 0 measures what is not there, so that all draw
-    the same to the bit. Where the run's training split cannot be read, a warning says so, and those of images
-    are missing.
+    the same to the bit. Where the run's training split cannot be read, a warning says so, and those of
+    images, the encoders' among them, are missing.
     """
     config, _, _ = read_run(checkpoint.parent.parent)
-    found: Measured = {}
+    found = Measured()
     if distributed.is_main():
         found = load_measured(checkpoint, method, weights)
         if not _is_complete(found, method):
@@ -60,7 +61,7 @@ def measured_for_evaluation(
     checkpoint: Path, method: nn.Module, weights: str, train: Manifest, *, skip_corrupt: bool
 ) -> Measured:
     """The same, measured by all ranks together where it is not there, from a split that is known to be."""
-    found = load_measured(checkpoint, method, weights) if distributed.is_main() else {}
+    found = load_measured(checkpoint, method, weights) if distributed.is_main() else Measured()
     found = _on_device(distributed.broadcast_object(_on_device(found, None)), method)
     if not _is_complete(found, method):
         found = measure(method, train, skip_corrupt=skip_corrupt)
@@ -72,36 +73,40 @@ def measured_for_evaluation(
 def load_measured(checkpoint: Path, method: nn.Module, weights: str) -> Measured:
     """What is kept of a checkpoint; nothing if that is of another, does not fit, or cannot be read."""
     path = _path(checkpoint, weights)
-    if not isinstance(method, Generative) or not path.is_file():
-        return {}
-    found: Measured = {}
+    if not path.is_file():
+        return Measured()
+    networks = _networks(method)
+    found: dict[str, Statistics] = {}
     try:
         with safe_open(path, framework="pt") as opened:
             if opened.metadata() != _metadata(checkpoint, weights):
-                return {}
+                return Measured()
             names = set(opened.keys())
-            for kind in get_args(CodeKind):
-                if f"{kind}.mean_0" in names:
-                    found[kind] = tuple(
+            for group, network in networks.items():
+                if f"{group}.mean_0" in names:
+                    found[group] = tuple(
                         Moments(
-                            opened.get_tensor(f"{kind}.mean_{i}"), opened.get_tensor(f"{kind}.variance_{i}")
+                            opened.get_tensor(f"{group}.mean_{i}"), opened.get_tensor(f"{group}.variance_{i}")
                         )
-                        for i in range(len(method.decoding_network().blank_statistics()))
+                        for i in range(len(batch_norms(network)))
                     )
     except (OSError, SafetensorError) as error:
         logger.warning("%s cannot be read (%s) and is not used.", path, error)
-        return {}
-    return _on_device(found, method) if _fits(found, method.decoding_network()) else {}
+        return Measured()
+    if not all(_fits(statistics, networks[group]) for group, statistics in found.items()):
+        return Measured()
+    return _on_device(_measured(found), method)
 
 
 def save_measured(checkpoint: Path, weights: str, measured: Measured) -> None:
     """Keep statistics, whole or not at all; not in place of a foreign file, nor where writing fails."""
     path = _path(checkpoint, weights)
-    if not measured or (path.exists() and not _is_ours(path)):
+    groups = _groups(measured)
+    if not groups or (path.exists() and not _is_ours(path)):
         return
     tensors = {
-        f"{kind}.{name}_{number}": tensor.cpu().contiguous()
-        for kind, statistics in measured.items()
+        f"{group}.{name}_{number}": tensor.cpu().contiguous()
+        for group, statistics in groups.items()
         for number, moments in enumerate(statistics)
         for name, tensor in moments._asdict().items()
     }
@@ -145,27 +150,47 @@ def _training_split(checkpoint: Path) -> Manifest:
     return train
 
 
+def _networks(method: nn.Module) -> dict[str, nn.Module]:
+    """What there are statistics of, by the names of ``_groups``: networks with batch norm."""
+    found: dict[str, nn.Module] = {}
+    if isinstance(method, Generative):
+        found["prior"] = method.decoding_network()
+    if isinstance(method, Autoencoding):
+        found |= {"images": method.decoding_network(), **method.encoding_networks()}
+    return {group: network for group, network in found.items() if batch_norms(network)}
+
+
 def _is_complete(found: Measured, method: nn.Module) -> bool:
-    if not isinstance(method, Generative) or not method.decoding_network().has_batch_norm:
-        return True
-    return "prior" in found and ("images" in found or not isinstance(method, Autoencoding))
+    return _networks(method).keys() <= _groups(found).keys()
 
 
-def _fits(found: Measured, decoder: Decoder) -> bool:
-    expected = [moments.mean.shape for moments in decoder.blank_statistics()]
-    return all(
-        [m.mean.shape for m in statistics] == expected == [m.variance.shape for m in statistics]
-        for statistics in found.values()
+def _fits(statistics: Statistics, network: nn.Module) -> bool:
+    shapes = [norm.weight.shape for norm in batch_norms(network)]
+    return [m.mean.shape for m in statistics] == shapes == [m.variance.shape for m in statistics]
+
+
+def _groups(measured: Measured) -> dict[str, Statistics]:
+    """All statistics, by kind of codes or by encoder."""
+    return {**dict[str, Statistics](measured.decoder.items()), **measured.encoders}
+
+
+def _measured(groups: Mapping[str, Statistics]) -> Measured:
+    """What ``_groups`` took apart."""
+    kinds: tuple[CodeKind, ...] = get_args(CodeKind)
+    return Measured(
+        {kind: groups[kind] for kind in kinds if kind in groups},
+        {name: statistics for name, statistics in groups.items() if name not in kinds},
     )
 
 
 def _on_device(measured: Measured, method: nn.Module | None) -> Measured:
     """Where, and as precise as, the method's weights are; None: on the CPU."""
     parameter = None if method is None else next(method.parameters())
-    return {
-        kind: tuple(
+    moved = {
+        group: tuple(
             Moments(*(t.cpu() if parameter is None else t.to(parameter) for t in moments))
             for moments in statistics
         )
-        for kind, statistics in measured.items()
+        for group, statistics in _groups(measured).items()
     }
+    return _measured(moved)

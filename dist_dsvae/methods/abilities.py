@@ -8,17 +8,17 @@
 
 Whoever needs an ability asks for it with isinstance, and never for a method by name. From Python 3.12 on,
 isinstance does not see what nn.Module finds only when it is asked for: an ability has no sub-module among
-its members. All functions
-take and return tensors on the method's device; a method in training mode normalises by the batch's
-own statistics, one in evaluation mode by those of the kind of codes that it is asked to decode, where
-they have been measured (``sampling.statistics``), else by the running ones.
+its members. All functions take and return tensors on the method's device. A method in training mode
+normalises by the batch's own statistics. In evaluation mode its decoder does so by those of the kind of codes
+that it is asked to decode, where they have been measured (``sampling.statistics``), else by the running ones;
+and its encoders by the running ones, which measured ones may replace.
 """
 
 from __future__ import annotations
 
 from typing import Protocol, runtime_checkable
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from dist_dsvae.models.decoder import Decoder
 from dist_dsvae.noise import Normals
@@ -51,6 +51,12 @@ class Autoencoding(Generative, Protocol):
 
     def encode(self, images: Tensor, labels: Tensor) -> Codes:
         """Codes of images [B, C, H, W] of classes ``labels`` [B]; dsvae does not look at the labels."""
+
+    def encoding_networks(self) -> dict[str, nn.Module]:
+        """What makes codes of images, by the names that the networks have in the method."""
+
+    def encoding_input(self, images: Tensor, labels: Tensor) -> Tensor:
+        """What ``encode`` gives each of them of images [B, C, H, W] of classes ``labels`` [B]."""
 
     def draw_codes(self, images: Tensor, labels: Tensor, noise: Normals) -> Tensor:
         """[B, code_dim]: the codes drawn from their posteriors, as training gives them to the decoder."""

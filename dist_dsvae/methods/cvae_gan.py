@@ -144,6 +144,12 @@ class CVAEGAN(nn.Module):
     def encode(self, images: Tensor, labels: Tensor) -> Codes:
         return conditional.encode(self.encoder_u, images, labels, self.num_classes)
 
+    def encoding_networks(self) -> dict[str, nn.Module]:
+        return {"encoder_u": self.encoder_u}
+
+    def encoding_input(self, images: Tensor, labels: Tensor) -> Tensor:
+        return conditional.with_label_planes(images, labels, self.num_classes)
+
     def draw_codes(self, images: Tensor, labels: Tensor, noise: Normals) -> Tensor:
         """[B, num_classes + zu_dim]: the one-hot label and z drawn from its posterior."""
         sizes = (self.num_classes, self.zu_dim)

@@ -280,6 +280,12 @@ class DSVAE(nn.Module):
     def encode_unlabelled(self, images: Tensor) -> Codes:
         return Codes(self._mean_zs(images), self.encoder_u(images))
 
+    def encoding_networks(self) -> dict[str, nn.Module]:
+        return {"encoder_s": self.encoder_s, "encoder_u": self.encoder_u}
+
+    def encoding_input(self, images: Tensor, labels: Tensor) -> Tensor:
+        return images
+
     def draw_codes(self, images: Tensor, labels: Tensor, noise: Normals) -> Tensor:
         """[B, zs_dim + zu_dim]: both codes drawn from their posteriors, as training decodes them."""
         zs = self._encode_s(images, noise, Draw.POSTERIOR_ZS).code

@@ -1,7 +1,9 @@
 """Published models: a directory with weights and plain JSON, safe to load from anyone.
 
     model.safetensors   every parameter and buffer, by its name in the method; among them, but in
-                        older models, what batch norm uses for codes of images and of the prior
+                        older models, what the decoder's batch norm uses for codes of images and of
+                        the prior; the encoders' running statistics, where they could be measured, are
+                        those of these weights on training images
     config.json         format, method, model, shape of a sample, names of the classes, and (about)
                         where the model comes from, for its model card
 

@@ -8,6 +8,9 @@ network, each with statistics of its own.
 
     network, batches --batch_sums--> sums, additive over batches and processes --statistics_of--> statistics
     network, statistics, inputs --normalised_by--> outputs
+
+A network that only ever sees one kind of inputs has no need of that: better statistics may take the place of
+its running ones (``replace_running``).
 """
 
 from __future__ import annotations
@@ -44,6 +47,21 @@ def normalised_by(network: nn.Module, statistics: Sequence[Moments]) -> Iterator
     """Inside, in this thread, ``network`` in evaluation mode normalises by ``statistics``."""
     with _Answering(network, lambda number, features: statistics[number]):
         yield
+
+
+def replace_running(network: nn.Module, statistics: Sequence[Moments]) -> Statistics:
+    """Let ``statistics`` be the running ones of ``network``; returns those that were.
+
+    The tensors change places and nothing is copied: given back what was returned, a network is as it was, to
+    the bit and to the address. A network in training mode would move the tensors that it is given.
+    """
+    former = []
+    for norm, (mean, variance) in zip(batch_norms(network), statistics, strict=True):
+        assert norm.running_mean is not None
+        assert norm.running_var is not None
+        former.append(Moments(norm.running_mean, norm.running_var))
+        norm.running_mean, norm.running_var = mean, variance
+    return tuple(former)
 
 
 @torch.no_grad()

@@ -1,9 +1,11 @@
-"""The codes that a decoder's batch norms are measured on (``models.statistics``), kind by kind.
+"""What batch norms are measured on (``models.statistics``), kind by kind.
 
-prior   labels in turn, noise far from that of any sample --prior--> codes
-images  pictures of the training split --encoders--> zs, and zu sampled from its posterior as in training
+images  pictures of the training split, shuffled ------------------------------> encoders
+images  the same --encoders, by the statistics just measured--> zs, mean of zu --> decoder
+prior   labels in turn, noise far from that of any sample --prior--> codes ------> decoder
 
-``NUM_CODES`` of each go through the decoder in batches of ``BATCH_SIZE``; where there are fewer pictures, all
+That is what drawing decodes: pictures are rebuilt, swapped and filled in from the means of their posteriors.
+``NUM_CODES`` of each go through a network in batches of ``BATCH_SIZE``; where there are fewer pictures, all
 whole batches of them, and at least one of two. Everything is a function of the weights and the pictures.
 """
 
@@ -12,15 +14,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from dist_dsvae.methods.abilities import Autoencoding, Generative
-from dist_dsvae.models.decoder import Decoder
-from dist_dsvae.models.encoder import sample_gaussian
-from dist_dsvae.models.statistics import Statistics, batch_sums, statistics_of
+from dist_dsvae.models.statistics import Statistics, batch_norms, batch_sums, statistics_of
 from dist_dsvae.noise import Draw, Noise, permutation
 from dist_dsvae.sampling.temperature import PriorCodes
-from dist_dsvae.types import Batch
 
 NUM_CODES = 4096
 FEW_CODES = 1024  # where somebody waits, and for pictures to look at while a run trains
@@ -30,57 +29,50 @@ _SEED = 0
 _FIRST_POSITION = 2**61
 
 
-def in_batches(codes: Tensor) -> tuple[Tensor, ...]:
-    """Codes [N, code_dim] as batches of one size; what is left over is left out. None of fewer than 2."""
-    size = min(BATCH_SIZE, len(codes))
+def in_batches(rows: Tensor) -> tuple[Tensor, ...]:
+    """Rows [N, ...] as batches of one size; what is left over is left out. None of fewer than 2."""
+    size = min(BATCH_SIZE, len(rows))
     if size < 2:
         return ()
-    return torch.split(codes[: len(codes) // size * size], size)
+    return torch.split(rows[: len(rows) // size * size], size)
 
 
 @torch.no_grad()
 def prior_codes(method: Generative, prior: PriorCodes, num_codes: int) -> Tensor:
     """[num_codes, code_dim], every stretch spread over the classes. prior: the method's, or another."""
-    device, dtype = _place_of(method.decoding_network())
-    number = torch.arange(num_codes, device=device)
+    parameter = next(method.decoding_network().parameters())
+    number = torch.arange(num_codes, device=parameter.device)
     few_classes = method.num_classes <= num_codes
     labels = number % method.num_classes if few_classes else number * method.num_classes // num_codes
-    noise = Noise(_SEED, _FIRST_POSITION + number, dtype)
+    noise = Noise(_SEED, _FIRST_POSITION + number, parameter.dtype)
     return prior(labels, noise, noise)
 
 
 @torch.no_grad()
-def image_codes(method: Autoencoding, batch: Batch) -> Tensor:
-    """What the decoder is given of pictures in training: zs, and a sample of zu's posterior [B, code_dim]."""
-    codes = method.encode(batch.images, batch.labels)
-    noise = Noise(_SEED, _FIRST_POSITION + batch.positions, batch.images.dtype)
-    zu = sample_gaussian(codes.zu, noise.normal(Draw.POSTERIOR_ZU, method.zu_dim))
-    return torch.cat([codes.zs, zu], dim=1)
+def image_codes(method: Autoencoding, images: Tensor, labels: Tensor) -> Tensor:
+    """What drawing decodes of images [B, C, H, W]: their zs and the mean of zu's posterior [B, code_dim]."""
+    zs, zu = method.encode(images, labels)
+    return torch.cat([zs, zu.mean], dim=1)
 
 
-def shuffled(codes: Tensor) -> Tensor:
-    """Codes in an order of their own: a split may be sorted by class, and batches must not be."""
-    return codes[permutation(len(codes), _SEED, Draw.POSTERIOR_ZU).to(codes.device)]
+def shuffled(rows: Tensor) -> Tensor:
+    """Rows [N, ...] in an order of their own: a split may be sorted by class, and batches must not be."""
+    return rows[permutation(len(rows), _SEED, Draw.POSTERIOR_ZU).to(rows.device)]
 
 
-def sums_of(decoder: Decoder, batches: Iterable[Tensor]) -> Tensor:
-    """``batch_sums`` of the decoder, in evaluation mode, added up over batches of codes; 0 without one."""
-    device, _ = _place_of(decoder)
-    channels = sum(len(moments.mean) for moments in decoder.blank_statistics())
-    total = torch.zeros(1 + 2 * channels, dtype=torch.float64, device=device)
-    for codes in batches:
-        total += batch_sums(decoder.layers, codes)
+def sums_of(network: nn.Module, batches: Iterable[Tensor]) -> Tensor:
+    """``batch_sums`` of a network in evaluation mode, added up over batches of its inputs; 0 without one."""
+    norms = batch_norms(network)
+    channels = sum(norm.num_features for norm in norms)
+    total = torch.zeros(1 + 2 * channels, dtype=torch.float64, device=norms[0].weight.device)
+    for inputs in batches:
+        total += batch_sums(network, inputs)
     return total
 
 
 def prior_statistics(method: Generative, prior: PriorCodes, num_codes: int = NUM_CODES) -> Statistics:
     """The statistics of ``prior``'s codes, by one process; none of a decoder without batch norm."""
-    if not method.decoding_network().has_batch_norm:
+    decoder = method.decoding_network()
+    if not decoder.has_batch_norm:
         return ()
-    sums = sums_of(method.decoding_network(), in_batches(prior_codes(method, prior, num_codes)))
-    return statistics_of(method.decoding_network().layers, sums)
-
-
-def _place_of(decoder: Decoder) -> tuple[torch.device, torch.dtype]:
-    parameter = next(decoder.parameters())
-    return parameter.device, parameter.dtype
+    return statistics_of(decoder, sums_of(decoder, in_batches(prior_codes(method, prior, num_codes))))

@@ -86,7 +86,7 @@ def evaluate(
         key = result | {"batch_size": settings.batch_size, "corrupt": config.data.corrupt_sample}
         progress = Progress(folder / f".{name}", key, pause)
         method.eval()
-        measured: Measured = {}
+        measured = Measured()
         if settings.batch_norm == "precise":
             skip = config.data.corrupt_sample == "replace"
             measured = measured_for_evaluation(chosen, method, weights, train, skip_corrupt=skip)

@@ -155,7 +155,7 @@ class Evaluation:
         """
         method.eval()
         if self.config.batch_norm != "precise":
-            measured = {}
+            measured = Measured()
         elif measured is None:
             measured = measure(method, self.train, skip_corrupt=self.corrupt_sample == "replace")
         try:

@@ -52,7 +52,7 @@ def final_figures(
 ) -> Figures:
     """``held_out_figures`` at the end of training; in training mode after. Called by all ranks."""
     corrupt = config.data.corrupt_sample
-    measured: Measured = {}
+    measured = Measured()
     method.eval()
     if config.evaluation.batch_norm == "precise":
         measured = measure(method, train, skip_corrupt=corrupt == "replace", kinds=["images"])

@@ -42,7 +42,6 @@ class Generator(nn.Module):
     """Draws for every class a picture of its own, the same whatever the noise."""
 
     num_classes, zu_dim = len(KNOWN), 16
-    decoder = nn.Identity()  # without statistics
 
     def prior_codes(self, labels: Tensor, zs_noise: Noise, zu_noise: Noise) -> Tensor:
         # checks of as many stripes as the label says, in both halves of the code
@@ -52,6 +51,9 @@ class Generator(nn.Module):
     def decode(self, codes: Tensor, kind: str) -> Tensor:
         return codes[:, :16].view(-1, *SHAPE)
 
+    def decoding_network(self) -> nn.Module:
+        return nn.Identity()  # without statistics
+
 
 class Conditional(Generator):
     """zs is the picture itself, and all that the decoder looks at; with a label that was trained on."""
@@ -60,6 +62,15 @@ class Conditional(Generator):
         assert int(labels.max()) < self.num_classes
         flat = images.flatten(1)
         return Codes(flat, Gaussian(flat, flat))
+
+    def encoding_networks(self) -> dict[str, nn.Module]:
+        return {}
+
+    def encoding_input(self, images: Tensor, labels: Tensor) -> Tensor:
+        return images
+
+    def draw_codes(self, images: Tensor, labels: Tensor, noise: Noise) -> Tensor:
+        raise AssertionError  # whom pictures resemble is asked of the means
 
 
 class Perfect(Conditional):

@@ -4,26 +4,45 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from torch.nn import functional as F
 
-from dist_dsvae.config import DataConfig, ExperimentConfig, ModelConfig, TrainConfig
+from dist_dsvae.config import (
+    CGANConfig,
+    ClassifierConfig,
+    CVAEConfig,
+    CVAEGANConfig,
+    DataConfig,
+    DSVAEConfig,
+    ExperimentConfig,
+    MethodConfig,
+    ModelConfig,
+    TrainConfig,
+)
 from dist_dsvae.config_io import to_json
+from dist_dsvae.data import writer
 from dist_dsvae.data.manifest import Manifest
 from dist_dsvae.data.stream import one_pass
 from dist_dsvae.data.transforms import to_device_batch
 from dist_dsvae.engine import statistics, statistics_file, visuals
 from dist_dsvae.engine.runtime import Runtime
-from dist_dsvae.engine.statistics import Measured, measure, using
+from dist_dsvae.engine.statistics import Measured, adopt, measure, using
 from dist_dsvae.engine.statistics_file import measured_of_checkpoint
 from dist_dsvae.engine.visuals import Visuals
-from dist_dsvae.models.statistics import batch_sums, statistics_of
-from dist_dsvae.sampling.statistics import image_codes
+from dist_dsvae.models.statistics import Moments, Statistics, batch_norms
+from dist_dsvae.noise import Draw, permutation
+from dist_dsvae.sampling import statistics as sampling_statistics
+from dist_dsvae.types import Batch
 from tests.unit.engine.making import write_pictures
-from tests.unit.methods.making import SHAPES, make_method
+from tests.unit.methods.making import SHAPES, make_any, make_method
+from tests.unit.sampling.test_statistics import by_hand
 
 CLASSES = ("a", "b", "c", "d", "e")
 
@@ -61,27 +80,129 @@ def checkpoint(split: Manifest, tmp_path: Path) -> Path:
 
 
 def same(a: Measured, b: Measured) -> bool:
-    return a.keys() == b.keys() and all(
-        torch.equal(x, y)
-        for kind in a
-        for ours, theirs in zip(a[kind], b[kind], strict=True)
-        for x, y in zip(ours, theirs, strict=True)
+    return all(
+        ours.keys() == theirs.keys()
+        and all(
+            torch.equal(x, y)
+            for name in ours
+            for moments in zip(ours[name], theirs[name], strict=True)
+            for x, y in zip(*moments, strict=True)
+        )
+        for ours, theirs in ((a.decoder, b.decoder), (a.encoders, b.encoders))
     )
 
 
-def test_image_statistics_are_those_of_the_training_pictures(split: Manifest) -> None:
-    method = make_method().eval()
+def assert_close(ours: Statistics, theirs: Sequence[Moments]) -> None:
+    assert len(ours) > 2
+    for a, b in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(a.mean, b.mean, rtol=1e-10, atol=1e-12)
+        torch.testing.assert_close(a.variance, b.variance, rtol=1e-10, atol=1e-12)
+
+
+@pytest.fixture(scope="module")
+def sorted_split(tmp_path_factory: pytest.TempPathFactory) -> Manifest:
+    """Class after class, as other tools may write one."""
+
+    def by_class(count: int, *words: int) -> Tensor:
+        return (torch.arange(count) % len(CLASSES)).argsort(stable=True)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(writer, "permutation", by_class)
+        return write_pictures(tmp_path_factory.mktemp("data") / "sorted", CLASSES, 12, SHAPES["small32"])
+
+
+def read(split: Manifest) -> Batch:
     (host,) = one_pass(split, 60)
-    codes = image_codes(method, to_device_batch(host, torch.device("cpu"), torch.float64))
-    expected = statistics_of(method.decoder, batch_sums(method.decoder, codes))  # one batch holds all 60
-    measured = measure(method, split, skip_corrupt=False)
-    for ours, theirs in zip(measured["images"], expected, strict=True):
-        torch.testing.assert_close(ours.mean, theirs.mean, rtol=1e-10, atol=1e-12)
-        torch.testing.assert_close(ours.variance, theirs.variance, rtol=1e-10, atol=1e-12)
-    assert measure(method, None, skip_corrupt=False, num_codes=8).keys() == {"prior"}
-    few = measure(method, split, skip_corrupt=False, num_codes=8, kinds=["images"])
-    assert few.keys() == {"images"}  # from one shard of two
-    assert not same(few, {"images": measured["images"]})
+    return to_device_batch(host, torch.device("cpu"), torch.float64)
+
+
+@pytest.mark.parametrize("config", [DSVAEConfig(), CVAEConfig(), CVAEGANConfig()], ids=lambda c: c.name)
+def test_statistics_of_images_are_those_by_hand(
+    config: MethodConfig, split: Manifest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of encoders on mixed batches of pictures, and of the decoder on the means that they then make."""
+    monkeypatch.setattr(sampling_statistics, "BATCH_SIZE", 16)
+    method, twin = make_any(config).eval(), make_any(config).eval()
+    before = {name: tensor.clone() for name, tensor in method.state_dict().items()}
+    measured = measure(method, split, skip_corrupt=False, kinds=["images"])
+    assert all(torch.equal(tensor, before[name]) for name, tensor in method.state_dict().items())
+    assert measured.encoders.keys() == (
+        {"encoder_s", "encoder_u"} if config.name == "dsvae" else {"encoder_u"}
+    )
+
+    order = permutation(60, 0, Draw.POSTERIOR_ZU)
+    images, labels = (rows[order][:48].split(16) for rows in read(split)[:2])
+    inputs = list(images)
+    if config.name != "dsvae":
+        planes = [F.one_hot(y, len(CLASSES))[:, :, None, None].expand(-1, -1, 32, 32) for y in labels]
+        inputs = [torch.cat(both, 1) for both in zip(images, planes, strict=True)]
+    for name, ours in measured.encoders.items():
+        encoder = twin.get_submodule(name)
+        expected = by_hand(encoder, inputs)
+        assert_close(ours, expected)
+        for norm, moments in zip(batch_norms(encoder), expected, strict=True):
+            norm.running_mean, norm.running_var = moments
+    with torch.no_grad():
+        found = [twin.encode(x, y) for x, y in zip(images, labels, strict=True)]
+    codes = [torch.cat([code.zs, code.zu.mean], 1) for code in found]
+    assert_close(measured.decoder["images"], by_hand(twin.decoder.layers, codes))
+
+
+def test_what_is_measured(split: Manifest) -> None:
+    method = make_method().eval()
+    prior_alone = measure(method, None, skip_corrupt=False, num_codes=8)
+    assert (prior_alone.decoder.keys(), prior_alone.encoders) == ({"prior"}, {})
+    few = measure(method, split, skip_corrupt=False, num_codes=8, kinds=["images"])  # from one shard of two
+    assert (few.decoder.keys(), few.encoders.keys()) == ({"images"}, {"encoder_s", "encoder_u"})
+    assert not same(few, measure(method, split, skip_corrupt=False, kinds=["images"]))
+    gan = make_any(CGANConfig()).eval()
+    assert measure(gan, split, skip_corrupt=False).encoders == {}
+    assert measure(make_any(ClassifierConfig(), "resnet32").eval(), split, skip_corrupt=False) == Measured()
+
+
+def test_batches_of_a_split_sorted_by_class_are_mixed(
+    sorted_split: Manifest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert read(sorted_split).labels.diff().min() == 0  # it is sorted
+    monkeypatch.setattr(sampling_statistics, "BATCH_SIZE", 15)
+    method = make_any(CVAEConfig()).eval()
+    seen: list[Tensor] = []
+    given = method.encoding_input
+
+    def noting(images: Tensor, labels: Tensor) -> Tensor:
+        seen.append(labels)
+        return given(images, labels)
+
+    monkeypatch.setattr(method, "encoding_input", noting)
+    measure(method, sorted_split, skip_corrupt=False, kinds=["images"])
+    assert [len(labels) for labels in seen] == [15] * 4
+    assert [len(labels.unique()) for labels in seen] == [5] * 4
+    assert torch.cat(seen).bincount().tolist() == [12] * 5
+
+
+def test_statistics_for_good(split: Manifest) -> None:
+    """A model that is published has the encoders' under the names that running ones always had."""
+    method = make_method().eval()
+    names = list(method.state_dict())
+    images, labels, _ = read(split)
+    with torch.no_grad():
+        measured = measure(method, split, skip_corrupt=False)
+        with using(method, measured):
+            inside = method.encode(images, labels)
+        outside = method.encode(images, labels)
+        adopt(method, measured)
+        adopted = method.encode(images, labels)
+    assert torch.equal(adopted.zs, inside.zs)
+    assert torch.equal(adopted.zu.mean, inside.zu.mean)
+    assert (inside.zs - outside.zs).abs().max() > 0.01
+    assert [name for name in method.state_dict() if "decoder.statistics." not in name] == names
+    # centred again: what a batch norm gives has mean 0 over the pictures that it was measured on
+    given: list[Tensor] = []
+    first = batch_norms(method.encoder_u)[0]
+    first.register_forward_hook(lambda module, inputs, output: given.append(output.clone()))
+    with torch.no_grad():
+        method.encode(images, labels)
+    torch.testing.assert_close(given[0].mean((0, 2, 3)), first.bias.detach(), rtol=0, atol=1e-10)
 
 
 def test_drawing_leaves_training_as_it_was(split: Manifest, tmp_path: Path) -> None:
@@ -104,19 +225,35 @@ def test_pictures_that_cannot_be_read_stop_no_drawing(
     )
     assert len(drawing.draw(tmp_path, "step-1")) == 2
     (record,) = caplog.records
-    assert "decoded with the running statistics of training" in record.message
+    assert "encoded and decoded with the running statistics of training" in record.message
 
 
 def test_using_gives_back_what_was_there(split: Manifest) -> None:
     method = make_method().eval()
-    first = measure(method, None, skip_corrupt=False, num_codes=8)
-    method.decoder.set_statistics("prior", first["prior"])
-    names = list(method.state_dict())
-    with using(method, measure(method, split, skip_corrupt=False, num_codes=16)):
-        assert method.decoder.statistics_of("images") is not None
-        assert not same({"prior": method.decoder.statistics_of("prior")}, first)
-    assert same({"prior": method.decoder.statistics_of("prior")}, first)
-    assert list(method.state_dict()) == names
+    first = measure(method, None, skip_corrupt=False, num_codes=8).decoder["prior"]
+    method.decoder.set_statistics("prior", first)
+    before = method.state_dict()
+    kept = {name: tensor.clone() for name, tensor in before.items()}
+    measured = measure(method, split, skip_corrupt=False, num_codes=16)
+
+    def fail() -> None:
+        with using(method, measured):
+            assert method.decoder.statistics_of("images") is not None
+            assert not torch.equal(method.decoder.statistics_of("prior")[0].mean, first[0].mean)
+            for name, statistics in measured.encoders.items():
+                norms = batch_norms(method.get_submodule(name))
+                assert [norm.running_mean for norm in norms] == [moments.mean for moments in statistics]
+                assert [norm.running_var for norm in norms] == [moments.variance for moments in statistics]
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail()
+    after = method.state_dict()
+    assert list(after) == list(before)
+    for name, tensor in after.items():
+        assert torch.equal(tensor, kept[name]), name
+        if name.startswith("encoder"):  # a captured graph knows them by their addresses
+            assert tensor.data_ptr() == before[name].data_ptr()
 
 
 def test_the_kept_file(checkpoint: Path, split: Manifest, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -135,7 +272,8 @@ def test_the_kept_file(checkpoint: Path, split: Manifest, monkeypatch: pytest.Mo
     first = measured_of_checkpoint(checkpoint, method, "ema")
     assert same(measured_of_checkpoint(checkpoint, method, "ema"), first)
     assert len(times) == 1
-    assert first.keys() == {"images", "prior"}
+    assert first.decoder.keys() == {"images", "prior"}
+    assert first.encoders.keys() == {"encoder_s", "encoder_u"}
     assert load_file(path)["images.mean_0"].dtype == torch.float64
     assert [p.name for p in checkpoint.iterdir()] == ["checkpoint.json"]
     # all ranks of an evaluation find the same
@@ -144,16 +282,24 @@ def test_the_kept_file(checkpoint: Path, split: Manifest, monkeypatch: pytest.Mo
     measured_of_checkpoint(checkpoint, method, "raw")
     assert len(times) == 2
 
-    path.write_bytes(path.read_bytes()[:-50])  # damaged, but ours
+    with safe_open(path, framework="pt") as opened:
+        metadata = opened.metadata()
+    older = {name: tensor for name, tensor in load_file(path).items() if not name.startswith("encoder_s")}
+    save_file(older, path, metadata)  # one of before encoders were measured
     assert same(measured_of_checkpoint(checkpoint, method, "ema"), first)
     assert len(times) == 3
+    assert "encoder_s.mean_0" in load_file(path)
+
+    path.write_bytes(path.read_bytes()[:-50])  # damaged, but ours
+    assert same(measured_of_checkpoint(checkpoint, method, "ema"), first)
+    assert len(times) == 4
     assert "images.mean_0" in load_file(path)
     (checkpoint / "checkpoint.json").write_text('{"trained": "anew"}')
     measured_of_checkpoint(checkpoint, method, "ema")
-    assert len(times) == 4
+    assert len(times) == 5
 
     path.write_bytes(b"something of someone else's")
-    for number in (5, 6):
+    for number in (6, 7):
         assert same(measured_of_checkpoint(checkpoint, method, "ema"), first)
         assert len(times) == number
     assert path.read_bytes() == b"something of someone else's"
@@ -171,8 +317,11 @@ def test_without_the_training_pictures(
     dataset = checkpoint.parent.parent / "dataset.json"
     right = dataset.read_text()
     dataset.write_text(right.replace(split.fingerprint, "of other shards"))
-    assert measured_of_checkpoint(checkpoint, method, "raw").keys() == {"prior"}
+    found = measured_of_checkpoint(checkpoint, method, "raw")
+    assert (found.decoder.keys(), found.encoders) == ({"prior"}, {})
     (record,) = caplog.records
     assert "are not those that" in record.message
     dataset.write_text(right)  # they are back
-    assert measured_of_checkpoint(checkpoint, method, "raw").keys() == {"images", "prior"}
+    found = measured_of_checkpoint(checkpoint, method, "raw")
+    assert found.decoder.keys() == {"images", "prior"}
+    assert found.encoders.keys() == {"encoder_s", "encoder_u"}

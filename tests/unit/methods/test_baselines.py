@@ -174,6 +174,12 @@ def test_abilities(config: MethodConfig, abilities: set[type]) -> None:
     if isinstance(method, Autoencoding):
         zs, zu = method.encode(batch.images, batch.labels)
         assert method.decode(torch.cat([zs, zu.mean], 1), "images").shape == batch.images.shape
+        given = method.encoding_input(batch.images, batch.labels)
+        networks = method.encoding_networks()
+        assert all(method.get_submodule(name) is network for name, network in networks.items())
+        assert all(map(torch.equal, networks["encoder_u"](given), zu))
+        if "encoder_s" in networks:
+            assert torch.equal(networks["encoder_s"](given), zs)
     if isinstance(method, LabelFree):
         assert torch.equal(method.encode_unlabelled(batch.images).zs, zs)
     if isinstance(method, Classifying):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import threading
 
 import pytest
@@ -10,8 +11,9 @@ from torch import Tensor, nn
 
 from dist_dsvae.config import CGANConfig, CVAEConfig, DSVAEConfig
 from dist_dsvae.methods.published import load_published, save_published
-from dist_dsvae.models.statistics import Moments, batch_norms
-from dist_dsvae.noise import Draw, Noise
+from dist_dsvae.models.blocks import running_statistics_kept
+from dist_dsvae.models.statistics import Moments, batch_norms, replace_running, statistics_of
+from dist_dsvae.noise import Noise
 from dist_dsvae.pretrained.model import DSVAE
 from dist_dsvae.pretrained.requests import RequestError
 from dist_dsvae.sampling import statistics
@@ -65,7 +67,7 @@ def test_batches_of_one_process_or_several_add_up() -> None:
     torch.testing.assert_close(parts, whole, rtol=1e-13, atol=1e-13)
 
 
-def test_prior_codes_cover_the_classes_and_image_codes_are_sampled() -> None:
+def test_prior_codes_cover_the_classes_and_image_codes_are_means() -> None:
     labels: list[Tensor] = []
     method = make_method().eval()
 
@@ -81,9 +83,8 @@ def test_prior_codes_cover_the_classes_and_image_codes_are_sampled() -> None:
 
     batch = make_batch(SHAPES["small32"])
     zs, posterior = method.encode(batch.images, batch.labels)
-    noise = Noise(0, 2**61 + batch.positions, torch.float64).normal(Draw.POSTERIOR_ZU, 4)
-    zu = posterior.mean + posterior.log_variance.mul(0.5).exp() * noise
-    torch.testing.assert_close(statistics.image_codes(method, batch), torch.cat([zs, zu], 1))
+    codes = statistics.image_codes(method, batch.images, batch.labels)
+    assert torch.equal(codes, torch.cat([zs, posterior.mean], 1))
     assert sorted(statistics.shuffled(torch.arange(9)).tolist()) == list(range(9))
 
 
@@ -107,6 +108,25 @@ def test_each_kind_has_its_own_in_evaluation_mode_alone() -> None:
     torch.testing.assert_close(method.decode(codes, "prior"), twin.decoder(codes), rtol=0, atol=1e-13)
     decoder.set_statistics("prior", None)
     assert list(method.state_dict()) == names
+
+
+def test_running_ones_change_places() -> None:
+    method = make_method().eval()
+    encoder, images = method.encoder_u, make_batch(SHAPES["small32"], 8).images
+    before = {name: (tensor, tensor.clone()) for name, tensor in encoder.named_buffers()}
+    running = encoder(images).mean
+    measured = statistics_of(encoder, statistics.sums_of(encoder, [images]))
+    former = replace_running(encoder, measured)
+    encoder.train()  # of one batch they are what training mode normalises by
+    with running_statistics_kept(encoder):
+        expected = copy.deepcopy(encoder)(images).mean
+    encoder.eval()
+    torch.testing.assert_close(encoder(images).mean, expected, rtol=0, atol=1e-12)
+    assert (running - expected).abs().max() > 0.01
+    assert replace_running(encoder, former) == measured
+    for name, tensor in encoder.named_buffers():
+        assert tensor is before[name][0]
+        assert torch.equal(tensor, before[name][1])
 
 
 def test_threads_have_their_own() -> None:
@@ -147,7 +167,7 @@ def test_a_published_model_keeps_both_kinds(tmp_path) -> None:  # type: ignore[n
     save_published(published, tmp_path / "old")
     assert load_published(tmp_path / "old").method.decoder.statistics_of("prior") is None
     batch = make_batch(SHAPES["small32"])
-    codes = statistics.image_codes(method, batch._replace(images=batch.images.float()))
+    codes = statistics.image_codes(method, batch.images.float(), batch.labels)
     method.decoder.set_statistics("prior", statistics.prior_statistics(method, method.prior_codes, 128))
     sums = statistics.sums_of(method.decoder, [codes])
     method.decoder.set_statistics("images", statistics.statistics_of(method.decoder.layers, sums))
