@@ -42,8 +42,7 @@ class DSVAEConfig:
         q(zs|x) = N(mean, var) by the encoder, as Eq. 2 has it; the likelihood is then the divergence
         KL(q || N(mean_y, var_y)), and the decoder and L_cls are given samples.
     mixture_fit: "gradient" trains the mixture by L_GM (Algorithm 1); "moments" lets it follow the moments of
-        the classes' zs, where the likelihood has its optimum; "variances" does so with means that stay;
-        "fixed" leaves it as it begins.
+        the classes' zs, where the likelihood has its optimum; "fixed" leaves it as it begins.
     mixture_rate: of following: the share of the way per stage-1 update.
     mixture_spread: standard deviation of the means at the beginning; 0: Xavier's.
     mixture_separation: a mixture that follows moments keeps its means at least so many standard deviations
@@ -52,7 +51,6 @@ class DSVAEConfig:
         N(0, I); trains encoder_u.
     code_weight: of -log q(zs, zu | x'_p) of the codes that x'_p was made of; trains the decoder.
     discriminator_gain: multiplies the discriminator's scores, which spectral norm holds close to 0.
-    feature_weight, mean_feature_weight: as in ``CVAEGANConfig``.
     """
 
     name: Literal["dsvae"] = "dsvae"
@@ -73,15 +71,13 @@ class DSVAEConfig:
     joint_batch: Literal["fresh", "last"] = "fresh"
     log_variance_floor: float = between(-80, 0, -10.0)
     zs_posterior: Literal["dirac", "gaussian"] = "dirac"
-    mixture_fit: Literal["gradient", "moments", "variances", "fixed"] = "gradient"
+    mixture_fit: Literal["gradient", "moments", "fixed"] = "gradient"
     mixture_rate: float = between(0, 1, 0.01)
     mixture_spread: float = between(0, LARGE, 0.0)
     mixture_separation: float = between(0, LARGE, 0.0)
     aggregate_weight: float = between(0, LARGE, 0.0)
     code_weight: float = between(0, LARGE, 0.0)
     discriminator_gain: float = between(0, LARGE, 1.0)
-    feature_weight: float = between(0, LARGE, 0.0)
-    mean_feature_weight: float = between(0, LARGE, 0.0)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

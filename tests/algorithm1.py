@@ -8,7 +8,7 @@ passes, no fused optimiser. ``launch/benchmark.py step`` times it as the peer.
 The discriminator's power iteration runs once per iteration, at its first use.
 
 Beyond the paper, also written out plainly: zs drawn from a Gaussian posterior (Eq. 2 without the limit
-of Eq. 7), the aggregate of zu, the recovery of codes, matched features, and a mixture that follows its
+of Eq. 7), the aggregate of zu, the recovery of codes, and a mixture that follows its
 classes' moments.
 """
 
@@ -121,6 +121,10 @@ class PlainTrainer:
             v = log_variances[c].exp()
             log_variances[c] = (v + weight * (moment - v)).log()
         prior.log_variance.copy_(log_variances - log_variances.mean(0))
+        if self.m.config.mixture_separation:
+            away = prior.mean - prior.mean.mean(0)
+            ratio = (away**2).mean().sqrt() / prior.log_variance.exp().mean().sqrt()
+            prior.mean.copy_(prior.mean.mean(0) + away * max(1.0, self.m.config.mixture_separation / ratio))
 
     def joint_terms(self, batch: Batch, normal: NormalOf) -> dict[str, Tensor]:
         """Lines 10-24: every loss with its whole graph, nothing detached but where the line says so."""
@@ -156,10 +160,10 @@ class PlainTrainer:
             "generator": adv_gd,
             "discriminator": adv_d,
         }
-        return terms | self.more_terms(batch, zu, zs_p, normal("prior_zu", m.zu_dim), x_f, x_p)
+        return terms | self.more_terms(batch, zu, zs_p, normal("prior_zu", m.zu_dim), x_p)
 
     def more_terms(
-        self, batch: Batch, zu: Tensor, zs_p: Tensor, zu_p: Tensor, x_f: Tensor, x_p: Tensor
+        self, batch: Batch, zu: Tensor, zs_p: Tensor, zu_p: Tensor, x_p: Tensor
     ) -> dict[str, Tensor]:
         """Beyond the paper."""
         m, terms = self.m, {}
@@ -176,17 +180,6 @@ class PlainTrainer:
             if m.config.zs_posterior == "dirac":
                 of_zs = of_zs, m.mixture_prior.log_variance[batch.labels].detach()
             terms["code_recovery"] = -log_q(zs_p.detach(), *of_zs) - log_q(zu_p, *of_zu)
-        features = {}
-        m.discriminator.eval()
-        pictures = (("x", "real", batch.images), ("x_f", "real", x_f), ("x_p", "prior", x_p))
-        for name, group, images in pictures:  # x_f is augmented as the picture that it is compared with
-            seen = self.augmented(group, images)
-            features[name] = m.discriminator.scores_and_features(seen, batch.labels)[1]
-        m.discriminator.train()
-        if m.config.feature_weight:
-            terms["feature_reconstruction"] = ((features["x"].detach() - features["x_f"]) ** 2).mean()
-        if m.config.mean_feature_weight:
-            terms["mean_feature"] = ((features["x"].detach().mean(0) - features["x_p"].mean(0)) ** 2).mean()
         return terms
 
     def unlabelled_terms(self, batch: Batch, normal: NormalOf) -> dict[str, Tensor]:
@@ -233,13 +226,11 @@ class PlainTrainer:
         t = self.joint_terms(batch, normal)
         c = self.m.config
         nothing = torch.zeros((), dtype=batch.images.dtype)
-        features = c.feature_weight * t.get("feature_reconstruction", nothing)
-        to_s = 10 * t["reconstruction"] + 10 * c.likelihood_weight * t["likelihood"] + features
-        to_u = t["confusion"] + t["kl"] + 10 * t["reconstruction"] + features
-        to_u = to_u + c.aggregate_weight * t.get("aggregate", nothing)
-        to_decoder = 10 * t["reconstruction"] + t["generator"] + features
-        to_decoder = to_decoder + c.code_weight * t.get("code_recovery", nothing)
-        to_decoder = to_decoder + c.mean_feature_weight * t.get("mean_feature", nothing)
+        to_s = 10 * t["reconstruction"] + 10 * c.likelihood_weight * t["likelihood"]
+        aggregate = c.aggregate_weight * t.get("aggregate", nothing)
+        to_u = t["confusion"] + t["kl"] + 10 * t["reconstruction"] + aggregate
+        recovery = c.code_weight * t.get("code_recovery", nothing)
+        to_decoder = 10 * t["reconstruction"] + t["generator"] + recovery
         self.update(
             [
                 ("encoder_s", self.opt_s, to_s),  # 25

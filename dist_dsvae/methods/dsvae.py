@@ -13,7 +13,6 @@ from it, and the likelihood is the divergence from N(mean_y, var_y). Terms beyon
 
               zu of the global batch ----------------> aggregate
               x'_p -> encoders -> N(zs), N(zu) ------> code_recovery
-              features of x and x'_f, x and x'_p ----> feature_reconstruction, mean_feature
 
 step "unlabelled" is the joint step without labels (Sec. 3.6): zs ~ N(mean_t, var_t), the moments of the
 whole mixture, takes the place of a class's Gaussian in the likelihood and in x'_p; the discriminator
@@ -30,9 +29,9 @@ from torch import Tensor, nn
 from dist_dsvae import losses
 from dist_dsvae.config import DSVAEConfig, ModelConfig
 from dist_dsvae.methods.adversarial import discriminator_term, generator_term, judge, prior_labels
-from dist_dsvae.methods.augmentation import Group, augmentation
+from dist_dsvae.methods.augmentation import augmentation
 from dist_dsvae.methods.dsvae_routing import UNLABELLED, routing_table, steps_of
-from dist_dsvae.methods.global_batch import aggregate_divergence, all_rows, mean_feature
+from dist_dsvae.methods.global_batch import aggregate_divergence, all_rows
 from dist_dsvae.methods.routing import Route, largest_weight, scale_gradient, shared_pass
 from dist_dsvae.models.architectures import architecture_for
 from dist_dsvae.models.blocks import running_statistics_kept
@@ -123,7 +122,7 @@ class DSVAE(nn.Module):
             distance = squared_distance(zs, own_class)
             log_densities = losses.with_margin(log_densities, labels, distance, self.config.gm_margin)
         classification = losses.gm_classification(log_densities, labels)
-        if self.training and self.config.mixture_fit in ("moments", "variances"):
+        if self.training and self.config.mixture_fit == "moments":
             self._follow(
                 Gaussian(zs, torch.full_like(zs, -torch.inf)) if posterior is None else posterior, labels
             )
@@ -149,38 +148,23 @@ class DSVAE(nn.Module):
         drawn_labels, drawn_codes = self._training_prior(labels, noise)
         prior_fake = self.decoder(drawn_codes)
 
-        # The features of x'_f train the encoders as well, so they are those of its other output; to match the
-        # real image's, they are augmented as it is.
-        form = self.config.adversarial
-        matched = "feature_reconstruction" in self.routing
-        judged = judge(
-            self.discriminator,
-            [images, fake, prior_fake, *([reconstructed] if matched else [])],
-            [labels, labels, drawn_labels, *([labels] if matched else [])],
-            form,
-            augment=augmentation(
-                self.config.augmentation, noise, [*Group, *([Group.REAL] if matched else [])]
-            ),
-            with_features=matched or "mean_feature" in self.routing,
-        )
+        form, augment = self.config.adversarial, augmentation(self.config.augmentation, noise)
+        pictures, told = [images, fake, prior_fake], [labels, labels, drawn_labels]
+        judged = judge(self.discriminator, pictures, told, form, augment=augment)
+        real, *fakes = judged.learning
         terms = {
             "reconstruction": losses.reconstruction(images, reconstructed),
             "likelihood": _likelihood(zs, own_class),
             "kl": losses.kl_to_standard_normal(posterior),
             "confusion": losses.confusion(confused_logits),
             "latent_classification": losses.latent_classification(learning_logits, labels),
-            "generator": generator_term(judged.judging[1:3], form),
-            "discriminator": discriminator_term(judged.learning[0], judged.learning[1:3], form),
+            "generator": generator_term(judged.judging[1:], form),
+            "discriminator": discriminator_term(real, fakes, form),
         }
         if "aggregate" in self.routing:
             terms["aggregate"] = aggregate_divergence(zu)
         if "code_recovery" in self.routing:
             terms["code_recovery"] = self._code_recovery(prior_fake, drawn_codes, drawn_labels)
-        if matched:
-            real, *_, rebuilt = judged.features
-            terms["feature_reconstruction"] = losses.reconstruction(real.detach(), rebuilt)
-        if "mean_feature" in self.routing:
-            terms["mean_feature"] = mean_feature(judged.features[0].detach(), judged.features[2])
         return terms
 
     def _encode_s(self, images: Tensor, noise: Normals, draw: Draw) -> _Zs:

@@ -23,7 +23,7 @@ def routing_table(config: DSVAEConfig, shape: ImageShape, zu_dim: int) -> Routin
     """
     rec_u, rec, kl = autoencoder_weights(config.loss_weights, shape, zu_dim)
     scale = 10.0 if config.loss_weights == "reference" else 1.0
-    r, f = config.reconstruction_weight, config.feature_weight
+    r = config.reconstruction_weight
     without_labels: RoutingTable = {
         "reconstruction": {"encoder_s": r * rec, "encoder_u": r * rec_u, "decoder": r * rec},
         "likelihood": {"encoder_s": scale * config.likelihood_weight},
@@ -32,16 +32,11 @@ def routing_table(config: DSVAEConfig, shape: ImageShape, zu_dim: int) -> Routin
         "discriminator": {"discriminator": 1.0},
         **_given({"aggregate": {"encoder_u": config.aggregate_weight}}),
     }
-    beyond = {
-        "code_recovery": {"decoder": config.code_weight},
-        "feature_reconstruction": {"encoder_s": f, "encoder_u": f * rec_u / rec, "decoder": f},
-        "mean_feature": {"decoder": config.mean_feature_weight},
-    }
     mixture = {"mixture_prior": 1.0} if config.mixture_fit == "gradient" else {}
     return {
         "gm": {"encoder_s": 1.0, **mixture},
         **without_labels,
-        **_given(beyond),
+        **_given({"code_recovery": {"decoder": config.code_weight}}),
         "confusion": {"encoder_u": config.confusion_weight},
         "latent_classification": {"latent_classifier": 1.0},
         **{UNLABELLED + term: trained for term, trained in without_labels.items()},

@@ -10,7 +10,6 @@ mlp2d    the toy example's points                                      (section 
 
 from __future__ import annotations
 
-import functools
 import itertools
 from collections.abc import Callable
 from dataclasses import dataclass

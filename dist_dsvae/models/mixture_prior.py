@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from dist_dsvae.types import Gaussian
 
-Fit = Literal["gradient", "moments", "variances", "fixed"]
+Fit = Literal["gradient", "moments", "fixed"]
 
 
 class MixturePrior(nn.Module):
@@ -24,8 +24,7 @@ class MixturePrior(nn.Module):
     log_variance_floor: log-variances are clamped from below to it wherever they are used; the
         joint likelihood is unbounded as a variance goes to 0.
     fit: "gradient": both are parameters, for an optimiser to train. "moments": both are buffers that
-        ``follow`` moves to the moments of the classes' zs; "variances": the same, but the means stay.
-        "fixed": buffers that nothing moves.
+        ``follow`` moves to the moments of the classes' zs. "fixed": buffers that nothing moves.
     spread: standard deviation of the means at first, in place of Xavier's; 0: Xavier's.
     separation: ``follow`` holds the classes' means at least so many of a component's standard deviations
         apart (root mean square over classes and dimensions, about the mean of means).
@@ -89,8 +88,7 @@ class MixturePrior(nn.Module):
         and deviations can shrink together), so the variances' geometric mean over all classes stays 1 in
         each dimension.
         """
-        if self.fit not in ("moments", "variances"):
-            return
+        assert self.fit == "moments"
         mean, log_variance = (t.to(self.mean.dtype) for t in posterior)
         with torch.autocast(labels.device.type, enabled=False):
             every = torch.arange(self.num_classes, device=labels.device)
@@ -98,8 +96,7 @@ class MixturePrior(nn.Module):
             counts = classes.sum(dim=0)
             weight = 1.0 - torch.pow(1.0 - rate, counts * (self.num_classes / len(labels)))[:, None]
             share = (classes / counts.clamp_min(1.0)).T  # [C, B]: averages over a class's samples
-            if self.fit == "moments":
-                self.mean.lerp_(share @ mean, weight)
+            self.mean.lerp_(share @ mean, weight)
             squares = (mean - self.mean[labels]).square() + torch.exp(log_variance)
             variance = torch.lerp(torch.exp(self.log_variance), share @ squares, weight)
             log_variance = torch.log(variance)

@@ -33,8 +33,7 @@ BEYOND: dict[str, object] = {
     "mixture_spread": 1.5,
     "aggregate_weight": 3.0,
     "code_weight": 0.5,
-    "feature_weight": 2.0,
-    "mean_feature_weight": 4.0,
+    "mixture_separation": 2.0,
     "discriminator_gain": 5.0,
 }
 
