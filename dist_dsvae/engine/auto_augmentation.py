@@ -46,6 +46,11 @@ def without_auto(
     return _instead_of_auto(config, "on" if small else "off")
 
 
+def is_augmented(config: ExperimentConfig) -> bool:
+    """Whether the discriminator of a run without "auto" sees augmented images."""
+    return isinstance(config.method, _AUGMENTING) and config.method.augmentation == "on"
+
+
 def _instead_of_auto(config: ExperimentConfig, setting: Literal["on", "off"]) -> ExperimentConfig:
     method = config.method
     if not isinstance(method, _AUGMENTING) or method.augmentation != "auto":

@@ -17,7 +17,7 @@ from dist_dsvae import distributed
 from dist_dsvae.config import ExperimentConfig
 from dist_dsvae.data.splits import open_splits
 from dist_dsvae.data.stream import Slice
-from dist_dsvae.engine.auto_augmentation import without_auto
+from dist_dsvae.engine.auto_augmentation import is_augmented, without_auto
 from dist_dsvae.engine.batch_norm import synchronise
 from dist_dsvae.engine.checkpoint import checkpoint_name
 from dist_dsvae.engine.clock import Clock
@@ -250,6 +250,8 @@ class Trainer:
             f"{self.total_iterations:,} iterations of {self.iterate.num_samples} samples; "
             f"run in {self.run_dir}."
         )
+        if is_augmented(self.config):
+            telemetry.say("The discriminator sees augmented images (method.augmentation).")
         if self.initial is not None:
             telemetry.say(f"Starts from the weights of {self.initial}.")
         if self.resumed_from is not None:

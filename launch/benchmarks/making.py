@@ -34,6 +34,7 @@ class Family(NamedTuple):
 FAMILIES = {
     "vgg64": Family(ImageShape(3, 64, 64), 512, 512),
     "conv32": Family(ImageShape(3, 32, 32), 100, 200),
+    "small": Family(ImageShape(1, 32, 32), 16, 12),
     "small32": Family(ImageShape(1, 32, 32), 32, 16),
     "mlp2d": Family(ImageShape(2, 0, 0), 2, 2),
 }
