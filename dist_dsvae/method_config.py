@@ -43,10 +43,11 @@ class DSVAEConfig:
         KL(q || N(mean_y, var_y)), and the decoder and L_cls are given samples.
     mixture_fit: "gradient" trains the mixture by L_GM (Algorithm 1); "moments" lets it follow the moments of
         the classes' zs, where the likelihood has its optimum; "fixed" leaves it as it begins.
-    mixture_rate: of following: the share of the way per stage-1 update.
+    mixture_rate: of following: the share of the way per stage-1 update. A class's moments are averages over
+        about data.batch_size / (number of classes * mixture_rate) of its samples: lower it for many classes.
     mixture_spread: standard deviation of the means at the beginning; 0: Xavier's.
     mixture_separation: a mixture that follows moments keeps its means at least so many standard deviations
-        of a component apart.
+        of a component apart; 0 for another mixture_fit.
     aggregate_weight: of the divergence of the global batch's zu, by mean and variance per dimension, from
         N(0, I); trains encoder_u.
     code_weight: of -log q(zs, zu | x'_p) of the codes that x'_p was made of; trains the decoder.
@@ -78,6 +79,14 @@ class DSVAEConfig:
     aggregate_weight: float = between(0, LARGE, 0.0)
     code_weight: float = between(0, LARGE, 0.0)
     discriminator_gain: float = between(0, LARGE, 1.0)
+
+    def __post_init__(self) -> None:
+        if self.mixture_separation and self.mixture_fit != "moments":
+            raise ValueError(
+                f"method.mixture_separation is {self.mixture_separation:g}, but method.mixture_fit is "
+                f'"{self.mixture_fit}", and only a mixture that follows moments is held apart. Set '
+                'mixture_fit to "moments", or mixture_separation to 0.'
+            )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

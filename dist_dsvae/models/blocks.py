@@ -9,7 +9,8 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.nn.modules.batchnorm import _BatchNorm
+
+from dist_dsvae.models.statistics import batch_norms
 
 
 class ConvBlock(nn.Sequential):
@@ -73,16 +74,16 @@ def _smeared(kernel: Tensor) -> Tensor:
 
 
 class ResidualBlock(nn.Module):
-    """activation(main(x) + shortcut(x)).
+    """ReLU(main(x) + shortcut(x)).
 
     The input is never changed in place: the shortcut and the first convolution's backward need it.
     """
 
-    def __init__(self, main: nn.Module, shortcut: nn.Module, activation: nn.Module) -> None:
+    def __init__(self, main: nn.Module, shortcut: nn.Module) -> None:
         super().__init__()
         self.main = main
         self.shortcut = shortcut
-        self.activation = activation
+        self.activation = nn.ReLU(inplace=True)
 
     def forward(self, features: Tensor) -> Tensor:
         output: Tensor = self.activation(self.main(features) + self.shortcut(features))
@@ -133,7 +134,7 @@ def full_precision(layer: nn.Module, features: Tensor) -> Tensor:
 @contextmanager
 def running_statistics_kept(network: nn.Module) -> Iterator[None]:
     """Batch norms inside ``network`` normalise by their batch, but do not move their running statistics."""
-    norms = [module for module in network.modules() if isinstance(module, _BatchNorm)]
+    norms = batch_norms(network)
     momenta = [norm.momentum for norm in norms]
     for norm in norms:
         norm.momentum = 0.0

@@ -116,4 +116,4 @@ def _decoding(in_channels: int, layer: Layer | Residual) -> nn.Module:
         shortcut.append(nn.Conv2d(in_channels, channels, 1, bias=False))
     if stride == 2:
         shortcut.append(nn.Upsample(scale_factor=2))
-    return ResidualBlock(main, shortcut, nn.ReLU(inplace=True))
+    return ResidualBlock(main, shortcut)

@@ -56,7 +56,7 @@ def _encoding(in_channels: int, layer: Layer | Residual) -> nn.Module:
         shortcut.append(nn.AvgPool2d(2))
     if in_channels != channels:
         shortcut.append(nn.Conv2d(in_channels, channels, 1, bias=False))
-    return ResidualBlock(main, shortcut, nn.ReLU(inplace=True))
+    return ResidualBlock(main, shortcut)
 
 
 class EncoderS(nn.Module):

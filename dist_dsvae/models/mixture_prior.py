@@ -99,7 +99,8 @@ class MixturePrior(nn.Module):
             self.mean.lerp_(share @ mean, weight)
             squares = (mean - self.mean[labels]).square() + torch.exp(log_variance)
             variance = torch.lerp(torch.exp(self.log_variance), share @ squares, weight)
-            log_variance = torch.log(variance)
+            # a class whose only sample is certain, followed all the way, has no variance at all
+            log_variance = torch.log(variance).clamp_min(self.log_variance_floor)
             self.log_variance.copy_(log_variance - log_variance.mean(dim=0))
             if self.separation:
                 self._hold_apart()
@@ -108,7 +109,9 @@ class MixturePrior(nn.Module):
         centre = self.mean.mean(dim=0)
         between = (self.mean - centre).square().mean()
         within = torch.exp(self.log_variance).mean()
-        factor = (self.separation * torch.sqrt(within / between)).clamp_min(1.0)
+        # a single class has none to be apart from
+        least = torch.finfo(between.dtype).tiny
+        factor = (self.separation * torch.sqrt(within / between.clamp_min(least))).clamp_min(1.0)
         self.mean.copy_(centre + factor * (self.mean - centre))
 
     def sample(self, labels: Tensor, epsilon: Tensor) -> Tensor:

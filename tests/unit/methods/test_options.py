@@ -79,3 +79,9 @@ def test_logistic_and_hinge_agree_on_who_is_real() -> None:
         assert losses.discriminator_real(good, form) < losses.discriminator_real(bad, form)
         assert losses.discriminator_fake(bad, form) < losses.discriminator_fake(good, form)
         assert losses.generator(good, form) < losses.generator(bad, form)
+
+
+@pytest.mark.parametrize("fit", ["gradient", "fixed"])
+def test_a_mixture_that_does_not_follow_moments_cannot_be_held_apart(fit: str) -> None:
+    with pytest.raises(ValueError, match=f'mixture_separation is 2, but method.mixture_fit is "{fit}"'):
+        make_method(mixture_fit=fit, mixture_separation=2.0)

@@ -11,6 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from dist_dsvae import losses
 from dist_dsvae.models.mixture_prior import MixturePrior, gaussian_log_density
 from dist_dsvae.noise import Draw, Noise
+from dist_dsvae.types import Gaussian
 
 
 def make(num_classes: int, dim: int, spread: float = 0.5, floor: float = -10.0) -> MixturePrior:
@@ -193,3 +194,33 @@ def test_total_moments_against_sampling() -> None:
     std = total.log_variance.exp().sqrt()
     assert ((z.mean(0) - total.mean).abs() < 5 * std / n**0.5).all()
     torch.testing.assert_close(z.var(0), total.log_variance.exp().detach(), rtol=0.02, atol=0)
+
+
+def certain(zs: torch.Tensor) -> Gaussian:
+    return Gaussian(zs, torch.full_like(zs, -torch.inf))
+
+
+def test_a_class_of_one_certain_sample_that_is_followed_all_the_way_has_the_least_variance() -> None:
+    prior = MixturePrior(3, 2, -10.0, fit="moments")
+    zs = torch.tensor([[1.0, 2.0], [0.0, 0.0], [4.0, 2.0]])
+    prior.follow(certain(zs), torch.tensor([0, 1, 1]), rate=1.0)
+    # class 0: at its sample, without variance; class 1: moments of two samples; class 2: as it was
+    raw = torch.tensor([[-10.0, -10.0], [math.log(4.0), math.log(1.0)], [0.0, 0.0]])
+    torch.testing.assert_close(prior.log_variance, raw - raw.mean(dim=0), rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(prior.mean[:2], torch.tensor([[1.0, 2.0], [2.0, 1.0]]), rtol=0, atol=1e-6)
+
+
+def test_thousands_of_classes_and_one_sample_of_each_leave_the_mixture_finite() -> None:
+    prior = MixturePrior(10_575, 4, -10.0, fit="moments", spread=3.0, separation=2.0)
+    labels = torch.arange(96)
+    # float32 rounds a class's share of the way, 1 - 0.8^110, to 1
+    prior.follow(certain(torch.randn(96, 4)), labels, rate=0.2)
+    assert torch.isfinite(prior.mean).all()
+    assert torch.isfinite(prior.log_variance).all()
+
+
+def test_a_single_class_has_none_to_be_held_apart_from() -> None:
+    prior = MixturePrior(1, 3, -10.0, fit="moments", separation=2.0)
+    zs = torch.randn(4, 3)
+    prior.follow(certain(zs), torch.zeros(4, dtype=torch.int64), rate=1.0)
+    torch.testing.assert_close(prior.mean, zs.mean(dim=0, keepdim=True))
