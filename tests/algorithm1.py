@@ -114,11 +114,12 @@ class PlainTrainer:
             own = mean[labels == c]
             if not len(own):
                 continue
-            weight = 1 - (1 - self.m.config.mixture_rate) ** (len(own) * self.m.num_classes / len(labels))
+            of_one = 1 - (1 - self.m.config.mixture_rate) ** (self.m.num_classes / len(labels))
+            weight = 1 - (1 - min(of_one, 1 / 32)) ** len(own)
             prior.mean[c] = old[c] + weight * (own.mean(0) - old[c])
             spread = torch.zeros_like(own) if variance is None else variance[labels == c]
             moment = ((own - prior.mean[c]) ** 2 + spread).mean(0)
-            v = log_variances[c].exp()
+            v = log_variances[c].exp() + (prior.mean[c] - old[c]) ** 2
             log_variances[c] = (v + weight * (moment - v)).log()
         prior.log_variance.copy_(log_variances - log_variances.mean(0))
         if self.m.config.mixture_separation:

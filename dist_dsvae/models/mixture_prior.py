@@ -15,6 +15,8 @@ from torch import Tensor, nn
 
 from dist_dsvae.types import Gaussian
 
+_MOST_BY_ONE_SAMPLE = 1 / 32
+
 Fit = Literal["gradient", "moments", "fixed"]
 
 
@@ -84,9 +86,10 @@ class MixturePrior(nn.Module):
         """Move towards the moments of zs ~ posterior [B, d] (of the global batch), class by class.
 
         They are where the likelihood of Eq. 9 has its optimum. rate: a class's share of the way per update
-        in which it has as many samples as classes have on average. The scale of zs is free (codes, means
-        and deviations can shrink together), so the variances' geometric mean over all classes stays 1 in
-        each dimension.
+        in which it has as many samples as classes have on average; but no sample moves it by more than
+        1/32, or the moments of a rare class would be those of its last few. The scale of zs is free (codes,
+        means and deviations can shrink together), so the variances' geometric mean over all classes stays 1
+        in each dimension.
         """
         assert self.fit == "moments"
         mean, log_variance = (t.to(self.mean.dtype) for t in posterior)
@@ -94,12 +97,16 @@ class MixturePrior(nn.Module):
             every = torch.arange(self.num_classes, device=labels.device)
             classes = (labels[:, None] == every).to(mean.dtype)  # [B, C]; one_hot reads on the host
             counts = classes.sum(dim=0)
-            weight = 1.0 - torch.pow(1.0 - rate, counts * (self.num_classes / len(labels)))[:, None]
+            of_one = min(1.0 - (1.0 - rate) ** (self.num_classes / len(labels)), _MOST_BY_ONE_SAMPLE)
+            weight = 1.0 - torch.pow(1.0 - of_one, counts)[:, None]
             share = (classes / counts.clamp_min(1.0)).T  # [C, B]: averages over a class's samples
+            former = self.mean.clone()
             self.mean.lerp_(share @ mean, weight)
+            # both about the new mean: the moments of a mixture of what was known and what is seen
             squares = (mean - self.mean[labels]).square() + torch.exp(log_variance)
-            variance = torch.lerp(torch.exp(self.log_variance), share @ squares, weight)
-            # a class whose only sample is certain, followed all the way, has no variance at all
+            known = torch.exp(self.log_variance) + (self.mean - former).square()
+            variance = torch.lerp(known, share @ squares, weight)
+            # a class whose samples are certain and equal loses all of it in time
             log_variance = torch.log(variance).clamp_min(self.log_variance_floor)
             self.log_variance.copy_(log_variance - log_variance.mean(dim=0))
             if self.separation:

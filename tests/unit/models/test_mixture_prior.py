@@ -200,14 +200,40 @@ def certain(zs: torch.Tensor) -> Gaussian:
     return Gaussian(zs, torch.full_like(zs, -torch.inf))
 
 
-def test_a_class_of_one_certain_sample_that_is_followed_all_the_way_has_the_least_variance() -> None:
-    prior = MixturePrior(3, 2, -10.0, fit="moments")
-    zs = torch.tensor([[1.0, 2.0], [0.0, 0.0], [4.0, 2.0]])
-    prior.follow(certain(zs), torch.tensor([0, 1, 1]), rate=1.0)
-    # class 0: at its sample, without variance; class 1: moments of two samples; class 2: as it was
-    raw = torch.tensor([[-10.0, -10.0], [math.log(4.0), math.log(1.0)], [0.0, 0.0]])
-    torch.testing.assert_close(prior.log_variance, raw - raw.mean(dim=0), rtol=1e-5, atol=1e-6)
-    torch.testing.assert_close(prior.mean[:2], torch.tensor([[1.0, 2.0], [2.0, 1.0]]), rtol=0, atol=1e-6)
+def test_moments_are_those_of_what_was_known_mixed_with_what_is_seen() -> None:
+    """Class by class: of a mixture with weights (1 - w) and w, w = 1 - (1 - share of one sample)^n."""
+    torch.manual_seed(0)
+    prior = MixturePrior(3, 2, -10.0, fit="moments", spread=2.0).double()
+    known_mean, known_variance = prior.mean.clone(), prior.log_variance.exp()
+    seen = Gaussian(torch.randn(5, 2).double(), torch.randn(5, 2).double())
+    labels = torch.tensor([0, 1, 1, 1, 0])
+    prior.follow(seen, labels, rate=0.02)
+    of_one = 1 - 0.98 ** (3 / 5)
+    expected_mean, expected = known_mean.clone(), known_variance.log()
+    for c in (0, 1):
+        own, spread = seen.mean[labels == c], seen.log_variance[labels == c].exp()
+        w = 1 - (1 - of_one) ** len(own)
+        mean = (1 - w) * known_mean[c] + w * own.mean(0)
+        second = (1 - w) * (known_variance[c] + known_mean[c] ** 2) + w * (spread + own**2).mean(0)
+        expected_mean[c], expected[c] = mean, (second - mean**2).log()
+    torch.testing.assert_close(prior.mean, expected_mean)
+    torch.testing.assert_close(prior.log_variance, expected - expected.mean(dim=0))
+
+
+def test_no_sample_moves_a_rare_class_by_more_than_a_part() -> None:
+    prior = MixturePrior(10_575, 1, -10.0, fit="moments")
+    prior.mean.zero_()
+    prior.follow(Gaussian(torch.ones(96, 1), torch.zeros(96, 1)), torch.arange(96), rate=0.01)
+    torch.testing.assert_close(prior.mean[:96], torch.full((96, 1), 1 / 32))
+    assert not prior.mean[96:].any()
+
+
+def test_classes_are_held_apart() -> None:
+    prior = MixturePrior(4, 3, -10.0, fit="moments", spread=0.1, separation=2.0)
+    labels = torch.arange(40) % 4
+    prior.follow(Gaussian(prior.mean[labels], torch.zeros(40, 3)), labels, rate=0.01)
+    away = (prior.mean - prior.mean.mean(0)).square().mean().sqrt()
+    torch.testing.assert_close(away, 2.0 * prior.log_variance.exp().mean().sqrt())
 
 
 def test_thousands_of_classes_and_one_sample_of_each_leave_the_mixture_finite() -> None:
@@ -221,6 +247,5 @@ def test_thousands_of_classes_and_one_sample_of_each_leave_the_mixture_finite() 
 
 def test_a_single_class_has_none_to_be_held_apart_from() -> None:
     prior = MixturePrior(1, 3, -10.0, fit="moments", separation=2.0)
-    zs = torch.randn(4, 3)
-    prior.follow(certain(zs), torch.zeros(4, dtype=torch.int64), rate=1.0)
-    torch.testing.assert_close(prior.mean, zs.mean(dim=0, keepdim=True))
+    prior.follow(certain(torch.randn(4, 3)), torch.zeros(4, dtype=torch.int64), rate=1.0)
+    assert torch.isfinite(prior.mean).all()
