@@ -59,7 +59,7 @@ def test_round_trip(tmp_path: Path) -> None:
         ),
         ({"data": {}}, "data.train is missing"),
         ({"data": []}, "data must be an object of keys, not []"),
-        ({"model": {"architecture": "conv23"}}, 'model.architecture is "conv23"; allowed: "vgg64"'),
+        ({"model": {"architecture": "conv23"}}, 'model.architecture is "conv23"; allowed: "vgg"'),
         ({"model": {"architecture": "conv23"}}, "Did you mean 'conv32'?"),
     ],
 )
