@@ -76,17 +76,23 @@ class Guard:
 
 
 def raise_if_weights_are_bad(method: nn.Module, samples_seen: int) -> None:
-    """Raise NonFiniteLossError if a weight is not finite: such a state must not become a checkpoint.
+    """Raise NonFiniteLossError if a weight or a statistic is not finite: such a state must not be saved.
 
-    All ranks hold the same weights and raise alike. One host sync.
+    Statistics count, because a mixture that follows moments, and batch norms, move without an optimiser; each
+    rank may have its own of them, so all ranks agree and raise alike. Called by all ranks. One host sync.
     """
-    norms = torch._foreach_norm([p.detach() for p in method.parameters()])
-    if not torch.isfinite(torch.stack(list(norms))).all().item():
-        names = [
-            name for (name, _), n in zip(method.named_parameters(), norms, strict=True) if not n.isfinite()
-        ]
+    named = {
+        name: tensor.detach() for name, tensor in method.state_dict().items() if tensor.is_floating_point()
+    }
+    finite = torch.isfinite(
+        torch.stack([norm.double() for norm in torch._foreach_norm(list(named.values()))])
+    )
+    num_bad = distributed.all_reduce_sum((~finite).sum().double())
+    if num_bad.item() > 0:
+        bad = [name for name, is_finite in zip(named, finite.tolist(), strict=True) if not is_finite]
+        names = ", ".join(bad[:3]) or "of another process"
         raise NonFiniteLossError(
-            f"The weights {', '.join(names[:3])} became infinite or NaN before sample {samples_seen}, "
+            f"The weights {names} became infinite or NaN before sample {samples_seen}, "
             "although every loss was finite. Nothing was saved; the last checkpoint is intact. Start a new "
             "run with optimizer.clip_gradient_norm set, or with --mixed_precision no."
         )

@@ -10,9 +10,10 @@ import torch
 from torch import nn
 
 from dist_dsvae.config import OptimizerConfig
-from dist_dsvae.engine.guard import Guard, NonFiniteLossError
+from dist_dsvae.engine.guard import Guard, NonFiniteLossError, raise_if_weights_are_bad
 from dist_dsvae.engine.optimizer import StepOptimizer, variance_rate
 from dist_dsvae.methods.step import Reduction, Step
+from tests.unit.methods.making import make_method
 
 ZERO = torch.zeros(())
 
@@ -100,3 +101,16 @@ def test_guard_is_silent_while_all_is_finite() -> None:
     bad = guard.inspect("joint", {"kl": torch.tensor(1e30)})
     guard.record("joint", bad, torch.tensor(0), bad.any().float())
     guard.raise_if_tripped()
+
+
+@pytest.mark.parametrize("name", ["decoder.layers.0.0.weight", "mixture_prior.log_variance"])
+def test_a_state_that_is_not_finite_is_not_saved(name: str) -> None:
+    """A weight, and a statistic that moves without an optimiser: here the mixture is a buffer."""
+    method = make_method("small32", mixture_fit="moments")
+    raise_if_weights_are_bad(method, 96)
+    with torch.no_grad():
+        method.state_dict()[name].view(-1)[0] = math.nan
+    with pytest.raises(
+        NonFiniteLossError, match=rf"The weights {name} became infinite or NaN before sample 96"
+    ):
+        raise_if_weights_are_bad(method, 96)
