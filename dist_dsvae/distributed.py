@@ -110,6 +110,16 @@ def all_gather(tensor: Tensor) -> Tensor:
     return torch.stack(gathered)
 
 
+def global_moments(mean: Tensor, variance: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and (biased) variance [d] of the rows of all ranks, from every rank's own of equally many rows.
+
+    The mean of the means; the mean of the variances + the variance of the means. One all-gather.
+    """
+    means, variances = all_gather(torch.stack([mean, variance])).unbind(1)
+    whole = means.mean(0)
+    return whole, variances.mean(0) + (means - whole).square().mean(0)
+
+
 def gather_slices(flat: Tensor) -> None:
     """Fill a 1-D tensor in place from its equal slices: slice r is rank r's, the others are overwritten."""
     if world_size() > 1:

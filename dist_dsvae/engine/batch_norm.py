@@ -61,10 +61,7 @@ class _SynchronisedNorm(torch.autograd.Function):
         shape = [1, -1] + [1] * (x.dim() - 2)
         wide = x.to(weight.dtype)
         local_variance, local_mean = torch.var_mean(wide, dims, correction=0)
-        # Equal counts per rank: total variance = mean of the variances + variance of the means.
-        means, variances = distributed.all_gather(torch.stack([local_mean, local_variance])).unbind(1)
-        mean = means.mean(0)
-        variance = variances.mean(0) + (means - mean).square().mean(0)
+        mean, variance = distributed.global_moments(local_mean, local_variance)
         inverse_std = torch.rsqrt(variance + eps)
         scale = inverse_std * weight
         output = torch.addcmul((bias - mean * scale).view(shape), wide, scale.view(shape)).to(x.dtype)

@@ -61,7 +61,7 @@ def steps_of(config: DSVAEConfig, routing: RoutingTable) -> tuple[Step, ...]:
             name="gm",
             repeats=config.gm_steps,
             terms=("gm",),
-            trains=("encoder_s", *(("mixture_prior",) if config.mixture_fit == "gradient" else ())),
+            trains=tuple(routing["gm"]),
             reduction=Reduction.FLAT,
             variances=("mixture_prior.log_variance",),
         ),

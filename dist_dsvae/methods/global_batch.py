@@ -32,10 +32,8 @@ def aggregate_divergence(codes: Tensor) -> Tensor:
     """
     own_variance, own_mean = torch.var_mean(codes, dim=0, correction=0)
     with torch.no_grad():
-        means, variances = distributed.all_gather(torch.stack([own_mean, own_variance])).unbind(1)
-        mean = means.mean(dim=0)
-        # of the global batch: mean of the variances + variance of the means
-        variance = (variances.mean(dim=0) + (means - mean).square().mean(dim=0)).clamp_min(_LEAST_VARIANCE)
+        mean, variance = distributed.global_moments(own_mean, own_variance)
+        variance = variance.clamp_min(_LEAST_VARIANCE)
         value = 0.5 * (mean.square() + variance - 1.0 - torch.log(variance))
         by_variance = 0.5 * (1.0 - 1.0 / variance)
     around = (codes - mean).square().mean(dim=0)  # its derivative is the global variance's

@@ -171,7 +171,8 @@ class Evaluation:
 
         @functools.cache
         def held_out() -> HeldOut:  # read if a part that needs it is not done yet
-            return read_held_out(method, self.train, self.test, self.runtime, self.corrupt_sample)
+            splits, fitted = (self.train, self.test), self.config.prior == "fitted"
+            return read_held_out(method, *splits, self.runtime, self.corrupt_sample, with_drawn_zs=fitted)
 
         def probes() -> dict[str, Tensor]:
             found = held_out_figures(held_out()) | more_probe_figures(held_out())

@@ -19,7 +19,8 @@ from dist_dsvae.engine.runtime import Runtime
 from dist_dsvae.engine.statistics import Measured, measure, using
 from dist_dsvae.evaluation.probes import accuracy, linear_probe_accuracy, mlp_probe_accuracy
 from dist_dsvae.methods.abilities import Autoencoding, Classifying
-from dist_dsvae.noise import Noise
+from dist_dsvae.models.encoder import sample_gaussian
+from dist_dsvae.noise import Draw, Noise
 from dist_dsvae.types import Batch
 
 Figures = dict[str, float | int]
@@ -37,13 +38,24 @@ class HeldOut(NamedTuple):
 
 
 def read_held_out(
-    method: nn.Module, train: Manifest, test: Manifest, runtime: Runtime, corrupt_sample: str
+    method: nn.Module,
+    train: Manifest,
+    test: Manifest,
+    runtime: Runtime,
+    corrupt_sample: str,
+    *,
+    with_drawn_zs: bool = False,
 ) -> HeldOut:
-    """Read both splits with a method in evaluation mode. Called by all ranks."""
+    """Read both splits with a method in evaluation mode. Called by all ranks.
+
+    with_drawn_zs: of the training split, for a prior that is fitted to it; it encodes that split once more.
+    """
     skip = corrupt_sample == "replace"
     found = read_out(method, test, runtime, None, skip)
     probed = isinstance(method, Autoencoding)
-    fit = read_out(method, train, runtime, PROBE_TRAIN_SAMPLES, skip) if probed else {}
+    fit: dict[str, Tensor] = {}
+    if probed:
+        fit = read_out(method, train, runtime, PROBE_TRAIN_SAMPLES, skip, with_drawn_zs=with_drawn_zs)
     return HeldOut(found, fit, test.num_classes)
 
 
@@ -102,19 +114,26 @@ def _probe(probe: Callable[..., float], held_out: HeldOut, code: str) -> float:
 
 @torch.no_grad()
 def read_out(
-    method: nn.Module, manifest: Manifest, runtime: Runtime, limit: int | None, skip_corrupt: bool
+    method: nn.Module,
+    manifest: Manifest,
+    runtime: Runtime,
+    limit: int | None,
+    skip_corrupt: bool,
+    *,
+    with_drawn_zs: bool = False,
 ) -> dict[str, Tensor]:
     """What the method makes of a split (or ``limit`` of its samples), row by row; called by all ranks.
 
     labels [N] always; log_posterior [N, num_classes] of a method that classifies; zs [N, zs_dim],
-    zu (a sample) and zu_mean [N, zu_dim] and squared_error [N] of one that encodes. Encoded by all
-    ranks, each its share of the batches, and gathered in the split's order.
+    zu (a sample) and zu_mean [N, zu_dim] and squared_error [N] of one that encodes, and drawn_zs
+    [N, zs_dim], a sample of zs's posterior, if it is asked for. Encoded by all ranks, each
+    its share of the batches, and gathered in the split's order.
     """
     rows: dict[str, list[Tensor]] = {}
     share = (runtime.rank, runtime.world_size)
     for host in one_pass(manifest, _EVALUATION_BATCH, *share, limit=limit, skip_corrupt=skip_corrupt):
         batch = to_device_batch(host, runtime.device, runtime.dtype)
-        for name, values in _read_batch(method, batch, runtime).items():
+        for name, values in _read_batch(method, batch, runtime, with_drawn_zs).items():
             rows.setdefault(name, []).append(values)
     own = {name: torch.cat(values) for name, values in rows.items()}
     # a rank without a batch learns from the others what to send none of
@@ -127,7 +146,7 @@ def read_out(
     return {name: rows[order] for name, rows in gathered.items()}
 
 
-def _read_batch(method: nn.Module, batch: Batch, runtime: Runtime) -> dict[str, Tensor]:
+def _read_batch(method: nn.Module, batch: Batch, runtime: Runtime, with_drawn_zs: bool) -> dict[str, Tensor]:
     found = {"positions": batch.positions, "labels": batch.labels}
     if isinstance(method, Classifying):
         with runtime.autocast():
@@ -136,10 +155,13 @@ def _read_batch(method: nn.Module, batch: Batch, runtime: Runtime) -> dict[str, 
         with runtime.autocast():
             zs, posterior = method.encode(batch.images, batch.labels)
             rebuilt = method.decode(torch.cat([zs, posterior.mean], dim=1), "images")
-            noise = Noise(0, batch.positions, runtime.dtype)
-            drawn = method.draw_codes(batch.images, batch.labels, noise)
+        noise = Noise(0, batch.positions, runtime.dtype)
         found["zs"], found["zu_mean"] = zs, posterior.mean
-        found["drawn_zs"], found["zu"] = drawn[:, : zs.shape[1]], drawn[:, zs.shape[1] :]
+        found["zu"] = sample_gaussian(posterior, noise.normal(Draw.POSTERIOR_ZU, method.zu_dim))
+        if with_drawn_zs:
+            with runtime.autocast():
+                drawn = method.draw_codes(batch.images, batch.labels, noise)
+            found["drawn_zs"] = drawn[:, : zs.shape[1]]
         found["squared_error"] = (rebuilt.to(batch.images.dtype) - batch.images).square().flatten(1).mean(1)
     return found
 
