@@ -33,14 +33,21 @@ def main() -> int:
         action="store_true",
         help="also encoder.pt2 and decoder.pt2, which torch.export.load reads, checked against the model",
     )
+    parser.add_argument("--overwrite", action="store_true", help="replace an earlier export in OUT")
     args = parser.parse_args()
     try:
         print(
             export(
-                args.run, args.out, args.step, args.weights, licence=args.licence, programs=args.torch_export
+                args.run,
+                args.out,
+                args.step,
+                args.weights,
+                licence=args.licence,
+                programs=args.torch_export,
+                overwrite=args.overwrite,
             )
         )
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     return 0

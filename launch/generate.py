@@ -30,6 +30,7 @@ from dist_dsvae.pretrained.requests import Mask, class_ids
 from dist_dsvae.sampling.generate import spread
 from dist_dsvae.sampling.inpaint import NUM_STARTS, REFINE_STEPS
 from dist_dsvae.sampling.masks import HOLES
+from dist_dsvae.sampling.picture_file import check_replaceable
 from dist_dsvae.sampling.temperature import Temperatures
 
 
@@ -70,6 +71,9 @@ def parse() -> argparse.Namespace:
     many = commands.add_parser("many", help="many samples per class, by all processes")
     many.add_argument("--per-class", type=positive, required=True)
     many.add_argument("--shards", action="store_true", help="WebDataset shards in OUT/train, for training")
+    many.add_argument(
+        "--overwrite", action="store_true", help="replace samples that this program wrote to OUT"
+    )
 
     for command in (grid, interpolate, vary, swap, inpaint, many):
         add_common(command, "directory" if command is many else "PNG file")
@@ -109,6 +113,7 @@ def positive(text: str) -> int:
 
 def draw(args: argparse.Namespace) -> str:
     """Draw a figure of a model; what to tell about it."""
+    check_replaceable(args.out)
     model = load(args, "cuda" if torch.cuda.is_available() else "cpu")
     wanted = class_ids(args.classes, model.classes) if args.classes else None
     if args.command in ("swap", "inpaint"):
@@ -152,6 +157,7 @@ def draw_many(args: argparse.Namespace) -> str:
             args.seed,
             Temperatures(args.temperature_zs, args.temperature_zu),
             as_shards=args.shards,
+            overwrite=args.overwrite,
             command=shlex.join(["launch/generate.py", *sys.argv[1:]]),
         )
         return sentence if runtime.is_main else ""
@@ -202,6 +208,7 @@ def main() -> int:
     args = parse()
     try:
         if args.command == "points":
+            check_replaceable(args.out)
             draw_points(args.run, args.out, args.num_points, args.seed)
             sentence = f"Wrote {args.out}."
         else:

@@ -34,6 +34,7 @@ from dist_dsvae.data.manifest import Manifest
 from dist_dsvae.data.remote import is_remote
 from dist_dsvae.data.sources.source import Source
 from dist_dsvae.data.split import open_split
+from dist_dsvae.data.staging import check_free
 from dist_dsvae.data.tarscan import find_tars
 from dist_dsvae.data.verify import verify
 
@@ -75,6 +76,7 @@ def add_verify(parser: argparse.ArgumentParser) -> None:
 
 
 def run_build(arguments: argparse.Namespace, command: str) -> None:
+    check_free(arguments.out, arguments.overwrite, sources_of(arguments))
     source: Source = arguments.make_source(arguments)
     with progress_of("samples", sum(map(len, source.splits.values()))) as progress:
         report = build(
@@ -85,9 +87,15 @@ def run_build(arguments: argparse.Namespace, command: str) -> None:
             archive=arguments.archive,
             num_workers=arguments.workers,
             overwrite=arguments.overwrite,
+            apart_from=sources_of(arguments),
             progress=progress,
         )
     print("\n".join([*report.lines(), f"Built {arguments.out}"]))
+
+
+def sources_of(arguments: argparse.Namespace) -> list[Path]:
+    """The folder that is searched for pictures; OUT in it would be found next time."""
+    return [arguments.source] if arguments.subcommand in ("folder", "facescrub", "casia") else []
 
 
 def run_index(arguments: argparse.Namespace, command: str) -> None:

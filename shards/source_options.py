@@ -13,7 +13,8 @@ from pathlib import Path
 from progress import progress_of
 
 from dist_dsvae.data.errors import DataError
-from dist_dsvae.data.faces.options import add_face_options, check_before_long_work, crop_faces_as_asked
+from dist_dsvae.data.faces.detect import require_detector
+from dist_dsvae.data.faces.options import add_face_options, crop_faces_as_asked
 from dist_dsvae.data.faces.work_cache import WorkCache
 from dist_dsvae.data.sources.arrays import fashion_mnist
 from dist_dsvae.data.sources.casia import casia, read_persons
@@ -231,7 +232,7 @@ def make_folder(arguments: argparse.Namespace) -> Source:
 
 
 def make_facescrub(arguments: argparse.Namespace) -> Source:
-    check_before_long_work(arguments)
+    require_detector()
     source = facescrub(
         arguments.source,
         encoder_of(arguments),

@@ -15,6 +15,7 @@ FLOORS = {
     "types": 0,
     "noise": 0,
     "versions": 0,
+    "inventory": 0,
     "config_fields": 0,
     "method_config": 0,
     "config": 0,

@@ -14,10 +14,8 @@ from pathlib import Path
 from dist_dsvae.data.errors import DataError
 from dist_dsvae.data.manifest import Manifest, write_atomically
 from dist_dsvae.data.sources.source import Source
-from dist_dsvae.data.staging import building
+from dist_dsvae.data.staging import REPORT_FILE, building
 from dist_dsvae.data.writer import Archive, Layout, write_split
-
-REPORT_FILE = "report.json"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -54,10 +52,12 @@ def build(
     archive: Archive = "none",
     num_workers: int = 1,
     overwrite: bool = False,
+    apart_from: Sequence[Path] = (),
     progress: Callable[[int], None] = lambda num_samples: None,
 ) -> Report:
     """Write all splits of ``source`` to ``out``, which appears complete or not at all.
 
+    apart_from: what the samples are read from; may neither hold ``out`` nor lie in it.
     progress: called with the number of samples done since the last call.
     Raises DataError if ``out`` is taken, a split has no readable sample, or the disk is full.
     """
@@ -66,7 +66,7 @@ def build(
     )
     samples_per_class: dict[str, dict[str, int]] = {}
     left_out = {heading: list(names) for heading, names in source.left_out.items()}
-    with building(out, overwrite=overwrite) as staging:
+    with building(out, overwrite=overwrite, apart_from=apart_from) as staging:
         for split, samples in source.splits.items():
             if not samples:
                 raise DataError(

@@ -11,7 +11,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from dist_dsvae.data.errors import DataError
-from dist_dsvae.data.manifest import Manifest, Shard
+from dist_dsvae.data.index_file import open_index
+from dist_dsvae.data.manifest import MANIFEST_FILE, Manifest, Shard
 from dist_dsvae.data.parallel import run_tasks
 from dist_dsvae.data.scanned import ScannedShard, class_ids, common_encoding, scan_shard, two_names
 from dist_dsvae.data.tarscan import TAR_SUFFIXES, find_tars
@@ -19,6 +20,7 @@ from dist_dsvae.data.writer import index_file_of, save_index, sha256_of
 from dist_dsvae.types import ImageShape
 
 _MOST_CLASSES = 1_000_000
+_MANIFEST_MARKS = (b'"format_version"', b'"shards"')
 
 
 def index(
@@ -39,6 +41,8 @@ def index(
     splits = find_splits(directory)
     tars = [tar for split in splits for tar in find_tars(split)]
     _check_index_names(tars)
+    for split in splits:
+        _check_replaceable(split)
     scanned: dict[int, ScannedShard] = {}
     for place, shard in run_tasks(scan_shard, tars, num_workers):
         scanned[place] = shard
@@ -92,6 +96,28 @@ def _check_index_names(tars: Sequence[Path]) -> None:
                 f"{other} and {tar.name} differ only in their compression. Keep one of them: they "
                 "would count every sample twice."
             )
+
+
+def _check_replaceable(split: Path) -> None:
+    """Raise DataError if a manifest or an index would replace a file of another program.
+
+    Damaged ones of our own are replaced, for that is how they are mended.
+    """
+    manifest = split / MANIFEST_FILE
+    said = manifest.read_bytes() if manifest.is_file() else b""
+    foreign = None if not said or all(mark in said for mark in _MANIFEST_MARKS) else manifest
+    for tar in find_tars(split):
+        path = split / index_file_of(tar.name)
+        if path.is_file() and path.stat().st_size and path.name.encode() not in said:
+            try:
+                open_index(path, "")
+            except DataError:
+                foreign = path
+    if foreign is not None:
+        raise DataError(
+            f"{foreign} exists already, and is not of this program's making: indexing would replace it. Move "
+            "it away, or link the tars into another folder and index that."
+        )
 
 
 def _common_shape(shards: Sequence[ScannedShard]) -> ImageShape:

@@ -16,13 +16,14 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import itertools
 import json
 import os
 import re
 import shutil
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,7 @@ from dist_dsvae.data.staging import fsync_directory
 
 MARKER = "checkpoint.json"
 _NAME = re.compile(r"step-(\d{8,})")
+_FILE = re.compile(r"__\d+_\d+\.distcp|\.metadata(\.tmp)?|checkpoint\.json")
 
 
 class CheckpointError(ValueError):
@@ -100,8 +102,8 @@ def save(
     checksums: dict[str, str] = {}
 
     def prepare() -> None:
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
+        _remove_files(partial)
+        partial.mkdir(parents=True, exist_ok=True)
 
     def publish() -> None:
         marker = json.dumps({"values": values, "sha256": checksums}, indent=1) + "\n"
@@ -124,7 +126,7 @@ def save(
         _on_main(publish, group)
     except CheckpointError:
         if distributed.is_main():
-            shutil.rmtree(partial, ignore_errors=True)
+            _remove_files(partial)
         raise
     return final
 
@@ -173,12 +175,36 @@ def verify(checkpoint: Path) -> None:
 
 
 def remove(checkpoint: Path) -> None:
-    """Delete a checkpoint; a kill on the way leaves nothing that counts as one."""
-    if checkpoint.exists():
-        hidden = checkpoint.with_name(f".{checkpoint.name}.removed")
-        shutil.rmtree(hidden, ignore_errors=True)
-        checkpoint.rename(hidden)
-        shutil.rmtree(hidden)
+    """Delete a checkpoint; a kill on the way leaves nothing that counts as one.
+
+    Files in it that are none of a checkpoint's stay, in ``kept-step-...``.
+    """
+    if checkpoint.is_symlink():
+        checkpoint.unlink()  # what it leads to may be another run's
+        return
+    hidden = checkpoint.with_name(f".{checkpoint.name}.removed")
+    for place in (hidden, checkpoint):  # first what a kill left of an earlier removal
+        if place.exists():
+            place.rename(hidden)
+            _remove_files(hidden)
+            if hidden.exists():
+                hidden.rename(_unused(checkpoint.with_name(f"kept-{checkpoint.name}")))
+
+
+def _remove_files(directory: Path) -> None:
+    """Remove what ``save`` writes into a directory, and the directory if nothing else is in it."""
+    if directory.is_dir():
+        for path in directory.iterdir():
+            if _FILE.fullmatch(path.name) and not path.is_dir():
+                path.unlink()
+        with suppress(OSError):
+            directory.rmdir()
+
+
+def _unused(path: Path) -> Path:
+    """``path``, or with the first number behind it that is free."""
+    numbered = (path.with_name(f"{path.name}-{number}") for number in itertools.count(2))
+    return next(candidate for candidate in itertools.chain([path], numbered) if not candidate.exists())
 
 
 def set_back(directory: Path, step: int) -> list[Path]:
@@ -186,13 +212,8 @@ def set_back(directory: Path, step: int) -> list[Path]:
 
     They are renamed to ``abandoned-...``, not deleted. Rank 0 only; returns the new names.
     """
-    moved = []
-    for path in complete_checkpoints(directory):
-        if step_of(path) > step:
-            aside = path.with_name(f"abandoned-{path.name}")
-            shutil.rmtree(aside, ignore_errors=True)
-            moved.append(path.rename(aside))
-    return moved
+    later = [path for path in complete_checkpoints(directory) if step_of(path) > step]
+    return [path.rename(_unused(path.with_name(f"abandoned-{path.name}"))) for path in later]
 
 
 def load(checkpoint: Path, state: dict[str, Any]) -> None:

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import torch
 
+from dist_dsvae.data.staging import building, check_free
 from dist_dsvae.engine.checkpoint import complete_checkpoints
 from dist_dsvae.engine.statistics import adopt
 from dist_dsvae.engine.statistics_file import measured_of_checkpoint
@@ -28,20 +29,25 @@ def export(
     *,
     licence: str = "other",
     programs: bool = False,
+    overwrite: bool = False,
 ) -> str:
     """Write the model of a run's checkpoint into ``out``; returns a sentence on what was written.
 
     step: of the checkpoint (default: the newest). weights: see ``trained.load_method``. licence: for the
     card. programs: also torch.export files of encoder and decoder (``pretrained.programs``). Single process.
-    Raises CheckpointError if the run has no such checkpoint, or no average that was asked for.
+    overwrite: replace an earlier export (``staging.building``).
+    Raises CheckpointError if the run has no such checkpoint, or no average that was asked for; DataError if
+    ``out`` is taken.
     """
+    check_free(out, overwrite)
     model = DSVAE(published_of_run(run_dir, step, weights))
-    (out / "README.md").unlink(missing_ok=True)  # an older one would speak of other weights
-    model.save_pretrained(out, model_card_kwargs={"licence": licence})
+    with building(out, overwrite=overwrite) as staging:
+        model.save_pretrained(staging, model_card_kwargs={"licence": licence})
+        written = save_programs(model, staging) if programs else ""
     about = model.published.about
     described = "moving average" if about["weights"] == "ema" else "last weights"
     sentence = f"Wrote {out} from {run_dir / 'checkpoints' / about['checkpoint']} ({described})."
-    return f"{sentence} {save_programs(model, out)}" if programs else sentence
+    return f"{sentence} {written}" if programs else sentence
 
 
 def published_of_run(

@@ -44,14 +44,15 @@ def write_many(
     temperatures: Temperatures = AT_ONE,
     *,
     as_shards: bool = False,
+    overwrite: bool = False,
     command: str = "",
     progress: Progress = lambda done: None,
 ) -> str:
     """Write ``per_class`` samples of each of ``classes``; returns a sentence. Called by all processes.
 
     Folders: OUT/CLASS/000000.png (.npy for points). as_shards: OUT/train, which training and evaluation
-    read; ``command`` goes into its manifest. progress: called with the number of samples this process
-    has written since the last call.
+    read; ``command`` goes into its manifest. overwrite: see ``staging.building``. progress: called with the
+    number of samples this process has written since the last call.
     ``out`` lies where all processes see it.
     Raises DataError, on all processes, if ``out`` is taken or cannot be written.
     """
@@ -61,7 +62,7 @@ def write_many(
         place: Path | None = None
         if distributed.is_main():
             try:
-                place = stack.enter_context(building(out))
+                place = stack.enter_context(building(out, overwrite=overwrite))
             except (DataError, OSError) as caught:
                 error = caught
         _raise_together(error)

@@ -37,6 +37,17 @@ from dist_dsvae.versions import version_of
 
 logger = logging.getLogger(__name__)
 
+# what a run writes besides its checkpoints; config.json comes first
+_WRITTEN = (
+    "dataset.json",
+    "environment.json",
+    "metrics.jsonl",
+    "tensorboard",
+    "samples",
+    "evaluation",
+    "statistics",
+)
+
 
 def checkpoint_to_resume(run_dir: Path, resume: str) -> Path | None:
     """The checkpoint to go on from, the same on all ranks and sound; None for a fresh start.
@@ -71,6 +82,7 @@ def checkpoint_to_resume(run_dir: Path, resume: str) -> Path | None:
 
 def _candidates(run_dir: Path, resume: str) -> list[Path]:
     """Checkpoints that would do, best first."""
+    _check_ours(run_dir)
     existing = complete_checkpoints(run_dir / "checkpoints")
     if resume == "auto":
         return existing[::-1]
@@ -91,6 +103,23 @@ def _candidates(run_dir: Path, resume: str) -> list[Path]:
         )
     _check_own(run_dir, chosen[0], existing)
     return chosen
+
+
+def _check_ours(run_dir: Path) -> None:
+    """Raise CheckpointError if training in ``run_dir`` would replace files that no run wrote."""
+    if run_dir.exists() and not run_dir.is_dir():
+        raise CheckpointError(f"{run_dir} is a file, so no run can live there. Choose another --run-dir.")
+    try:
+        if read_record(run_dir) is not None:
+            return
+    except ConfigError as error:
+        raise CheckpointError(f"{error} Choose another --run-dir.") from None
+    taken = [name for name in _WRITTEN if (run_dir / name).exists()]
+    if taken:
+        raise CheckpointError(
+            f"{run_dir} is no run's directory (it has no config.json), but holds {', '.join(taken)}, which a "
+            "run would replace. Choose another --run-dir, or move them away."
+        )
 
 
 def take_over(run_dir: Path, chosen: Path, step: int) -> None:

@@ -6,6 +6,7 @@ codes than a finished model's, and forgotten after.
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 import torch
@@ -20,9 +21,12 @@ from dist_dsvae.engine.statistics import measure_or_warn, using
 from dist_dsvae.methods.abilities import Autoencoding, Generative
 from dist_dsvae.sampling.generate import class_grid, sample_codes, spread
 from dist_dsvae.sampling.grids import save_grid, save_scatter
+from dist_dsvae.sampling.picture_file import PictureError
 from dist_dsvae.sampling.statistics import FEW_CODES
 from dist_dsvae.sampling.swap import swap_grid
 from dist_dsvae.types import Codes, Gaussian
+
+logger = logging.getLogger(__name__)
 
 _EVALUATION_BATCH = 256
 
@@ -58,7 +62,11 @@ class Visuals:
             self.method, lambda: self.train, skip_corrupt=self.skip_corrupt, num_codes=FEW_CODES
         )
         with torch.no_grad(), using(self.method, measured), self.runtime.autocast():
-            paths = draw(self.method, directory, name)
+            try:
+                paths = draw(self.method, directory, name)
+            except PictureError as error:
+                logger.warning("%s", error)
+                paths = []
         self.method.train()
         return paths
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, get_args
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
 
@@ -63,7 +63,11 @@ class Published(NamedTuple):
 
 
 def save_published(published: Published, directory: Path) -> None:
-    """Write a model into ``directory`` (made if it is missing), whatever device it is on."""
+    """Write a model into ``directory`` (made if it is missing), whatever device it is on.
+
+    Raises PublishedModelError where its files would replace others than an earlier model's.
+    """
+    _check_replaceable(directory)
     directory.mkdir(parents=True, exist_ok=True)
     state = published.method.state_dict()
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
@@ -78,6 +82,22 @@ def save_published(published: Published, directory: Path) -> None:
         "about": dict(published.about),
     }
     (directory / CONFIG_FILE).write_text(json.dumps(description, indent=1) + "\n", encoding="utf-8")
+
+
+def _check_replaceable(directory: Path) -> None:
+    config, weights = directory / CONFIG_FILE, directory / WEIGHTS_FILE
+    try:
+        if config.exists():
+            _read_description(directory)
+        if weights.exists():
+            with safe_open(weights, framework="pt") as opened:
+                if (opened.metadata() or {}).get("format") != FORMAT:
+                    raise PublishedModelError(f"{weights} is none of this program's")
+    except (PublishedModelError, OSError, SafetensorError) as error:
+        raise PublishedModelError(
+            f"A model cannot be saved to {directory}: a file of its name there is no published model's "
+            f"({error}). Choose another folder."
+        ) from None
 
 
 def load_published(directory: str | Path) -> Published:

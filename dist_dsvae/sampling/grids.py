@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import io
+from collections.abc import Sequence
 from pathlib import Path
 
 import matplotlib
@@ -10,6 +11,8 @@ import torch
 from matplotlib.figure import Figure
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
+
+from dist_dsvae.sampling.picture_file import write_picture, write_png
 
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
@@ -31,7 +34,7 @@ def save_grid(
     column_images: Tensor | None = None,
     columns_per_group: int = 0,
 ) -> None:
-    """Write ``draw_grid`` of the same arguments as a PNG."""
+    """Write ``draw_grid`` of the same arguments (``picture_file.write_picture``)."""
     canvas = draw_grid(
         images,
         title=title,
@@ -41,7 +44,7 @@ def save_grid(
         column_images=column_images,
         columns_per_group=columns_per_group,
     )
-    _write_png(path, lambda temporary: canvas.save(temporary, format="PNG"))
+    write_picture(path, canvas)
 
 
 def draw_grid(
@@ -118,20 +121,13 @@ def to_picture(image: Tensor) -> Image.Image:
     return Image.fromarray(pixels.expand(3, -1, -1).permute(1, 2, 0).cpu().contiguous().numpy())
 
 
-def _write_png(path: Path, write: Callable[[Path], None]) -> None:
-    """Through a temporary name: a reader that follows a run never sees half a picture."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.partial")
-    write(temporary)
-    temporary.replace(path)
-
-
 def save_scatter(
     path: Path, panels: Sequence[tuple[str, Tensor, Tensor]], class_names: Sequence[str]
 ) -> None:
-    """Write ``draw_scatter`` of the same arguments as a PNG."""
-    figure = draw_scatter(panels, class_names)
-    _write_png(path, lambda temporary: figure.savefig(temporary, dpi=110, format="png"))
+    """Write ``draw_scatter`` of the same arguments (``picture_file.write_picture``)."""
+    stream = io.BytesIO()
+    draw_scatter(panels, class_names).savefig(stream, dpi=110, format="png")
+    write_png(path, stream.getvalue())
 
 
 def draw_scatter(panels: Sequence[tuple[str, Tensor, Tensor]], class_names: Sequence[str]) -> Figure:

@@ -9,7 +9,6 @@ from dist_dsvae.data.faces.stage import FaceOptions, ProgressOf, crop_faces
 from dist_dsvae.data.faces.work_cache import WorkCache
 from dist_dsvae.data.sources.images import Codec
 from dist_dsvae.data.sources.source import Source
-from dist_dsvae.data.staging import check_free
 
 
 def add_face_options(parser: argparse.ArgumentParser) -> None:
@@ -38,19 +37,13 @@ def add_face_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def check_before_long_work(arguments: argparse.Namespace) -> None:
-    """Raises DataError if the detector is missing or OUT is taken."""
-    require_detector()
-    check_free(arguments.out, arguments.overwrite)
-
-
 def crop_faces_as_asked(
     source: Source, arguments: argparse.Namespace, codec: Codec, progress_of: ProgressOf
 ) -> Source:
     """The face stage with the options of the command line.
 
     source: all of its pictures, not divided: the stage takes ``arguments.test_fraction`` itself.
-    Raises DataError as check_before_long_work and crop_faces do.
+    Raises DataError as require_detector and crop_faces do.
     """
     options = FaceOptions(
         size=arguments.size,
@@ -61,7 +54,7 @@ def crop_faces_as_asked(
         duplicate_bits=arguments.duplicate_bits,
         test_fraction=arguments.test_fraction,
     )
-    check_before_long_work(arguments)
+    require_detector()
     return crop_faces(
         source,
         options,

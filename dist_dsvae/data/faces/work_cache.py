@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
+import re
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -21,6 +22,7 @@ from dist_dsvae.data.sources.images import PictureFile
 
 Item = TypeVar("Item")
 CHUNK = 32  # pictures: a kill loses at most so many per worker
+_OURS = re.compile(r"[0-9a-f]{40}\.json|\.[0-9a-f]{40}\.json\.\d+\.tmp")
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +62,13 @@ class WorkCache:
         return [result for path in paths for result in json.loads(path.read_text(encoding="utf-8"))]
 
     def remove(self) -> None:
-        shutil.rmtree(self.directory, ignore_errors=True)
+        """Remove the chunks, and the directory if nothing else is in it."""
+        if self.directory.is_dir():
+            for path in self.directory.iterdir():
+                if _OURS.fullmatch(path.name):
+                    path.unlink()
+            with suppress(OSError):
+                self.directory.rmdir()
 
     def _path(self, identity: str, fingerprints: Iterator[str]) -> Path:
         key = json.dumps([identity, *fingerprints])

@@ -7,6 +7,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -65,14 +67,13 @@ def evaluate(
         raise DataError(
             f"{run_dir} has no test split (data.test is not set), so there is nothing to evaluate on."
         )
-    if name == "summary":
-        raise DataError("--name summary is the file that training writes; choose another name.")
+    folder = run_dir / "evaluation"
+    _check_name(folder, name)
     evaluation = Evaluation(settings, config.data, train, test, runtime, real_cache(config.data))
     method, weights = load_method(config, shape, len(classes), chosen, settings.weights, runtime.device)
     marker = checkpoint.read_marker(chosen)
     seen, seconds = marker["samples_seen"], marker["train_seconds"]
     result = record(run_dir, config, evaluation, chosen.name, seen, seconds, weights)
-    folder = run_dir / "evaluation"
     folder.mkdir(parents=True, exist_ok=True)
     stop, watchdog = StopRequests(folder, runtime.timeout), Watchdog()
 
@@ -107,6 +108,28 @@ def evaluate(
     progress.finish()
     distributed.barrier()
     return result
+
+
+def _check_name(folder: Path, name: str) -> None:
+    """Raise DataError if ``folder``/NAME.json is no name for an evaluation, or somebody else's file."""
+    if name == "summary":
+        raise DataError("--name summary is the file that training writes; choose another name.")
+    if not re.fullmatch(r"\w[\w.-]*", name):
+        raise DataError(
+            f"--name {name!r} is no name of a file in {folder}: letters, digits, '_', '-' and '.' are "
+            "allowed, and the first is a letter or a digit."
+        )
+    path = folder / f"{name}.json"
+    try:
+        there = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return
+    except (OSError, ValueError):
+        there = None
+    if not isinstance(there, dict) or "figures" not in there:
+        raise DataError(
+            f"{path} exists already, and is no evaluation's. Choose another --name, or move it away."
+        )
 
 
 def evaluation_of(

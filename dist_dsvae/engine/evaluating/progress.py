@@ -9,8 +9,8 @@ Rank 0 writes, every file whole or not at all; all ranks read what rank 0 read.
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -41,8 +41,8 @@ class Progress:
             text = json.dumps(key, indent=1, sort_keys=True) + "\n"
             path = folder / "key.json"
             if not path.is_file() or path.read_text(encoding="utf-8") != text:
-                shutil.rmtree(folder, ignore_errors=True)
-                folder.mkdir(parents=True)
+                _remove_parts(folder)
+                folder.mkdir(parents=True, exist_ok=True)
                 write_atomically(path, text.encode())
 
     def load(self, part: str) -> dict[str, Tensor] | None:
@@ -68,7 +68,15 @@ class Progress:
     def finish(self) -> None:
         """Forget the parts: the evaluation is written."""
         if self.folder is not None and distributed.is_main():
-            shutil.rmtree(self.folder, ignore_errors=True)
+            _remove_parts(self.folder)
+
+
+def _remove_parts(folder: Path) -> None:
+    """Remove the key and the parts; the folder too, if nothing else is in it."""
+    for path in [folder / "key.json", *folder.glob("*.safetensors")]:
+        path.unlink(missing_ok=True)
+    with suppress(OSError):
+        folder.rmdir()
 
 
 def load_tensors(path: Path) -> dict[str, Tensor] | None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import textwrap
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +15,13 @@ from matplotlib.figure import Figure
 
 from dist_dsvae.data.manifest import write_atomically
 from dist_dsvae.evaluation.comparing.comparison import Comparison
+from dist_dsvae.evaluation.comparing.evaluated import ComparisonError
 from dist_dsvae.evaluation.comparing.paper import METHODS
 from dist_dsvae.evaluation.comparing.report import as_json, heading, markdown
 
 _MAIN = ("inception_score", "fid", "diversity", "label_accuracy", "coverage")
 _PANELS_PER_LINE = 4
+_PROOF = "files_sha256"
 _COLOURS = matplotlib.colormaps["tab10"]
 
 
@@ -25,7 +29,9 @@ def save_comparison(comparison: Comparison, out: str | None) -> list[Path]:
     """Write the three files and return their paths.
 
     out: a directory, existing or ending in "/", for comparison.md and so on; else a prefix of their
-    names. None writes them beside the first run. Raises OSError where that is impossible.
+    names. None writes them beside the first run. The JSON file has the sha256 of the other two: only
+    files that are as this function wrote them are replaced.
+    Raises OSError where writing is impossible, ComparisonError where a file of another kind is in the way.
     """
     prefix = comparison.runs[0].path.parent / "comparison"
     if out is not None:
@@ -35,13 +41,34 @@ def save_comparison(comparison: Comparison, out: str | None) -> list[Path]:
     prefix.parent.mkdir(parents=True, exist_ok=True)
     contents = {
         "md": markdown(comparison).encode(),
-        "json": (json.dumps(as_json(comparison), indent=1, ensure_ascii=False) + "\n").encode(),
         "png": picture(comparison),
     }
-    paths = [prefix.with_name(f"{prefix.name}.{ending}") for ending in contents]
-    for path, content in zip(paths, contents.values(), strict=True):
-        write_atomically(path, content)
-    return paths
+    document = as_json(comparison)
+    document[_PROOF] = {ending: hashlib.sha256(content).hexdigest() for ending, content in contents.items()}
+    contents["json"] = (json.dumps(document, indent=1, ensure_ascii=False) + "\n").encode()
+    paths = {ending: prefix.with_name(f"{prefix.name}.{ending}") for ending in ("md", "json", "png")}
+    _check_replaceable(paths)
+    for ending, path in paths.items():
+        write_atomically(path, contents[ending])
+    return list(paths.values())
+
+
+def _check_replaceable(paths: Mapping[str, Path]) -> None:
+    try:
+        proof = json.loads(paths["json"].read_text(encoding="utf-8"))[_PROOF]
+    except (OSError, ValueError, KeyError, TypeError):
+        proof = None
+    for ending, path in paths.items():
+        if not path.exists():
+            continue
+        own = isinstance(proof, dict)
+        if own and ending != "json":
+            own = path.is_file() and hashlib.sha256(path.read_bytes()).hexdigest() == proof.get(ending)
+        if not own:
+            raise ComparisonError(
+                f"{path} exists already, and is not as an earlier comparison wrote it. Choose another name "
+                "with --out, or move that file away yourself."
+            )
 
 
 def picture(comparison: Comparison) -> bytes:

@@ -209,7 +209,7 @@ def test_a_share_for_testing(run: Run) -> None:
         (["raw/a/x.png"], ["raw", "out", "--size", 0], "image size is 0"),
         (["raw/a/x.png"], ["raw", "out", "--quality", 100], "is 100; allowed are 1 to 95"),
         (["raw/a/x.png"], ["raw", "out", "--png-level", 10], "is 10; allowed are 0 to 9"),
-        (["raw/a/x.png"], ["raw", "raw"], "raw exists already and is not empty. Choose another"),
+        (["raw/a/x.png"], ["raw", "raw"], "raw and raw are one folder"),
         (["raw/train/a/x.png", "raw/val/a/x.png"], ["raw", "out"], "Rename val/ to test/"),
         (["raw/é/x.png", "raw/e\u0301/x.png"], ["raw", "out"], "both written 'é'"),
     ],

@@ -148,11 +148,10 @@ def test_a_kill_while_removing_leaves_nothing_that_counts(
 ) -> None:
     save(tmp_path, 1, state(1.0), {"samples_seen": 1}, keep=1)
 
-    def killed(path: Path, **_: object) -> None:
-        if path.exists():
-            raise KeyboardInterrupt
+    def killed(path: Path) -> None:
+        raise KeyboardInterrupt
 
-    monkeypatch.setattr(checkpoint.shutil, "rmtree", killed)
+    monkeypatch.setattr(Path, "unlink", killed)
     with pytest.raises(KeyboardInterrupt):
         checkpoint.remove(tmp_path / "step-00000001")
     assert complete_checkpoints(tmp_path) == []
@@ -188,3 +187,33 @@ def test_damaged_tensor_file(tmp_path: Path) -> None:
     (path / ".metadata").write_bytes(b"")
     with pytest.raises(CheckpointError, match="step-00000001 could not be read; an older one can be named"):
         load(path, state(0.0))
+
+
+def test_removing_a_checkpoint_keeps_what_is_not_of_it(tmp_path: Path) -> None:
+    for step in (1, 2, 3):
+        save(tmp_path, step, state(step), {}, keep=1)
+        (tmp_path / checkpoint.checkpoint_name(step) / "notes.txt").write_text(f"mine {step}")
+    assert [path.name for path in complete_checkpoints(tmp_path)] == ["step-00000003"]
+    for step in (1, 2):
+        kept = tmp_path / f"kept-step-0000000{step}"
+        assert [path.name for path in kept.iterdir()] == ["notes.txt"]
+        assert (kept / "notes.txt").read_text() == f"mine {step}"
+
+
+def test_removing_a_linked_checkpoint_leaves_the_run_it_leads_to(tmp_path: Path) -> None:
+    other = save(tmp_path / "other", 1, state(1), {}, keep=1)
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own/step-00000001").symlink_to(other)
+    save(tmp_path / "own", 2, state(2), {}, keep=1)
+    assert [path.name for path in (tmp_path / "own").iterdir()] == ["step-00000002"]
+    verify(other)
+
+
+def test_setting_back_twice_keeps_both_futures(tmp_path: Path) -> None:
+    for value in (5.0, 6.0):
+        save(tmp_path, 2, state(value), {}, keep=3)
+        checkpoint.set_back(tmp_path, 1)
+    into = state(0.0)
+    for name, value in (("abandoned-step-00000002", 5.0), ("abandoned-step-00000002-2", 6.0)):
+        load(tmp_path / name, into)
+        assert into["method"]["count"] == value

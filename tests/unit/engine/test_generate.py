@@ -20,6 +20,7 @@ from dist_dsvae.data.manifest import DataError, Manifest
 from dist_dsvae.data.stream import one_pass
 from dist_dsvae.engine import many
 from dist_dsvae.engine.export import published_of_run
+from dist_dsvae.inventory import INVENTORY_FILE
 from dist_dsvae.sampling.temperature import AT_ONE
 from tests.distributed.launching import REPOSITORY, environment, write_config
 from tests.unit.engine.test_every_method import Entries
@@ -202,7 +203,7 @@ def test_many_as_shards_are_ready_for_training(architecture: str, tmp_path: Path
     model = make_model(DSVAEConfig(), architecture)
     sentence = many.write_many(model, tmp_path / "out", [1, 3], 5, 0, as_shards=True, command="me")
     assert "10 samples of 2 classes" in sentence
-    assert [path.name for path in (tmp_path / "out").iterdir()] == ["train"]
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"train", INVENTORY_FILE}
     manifest = Manifest.load(tmp_path / "out/train")
     assert (manifest.classes, manifest.shape, manifest.command) == (CLASSES, model.shape, "me")
     assert dict(manifest.shards[0].samples_per_class) == {1: 5, 3: 5}
@@ -244,6 +245,7 @@ def test_two_processes_write_what_one_does(runs: dict[str, Path], entry: Entries
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.count("Wrote 200 samples of 10 classes") == 1
     one, two = contents(tmp_path / "one"), contents(tmp_path / "two")
+    del one[INVENTORY_FILE], two[INVENTORY_FILE]  # of manifests with other commands
     for files, out in ((one, b"/one"), (two, b"/two")):
         assert out in files["train/manifest.json"]  # in the command
         files["train/manifest.json"] = files["train/manifest.json"].replace(out, b"/out")

@@ -381,8 +381,14 @@ def test_files(tmp_path: Path) -> None:
         paths = save_comparison(comparison, out)
         assert paths == [prefix.with_name(f"{prefix.name}.{ending}") for ending in ("md", "json", "png")]
         assert paths[0].read_text(encoding="utf-8") == markdown(comparison)
-        assert json.loads(paths[1].read_text(encoding="utf-8")) == as_json(comparison)
+        document = json.loads(paths[1].read_text(encoding="utf-8"))
+        assert document.pop("files_sha256").keys() == {"md", "png"}
+        assert document == as_json(comparison)
         assert Image.open(paths[2]).size[0] > 600
+    save_comparison(comparison, None)  # its own are replaced
+    (tmp_path / "comparison.md").write_text("edited")
+    with pytest.raises(ComparisonError, match="is not as an earlier comparison wrote it"):
+        save_comparison(comparison, None)
     cells = as_json(comparison)["rows"][0]["cells"]
     assert cells[0]["values"] == {str(tmp_path / "b"): 6.0}
 

@@ -1,0 +1,299 @@
+"""Whatever command is given, with whatever options: a person's files stay, byte for byte.
+
+A small world (photographs, shards, a run, a published model, samples, pictures, a comparison) is strewn with
+files of a person's, where people leave them and where the program would like to write. Then commands run.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image, PngImagePlugin
+
+from dist_dsvae.data.errors import DataError
+from dist_dsvae.data.indexing import index
+from dist_dsvae.data.staging import building, check_free
+from dist_dsvae.inventory import INVENTORY_FILE
+from dist_dsvae.sampling.picture_file import PictureError, write_picture
+from tests.distributed.launching import REPOSITORY, write_config
+
+sys.path.insert(0, str(REPOSITORY / "launch"))
+sys.path.insert(0, str(REPOSITORY / "shards"))
+import build
+import evaluate
+import export
+import generate
+import train
+
+PROGRAMS = {"build": build, "evaluate": evaluate, "export": export, "generate": generate, "train": train}
+STEP = "run/checkpoints/step-00000001"
+SETTINGS = ["--samples-per-class", "2", "--diversity-samples", "2", "--batch-norm", "running"]
+
+# where people leave things, and where they collide with what the program writes
+STRAY = [
+    "notes.txt",
+    "raw/anna/notes.txt",
+    "raw/more.png",
+    "shards/notes.txt",
+    "shards/train/backup.tar",
+    "shards/report.json",
+    "shards.work/notes.txt",
+    "shards.incomplete-123/photograph.png",
+    "shards.incomplete-photographs/a.png",
+    "tars/manifest.json",
+    "tars/000000.index.npy",
+    "run/notes.txt",
+    "run/checkpoints/notes.txt",
+    f"{STEP}/notes.txt",
+    "run/checkpoints/.step-00000002.partial/notes.txt",
+    "run/samples/holiday.png",
+    "run/samples/step-00000002.png",
+    "run/evaluation/notes.json",
+    "run/evaluation/.scores/notes.txt",
+    "run/statistics/step-00000001-raw.safetensors",
+    "model/README.md",
+    "model/weights.bin",
+    "samples/anna/000000.png",
+    "samples/anna/mine.png",
+    "elsewhere/config.json",
+    "elsewhere/manifest.json",
+    "elsewhere/metrics.jsonl",
+    "elsewhere/model.safetensors",
+    "grid.png",
+    "comparison.md",
+]
+PLACES = [
+    *(
+        "new",
+        "elsewhere",
+        "shards",
+        "shards/train",
+        "tars",
+        "raw",
+        "raw/anna",
+        "run",
+        "run/checkpoints",
+        STEP,
+    ),
+    *("model", "samples", "grid.png", "comparison", "notes.txt", "run/samples/step-00000002.png", "."),
+]
+
+
+def commands(place: str, overwrite: list[str]) -> dict[str, list[str]]:
+    folder = ["build", "folder", "raw", place, "--size", "32", "--channels", "1", "--workers", "1"]
+    toy = ["build", "toy", place, "--num-points", "30", "--num-test-points", "6", "--workers", "1"]
+    drawn = ["--columns", "2", "--classes", "anna", "--out", place]
+    return {
+        "folder": [*folder, *overwrite],
+        "toy": [*toy, *overwrite],
+        "index": ["build", "index", place, "--workers", "1"],
+        "verify": ["build", "verify", place],
+        "export": ["export", "--run", "run", "--out", place, *overwrite],
+        "grid": ["generate", "grid", "--model", "model", *drawn],
+        "grid-of-run": ["generate", "grid", "--run", "run", *drawn],
+        "many": ["generate", "many", "--model", "model", "--per-class", "2", "--out", place, *overwrite],
+        "shards": ["generate", "many", "--model", "model", "--per-class", "2", "--out", place, "--shards"],
+        "train": ["train", "--config", "config.json", "--run-dir", place],
+        "train-never": ["train", "--config", "config.json", "--run-dir", place, "--resume", "never"],
+        "train-from": ["train", "--config", "config.json", "--run-dir", place, "--resume", STEP],
+        "evaluate": ["evaluate", "--run", "run", "--name", place.rsplit("/")[-1], *SETTINGS],
+        "compare": ["evaluate", "--compare", "run", "--out", place],
+    }
+
+
+def call(*arguments: str) -> int:
+    """A program in this process and folder; its status. A traceback fails the test."""
+    sys.argv = [arguments[0], *arguments[1:]]
+    try:
+        return int(PROGRAMS[arguments[0]].main())
+    except SystemExit as left:  # argparse
+        return int(left.code or 0)
+
+
+def make_config(iterations: int) -> None:
+    write_config(
+        Path("config.json"),
+        data={"train": "shards/train", "test": "shards/test", "batch_size": 4, "num_workers": 0},
+        model={"architecture": "small32", "zs_dim": 2, "zu_dim": 2},
+        train={
+            "epochs": iterations * 16 / 24,
+            "sample_every_steps": 1,
+            "checkpoint_every_steps": 1,
+            "keep_checkpoints": 1,
+            "tensorboard": False,
+            "cpu_threads": 1,
+            "evaluate_at_end": False,
+        },
+        evaluation={"samples_per_class": 2, "diversity_samples": 2},
+    )
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    place = tmp_path_factory.mktemp("world")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(place)
+        patch.setattr(sys, "argv", sys.argv)
+        pixels = np.random.default_rng(0)
+        for name in ("anna", "ben"):
+            (place / "raw" / name).mkdir(parents=True)
+            for number in range(15):
+                picture = Image.fromarray(pixels.integers(0, 256, (32, 32), dtype=np.uint8))
+                picture.save(place / "raw" / name / f"{number}.png")
+        assert call(*commands("shards", ["--test-fraction", "0.2"])["folder"]) == 0
+        (place / "tars").mkdir()
+        shutil.copy(place / "shards/train/000000.tar", place / "tars")
+        make_config(1)
+        assert call(*commands("run", [])["train"]) == 0
+        assert call(*commands("scores", [])["evaluate"]) == 0
+        assert call(*commands("model", [])["export"]) == 0
+        assert call(*commands("samples", [])["many"]) == 0
+        assert call(*commands("grid.png", [])["grid"]) == 0
+        assert call(*commands("comparison", [])["compare"]) == 0
+        make_config(2)
+    return place
+
+
+@pytest.mark.parametrize("name", list(commands("", [])))
+@given(
+    strays=st.lists(st.sampled_from(STRAY), min_size=1, max_size=8, unique=True),
+    place=st.sampled_from(PLACES),
+    overwrite=st.booleans(),
+)
+@settings(
+    max_examples=int(os.environ.get("OWNERSHIP_EXAMPLES", "6")),
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+def test_what_a_person_left_stays(
+    name: str,
+    world: Path,
+    strays: list[str],
+    place: str,
+    overwrite: bool,
+) -> None:
+    with tempfile.TemporaryDirectory() as temporary, pytest.MonkeyPatch.context() as patch:
+        copy = Path(temporary) / "world"
+        shutil.copytree(world, copy)  # keeps the times
+        patch.chdir(copy)
+        patch.setattr(sys, "argv", sys.argv)
+        photographs = {path: path.read_bytes() for path in (copy / "raw").rglob("*") if path.is_file()}
+        tars = {path: path.read_bytes() for path in (copy / "tars").glob("*.tar")}
+        mine = photographs | tars | {copy / stray: f"mine: {stray}".encode() for stray in strays}
+        for path, content in mine.items():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content)
+        call(*commands(place, ["--overwrite"] if overwrite else [])[name])
+        notes = copy / STEP / "notes.txt"
+        if notes in mine and not notes.parent.exists():  # pruned: what is not the checkpoint's is kept beside
+            mine[copy / "run/checkpoints/kept-step-00000001/notes.txt"] = mine.pop(notes)
+        lost = [str(path.relative_to(copy)) for path, content in mine.items() if not _holds(path, content)]
+        assert not lost, f"{name} at {place} lost {lost}"
+
+
+def _holds(path: Path, content: bytes) -> bool:
+    return path.is_file() and path.read_bytes() == content
+
+
+def test_what_the_program_wrote_is_replaced(world: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "world"
+    shutil.copytree(world, copy)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(copy)
+        patch.setattr(sys, "argv", sys.argv)
+        for name, place in (
+            ("toy", "shards"),
+            ("export", "model"),
+            ("many", "samples"),
+            ("grid", "grid.png"),
+        ):
+            assert call(*commands(place, ["--overwrite"])[name]) == 0, name
+        assert call(*commands("comparison", [])["compare"]) == 0
+        assert not (copy / "shards/report.json").read_text().count("anna")
+
+
+@pytest.mark.parametrize("out", ["raw/shards", "raw", "."])
+def test_source_and_target_that_contain_one_another(
+    world: Path, tmp_path: Path, out: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(world / "raw", tmp_path / "raw")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path)
+        patch.setattr(sys, "argv", sys.argv)
+        assert call(*commands(out, ["--overwrite"])["folder"]) == 1
+    assert "one lies in the other" in capsys.readouterr().err
+
+
+def shards_without_inventory(world: Path, tmp_path: Path) -> Path:
+    """As they were built before there were inventories."""
+    out = tmp_path / "shards"
+    shutil.copytree(world / "shards", out)
+    (out / INVENTORY_FILE).unlink()
+    return out
+
+
+def test_older_shards_are_known_by_their_manifests(world: Path, tmp_path: Path) -> None:
+    out = shards_without_inventory(world, tmp_path)
+    check_free(out, overwrite=True)
+    (out / "train/000000.tar").write_bytes(b"another")
+    with pytest.raises(DataError, match=r"it holds train/000000\.tar, which this program cannot prove"):
+        check_free(out, overwrite=True)
+
+
+def test_tars_that_were_only_indexed_are_their_makers(world: Path, tmp_path: Path) -> None:
+    tars = tmp_path / "tars"
+    shutil.copytree(world / "tars", tars)
+    index(tars, command="index")
+    with pytest.raises(DataError, match=r"it holds 000000\.tar, which"):
+        check_free(tars, overwrite=True)
+
+
+def test_a_touched_file_of_ours_is_ours_and_a_changed_one_is_not(world: Path, tmp_path: Path) -> None:
+    model = tmp_path / "model"
+    shutil.copytree(world / "model", model)
+    card = model / "README.md"
+    os.utime(card, (1, 1))
+    check_free(model, overwrite=True)
+    text = card.read_text(encoding="utf-8")
+    card.write_text(text.replace("a", "b", 1), encoding="utf-8")
+    with pytest.raises(DataError, match=r"holds README\.md"):
+        check_free(model, overwrite=True)
+
+
+def test_a_link_in_our_folder_is_not_followed(world: Path, tmp_path: Path) -> None:
+    shutil.copytree(world / "shards", tmp_path / "shards")
+    (tmp_path / "shards/elsewhere").symlink_to(world / "raw")
+    with pytest.raises(DataError, match="holds elsewhere"):
+        check_free(tmp_path / "shards", overwrite=True)
+
+
+def test_a_file_that_comes_while_building_stays(world: Path, tmp_path: Path) -> None:
+    out = tmp_path / "shards"
+    shutil.copytree(world / "shards", out)
+    with pytest.raises(DataError, match=r"holds notes\.txt"), building(out, overwrite=True):
+        (out / "notes.txt").write_text("mine")
+    assert (out / "notes.txt").read_text() == "mine"
+    assert [path.name for path in tmp_path.iterdir()] == ["shards"]
+
+
+def test_a_picture_is_ours_by_its_pixels(tmp_path: Path) -> None:
+    path = tmp_path / "grid.png"
+    write_picture(path, Image.new("RGB", (3, 3)))
+    write_picture(path, Image.new("RGB", (4, 3)))
+    with Image.open(path) as ours:
+        edited = ours.copy()
+        edited.putpixel((0, 0), (255, 0, 0))
+        text = PngImagePlugin.PngInfo()
+        text.add_text("dist_dsvae", ours.info["dist_dsvae"])  # an editor may keep it
+    edited.save(path, pnginfo=text)
+    with pytest.raises(PictureError, match="is no picture that this program drew"):
+        write_picture(path, Image.new("RGB", (3, 3)))
