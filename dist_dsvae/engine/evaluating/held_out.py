@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,7 +17,7 @@ from dist_dsvae.data.stream import one_pass
 from dist_dsvae.data.transforms import to_device_batch
 from dist_dsvae.engine.runtime import Runtime
 from dist_dsvae.engine.statistics import Measured, measure, using
-from dist_dsvae.evaluation.probes import accuracy, linear_probe_accuracy, mlp_probe_accuracy
+from dist_dsvae.evaluation.probes import Share, linear_probe_accuracy, mlp_probe_accuracy
 from dist_dsvae.methods.abilities import Autoencoding, Classifying
 from dist_dsvae.models.encoder import sample_gaussian
 from dist_dsvae.noise import Draw, Noise
@@ -86,12 +86,12 @@ def held_out_figures(held_out: HeldOut) -> Figures:
     """
     test = held_out.test
     figures: Figures = {}
-    if "log_posterior" in test:
+    if "predicted" in test:
         name = "zs_accuracy" if "zu" in test else "accuracy"
-        figures[name] = accuracy(test["log_posterior"], test["labels"])
+        figures[name] = (test["predicted"] == test["labels"]).double().mean().item()
     if "zu" in test:
         for code in ("zu", "zu_mean"):
-            figures[f"{code}_probe_accuracy"] = _probe(linear_probe_accuracy, held_out, code)
+            figures[f"{code}_probe_accuracy"] = _linear_probe(held_out, code)
         figures["reconstruction_error"] = test["squared_error"].double().mean().item()
     return figures | {"test_samples": len(test["labels"])}
 
@@ -101,15 +101,24 @@ def more_probe_figures(held_out: HeldOut) -> Figures:
     if "zu" not in held_out.test:
         return {}
     figures: Figures = {}
-    if "log_posterior" in held_out.test:  # else zs is the label itself
-        figures["zs_probe_accuracy"] = _probe(linear_probe_accuracy, held_out, "zs")
-        figures["zs_mlp_accuracy"] = _probe(mlp_probe_accuracy, held_out, "zs")
-    return figures | {"zu_mlp_accuracy": _probe(mlp_probe_accuracy, held_out, "zu")}
+    if "predicted" in held_out.test:  # else zs is the label itself
+        figures["zs_probe_accuracy"] = _linear_probe(held_out, "zs")
+        figures["zs_mlp_accuracy"] = _mlp_probe(held_out, "zs")
+    return figures | {"zu_mlp_accuracy": _mlp_probe(held_out, "zu")}
 
 
-def _probe(probe: Callable[..., float], held_out: HeldOut, code: str) -> float:
+def _linear_probe(held_out: HeldOut, code: str) -> float:
+    """Called by all ranks, which share the work."""
     test, fit, num_classes = held_out
-    return probe(fit[code], fit["labels"], test[code], test["labels"], num_classes)
+    share = Share(distributed.rank(), distributed.world_size(), distributed.all_reduce_sum)
+    return linear_probe_accuracy(
+        fit[code], fit["labels"], test[code], test["labels"], num_classes, share=share
+    )
+
+
+def _mlp_probe(held_out: HeldOut, code: str) -> float:
+    test, fit, num_classes = held_out
+    return mlp_probe_accuracy(fit[code], fit["labels"], test[code], test["labels"], num_classes)
 
 
 @torch.no_grad()
@@ -124,7 +133,7 @@ def read_out(
 ) -> dict[str, Tensor]:
     """What the method makes of a split (or ``limit`` of its samples), row by row; called by all ranks.
 
-    labels [N] always; log_posterior [N, num_classes] of a method that classifies; zs [N, zs_dim],
+    labels [N] always; predicted [N], the likeliest label, of a method that classifies; zs [N, zs_dim],
     zu (a sample) and zu_mean [N, zu_dim] and squared_error [N] of one that encodes, and drawn_zs
     [N, zs_dim], a sample of zs's posterior, if it is asked for. Encoded by all ranks, each
     its share of the batches, and gathered in the split's order.
@@ -150,7 +159,7 @@ def _read_batch(method: nn.Module, batch: Batch, runtime: Runtime, with_drawn_zs
     found = {"positions": batch.positions, "labels": batch.labels}
     if isinstance(method, Classifying):
         with runtime.autocast():
-            found["log_posterior"] = method.log_posterior(batch.images)
+            found["predicted"] = method.log_posterior(batch.images).argmax(dim=1)
     if isinstance(method, Autoencoding):
         with runtime.autocast():
             zs, posterior = method.encode(batch.images, batch.labels)

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
-import pytest
-import torch
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
-from dist_dsvae.evaluation.probes import accuracy, linear_probe_accuracy, mlp_probe_accuracy
+import numpy as np
+import pytest
+import scipy.optimize
+import torch
+from torch.overrides import TorchFunctionMode
+
+from dist_dsvae.evaluation.probes import Share, accuracy, linear_probe_accuracy, mlp_probe_accuracy
 
 
 def test_accuracy() -> None:
@@ -25,6 +31,68 @@ def codes(count: int, seed: int, signal: float) -> tuple[torch.Tensor, torch.Ten
 def test_probe_finds_what_is_there(signal: float, low: float, high: float) -> None:
     train, test = codes(4000, 0, signal), codes(4000, 1, signal)
     assert low <= linear_probe_accuracy(*train, *test, num_classes=4) <= high
+
+
+def test_a_probe_is_the_plain_logistic_regression() -> None:
+    """Against scipy's, on the same objective."""
+    (train, labels), (test, test_labels) = codes(600, 0, 2.0), codes(2000, 1, 2.0)
+    mean, std = train.double().mean(0), train.double().std(0)
+    x, y = ((part.double() - mean) / std for part in (train, test))
+
+    def objective(flat: np.ndarray) -> tuple[float, np.ndarray]:
+        weight = torch.tensor(flat).view(4, 7).requires_grad_()
+        loss = torch.nn.functional.cross_entropy(x @ weight[:, :6].T + weight[:, 6], labels)
+        loss = loss + 1e-4 * weight[:, :6].square().sum()
+        loss.backward()
+        return loss.item(), weight.grad.numpy().ravel()
+
+    found = scipy.optimize.minimize(objective, np.zeros(28), jac=True, method="L-BFGS-B", tol=1e-12).x
+    weight = torch.tensor(found).view(4, 7)
+    expected = ((y @ weight[:, :6].T + weight[:, 6]).argmax(1) == test_labels).double().mean().item()
+    got = linear_probe_accuracy(train, labels, test, test_labels, num_classes=4)
+    assert got == pytest.approx(expected, abs=0.002)
+
+
+def test_ranks_share_a_fit() -> None:
+    """Three ranks as threads that add up together."""
+    train, test = codes(500, 0, 2.0), codes(500, 1, 2.0)
+    alone = linear_probe_accuracy(*train, *test, num_classes=4)
+    barrier, given = threading.Barrier(3), dict[int, torch.Tensor]()
+
+    def probe(rank: int) -> float:
+        def add(tensor: torch.Tensor) -> torch.Tensor:
+            given[rank] = tensor.clone()
+            barrier.wait(30)
+            total = given[0] + given[1] + given[2]
+            barrier.wait(30)
+            return total
+
+        return linear_probe_accuracy(*train, *test, num_classes=4, share=Share(rank, 3, add))
+
+    with ThreadPoolExecutor(3) as pool:
+        shared = list(pool.map(probe, range(3)))
+    assert shared[0] == shared[1] == shared[2] == pytest.approx(alone, abs=0.002)
+
+
+def test_many_classes_take_bounded_memory() -> None:
+    """Scores of all 4,000 samples at once would be 64 MB."""
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.arange(4000) % 2000
+    centres = torch.randn(2000, 12, generator=generator)
+    train, test = (centres[labels] + 0.1 * torch.randn(4000, 12, generator=generator) for _ in range(2))
+    largest = 0
+
+    class Watch(TorchFunctionMode):
+        def __torch_function__(self, function, types, args=(), kwargs=None):
+            nonlocal largest
+            result = function(*args, **(kwargs or {}))
+            if isinstance(result, torch.Tensor):
+                largest = max(largest, result.numel())
+            return result
+
+    with Watch():
+        assert linear_probe_accuracy(train, labels, test, labels, num_classes=2000) > 0.8
+    assert largest <= 2**22
 
 
 def test_probe_is_deterministic() -> None:
