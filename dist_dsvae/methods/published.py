@@ -13,6 +13,7 @@ Nothing in it is ever unpickled or executed: other files in the directory are no
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +33,7 @@ from dist_dsvae.types import CodeKind, ImageShape
 WEIGHTS_FILE = "model.safetensors"
 CONFIG_FILE = "config.json"
 FORMAT = "dist_dsvae/1"
+_LARGEST_CONFIG = 2**26  # bytes: of more classes than anybody has
 
 
 class PublishedModelError(ValueError):
@@ -103,37 +105,66 @@ def _check_replaceable(directory: Path) -> None:
 def load_published(directory: str | Path) -> Published:
     """The method, in evaluation mode on the CPU, and what it was made for.
 
-    Raises PublishedModelError if files are missing, damaged, or do not fit each other.
+    Before anything is allocated, the sizes that config.json asks for are compared with the header of the
+    weights, so a crafted file asks for no more memory than it has bytes.
+    Raises PublishedModelError if files are missing, damaged, or do not fit each other, and for weights that
+    are not finite.
     """
     directory = Path(directory)
     description = _read_description(directory)
-    weights = directory / WEIGHTS_FILE
     try:
         shape = ImageShape(**description["shape"])
-        classes = tuple(str(name) for name in description["classes"])
+        classes = _classes(description["classes"])
         about = dict(description.get("about", {}))
         model = from_tree(ModelConfig, description["model"])
         config = from_tree(_Described, {"method": description["method"]}).method
-        method = make_method(config, model, shape, len(classes))
-    except (KeyError, TypeError, ValueError) as error:
+        with torch.device("meta"):  # shapes without memory
+            sketch = make_method(config, model, shape, len(classes))
+    except (KeyError, TypeError, ValueError, RuntimeError, OverflowError) as error:
         raise PublishedModelError(f"{directory / CONFIG_FILE} does not describe a model: {error}") from None
+    weights = directory / WEIGHTS_FILE
     try:
+        sizes = _sizes(weights)
+        _make_room(sketch, sizes)
+        expected = {name: tuple(tensor.shape) for name, tensor in sketch.state_dict().items()}
+        if sizes != expected:
+            raise PublishedModelError(
+                f"{weights} does not fit {CONFIG_FILE} beside it: names or shapes of its tensors differ from "
+                f"those of {model.architecture} with {len(classes)} classes. Export the model again."
+            )
         tensors = load_file(weights)
     except (OSError, SafetensorError) as error:
         raise PublishedModelError(
             f"{weights} cannot be read ({error}). A published model is a directory with {WEIGHTS_FILE} and "
             f"{CONFIG_FILE}, as launch/export.py writes it."
         ) from None
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point() and not tensor.isfinite().all():
+            raise PublishedModelError(
+                f"{weights} holds values of {name} that are infinite or no numbers: the model was exported "
+                "from a run that had failed, or damaged since. Export an earlier checkpoint."
+            )
+    method = make_method(config, model, shape, len(classes))
     _make_room(method, tensors)
-    expected = method.state_dict()
-    if tensors.keys() != expected.keys() or any(tensors[k].shape != v.shape for k, v in expected.items()):
-        raise PublishedModelError(
-            f"{weights} does not fit {CONFIG_FILE} beside it: names or shapes of its tensors differ from "
-            f"those of {model.architecture} with {len(classes)} classes. Export the model again."
-        )
     with torch.no_grad():
         method.load_state_dict(tensors)
     return Published(method.eval(), shape, classes, config, model, about)
+
+
+def _classes(names: Any) -> tuple[str, ...]:
+    if not isinstance(names, list) or not names:
+        raise ValueError("classes must be a list of names")
+    classes = tuple(str(name) for name in names)
+    if len(set(classes)) < len(classes):
+        twice = next(name for name, count in Counter(classes).items() if count > 1)
+        raise ValueError(f"the class {twice!r} is there twice")
+    return classes
+
+
+def _sizes(weights: Path) -> dict[str, tuple[int, ...]]:
+    """Shape of every tensor, from the header alone."""
+    with safe_open(weights, framework="pt") as opened:
+        return {name: tuple(opened.get_slice(name).get_shape()) for name in opened.keys()}  # noqa: SIM118
 
 
 def _make_room(method: nn.Module, names: Iterable[str]) -> None:
@@ -148,8 +179,10 @@ def _make_room(method: nn.Module, names: Iterable[str]) -> None:
 def _read_description(directory: Path) -> dict[str, Any]:
     path = directory / CONFIG_FILE
     try:
+        if path.stat().st_size > _LARGEST_CONFIG:
+            raise ValueError(f"it is larger than {_LARGEST_CONFIG:,} bytes")
         description = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise PublishedModelError(
             f"{directory} is no published model: {CONFIG_FILE} cannot be read ({error}). "
             "launch/export.py makes one from a run."

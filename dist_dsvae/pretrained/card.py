@@ -10,7 +10,9 @@ Any of it may be missing: a model saved from Python has a card of what is known.
 
 from __future__ import annotations
 
+import html
 import json
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -83,7 +85,7 @@ def _head(model: DSVAE) -> str:
         else "It guesses labels."
     )
     return (
-        f"# {published.about.get('run', published.config.name)}\n\n"
+        f"# {_plain(published.about.get('run', published.config.name))}\n\n"
         f"A `{published.config.name}` with the networks `{published.model.architecture}`, trained with "
         f"dist_dsvae. {about_codes}{drawn}"
     )
@@ -92,8 +94,10 @@ def _head(model: DSVAE) -> str:
 def _data(model: DSVAE, about: Mapping[str, Any]) -> Iterator[str]:
     shape, classes = model.shape, model.classes
     what = f"{shape.height}x{shape.width} pixels, {shape.channels} channel(s)" if shape.is_image else "points"
-    named = ", ".join(classes[:_MANY_CLASSES]) + (", ..." if len(classes) > _MANY_CLASSES else "")
-    source = f"`{about['data']}`, " if "data" in about else ""
+    named = ", ".join(map(_plain, classes[:_MANY_CLASSES])) + (
+        ", ..." if len(classes) > _MANY_CLASSES else ""
+    )
+    source = f"{_code(about['data'])}, " if "data" in about else ""
     count = f"{about['num_samples']:,} samples, " if isinstance(about.get("num_samples"), int) else ""
     yield f"## Data\n\n{source}{count}{what}, {len(classes)} classes: {named}."
 
@@ -113,21 +117,21 @@ def _figures(about: Mapping[str, Any]) -> Iterator[str]:
         return
     real = evaluation.get("real") or {}
     rows = [
-        f"| {DESCRIPTIONS.get(name, name)} | {shown(value)} | {shown(real[name]) if name in real else ''} |"
+        f"| {DESCRIPTIONS.get(name) or _plain(name)} | {shown(value)} | {shown(real[name]) if name in real else ''} |"
         for name, value in evaluation["figures"].items()
         if isinstance(value, int | float)
     ]
     yield "## Figures\n\n| figure | this model | real |\n|---|---|---|\n" + "\n".join(rows)
     if "note" in evaluation:
-        yield str(evaluation["note"])
+        yield _plain(evaluation["note"])
     judges = evaluation.get("judges") or {}
     lines = [
-        f"{role.replace('_', ' ')}: {judge['name']}, sha256 `{judge['sha256']}`"
+        f"{_plain(role.replace('_', ' '))}: {_plain(judge['name'])}, sha256 {_code(judge['sha256'])}"
         for role, judge in judges.items()
     ]
     settings = evaluation.get("settings")
     if settings:
-        lines.append(f"settings: `{json.dumps(settings)}`")
+        lines.append(f"settings: {_code(json.dumps(settings))}")
     if lines:
         yield (
             "Measured by `launch/evaluate.py`, on held-out data where it compares. " + "; ".join(lines) + "."
@@ -137,12 +141,33 @@ def _figures(about: Mapping[str, Any]) -> Iterator[str]:
 def _made(about: Mapping[str, Any]) -> Iterator[str]:
     commands = "\n".join(str(command) for command in (about.get("commands") or {}).values())
     if commands:
-        yield f"## How it was made\n\n```\n{commands}\n```"
+        fence = "`" * max(3, 1 + _longest_run(commands))
+        yield f"## How it was made\n\n{fence}\n{commands}\n{fence}"
     facts = [
-        f"{key.replace('_', ' ')}: {about[key]}"
+        f"{key.replace('_', ' ')}: {_plain(about[key])}"
         for key in ("checkpoint", "samples_seen", "weights")
         if key in about
     ]
-    facts += [f"{package} {version}" for package, version in (about.get("versions") or {}).items()]
+    facts += [
+        f"{_plain(package)} {_plain(version)}" for package, version in (about.get("versions") or {}).items()
+    ]
     if facts:
         yield ", ".join(facts) + "."
+
+
+def _plain(text: object) -> str:
+    """Anybody's text as text: nothing in it is HTML, Markdown or a new line."""
+    line = html.escape(" ".join(str(text).split()), quote=False)
+    return re.sub(r"([\\`*_\[\]|~])", r"\\\1", line)
+
+
+def _code(text: object) -> str:
+    """Anybody's text as a span of code."""
+    line = " ".join(str(text).split())
+    fence = "`" * (1 + _longest_run(line))
+    return f"{fence} {line} {fence}" if "`" in line else f"`{line}`"
+
+
+def _longest_run(text: str) -> int:
+    """Of backticks."""
+    return max(map(len, re.findall("`+", text)), default=0)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import pickle
+import resource
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from dist_dsvae.config import ModelConfig
 from dist_dsvae.methods.dsvae import DSVAE
@@ -82,6 +85,10 @@ def test_what_is_wrong_gets_a_sentence(published: tuple[DSVAE, Path], tmp_path: 
         (description | {"model": {"architecture": "vgg99"}}, "does not describe a model: .*vgg99"),
         (description | {"shape": {"channels": 1, "height": 8, "width": 8}}, "does not describe a model"),
         (description | {"about": "me"}, "does not describe a model"),
+        (description | {"classes": ["a", "b", "c", "d", "a"]}, "the class 'a' is there twice"),
+        (description | {"classes": {}}, "classes must be a list of names"),
+        (description | {"model": description["model"] | {"zs_dim": 4096}}, "does not fit config.json"),
+        (description | {"classes": [str(i) for i in range(100_000)]}, "does not fit config.json"),
         ({k: v for k, v in description.items() if k != "shape"}, "does not describe a model"),
     ):
         (directory / "config.json").write_text(json.dumps(changed))
@@ -92,3 +99,37 @@ def test_what_is_wrong_gets_a_sentence(published: tuple[DSVAE, Path], tmp_path: 
     weights.write_bytes(weights.read_bytes()[:-100])
     with pytest.raises(PublishedModelError, match="cannot be read"):
         load_published(directory)
+
+
+def test_sizes_are_checked_before_memory_is_taken(published: tuple[DSVAE, Path]) -> None:
+    """A prior of a million classes and 4,096 dimensions would take 32 GB."""
+    _, directory = published
+    description = json.loads((directory / "config.json").read_text())
+    description["classes"] = [str(i) for i in range(1_000_000)]
+    description["model"]["zs_dim"] = 4096
+    (directory / "config.json").write_text(json.dumps(description))
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(PublishedModelError, match=r"does not fit config\.json beside it"):
+        load_published(directory)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 2**20  # KiB
+
+
+def test_weights_that_are_no_numbers_get_a_sentence(published: tuple[DSVAE, Path]) -> None:
+    _, directory = published
+    tensors = load_file(directory / "model.safetensors")
+    tensors["mixture_prior.mean"][1, 2] = math.nan
+    save_file(tensors, directory / "model.safetensors", metadata={"format": "dist_dsvae/1"})
+    with pytest.raises(
+        PublishedModelError, match=r"values of mixture_prior\.mean that are infinite or no num"
+    ):
+        load_published(directory)
+
+
+def test_nothing_else_is_replaced(published: tuple[DSVAE, Path]) -> None:
+    _, directory = published
+    again = load_published(directory)
+    save_published(again, directory)
+    (directory / "config.json").write_text('{"train": {}}')
+    with pytest.raises(PublishedModelError, match="a file of its name there is no published model's"):
+        save_published(again, directory)
+    assert (directory / "config.json").read_text() == '{"train": {}}'

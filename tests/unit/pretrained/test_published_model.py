@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from markdown_it import MarkdownIt
 
 from dist_dsvae import DSVAE
 from dist_dsvae.config import CGANConfig, ClassifierConfig, CVAEConfig, DSVAEConfig
@@ -215,3 +216,19 @@ def test_a_program_that_differs_is_not_left_behind(tmp_path: Path, monkeypatch: 
     assert list(tmp_path.iterdir()) == []
     with pytest.raises(RequestError, match="cannot make pictures"):
         programs.save_programs(make_model(ClassifierConfig(width=4), "resnet32"), tmp_path)
+
+
+def test_names_in_a_card_are_text_alone() -> None:
+    """Whatever a class or a run is called: no HTML, no links, no broken tables or fences."""
+    evil = "<script>alert(1)</script> [a](http://b) | `c` \n# d *e*"
+    published = make_published(CVAEConfig())
+    about = {"run": evil, "data": evil, "commands": {"train": "```\n<img src=x>"}, "versions": {evil: evil}}
+    about["evaluation"] = {"figures": {evil: 1.0}, "note": evil}
+    classes = (evil, *published.classes[1:])
+    card = str(DSVAE(published._replace(classes=classes, about=about)).generate_model_card())
+    shown = MarkdownIt("commonmark").enable("table").render(card.split("---\n", 2)[2])
+    assert shown.count("<h1>") == 1
+    for tag in ("<script", "<a ", "<img src=x", "<em>"):
+        assert tag not in shown.replace('<img src="samples.png"', ""), tag
+    assert shown.count("<tr>") == 2
+    assert shown.count("&lt;img src=x&gt;") == 1
