@@ -117,7 +117,8 @@ def _figures(about: Mapping[str, Any]) -> Iterator[str]:
         return
     real = evaluation.get("real") or {}
     rows = [
-        f"| {DESCRIPTIONS.get(name) or _plain(name)} | {shown(value)} | {shown(real[name]) if name in real else ''} |"
+        f"| {DESCRIPTIONS.get(name) or _plain(name)} | {shown(value)} | "
+        f"{shown(real[name]) if name in real else ''} |"
         for name, value in evaluation["figures"].items()
         if isinstance(value, int | float)
     ]
