@@ -16,6 +16,7 @@ from dist_dsvae.data.parallel import run_tasks
 from dist_dsvae.data.scanned import ScannedShard, class_ids, common_encoding, scan_shard, two_names
 from dist_dsvae.data.tarscan import TAR_SUFFIXES, find_tars
 from dist_dsvae.data.writer import index_file_of, save_index, sha256_of
+from dist_dsvae.text import TextError, read_text
 from dist_dsvae.types import ImageShape
 
 _MOST_CLASSES = 1_000_000
@@ -70,8 +71,8 @@ def find_splits(directory: Path) -> list[Path]:
 def read_class_names(path: Path) -> list[str]:
     """The lines of a file, one class name each in the order of the ids."""
     try:
-        names = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
-    except (OSError, UnicodeDecodeError) as error:
+        names = [line.strip() for line in read_text(path).splitlines()]
+    except (OSError, TextError) as error:
         raise DataError(f"The class names cannot be read from {path} ({error}). Correct the path.") from error
     while names and not names[-1]:
         names.pop()
