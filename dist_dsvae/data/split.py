@@ -34,7 +34,7 @@ from dist_dsvae.data.manifest import MANIFEST_FILE, Manifest, write_atomically
 from dist_dsvae.data.prefetch import BackgroundPrefetcher
 from dist_dsvae.data.remote import Source, is_remote, source_of
 from dist_dsvae.data.store import Prefetcher, Shard
-from dist_dsvae.data.tarscan import TAR_SUFFIXES
+from dist_dsvae.data.unpacked import TAR_SUFFIXES
 
 logger = logging.getLogger(__name__)
 
