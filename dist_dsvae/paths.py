@@ -31,6 +31,9 @@ def expanded(text: str) -> str:
                 f"{text} names the variable {name}, which the environment does not have. Set it "
                 f"(export {name}=...), or write the path out."
             )
+    kind, separator, path = text.rpartition("=")
+    if path.startswith("~") and kind.replace("_", "").isalnum():  # a kind of weights, as in KIND=~/file
+        return kind + separator + expanded(path)
     # not Path's: it would fail on a user who does not exist, and tidy up what is no path
     return os.path.expanduser(os.path.expandvars(text))  # noqa: PTH111
 

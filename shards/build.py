@@ -36,6 +36,7 @@ from dist_dsvae.data.sources.source import Source
 from dist_dsvae.data.split import open_split
 from dist_dsvae.data.tarscan import find_tars
 from dist_dsvae.data.verify import verify
+from dist_dsvae.paths import path_argument, place_argument
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -61,8 +62,12 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def add_index(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("directory", type=Path, metavar="DIR", help="holds tars, or sub-folders that do")
-    parser.add_argument("--classes", type=Path, metavar="FILE", help="class names, one a line, id by place")
+    parser.add_argument(
+        "directory", type=path_argument, metavar="DIR", help="holds tars, or sub-folders that do"
+    )
+    parser.add_argument(
+        "--classes", type=path_argument, metavar="FILE", help="class names, one a line, id by place"
+    )
     parser.add_argument(
         "--empty-classes", type=int, metavar="N", help="so many may have no sample (a tenth, at least one)"
     )
@@ -72,7 +77,10 @@ def add_index(parser: argparse.ArgumentParser) -> None:
 
 def add_verify(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "location", metavar="DIR", help="holds tars, or sub-folders that do; or a split's URL"
+        "location",
+        type=place_argument,
+        metavar="DIR",
+        help="holds tars, or sub-folders that do; or a split's URL",
     )
     parser.set_defaults(run=run_verify)
 
