@@ -12,7 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from dist_dsvae.config_fields import LARGE, MAX_TEMPERATURE, between, free, positive
+from dist_dsvae.config_fields import LARGE, MAX_TEMPERATURE, between, free, place, positive
 from dist_dsvae.method_config import (
     CGANConfig,
     ClassifierConfig,
@@ -69,9 +69,9 @@ class DataConfig:
     """
 
     # the shards' fingerprint, not their place, is what a resume compares
-    train: str = field(metadata={"free": True})
-    test: str | None = free(None)
-    unlabelled: str | None = free(None)
+    train: str = field(metadata={"free": True, "path": True})
+    test: str | None = place(None)
+    unlabelled: str | None = place(None)
     build_command: str = free("")
     batch_size: int = between(2, LARGE, 96)
     flip: bool = True
@@ -80,7 +80,7 @@ class DataConfig:
     corrupt_sample: Literal["raise", "replace"] = free("raise")
     num_workers: int = between(0, 1024, 2, free=True)
     worker_timeout_seconds: float = between(0, LARGE, 600.0, free=True)
-    cache_dir: str | None = free(None)
+    cache_dir: str | None = place(None)
     cache_gib: float = between(0, LARGE, 20.0, free=True)
     fetch_tries: int = field(default=8, metadata={"free": True, "positive": True})
     fetch_pause_seconds: float = between(0, 3600, 0.5, free=True)
@@ -267,11 +267,11 @@ class EvaluationConfig:
     every_steps: also during training, in iterations; 0 means only when asked.
     """
 
-    classifier: str | None = free(None)
-    fid_network: str | None = free(None)
-    identity_network: str | None = free(None)
+    classifier: str | None = place(None)
+    fid_network: str | None = place(None)
+    identity_network: str | None = place(None)
     identity_samples: int = between(0, LARGE, 1000, free=True)
-    held_out: str | None = free(None)
+    held_out: str | None = place(None)
     samples_per_class: int = between(2, LARGE, 100, free=True)
     real_samples: int = between(0, LARGE, 0, free=True)
     real_split: Literal["train", "test"] = free("test")
@@ -306,9 +306,9 @@ class ExperimentConfig:
     """
 
     command: str = free("")
-    run_dir: str = free("runs/default")
+    run_dir: str = place("runs/default")
     seed: int = between(0, 2**62, 0)
-    init_from: str | None = free(None)
+    init_from: str | None = place(None)
     data: DataConfig
     model: ModelConfig
     method: MethodConfig = DSVAEConfig()  # noqa: RUF009 - frozen, so one may serve all

@@ -14,6 +14,11 @@ def free(default: Any) -> Any:
     return field(default=default, metadata={"free": True})
 
 
+def place(default: Any) -> Any:
+    """A path or URL, which may change when a run is resumed; ``config_io`` fills in ``~`` and variables."""
+    return field(default=default, metadata={"free": True, "path": True})
+
+
 def positive(default: Any) -> Any:
     """A number that must be positive; ``config_io`` checks it."""
     return field(default=default, metadata={"positive": True})

@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from dist_dsvae.config import ExperimentConfig
+from dist_dsvae.paths import PathError, expanded
+from dist_dsvae.text import TextError, read_text
 
 T = TypeVar("T")
 
@@ -22,17 +24,17 @@ class ConfigError(ValueError):
 
 
 def load_config(path: Path, overrides: Iterable[str] = ()) -> ExperimentConfig:
-    """Read a JSON experiment file and apply ``key.key=value`` overrides.
+    """Read a JSON experiment file and apply ``key.key=value`` overrides; paths may hold ``~`` and $NAME.
 
     Raises ConfigError for a missing or malformed file, an unknown key, a wrong type or value.
     """
     try:
-        tree = json.loads(path.read_text(encoding="utf-8"))
+        tree = json.loads(read_text(path))
     except FileNotFoundError:
         raise ConfigError(
             f"There is no config file {path}. The ones that come with the project are in configs/."
         ) from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (json.JSONDecodeError, TextError, RecursionError) as error:
         raise ConfigError(f"{path} is not valid JSON: {error}.") from None
     except OSError as error:
         raise ConfigError(
@@ -43,7 +45,7 @@ def load_config(path: Path, overrides: Iterable[str] = ()) -> ExperimentConfig:
     for override in overrides:
         _apply_override(tree, override)
     try:
-        return from_tree(ExperimentConfig, tree)
+        return _with_paths_expanded(from_tree(ExperimentConfig, tree), "")
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from None
 
@@ -88,6 +90,21 @@ def from_tree(cls: type[T], tree: Any, prefix: str = "") -> T:
         return cls(**values)
     except ValueError as error:  # of fields that do not fit each other
         raise ConfigError(str(error)) from None
+
+
+def _with_paths_expanded(section: T, prefix: str) -> T:
+    """The section with every path as a shell would have it. Raises ConfigError for an unknown variable."""
+    changed: dict[str, Any] = {}
+    for f in dataclasses.fields(section):  # type: ignore[arg-type]
+        value = getattr(section, f.name)
+        if dataclasses.is_dataclass(value):
+            changed[f.name] = _with_paths_expanded(value, f"{prefix}{f.name}.")
+        elif f.metadata.get("path") and value is not None:
+            try:
+                changed[f.name] = expanded(value)
+            except PathError as error:
+                raise ConfigError(f"{prefix}{f.name}: {error}") from None
+    return dataclasses.replace(section, **changed)  # type: ignore[type-var]
 
 
 def _unknown_key(dotted: str, key: str, fields: Iterable[str]) -> str:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from pathlib import Path
 
 from rich.console import Console
 
@@ -22,18 +21,24 @@ from dist_dsvae.evaluation.comparing.evaluated import read_runs
 from dist_dsvae.evaluation.comparing.files import save_comparison
 from dist_dsvae.evaluation.comparing.report import as_json, caption, tables_of
 from dist_dsvae.evaluation.report import Bars, table_of
+from dist_dsvae.paths import path_argument, place_argument
 
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--run", type=Path, help="run directory")
+    parser.add_argument("--run", type=path_argument, help="run directory")
     parser.add_argument(
-        "--compare", type=Path, nargs="*", metavar="RUN", help="run directories, each with --name evaluated"
+        "--compare",
+        type=path_argument,
+        nargs="*",
+        metavar="RUN",
+        help="run directories, each with --name evaluated",
     )
     parser.add_argument(
         "--out",
+        type=place_argument,
         metavar="PREFIX",
         help="of the comparison's files, or a directory for them (comparison.*, beside the first run)",
     )
@@ -43,13 +48,20 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--json", action="store_true", help="print one JSON object as the last line")
     settings = parser.add_argument_group("in place of the run's own section evaluation")
     settings.add_argument(
-        "--classifier", metavar="PLACE", help="a published classifier, or a file of weights as [KIND=]PATH"
+        "--classifier",
+        type=place_argument,
+        metavar="PLACE",
+        help="a published classifier, or a file of weights as [KIND=]PATH",
     )
     settings.add_argument(
-        "--fid-network", metavar="PLACE", help="for FID, precision and recall (the classifier)"
+        "--fid-network",
+        type=place_argument,
+        metavar="PLACE",
+        help="for FID, precision and recall (the classifier)",
     )
     settings.add_argument(
         "--identity-network",
+        type=place_argument,
         metavar="PLACE",
         help="a face network: whom swapped and generated faces resemble",
     )
@@ -57,7 +69,10 @@ def parse() -> argparse.Namespace:
         "--identity-samples", type=int, help="pictures and samples shown to it, at most; 0: all"
     )
     settings.add_argument(
-        "--held-out", metavar="SPLIT", help="persons that training never saw, to swap and reconstruct as well"
+        "--held-out",
+        type=place_argument,
+        metavar="SPLIT",
+        help="persons that training never saw, to swap and reconstruct as well",
     )
     settings.add_argument("--samples-per-class", type=int)
     settings.add_argument("--real-samples", type=int, help="0: as many as are generated")

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import argparse
 import sys
-from pathlib import Path
+
+from dist_dsvae.paths import path_argument, place_argument
 
 
 def main() -> int:
@@ -17,10 +18,15 @@ def main() -> int:
     )
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument(
-        "--model", metavar="DIR_OR_ID", help="a directory of launch/export.py, or a hub's repository"
+        "--model",
+        type=place_argument,
+        metavar="DIR_OR_ID",
+        help="a directory of launch/export.py, or a hub's repository",
     )
     what.add_argument(
-        "--run", type=Path, help="a run directory, also while it trains: its newest model, grids and curves"
+        "--run",
+        type=path_argument,
+        help="a run directory, also while it trains: its newest model, grids and curves",
     )
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (this machine alone)")
     parser.add_argument("--port", type=int, default=7860, help="0: a free one (7860)")

@@ -7,17 +7,17 @@ from __future__ import annotations
 
 import argparse
 import sys
-from pathlib import Path
 
 from dist_dsvae.engine.export import export
+from dist_dsvae.paths import path_argument
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--run", type=Path, required=True, help="run directory")
-    parser.add_argument("--out", type=Path, required=True, help="directory to write")
+    parser.add_argument("--run", type=path_argument, required=True, help="run directory")
+    parser.add_argument("--out", type=path_argument, required=True, help="directory to write")
     parser.add_argument("--step", type=int, help="of the checkpoint (default: the newest)")
     parser.add_argument(
         "--weights",

@@ -14,18 +14,18 @@ from __future__ import annotations
 import argparse
 import shlex
 import sys
-from pathlib import Path
 
 import torch
-from PIL import Image
 
 from dist_dsvae.config import TrainConfig
 from dist_dsvae.engine.drawing import draw_points
 from dist_dsvae.engine.many import write_many
 from dist_dsvae.engine.opening import open_model, shown_files, shown_of_split, split_to_show
 from dist_dsvae.engine.runtime import Runtime
+from dist_dsvae.paths import path_argument, place_argument
 from dist_dsvae.pretrained import figures
 from dist_dsvae.pretrained.model import DSVAE
+from dist_dsvae.pretrained.pictures import read_picture
 from dist_dsvae.pretrained.requests import Mask, class_ids
 from dist_dsvae.sampling.generate import spread
 from dist_dsvae.sampling.inpaint import NUM_STARTS, REFINE_STEPS
@@ -40,8 +40,8 @@ def parse() -> argparse.Namespace:
     )
     commands = parser.add_subparsers(dest="command", required=True)
     points = commands.add_parser("points", help="samples of runs on points beside the real ones (Figure 2)")
-    points.add_argument("--run", type=Path, nargs="+", required=True, help="run directories")
-    points.add_argument("--out", type=Path, required=True, help="PNG file")
+    points.add_argument("--run", type=path_argument, nargs="+", required=True, help="run directories")
+    points.add_argument("--out", type=path_argument, required=True, help="PNG file")
     points.add_argument("--num-points", type=positive, default=3000, help="of each panel")
     points.add_argument("--seed", type=int, default=0)
 
@@ -61,7 +61,9 @@ def parse() -> argparse.Namespace:
     swap.add_argument("--columns", type=positive, default=8)
     inpaint = commands.add_parser("inpaint", help="original, corrupted, painted (Figure 7)")
     inpaint.add_argument("--masks", nargs="+", choices=list(HOLES), help="holes (default: all)")
-    inpaint.add_argument("--mask-image", type=Path, help="a hole of your own: a picture, white in the hole")
+    inpaint.add_argument(
+        "--mask-image", type=path_argument, help="a hole of your own: a picture, white in the hole"
+    )
     inpaint.add_argument("--refine-steps", type=int, default=REFINE_STEPS, help="of the codes; 0: none")
     inpaint.add_argument(
         "--starts", type=int, default=NUM_STARTS, help="draws of the prior to refine besides"
@@ -86,17 +88,23 @@ def parse() -> argparse.Namespace:
                 help=f"of {code}, above 0, up to 10: below 1 more typical samples, above 1 more diverse",
             )
     for command in (swap, inpaint):
-        command.add_argument("--images", type=Path, nargs="+", help="picture files in place of a split's")
-        command.add_argument("--data", help="split of shards to take pictures from (the run's test split)")
+        command.add_argument(
+            "--images", type=path_argument, nargs="+", help="picture files in place of a split's"
+        )
+        command.add_argument(
+            "--data", type=place_argument, help="split of shards to take pictures from (the run's test split)"
+        )
     return parser.parse_args()
 
 
 def add_common(parser: argparse.ArgumentParser, out: str) -> None:
-    parser.add_argument("--run", type=Path, help="run directory")
-    parser.add_argument("--model", help="directory that launch/export.py wrote, or an id on the hub")
+    parser.add_argument("--run", type=path_argument, help="run directory")
+    parser.add_argument(
+        "--model", type=place_argument, help="directory that launch/export.py wrote, or an id on the hub"
+    )
     parser.add_argument("--step", type=int, help="of the run's checkpoint (default: the newest)")
     parser.add_argument("--weights", choices=["auto", "ema", "raw"], default="auto", help="of the run")
-    parser.add_argument("--out", type=Path, required=True, help=out)
+    parser.add_argument("--out", type=path_argument, required=True, help=out)
     parser.add_argument("--classes", nargs="+", help="names or numbers (default: spread over all)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", help="cpu, cuda, cuda:1 (default: a GPU if there is one)")
@@ -176,13 +184,15 @@ def draw_real(args: argparse.Namespace, model: DSVAE, wanted: list[int] | None) 
             shown_of_split(model, split, wanted, count, args.seed, draw=draw)
             for draw, count in enumerate(counts)
         ]
+    left_out = "".join(
+        f"{sentence}\n" for sentence in dict.fromkeys(one.left_out for one in shown) if sentence
+    )
     if args.command == "swap":
         figures.swapped(model, args.out, *shown)
-        return f"Wrote {args.out}."
+        return f"{left_out}Wrote {args.out}."
     masks: dict[str, Mask] = {name: name for name in args.masks or ([] if args.mask_image else HOLES)}
     if args.mask_image:
-        with Image.open(args.mask_image) as mask:
-            masks[args.mask_image.stem] = mask.convert("L")
+        masks[args.mask_image.stem] = read_picture(args.mask_image)
     scores = figures.inpainted(
         model,
         args.out,
@@ -195,7 +205,7 @@ def draw_real(args: argparse.Namespace, model: DSVAE, wanted: list[int] | None) 
     errors = {name: [f"{score.error:.4f}" for score in of_mask[1:]] for name, of_mask in scores.items()}
     seams = {name: [f"{score.seam:.3f}" for score in of_mask] for name, of_mask in scores.items()}
     return (
-        f"Squared error in the hole: {_listed(errors)}.\n"
+        f"{left_out}Squared error in the hole: {_listed(errors)}.\n"
         f"Step across its border, of the originals first: {_listed(seams)}. Wrote {args.out}."
     )
 

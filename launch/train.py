@@ -17,6 +17,7 @@ from dist_dsvae.engine.preemption import Preempted
 from dist_dsvae.engine.runtime import Runtime
 from dist_dsvae.engine.trainer import Trainer
 from dist_dsvae.engine.watchdog import MissingRankError
+from dist_dsvae.paths import path_argument, place_argument
 
 
 def main() -> int:
@@ -24,17 +25,21 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "--config", type=Path, required=True, help="experiment file, e.g. configs/quickstart.json"
+        "--config", type=path_argument, required=True, help="experiment file, e.g. configs/quickstart.json"
     )
-    parser.add_argument("--run-dir", type=Path, help="where the run lives (default: the config's run_dir)")
+    parser.add_argument(
+        "--run-dir", type=path_argument, help="where the run lives (default: the config's run_dir)"
+    )
     parser.add_argument(
         "--resume",
+        type=place_argument,
         default="auto",
         metavar="auto|never|PATH",
         help="auto continues the run directory's newest checkpoint, if there is one (default)",
     )
     parser.add_argument(
         "--init-from",
+        type=place_argument,
         metavar="RUN",
         help="start a new run from the weights of this one, or of a checkpoint; goes before the config",
     )

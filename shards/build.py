@@ -37,6 +37,7 @@ from dist_dsvae.data.split import open_split
 from dist_dsvae.data.staging import check_free
 from dist_dsvae.data.tarscan import find_tars
 from dist_dsvae.data.verify import verify
+from dist_dsvae.paths import path_argument, place_argument
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -62,15 +63,25 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def add_index(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("directory", type=Path, metavar="DIR", help="holds tars, or sub-folders that do")
-    parser.add_argument("--classes", type=Path, metavar="FILE", help="class names, one a line, id by place")
+    parser.add_argument(
+        "directory", type=path_argument, metavar="DIR", help="holds tars, or sub-folders that do"
+    )
+    parser.add_argument(
+        "--classes", type=path_argument, metavar="FILE", help="class names, one a line, id by place"
+    )
+    parser.add_argument(
+        "--empty-classes", type=int, metavar="N", help="so many may have no sample (a tenth, at least one)"
+    )
     add_workers_option(parser)
     parser.set_defaults(run=run_index)
 
 
 def add_verify(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "location", metavar="DIR", help="holds tars, or sub-folders that do; or a split's URL"
+        "location",
+        type=place_argument,
+        metavar="DIR",
+        help="holds tars, or sub-folders that do; or a split's URL",
     )
     parser.set_defaults(run=run_verify)
 
@@ -101,15 +112,18 @@ def sources_of(arguments: argparse.Namespace) -> list[Path]:
 def run_index(arguments: argparse.Namespace, command: str) -> None:
     names = read_class_names(arguments.classes) if arguments.classes else None
     splits = find_splits(arguments.directory)
+    lines: list[str] = []
     with progress_of("shards", sum(len(find_tars(split)) for split in splits)) as progress:
         manifests = index(
             arguments.directory,
             command=command,
             names=names,
+            max_empty_classes=arguments.empty_classes,
             num_workers=arguments.workers,
             progress=progress,
+            tell=lines.append,
         )
-    print("\n".join(describe(manifest) for manifest in manifests))
+    print("\n".join([*lines, *map(describe, manifests)]))
 
 
 def run_verify(arguments: argparse.Namespace, command: str) -> None:

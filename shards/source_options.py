@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import os
-from pathlib import Path
 
 from progress import progress_of
 
@@ -27,10 +26,13 @@ from dist_dsvae.data.sources.images import Codec, FileEncoder
 from dist_dsvae.data.sources.source import Source
 from dist_dsvae.data.sources.toy import toy
 from dist_dsvae.data.sources.unlabelled import Choice, read_excluded
+from dist_dsvae.paths import path_argument
 
 
 def add_folder(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("source", type=Path, metavar="SOURCE", help="class folders, or train/ and test/")
+    parser.add_argument(
+        "source", type=path_argument, metavar="SOURCE", help="class folders, or train/ and test/"
+    )
     add_image_options(parser)
     parser.add_argument(
         "--test-fraction", type=float, default=0.0, help="share of each class for test/ (none)"
@@ -50,7 +52,10 @@ def add_folder(parser: argparse.ArgumentParser) -> None:
 
 def add_facescrub(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "source", type=Path, metavar="SOURCE", help="official lists and files, or a folder per identity"
+        "source",
+        type=path_argument,
+        metavar="SOURCE",
+        help="official lists and files, or a folder per identity",
     )
     parser.add_argument("--size", type=int, default=64, help="edge of the crops in pixels (%(default)s)")
     parser.add_argument("--channels", type=int, choices=[1, 3], default=3, help="(%(default)s)")
@@ -65,7 +70,7 @@ def add_facescrub(parser: argparse.ArgumentParser) -> None:
 
 def add_cub200(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "source", type=Path, metavar="SOURCE", help="CUB_200_2011, or the folder that holds it"
+        "source", type=path_argument, metavar="SOURCE", help="CUB_200_2011, or the folder that holds it"
     )
     parser.add_argument("--size", type=int, default=64, help="edge of the images in pixels (%(default)s)")
     parser.add_argument(
@@ -82,7 +87,10 @@ def add_cub200(parser: argparse.ArgumentParser) -> None:
 
 def add_casia(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "source", type=Path, metavar="SOURCE", help="a folder per identity, or train.rec and train.idx"
+        "source",
+        type=path_argument,
+        metavar="SOURCE",
+        help="a folder per identity, or train.rec and train.idx",
     )
     add_image_options(parser)
     parser.add_argument(
@@ -90,7 +98,10 @@ def add_casia(parser: argparse.ArgumentParser) -> None:
     )
     add_choice_options(parser)
     parser.add_argument(
-        "--names", type=Path, metavar="FILE", help="lines 'id name', so that --exclude can compare names"
+        "--names",
+        type=path_argument,
+        metavar="FILE",
+        help="lines 'id name', so that --exclude can compare names",
     )
     add_faces_option(parser)
     add_output_options(parser)
@@ -121,7 +132,7 @@ def add_choice_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--exclude",
-        type=Path,
+        type=path_argument,
         action="append",
         default=[],
         metavar="PATH",
@@ -147,7 +158,9 @@ def add_cifar(parser: argparse.ArgumentParser) -> None:
 
 
 def add_known_set_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("source", nargs="?", type=Path, metavar="SOURCE", help="left out: download it")
+    parser.add_argument(
+        "source", nargs="?", type=path_argument, metavar="SOURCE", help="left out: download it"
+    )
     parser.add_argument("--train-samples", type=int, help="take so many, balanced over the classes (all)")
     parser.add_argument("--test-samples", type=int, help="take so many, balanced over the classes (all)")
     add_output_options(parser)
@@ -163,7 +176,7 @@ def add_toy(parser: argparse.ArgumentParser) -> None:
 
 
 def add_output_options(parser: argparse.ArgumentParser, archive: str = "none") -> None:
-    parser.add_argument("out", type=Path, metavar="OUT", help="new directory; gets train/ and test/")
+    parser.add_argument("out", type=path_argument, metavar="OUT", help="new directory; gets train/ and test/")
     parser.add_argument("--samples-per-shard", type=int, default=2000, help="(%(default)s)")
     parser.add_argument("--archive", choices=["none", "gz", "xz"], default=archive, help="(%(default)s)")
     add_workers_option(parser)

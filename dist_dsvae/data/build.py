@@ -24,10 +24,12 @@ class Report:
 
     samples_per_class: split -> class name -> samples.
     left_out: heading -> one line per thing.
+    notes: sentences on what was made of the raw data.
     """
 
     samples_per_class: Mapping[str, Mapping[str, int]]
     left_out: Mapping[str, Sequence[str]]
+    notes: Sequence[str] = ()
 
     def lines(self, num_examples: int = 10) -> list[str]:
         """For the terminal: counts, and the first examples of whatever was left out."""
@@ -35,6 +37,7 @@ class Report:
         for split, counts in self.samples_per_class.items():
             used = sum(1 for count in counts.values() if count)
             lines.append(f"{split}: {sum(counts.values()):,} samples of {used:,} classes")
+        lines += self.notes
         for heading, names in self.left_out.items():
             lines.append(f"{heading}: {len(names):,}")
             lines += [f"    {name}" for name in names[:num_examples]]
@@ -94,6 +97,7 @@ def build(
         report = Report(
             samples_per_class=samples_per_class,
             left_out={heading: names for heading, names in left_out.items() if names},
+            notes=source.notes,
         )
         more = {} if source.companion is None else source.companion.report()
         _save(report, more, command, staging / REPORT_FILE)
@@ -117,6 +121,7 @@ def _save(report: Report, more: Mapping[str, object], command: str, path: Path) 
         "command": command,
         "samples_per_class": report.samples_per_class,
         "left_out": report.left_out,
+        "notes": list(report.notes),
         **more,
     }
     text = json.dumps(document, ensure_ascii=False, indent=1) + "\n"

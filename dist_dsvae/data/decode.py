@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from simplejpeg import decode_jpeg
 
 from dist_dsvae.data.manifest import DataError
@@ -57,7 +57,7 @@ def decode_into(data: memoryview, out: Array) -> None:
     """
     try:
         decoded = _decoder(data)(data, out)
-    except (ValueError, OSError, EOFError, SyntaxError, UnidentifiedImageError) as error:
+    except (ValueError, OSError, EOFError, SyntaxError, Image.DecompressionBombError) as error:
         raise DataError(f"it cannot be decoded ({error})") from None
     if decoded.shape != out.shape:
         raise DataError(

@@ -12,11 +12,15 @@ from pathlib import Path
 
 from dist_dsvae.data.errors import DataError
 from dist_dsvae.data.index_file import open_index
+from dist_dsvae.data.label_report import check_empty_classes, spoken_labels
 from dist_dsvae.data.manifest import MANIFEST_FILE, Manifest, Shard
 from dist_dsvae.data.parallel import run_tasks
 from dist_dsvae.data.scanned import ScannedShard, class_ids, common_encoding, scan_shard, two_names
-from dist_dsvae.data.tarscan import TAR_SUFFIXES, find_tars
+from dist_dsvae.data.system_names import is_system_name
+from dist_dsvae.data.tarscan import find_tars
+from dist_dsvae.data.unpacked import TAR_SUFFIXES
 from dist_dsvae.data.writer import index_file_of, save_index, sha256_of
+from dist_dsvae.text import TextError, read_text
 from dist_dsvae.types import ImageShape
 
 _MOST_CLASSES = 1_000_000
@@ -28,14 +32,18 @@ def index(
     *,
     command: str,
     names: Sequence[str] | None = None,
+    max_empty_classes: int | None = None,
     num_workers: int = 1,
     progress: Callable[[int], None] = lambda num_shards: None,
+    tell: Callable[[str], None] = lambda line: None,
 ) -> list[Manifest]:
     """Write a manifest into ``directory``, or into its sub-folders if those hold the tars.
 
     names: of the classes in the order of their ids; by default they come from the shards.
+    max_empty_classes: so many may have no sample in any split; None for a tenth of them, but at least one.
     All splits get the same list of classes and must have the same image shape.
     progress: called with the number of shards done since the last call.
+    tell: called with a line on what was made of labels and files, where that is not plain.
     Raises DataError for anything about the shards that is not as it must be.
     """
     splits = find_splits(directory)
@@ -50,6 +58,12 @@ def index(
     shards = [scanned[place] for place in range(len(tars))]
     classes = tuple(names) if names is not None else _name_classes(shards)
     shape = _common_shape(shards)
+    ids = [class_ids(shard, classes) for shard in shards]
+    check_empty_classes(
+        classes, {label for of_shard in ids for label in of_shard}, max_empty_classes, directory
+    )
+    for line in spoken_labels(shards, ids, classes, splits):
+        tell(line)
     return [
         _write(split, [s for s in shards if s.path.parent == split], classes, shape, command)
         for split in splits
@@ -57,25 +71,48 @@ def index(
 
 
 def find_splits(directory: Path) -> list[Path]:
-    """``directory`` itself if it holds tars, otherwise its sub-folders that do."""
+    """``directory`` itself if it holds tars, otherwise its sub-folders that do.
+
+    Raises DataError if there is none, or if there are others on another level, which would be missed.
+    """
     if not directory.is_dir():
+        if directory.name.endswith(TAR_SUFFIXES):
+            raise DataError(
+                f"{directory} is a shard, not a directory. Give the directory: {directory.parent}."
+            )
         raise DataError(f"The shard directory {directory} does not exist. Correct the path.")
-    if find_tars(directory):
-        return [directory]
-    splits = sorted(path for path in directory.iterdir() if path.is_dir() and find_tars(path))
-    if not splits:
+    inner = _folders_with_tars(directory)
+    splits = [directory] if find_tars(directory) else inner
+    strangers = inner if splits == [directory] else []
+    strangers += [deeper for folder in _folders(directory) for deeper in _folders_with_tars(folder)]
+    if splits and strangers:
         raise DataError(
-            f"Neither {directory} nor its sub-folders hold a shard. Shards are files that end in "
+            f"{splits[0]} holds shards, and {strangers[0]} on another level does, too. Shards lie in "
+            f"{directory} itself or in its sub-folders, one for each split: move those of {strangers[0]}, or "
+            "index the two directories one by one."
+        )
+    if not splits:
+        where = f"; {strangers[0]} holds some: give {strangers[0].parent}" if strangers else ""
+        raise DataError(
+            f"Neither {directory} nor its sub-folders hold a shard{where}. Shards are files that end in "
             f"{', '.join(TAR_SUFFIXES)}."
         )
     return splits
 
 
+def _folders(directory: Path) -> list[Path]:
+    return sorted(path for path in directory.iterdir() if path.is_dir() and not is_system_name(path.name))
+
+
+def _folders_with_tars(directory: Path) -> list[Path]:
+    return [path for path in _folders(directory) if find_tars(path)]
+
+
 def read_class_names(path: Path) -> list[str]:
     """The lines of a file, one class name each in the order of the ids."""
     try:
-        names = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
-    except (OSError, UnicodeDecodeError) as error:
+        names = [line.strip() for line in read_text(path).splitlines()]
+    except (OSError, TextError) as error:
         raise DataError(f"The class names cannot be read from {path} ({error}). Correct the path.") from error
     while names and not names[-1]:
         names.pop()

@@ -17,8 +17,7 @@ from typing import NamedTuple
 
 from dist_dsvae.data.errors import CorruptSampleError, DataError
 from dist_dsvae.data.manifest import Manifest
-
-_BLOCK = 512  # a tar member's header is the block before its data
+from dist_dsvae.data.tar_header import BLOCK, promises
 
 
 class _OpenShard(NamedTuple):
@@ -53,10 +52,7 @@ class ShardReader:
         offset, size, label = shard.rows[row]
         content = shard.content
         # The header before the data must be one, and promise the size that the index has.
-        header = offset - _BLOCK
-        if bytes(content[header + 257 : header + 262]) != b"ustar" or (
-            int(bytes(content[header + 124 : header + 135]).strip(b" \0") or b"-1", 8) != size
-        ):
+        if not promises(content[offset - BLOCK : offset], size):
             raise CorruptSampleError(
                 f"{self._name(shard_number)} does not hold sample {row} where its index says: it is not the "
                 f"tar that the manifest was made for. {self.manifest.store.remedy}"
@@ -66,7 +62,7 @@ class ShardReader:
     def describe(self, shard_number: int, row: int) -> str:
         """The sample's name and shard, for messages."""
         shard = self._shard(shard_number)
-        header = shard.rows[row][0] - _BLOCK
+        header = shard.rows[row][0] - BLOCK
         name = bytes(shard.content[header : header + 100]).rstrip(b"\0").decode("utf-8", "replace")
         return f"Sample {name} of {self._name(shard_number)}"
 

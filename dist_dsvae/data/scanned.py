@@ -2,28 +2,26 @@
 
 Accepted are samples with one image (jpg, jpeg, png, webp, bmp, ppm, pgm, or npy for a point) and a
 label: a member .cls with a number or a name, or an entry label, cls, class or class_name of .json.
+What training would refuse later is refused here, by the same functions (``decode``, ``tar_header``).
 """
 
 from __future__ import annotations
 
 import io
-import json
-import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
+from dist_dsvae.data.decode import decode_into, empty_batch
 from dist_dsvae.data.errors import DataError
+from dist_dsvae.data.tar_labels import Label, label_of, members_of
 from dist_dsvae.data.tarscan import Member, TarSample, scan
 from dist_dsvae.types import ImageShape
 
-Label = int | str
 IMAGE_EXTENSIONS = ("jpg", "jpeg", "png", "webp", "bmp", "ppm", "pgm", "npy")
-LABEL_ENTRIES = ("label", "cls", "class", "class_name")
-NAME_ENTRIES = ("class_name", "class")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -32,6 +30,8 @@ class ScannedShard:
 
     spans: (offset, size) of each sample's image. names: what json members call numbered classes.
     shapes, encodings: each one found -> the key of the first sample that has it.
+    decimals: keys of samples whose label is a whole number with a decimal point, such as 1.0.
+    system_files: members that a system left behind, "tar: member".
     """
 
     path: Path
@@ -41,14 +41,22 @@ class ScannedShard:
     names: dict[int, str]
     shapes: dict[ImageShape, str]
     encodings: dict[str, str]
+    decimals: list[str] = field(default_factory=list)
+    system_files: list[str] = field(default_factory=list)
 
 
 def scan_shard(path: Path) -> ScannedShard:
-    """Read one tar from end to end."""
+    """Read one tar from end to end, and decode every image as training does.
+
+    Raises DataError for anything that training could not use.
+    """
     shard = ScannedShard(path=path, keys=[], spans=[], labels=[], names={}, shapes={}, encodings={})
-    for sample in scan(path):
+    for sample in scan(path, shard.system_files):
         extension, image = _image_of(sample, path)
-        label, name = _label_of(sample, path)
+        found = label_of(sample, path)
+        label, name = found.label, found.name
+        if found.is_decimal:
+            shard.decimals.append(sample.key)
         shard.keys.append(sample.key)
         shard.spans.append((image.offset, len(image.content)))
         shard.labels.append(label)
@@ -95,44 +103,16 @@ def two_names(label: int, one: str, other: str, where: str) -> DataError:
 
 
 def _image_of(sample: TarSample, path: Path) -> tuple[str, Member]:
-    found = [extension for extension in sample.members if extension in IMAGE_EXTENSIONS]
-    found = found or [ext for ext in sample.members if ext.rpartition(".")[2] in IMAGE_EXTENSIONS]
+    found = members_of(sample, IMAGE_EXTENSIONS)
     if len(found) != 1:
         files = ", ".join(f".{extension}" for extension in sample.members)
         count = "no image" if not found else f"{len(found)} images"
         raise DataError(
             f"The sample '{sample.key}' of the shard {path} has {count} (its files: {files}). Every sample "
-            f"needs exactly one file with an extension of {', '.join(IMAGE_EXTENSIONS)}."
+            f"needs exactly one file with an extension of {', '.join(IMAGE_EXTENSIONS)}; files whose names "
+            "are the same up to their first dot are one sample."
         )
     return found[0].rpartition(".")[2], sample.members[found[0]]
-
-
-def _label_of(sample: TarSample, path: Path) -> tuple[Label, str | None]:
-    """The label and, where json tells, the name of the class."""
-    entries: Mapping[str, object] = {}
-    if "json" in sample.members:
-        try:
-            document = json.loads(sample.members["json"].content)
-        except ValueError as error:
-            raise DataError(
-                f"The .json of the sample '{sample.key}' of the shard {path} is not valid JSON ({error}). "
-                "Correct it, or leave the file out and give the label in a file .cls."
-            ) from error
-        entries = document if isinstance(document, dict) else {}
-    name = next((v for e in NAME_ENTRIES if isinstance(v := entries.get(e), str)), None)
-    candidates = [entries.get(entry) for entry in LABEL_ENTRIES]
-    if "cls" in sample.members:
-        candidates.insert(0, sample.members["cls"].content.decode("utf-8", "replace"))
-    for candidate in candidates:
-        if isinstance(candidate, int) and not isinstance(candidate, bool):
-            return candidate, name
-        if isinstance(candidate, str) and candidate.strip():
-            text = candidate.strip()
-            return (int(text) if re.fullmatch("[+-]?[0-9]+", text) else text), name
-    raise DataError(
-        f"The sample '{sample.key}' of the shard {path} has no label. Give every sample a file .cls that "
-        f"holds its class id or name, or a .json with one of the entries {', '.join(LABEL_ENTRIES)}."
-    )
 
 
 def _shape_of(extension: str, content: bytes, key: str, path: Path) -> ImageShape:
@@ -142,16 +122,16 @@ def _shape_of(extension: str, content: bytes, key: str, path: Path) -> ImageShap
             point = np.load(io.BytesIO(content), allow_pickle=False)
             if point.ndim == 1 and np.issubdtype(point.dtype, np.floating):
                 return ImageShape(len(point), 0, 0)
-            raise DataError(
-                f"The array of {where} is {point.dtype} of shape {point.shape}. An npy member must be a "
-                "point: floats of shape (d,). Store images as png."
+            raise ValueError(
+                f"it is {point.dtype} of shape {point.shape}; an npy member must be a point, floats of shape "
+                "(d,), and images be stored as png"
             )
         with Image.open(io.BytesIO(content)) as image:
             grey = image.mode in ("1", "L", "F") or image.mode.startswith("I")
-            return ImageShape(1 if grey else 3, image.height, image.width)
+            shape = ImageShape(1 if grey else 3, image.height, image.width)
+        decode_into(memoryview(content), empty_batch(shape, 1)[0])
+        return shape
     except (OSError, EOFError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        if isinstance(error, DataError):
-            raise
         raise DataError(
             f"The .{extension} of {where} cannot be read ({error}). Replace or remove the sample."
         ) from error

@@ -33,8 +33,9 @@ from dist_dsvae.data.index_file import check_index, open_index, read_index
 from dist_dsvae.data.manifest import MANIFEST_FILE, Manifest, write_atomically
 from dist_dsvae.data.prefetch import BackgroundPrefetcher
 from dist_dsvae.data.remote import Source, is_remote, source_of
+from dist_dsvae.data.shard_patterns import directory_of
 from dist_dsvae.data.store import Prefetcher, Shard
-from dist_dsvae.data.tarscan import TAR_SUFFIXES
+from dist_dsvae.data.unpacked import TAR_SUFFIXES
 
 logger = logging.getLogger(__name__)
 
@@ -47,9 +48,11 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 def open_split(location: str, config: DataConfig | None = None) -> Manifest:
     """The manifest of the split at a directory or URL, checked as ``Manifest.load`` checks it.
 
+    Names that are all the shards of a directory stand for it (``shard_patterns``).
     config: its cache and its patience (default: a DataConfig's own).
     Raises DataError if the split cannot be had, or is not as its manifest says.
     """
+    location = directory_of(location)
     if not is_remote(location):
         return Manifest.load(location)
     config = config or DataConfig(train=location)

@@ -10,6 +10,7 @@ from dist_dsvae.config import DataConfig
 from dist_dsvae.data.errors import DataError
 from dist_dsvae.data.manifest import Manifest
 from dist_dsvae.data.remote import is_remote
+from dist_dsvae.data.shard_patterns import names_shards
 from dist_dsvae.data.split import open_split
 
 
@@ -28,7 +29,8 @@ def open_splits(config: DataConfig) -> Splits:
     """
     named = [config.train, config.test, config.unlabelled]
     for directory in filter(None, named):
-        if config.build_command and not is_remote(directory) and not Path(directory).is_dir():
+        is_directory = not is_remote(directory) and not names_shards(directory)
+        if config.build_command and is_directory and not Path(directory).is_dir():
             raise DataError(
                 f"There are no shards in {directory}. Build them with:\n    {config.build_command}"
             )

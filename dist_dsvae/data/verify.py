@@ -10,6 +10,7 @@ import numpy as np
 from dist_dsvae.data.errors import DataError
 from dist_dsvae.data.manifest import Manifest
 from dist_dsvae.data.scanned import class_ids, common_encoding, scan_shard
+from dist_dsvae.data.tarscan import find_tars
 from dist_dsvae.data.writer import sha256_of
 
 
@@ -19,6 +20,15 @@ def verify(manifest: Manifest, progress: Callable[[int], None] = lambda num_shar
     progress: called with the number of shards done since the last call.
     Raises DataError at the first disagreement, naming the shard and the sample.
     """
+    if manifest.remote is None:
+        named = {shard.file for shard in manifest.shards}
+        strangers = [path for path in find_tars(manifest.directory) if path.name not in named]
+        if strangers:
+            raise DataError(
+                f"The manifest of {manifest.directory} does not name the shard {strangers[0].name}, so its "
+                f"samples are not read. Index the shards anew (`python shards/build.py index "
+                f"{manifest.directory}`), or move it away."
+            )
     for number, shard in enumerate(manifest.shards):
         with manifest.store.open(shard) as file:
             _verify_shard(manifest, number, Path(file.name))

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
 
 from dist_dsvae.config import DataConfig
 from dist_dsvae.data.decode import empty_batch
@@ -23,7 +22,7 @@ from dist_dsvae.engine.trained import read_run
 from dist_dsvae.noise import permutation
 from dist_dsvae.pretrained.figures import Shown
 from dist_dsvae.pretrained.model import DSVAE
-from dist_dsvae.pretrained.pictures import read_pictures
+from dist_dsvae.pretrained.pictures import read_picture, read_pictures
 from dist_dsvae.pretrained.requests import RequestError, device_from
 from dist_dsvae.sampling.generate import spread
 
@@ -48,15 +47,7 @@ def open_model(
 
 def shown_files(model: DSVAE, paths: list[Path], labels: list[int] | None) -> Shown:
     """Pictures of files, brought to the model's size. labels: their classes, where known."""
-    pictures = []
-    for path in paths:
-        try:
-            with Image.open(path) as opened:
-                opened.load()
-                pictures.append(opened)
-        except (OSError, UnidentifiedImageError) as error:
-            raise DataError(f"{path} cannot be read as a picture: {error}.") from None
-    images, _ = read_pictures(pictures, model.shape, "--images")
+    images, _ = read_pictures([read_picture(path) for path in paths], model.shape, "--images")
     if labels is not None and len(labels) != len(paths):
         raise RequestError(
             f"--classes names {len(labels)} classes for {len(paths)} pictures; name one for each."
@@ -88,10 +79,10 @@ def shown_of_split(
 ) -> Shown:
     """``count`` pictures of a split, one of each class in turn; which ones follows from ``seed``.
 
-    wanted: classes; by default ``count`` spread over all. draw: another number gives other pictures of
-    the same classes.
-    Raises DataError for a split of another shape than the model's, or with other classes where they are
-    needed.
+    wanted: classes; by default ``count`` spread over all. Those without a picture are left out and named in
+    the result. draw: another number gives other pictures of the same classes.
+    Raises DataError if none of the classes has a picture, for a split of another shape than the model's, or
+    with other classes where they are needed.
     """
     if split.shape != model.shape:
         raise DataError(
@@ -105,18 +96,31 @@ def shown_of_split(
             "Leave --classes out, or give another split with --data."
         )
     labels = np.concatenate([split.index(number)[:, 2] for number in range(len(split.shards))])
-    classes = wanted or spread(split.num_classes, count)
+    filled = set(labels.tolist())
+    empty = [label for label in (wanted or range(split.num_classes)) if label not in filled]
+    present = [label for label in (wanted or range(split.num_classes)) if label in filled]
+    if not present:
+        raise DataError(
+            f"{split.location} has no picture of {_named(split, empty)}. Choose other classes, or give "
+            "another split with --data."
+        )
+    classes = present if wanted else [present[place] for place in spread(len(present), count)]
     rounds = [(classes[i % len(classes)], i // len(classes)) for i in range(count)]
     places = []
     for label, turn in rounds:
         own = np.flatnonzero(labels == label)
-        if not len(own):
-            raise DataError(f"{split.location} has no picture of the class {split.classes[label]!r}.")
         # Draws of one seed are pictures apart where the class has enough of them.
         order = permutation(len(own), seed, label)
         places.append(int(own[order[(turn + draw * -(-count // len(classes))) % len(own)]]))
     images = _read(split, places)
-    return Shown(images, [label for label, _ in rounds] if same_classes else None, f"from {split.location}")
+    shown_labels = [label for label, _ in rounds] if same_classes else None
+    left_out = f"{split.location} has no picture of {_named(split, empty)}; left out." if empty else ""
+    return Shown(images, shown_labels, f"from {split.location}", left_out)
+
+
+def _named(split: Manifest, labels: list[int]) -> str:
+    names = ", ".join(repr(split.classes[label]) for label in labels[:5])
+    return f"the {'classes' if len(labels) > 1 else 'class'} {names}" + (", ..." if len(labels) > 5 else "")
 
 
 def _read(split: Manifest, places: list[int]) -> torch.Tensor:

@@ -92,6 +92,8 @@ class Visuals:
             return [grid]
 
         found = self._pictures_of(classes[: c.num_columns])
+        if not found:
+            return [grid]
         pictures, labels = (
             torch.stack(list(found.values())),
             torch.tensor(list(found), device=self.runtime.device),

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from PIL import Image
 
+from dist_dsvae.data.sources.images import foreign_format
 from dist_dsvae.pretrained.pictures import PictureError, read_pictures
 from dist_dsvae.types import ImageShape
 
@@ -44,6 +45,9 @@ def read_upload(path: Path, shape: ImageShape, max_bytes: int) -> Image.Image:
     except Image.DecompressionBombError:
         raise _too_many_pixels(path) from None
     except Exception as error:  # plugins raise nearly anything on a broken header
+        foreign = foreign_format(path)
+        if foreign:
+            raise UploadError(f"{path.name} cannot be read as a picture: {foreign}.") from error
         raise UploadError(f"{path.name} is no picture that can be read. {_ALLOWED}.") from error
     with opened:
         if opened.width * opened.height > MAX_PIXELS:

@@ -27,11 +27,15 @@ from dist_dsvae.sampling.temperature import AT_ONE, Temperatures
 
 
 class Shown(NamedTuple):
-    """Real pictures for a figure: uint8 [N, C, H, W]; their classes, where known; where they are from."""
+    """Real pictures for a figure: uint8 [N, C, H, W]; their classes, where known; where they are from.
+
+    left_out: a sentence on classes of which there is no picture, or "".
+    """
 
     images: Tensor
     labels: list[int] | None
     source: str
+    left_out: str = ""
 
 
 def grid(

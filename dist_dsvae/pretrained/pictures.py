@@ -13,7 +13,9 @@ model's aspect, antialiased. Arrays and tensors must have the model's size: nobo
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -22,7 +24,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from dist_dsvae.data.sources.images import Codec, FileEncoder, flatten
+from dist_dsvae.data.sources.images import Codec, FileEncoder, flatten, why_unreadable
 from dist_dsvae.types import ImageShape
 
 Container = Literal["pil", "array", "tensor"]
@@ -101,6 +103,22 @@ def read_pictures(pictures: Pictures, shape: ImageShape, name: str = "images") -
     raise PictureError(
         f"{name} is {_described(pictures)}. Give a PIL picture or a list of them, a NumPy array, or a tensor."
     )
+
+
+def read_picture(path: Path) -> Image.Image:
+    """The picture in a file, decoded. Raises PictureError, with what to do, for one that cannot be read."""
+    try:
+        with warnings.catch_warnings():
+            # Pillow's word on many pixels would stand beside ours, at another number.
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            opened = Image.open(path)
+        with opened:
+            opened.load()
+            return opened
+    except FileNotFoundError:
+        raise PictureError(f"There is no file {path}. Correct the path.") from None
+    except Exception as error:  # codecs raise nearly anything on a broken file
+        raise PictureError(f"{path} cannot be read as a picture: {why_unreadable(error, path)}.") from None
 
 
 def to_network(images: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from dist_dsvae.data.sources.images import as_stored
 from dist_dsvae.sampling.masks import HOLES, hole
 from dist_dsvae.types import CodeKind, ImageShape
 
@@ -125,7 +126,13 @@ def read_mask(mask: Mask, shape: ImageShape, num_images: int) -> Tensor:
             raise RequestError(f"There is no mask {mask!r}. {hint} Or give a picture, white in the hole.")
         holes = hole(HOLES[mask], height, width)
     elif isinstance(mask, Image.Image):
-        grey = mask.convert("L").resize((width, height), Image.Resampling.NEAREST)
+        try:
+            # a depth beyond 8 bits, which convert() would clip; transparency says nothing about a hole
+            eight_bits = as_stored(mask) if mask.mode.startswith(("I", "F")) else mask
+            whole = eight_bits.convert("L")
+        except (OSError, ValueError) as error:
+            raise RequestError(f"The mask cannot be read as a picture: {error}.") from None
+        grey = whole.resize((width, height), Image.Resampling.NEAREST)
         holes = torch.from_numpy(np.asarray(grey) > 127)
     else:
         holes = torch.as_tensor(mask).cpu() != 0

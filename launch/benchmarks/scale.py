@@ -33,6 +33,7 @@ from dist_dsvae.engine.iteration import Iteration
 from dist_dsvae.engine.joint_step import OverlappedStep
 from dist_dsvae.engine.runtime import Runtime
 from dist_dsvae.methods.step import Reduction
+from dist_dsvae.paths import path_argument
 
 _LARGE_BYTES = 2**24
 _SMALL_BYTES = 2**10
@@ -49,7 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--between-gb", type=float, default=50.0, help="GB/s of a GPU between nodes")
     parser.add_argument("--latency-us", type=float, default=10.0, help="microseconds of one hop")
     parser.add_argument("--compute-seconds", type=float, help="of an iteration on your GPU (default: here)")
-    parser.add_argument("--picture", type=Path, metavar="PNG")
+    parser.add_argument("--picture", type=path_argument, metavar="PNG")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
 

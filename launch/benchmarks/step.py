@@ -33,6 +33,7 @@ from dist_dsvae.engine.iteration import Iteration
 from dist_dsvae.engine.joint_step import OverlappedStep
 from dist_dsvae.engine.optimizer import StepOptimizer
 from dist_dsvae.engine.runtime import Runtime
+from dist_dsvae.paths import path_argument, place_argument
 
 Run = Callable[[], object]
 
@@ -42,8 +43,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--classes", type=int, default=10)
     parser.add_argument("--mixed_precision", choices=["auto", "no", "bf16", "fp16"])
-    parser.add_argument("--shards", metavar="DIR", help="also feed real shards, streamed and resident")
-    parser.add_argument("--profile", type=Path, metavar="PNG", help="draw where the time goes")
+    parser.add_argument(
+        "--shards", type=place_argument, metavar="DIR", help="also feed real shards, streamed and resident"
+    )
+    parser.add_argument("--profile", type=path_argument, metavar="PNG", help="draw where the time goes")
     parser.add_argument("--rounds", type=int, default=10)
 
 

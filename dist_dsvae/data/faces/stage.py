@@ -23,7 +23,7 @@ from dist_dsvae.data.faces.work_cache import WorkCache
 from dist_dsvae.data.manifest import UNLABELLED
 from dist_dsvae.data.parallel import run_tasks
 from dist_dsvae.data.sources.folder import divide
-from dist_dsvae.data.sources.images import Codec, PictureFile, flatten, open_picture
+from dist_dsvae.data.sources.images import Codec, PictureFile, flatten, open_picture, why_unreadable
 from dist_dsvae.data.sources.source import Source
 from dist_dsvae.data.writer import Sample, UnreadableError
 from dist_dsvae.types import ImageShape
@@ -91,7 +91,7 @@ class FaceEncoder:
             with open_picture(crop.picture) as stream, Image.open(stream) as opened:
                 image = self.alignment.crop(flatten(opened), crop.landmarks)
         except Exception as error:  # a file that changed since the survey can raise anything
-            raise UnreadableError(f"{type(error).__name__}: {error}") from error
+            raise UnreadableError(why_unreadable(error, crop.picture)) from error
         packed = self.codec.pack(image if self.channels == 3 else image.convert("L"))
         return packed, {"landmarks": crop.landmarks}
 

@@ -21,7 +21,13 @@ from dist_dsvae.data.faces.detect import Detector
 from dist_dsvae.data.faces.duplicates import perceptual_hash
 from dist_dsvae.data.faces.face import Box, BoxedPicture, Face
 from dist_dsvae.data.faces.work_cache import WorkCache, fingerprint_of
-from dist_dsvae.data.sources.images import PictureFile, flatten, open_picture
+from dist_dsvae.data.sources.images import (
+    PictureFile,
+    flatten,
+    foreign_format,
+    open_picture,
+    why_unreadable,
+)
 
 LOOK_EDGE = 16
 _ALIGNMENT = Alignment(64)
@@ -98,9 +104,10 @@ class _Look:
                 image = flatten(opened)
         except UnidentifiedImageError:
             # Its text names the open file, which differs from machine to machine.
-            return {"error": "not a picture of a known format", "faces": []}
+            foreign = foreign_format(picture_of(reference))
+            return {"error": foreign or "not a picture of a known format", "faces": []}
         except Exception as error:  # codecs raise nearly anything on a broken file; it goes into the report
-            return {"error": f"{type(error).__name__}: {error}", "faces": []}
+            return {"error": why_unreadable(error, picture_of(reference)), "faces": []}
         return {"error": None, "faces": [_describe(image, face) for face in self._detect(image, reference)]}
 
     def _detect(self, image: Image.Image, reference: PictureFile | BoxedPicture) -> Sequence[Face]:

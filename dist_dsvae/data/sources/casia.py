@@ -19,6 +19,7 @@ from dist_dsvae.data.sources.recordio import Record, read_records
 from dist_dsvae.data.sources.source import Source
 from dist_dsvae.data.sources.unlabelled import Choice, Pictures, without_labels
 from dist_dsvae.data.writer import Sample
+from dist_dsvae.text import TextError, read_text
 
 RECORDS, INDEX = "train.rec", "train.idx"
 _HEADER_KEY = 0
@@ -61,8 +62,8 @@ def read_persons(path: Path) -> dict[str, str]:
     Raises DataError if the file cannot be read or a line is not so.
     """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
+        lines = read_text(path).splitlines()
+    except (OSError, TextError) as error:
         raise DataError(
             f"The names cannot be read from {path} ({error}). Give a text file in UTF-8 with an id and a "
             "name a line."

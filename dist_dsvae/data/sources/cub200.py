@@ -17,9 +17,10 @@ import numpy as np
 from PIL import Image
 
 from dist_dsvae.data.errors import DataError
-from dist_dsvae.data.sources.images import FileEncoder, as_stored
+from dist_dsvae.data.sources.images import FileEncoder, as_stored, why_unreadable
 from dist_dsvae.data.sources.source import Source
 from dist_dsvae.data.writer import Sample, UnreadableError
+from dist_dsvae.text import TextError, read_text
 
 FOLDER = "CUB_200_2011"
 
@@ -59,7 +60,7 @@ class BoxEncoder:
                 square = cut_out(as_stored(opened), sample.reference.box, self.margin)
                 image = self.encoder.fit(square)
         except Exception as error:  # codecs raise nearly anything on a broken file; it goes into the report
-            raise UnreadableError(f"{type(error).__name__}: {error}") from error
+            raise UnreadableError(why_unreadable(error, sample.reference.path)) from error
         return self.encoder.codec.pack(image), {}
 
 
@@ -168,8 +169,8 @@ class _Table:
                 "all of its text files."
             )
         try:
-            lines = path.read_text(encoding="utf-8").splitlines()
-        except (OSError, UnicodeDecodeError) as error:
+            lines = read_text(path).splitlines()
+        except (OSError, TextError) as error:
             raise DataError(f"{path} cannot be read ({error}). Fetch it again.") from error
         rows: dict[str, tuple[str, ...]] = {}
         for number, line in enumerate(lines, start=1):

@@ -10,6 +10,7 @@ that its site has replaced since is not taken. Without a list SOURCE has one fol
 from __future__ import annotations
 
 import csv
+import io
 import re
 import unicodedata
 from collections.abc import Sequence
@@ -22,9 +23,11 @@ from dist_dsvae.data.faces.stage import ProgressOf
 from dist_dsvae.data.faces.work_cache import WorkCache, fingerprint_of
 from dist_dsvae.data.sources.folder import folder
 from dist_dsvae.data.sources.images import FileEncoder
-from dist_dsvae.data.sources.listing import printable
+from dist_dsvae.data.sources.listing import folders_in, printable
 from dist_dsvae.data.sources.source import Source
+from dist_dsvae.data.system_names import HEADING, is_system_path
 from dist_dsvae.data.writer import Sample, sha256_of
+from dist_dsvae.text import TextError, read_text
 
 LISTS = ("facescrub_actors.txt", "facescrub_actresses.txt")
 COLUMNS = ("name", "image_id", "face_id", "url", "bbox", "sha256")
@@ -44,13 +47,13 @@ def facescrub(
     lists = [source / name for name in LISTS if (source / name).is_file()]
     if lists:
         return _listed(source, lists, encoder, cache, num_workers, progress_of)
-    if not any(path.is_dir() for path in source.iterdir()):
+    if not folders_in(source):
         raise DataError(f"{source} holds neither {LISTS[0]} nor {LISTS[1]} nor any folder. {_EXPECTED}")
     found = folder(source, encoder)
     if "test" in found.splits:
         raise DataError(
-            f"{source} holds train/ and test/, not one folder per identity. Give it to the subcommand "
-            "folder with --faces instead, or give one of the two."
+            f"{source} holds folders of the splits 'train' and 'test', not one folder per identity. Give it "
+            "to the subcommand folder with --faces instead, or give one of the two."
         )
     return replace(found, name="facescrub")
 
@@ -79,9 +82,9 @@ def _listed(
     progress_of: ProgressOf,
 ) -> Source:
     rows = [row for path in lists for row in read_list(path)]
-    files = sorted(
-        path for path in source.rglob("*") if path.is_file() and not (path.parent == source and path in lists)
-    )
+    found = sorted(path for path in source.rglob("*") if path.is_file() and path not in lists)
+    hidden = [path for path in found if is_system_path(path.relative_to(source).as_posix())]
+    files = sorted({*found} - {*hidden})
     with progress_of("files hashed", len(files)) as progress:
         hashes = cache.map(
             _hash,
@@ -112,6 +115,7 @@ def _listed(
     ]
     listed = {row.sha256 for row in rows}
     left_out = {
+        HEADING: [printable(path.relative_to(source).as_posix()) for path in hidden],
         "listed, but no file has the sha256": [
             f"{row.identity}, image {row.image_id}, face {row.face_id}"
             for row in rows
@@ -136,8 +140,13 @@ def _listed(
 
 def read_list(path: Path) -> list[_Row]:
     """The rows of an official list. Raises DataError naming the line that is not as it must be."""
-    with path.open(encoding="utf-8", errors="replace", newline="") as stream:
-        table = list(csv.reader(stream, delimiter="\t", quoting=csv.QUOTE_NONE))
+    try:
+        text = read_text(path, errors="replace")  # addresses may be in any encoding
+    except (OSError, TextError) as error:
+        raise DataError(
+            f"{path} cannot be read ({error}). Take the list of the official distribution as it is."
+        ) from error
+    table = list(csv.reader(io.StringIO(text, newline=""), delimiter="\t", quoting=csv.QUOTE_NONE))
     if not table or tuple(table[0]) != COLUMNS:
         raise DataError(
             f"The first line of {path} must be the column names {', '.join(COLUMNS)}, separated by tabs. "

@@ -1,4 +1,4 @@
-"""A folder of pictures: one sub-folder per class, or train/ and test/ with class folders each.
+"""A folder of pictures: one sub-folder per class, or splits with class folders each (``split_folders``).
 
 Without labels (``unlabelled_folder``) any folder of pictures will do, with sub-folders or without.
 """
@@ -13,13 +13,12 @@ from dist_dsvae.data.errors import DataError
 from dist_dsvae.data.sources.images import FileEncoder, PictureFile
 from dist_dsvae.data.sources.listing import Listing, files_in
 from dist_dsvae.data.sources.source import Source
+from dist_dsvae.data.sources.split_folders import Splits, deeper_source, folders_by_role, read_splits
 from dist_dsvae.data.sources.unlabelled import Choice, without_labels
 from dist_dsvae.data.writer import Sample
 from dist_dsvae.noise import Draw, permutation
 
 T = TypeVar("T")
-SPLITS = ("train", "test")
-_NEAR_SPLITS = ("val", "valid", "validation", "eval", "dev")
 
 
 def folder(
@@ -42,24 +41,13 @@ def folder(
     if not 0 <= test_fraction < 1:
         raise DataError(f"The test fraction is {test_fraction}; it must be at least 0 and below 1.")
     listing = Listing(source, recursive)
-    given = _given_splits(source)
-    folders = {split: source / split for split in given} if given else {"train": source}
-    per_split: dict[str, Mapping[str, Sequence[Path]]] = {}
-    for split, place in folders.items():
-        for path in files_in(place):
-            listing.leave_out("files outside the class folders", path)
-        per_split[split] = listing.classes(place)
+    per_split, notes = _pictures_by_split(source, listing)
     if test_fraction and "test" in per_split:
         raise DataError(
-            f"{source} has a folder test/ already, so a test fraction of {test_fraction} cannot be taken. "
-            "Leave --test-fraction out, or give the folder train/ alone."
+            f"{source} has a folder for the split 'test' already, so a test fraction of {test_fraction} "
+            "cannot be taken. Leave --test-fraction out, or give the folder of the training split alone."
         )
     names = sorted({name for pictures in per_split.values() for name in pictures})
-    if not names:
-        raise DataError(
-            f"{source} holds no picture in any class folder{listing.found()}. Give a folder with one "
-            "sub-folder of pictures per class; --recursive takes pictures of deeper folders too."
-        )
     counts = {name: sum(len(pictures.get(name, ())) for pictures in per_split.values()) for name in names}
     classes = _large_enough(counts, min_pictures, listing)
     splits: dict[str, Sequence[Sample[PictureFile]]] = {
@@ -80,7 +68,29 @@ def folder(
         shape=encoder.shape,
         extension=encoder.codec.extension,
         left_out=listing.left_out,
+        notes=notes,
     )
+
+
+def _pictures_by_split(source: Path, listing: Listing) -> Splits:
+    roles = folders_by_role(source)
+    if roles:
+        return read_splits(source, roles, listing)
+    for path in files_in(source):
+        listing.leave_out("files outside the class folders", path)
+    classes = listing.classes(source)
+    if not classes:
+        inner = deeper_source(source)
+        raise DataError(
+            f"{source} holds no picture in any class folder{listing.found()}. Give a folder with one "
+            "sub-folder of pictures per class"
+            + (
+                f": {inner} looks like it."
+                if inner is not None
+                else "; --recursive takes pictures of deeper folders too."
+            )
+        )
+    return Splits({"train": classes}, ())
 
 
 def unlabelled_folder(
@@ -93,11 +103,12 @@ def unlabelled_folder(
     Raises DataError if there is no picture, or not what ``choice`` asks for.
     """
     _check_folder(source)
-    splits = _given_splits(source)
-    if splits:
+    roles = folders_by_role(source)
+    if roles:
+        names = ", ".join(f"{path.name}/" for path in roles.values())
         raise DataError(
-            f"{source} holds the splits {', '.join(splits)}, which must not be mixed. Give one of them, for "
-            f"example {source / splits[0]}."
+            f"{source} holds the splits {names}, which must not be mixed. Give one of them, for example "
+            f"{next(iter(roles.values()))}."
         )
     listing = Listing(source, recursive)
     loose = [listing.sample(picture, 0) for path in files_in(source) for picture in listing.picture(path)]
@@ -129,21 +140,6 @@ def _large_enough(counts: Mapping[str, int], min_pictures: int, listing: Listing
             f"{max(counts.values()):,}. Ask for fewer with --min-pictures."
         )
     return kept
-
-
-def _given_splits(source: Path) -> tuple[str, ...]:
-    """("train", "test") or ("train",) if the sub-folders are splits, () if they are classes."""
-    names = {path.name for path in source.iterdir() if path.is_dir()}
-    holds_folders = "train" in names and any(path.is_dir() for path in (source / "train").iterdir())
-    if not holds_folders or not names <= {*SPLITS, *_NEAR_SPLITS}:
-        return ()
-    others = sorted(names - set(SPLITS))
-    if others:
-        raise DataError(
-            f"{source} holds the splits {', '.join(sorted(names))}; only train/ and test/ are known. "
-            f"Rename {others[0]}/ to test/, or move it away."
-        )
-    return tuple(split for split in SPLITS if split in names)
 
 
 def divide(

@@ -17,6 +17,7 @@ from dist_dsvae.types import ImageShape
 Resize = Literal["crop", "pad", "stretch"]
 Format = Literal["jpg", "png"]
 WHITE = (255, 255, 255)
+_GREY_BITS = (8, 10, 12, 14, 16, 24, 32)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -61,11 +62,13 @@ class FilePart:
 
 
 PictureFile = str | FilePart  # a path, or a part of a file
+_HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
+_START_BYTES = 1024
 
 
-def open_picture(picture: PictureFile) -> BinaryIO:
+def open_picture(picture: PictureFile | Path) -> BinaryIO:
     """The encoded picture as a seekable stream. Raises OSError if it cannot be read."""
-    if isinstance(picture, str):
+    if isinstance(picture, str | Path):
         return Path(picture).open("rb")
     content = bytearray()
     with Path(picture.path).open("rb") as file:
@@ -76,6 +79,30 @@ def open_picture(picture: PictureFile) -> BinaryIO:
                 raise OSError(f"{picture.path} ends before byte {offset + num_bytes:,}")
             content += piece
     return io.BytesIO(content)
+
+
+def why_unreadable(error: Exception, picture: PictureFile | Path) -> str:
+    """Why opening or decoding a picture failed: for the report, and for whoever gave the file."""
+    if isinstance(error, Image.DecompressionBombError):
+        return (
+            f"it has too many pixels; at most {2 * (Image.MAX_IMAGE_PIXELS or 0) // 1_000_000} million are "
+            "read. Make the picture smaller"
+        )
+    return foreign_format(picture) or f"{type(error).__name__}: {error}"
+
+
+def foreign_format(picture: PictureFile | Path) -> str | None:
+    """What to do about a picture of a common format that is not read; None for any other file."""
+    try:
+        with open_picture(picture) as stream:
+            start = stream.read(_START_BYTES)
+    except OSError:
+        return None
+    if start[4:8] == b"ftyp" and start[8:12] in _HEIF_BRANDS:
+        return "it is a HEIC picture, which is not read. Convert it to JPEG or PNG"
+    if start.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"<") and b"<svg" in start:
+        return "it is an SVG drawing, which is not read. Convert it to PNG"
+    return None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -108,7 +135,7 @@ class FileEncoder:
                 opened.draft(None, (2 * self.size, 2 * self.size))
                 image = self.fit(flatten(opened))
         except Exception as error:  # codecs raise nearly anything on a broken file; it goes into the report
-            raise UnreadableError(f"{type(error).__name__}: {error}") from error
+            raise UnreadableError(why_unreadable(error, sample.reference)) from error
         return self.codec.pack(image), {}
 
     def fit(self, image: Image.Image) -> Image.Image:
@@ -140,12 +167,20 @@ def as_stored(image: Image.Image) -> Image.Image:
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:
-    """A grey image of 16 or 32 bits or floats, scaled to 8 bits (Pillow itself would clip it)."""
+    """A grey image of more bits or of floats, scaled to 8 bits (Pillow itself would clip it).
+
+    Whole numbers often fill fewer bits than they are stored in: a camera's 12 in 16, a map's 8 in 32. What
+    is white follows from the largest value of the picture: 2^n - 1 for the fewest bits n of ``_GREY_BITS``
+    that hold it. Floats are 0 to 1, or 0 to 255 if one exceeds 1.
+    """
     values = np.asarray(image).astype(np.float64)
     if not np.isfinite(values).all() or values.min() < 0:
         raise ValueError("grey values must be finite and not negative")
-    floats_to = 1.0 if values.max() <= 1 else 255.0
-    top = floats_to if image.mode == "F" else 65535.0
-    if values.max() > top:
-        raise ValueError(f"a grey value of {values.max():g} exceeds {top:g}")
-    return Image.fromarray(np.rint(values * (255.0 / top)).astype(np.uint8))
+    largest = float(values.max())
+    if image.mode == "F":
+        white = 1.0 if largest <= 1 else 255.0
+        if largest > white:
+            raise ValueError(f"a grey value of {largest:g} exceeds {white:g}")
+    else:
+        white = next(top for bits in _GREY_BITS if (top := 2.0**bits - 1) >= largest)
+    return Image.fromarray(np.rint(values * (255.0 / white)).astype(np.uint8))

@@ -2,15 +2,36 @@
 
 from __future__ import annotations
 
+import os
 import unicodedata
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from PIL import Image
 
+from dist_dsvae.data import system_names
 from dist_dsvae.data.errors import DataError
-from dist_dsvae.data.sources.images import PictureFile
+from dist_dsvae.data.sources.images import PictureFile, foreign_format
+from dist_dsvae.data.system_names import is_system_name
 from dist_dsvae.data.writer import Sample
+
+# Sub-folders of this name say nothing: pictures in CLASS/images/ are of the class CLASS.
+_PICTURE_FOLDERS = frozenset(
+    {
+        "image",
+        "images",
+        "img",
+        "imgs",
+        "picture",
+        "pictures",
+        "photo",
+        "photos",
+        "jpg",
+        "jpeg",
+        "jpegs",
+        "png",
+    }
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,7 +39,7 @@ class Listing:
     """Lists below ``root`` and keeps what was found but is not used.
 
     recursive: take the pictures of folders inside the class folders too.
-    left_out: heading -> names, relative to ``root``.
+    left_out: heading -> names of files (and of classes), relative to ``root``.
     """
 
     root: Path
@@ -29,7 +50,14 @@ class Listing:
         return printable(path.relative_to(self.root).as_posix())
 
     def leave_out(self, heading: str, path: Path) -> None:
-        self.left_out.setdefault(heading, []).append(self.name(path))
+        """Name a file, or every file below a folder."""
+        self.left_out.setdefault(heading, []).extend(self.name(file) for file in _files_below(path))
+
+    def leave_out_system(self, folder: Path) -> None:
+        """Name what lies directly in ``folder`` under a hidden or system name."""
+        for path in sorted(folder.iterdir()):
+            if is_system_name(path.name):
+                self.leave_out(system_names.HEADING, path)
 
     def found(self) -> str:
         """The first things left out, for a sentence on nothing else being there."""
@@ -44,8 +72,9 @@ class Listing:
         Classes without a picture are left out. Raises DataError if two folders have one name.
         """
         classes: dict[str, list[Path]] = {}
-        for path in sorted(path for path in folder.iterdir() if path.is_dir()):
-            name = unicodedata.normalize("NFC", printable(path.name))
+        self.leave_out_system(folder)
+        for path in folders_in(folder):
+            name = class_name(path.name)
             if name in classes:
                 raise DataError(
                     f"{folder} holds two folders that are both written '{name}' (in different Unicode "
@@ -53,32 +82,50 @@ class Listing:
                 )
             classes[name] = self.pictures(path)
             if not classes[name]:
-                self.leave_out("classes without a picture", path)
+                self.left_out.setdefault("classes without a picture", []).append(self.name(path))
         return {name: classes[name] for name in sorted(classes) if classes[name]}
 
     def pictures(self, folder: Path) -> list[Path]:
-        """The pictures of one class."""
-        pictures: list[Path] = []
-        for path in sorted(folder.iterdir()):
-            if not path.is_dir():
-                pictures += self.picture(path)
-            elif self.recursive and not path.is_symlink():
+        """The pictures of one class: in its folder, or in ``images`` or the like if that is all it has."""
+        pictures = [picture for path in files_in(folder) for picture in self.picture(path)]
+        inner = folders_in(folder)
+        says_nothing = len(inner) == 1 and not pictures and is_picture_folder(inner[0].name)
+        self.leave_out_system(folder)
+        for path in inner:
+            if says_nothing or (self.recursive and not path.is_symlink()):
                 pictures += self.pictures(path)
             else:
                 self.leave_out("folders inside a class", path)
-        return pictures
+        return sorted(pictures)
 
     def picture(self, path: Path) -> list[Path]:
         """[path] if it is a picture, otherwise []."""
         if is_picture(path):
             return [path]
-        self.leave_out("files that are no pictures", path)
+        reason = foreign_format(path) if path.is_file() else None
+        name = self.name(path) + (f" ({reason})" if reason else "")
+        self.left_out.setdefault("files that are no pictures", []).append(name)
         return []
 
 
 def files_in(folder: Path) -> list[Path]:
-    """What lies directly in ``folder`` and is no folder, sorted."""
-    return sorted(path for path in folder.iterdir() if not path.is_dir())
+    """What lies directly in ``folder`` and is no folder, sorted, without hidden and system files."""
+    return sorted(path for path in folder.iterdir() if not path.is_dir() and not is_system_name(path.name))
+
+
+def folders_in(folder: Path) -> list[Path]:
+    """The folders that lie directly in ``folder``, sorted, without hidden and system ones."""
+    return sorted(path for path in folder.iterdir() if path.is_dir() and not is_system_name(path.name))
+
+
+def is_picture_folder(name: str) -> bool:
+    """Whether a folder's name says only that pictures are in it."""
+    return name.casefold() in _PICTURE_FOLDERS
+
+
+def class_name(name: str) -> str:
+    """A folder's name, or a word of a list, as the name of a class: in Unicode NFC."""
+    return unicodedata.normalize("NFC", printable(name))
 
 
 def printable(name: str) -> str:
@@ -95,5 +142,14 @@ def is_picture(path: Path) -> bool:
     try:
         with Image.open(path):
             return True
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+    except Image.DecompressionBombError:
+        return True  # a picture, if one that is too large: the report says so
+    except (OSError, ValueError, SyntaxError):
         return False
+
+
+def _files_below(path: Path) -> list[Path]:
+    """The files of a folder, at any depth, sorted; the folder itself if there is none."""
+    if not path.is_dir() or path.is_symlink():
+        return [path]
+    return sorted(Path(place) / name for place, _, names in os.walk(path) for name in names) or [path]

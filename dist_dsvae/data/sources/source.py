@@ -42,6 +42,7 @@ class Source:
     left_out: heading -> names of what was found but not used.
     other_classes: split -> its sorted names, where they differ from ``classes``: identities that are
         held out are none of those trained on.
+    notes: sentences on what was made of the raw data, for the report.
     companion: what the build leaves beside the splits; None for nothing.
     """
 
@@ -53,6 +54,7 @@ class Source:
     extension: str
     left_out: Mapping[str, Sequence[str]] = field(default_factory=dict)
     other_classes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    notes: Sequence[str] = ()
     companion: Companion | None = None
 
     def classes_of(self, split: str) -> tuple[str, ...]:

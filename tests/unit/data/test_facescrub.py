@@ -129,7 +129,7 @@ def test_a_wrong_layout_is_named(run: Run, marks: None, capsys: pytest.CaptureFi
     assert "None of the 1 files in raw has a sha256 that facescrub_actors.txt lists" in error("raw", "out")
     photograph(Path("ready/train/a/1.png"), (1, 80, 70, 36))
     photograph(Path("ready/test/a/1.png"), (1, 80, 70, 36))
-    assert "ready holds train/ and test/" in error("ready", "out")
+    assert "ready holds folders of the splits 'train' and 'test'" in error("ready", "out")
     photograph(Path("good/a/1.png"), (1, 80, 70, 36))
     Path("out").mkdir()
     Path("out/mine").touch()

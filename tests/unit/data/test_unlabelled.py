@@ -109,7 +109,7 @@ def test_classes_of_few_pictures_are_left_out(run: Run) -> None:
     [
         ([], ["--unlabelled"], "The folder raw does not exist"),
         (["raw/a/b/x.png"], ["--unlabelled"], "raw holds no picture; folders inside a class: a/b"),
-        (["raw/train/a/x.png"], ["--unlabelled"], "raw holds the splits train, which must not be mixed"),
+        (["raw/train/a/x.png"], ["--unlabelled"], "raw holds the splits train/, which must not be mixed"),
         (["raw/a/x.png"], ["--unlabelled", "--test-fraction", 0.5], "--test-fraction makes a labelled"),
         (
             ["raw/a/x.png"],
