@@ -109,11 +109,7 @@ def build(
 
 
 def _count(manifest: Manifest) -> dict[str, int]:
-    counts = dict.fromkeys(manifest.classes, 0)
-    for shard in manifest.shards:
-        for label, count in shard.samples_per_class.items():
-            counts[manifest.classes[label]] += count
-    return counts
+    return dict(zip(manifest.classes, manifest.samples_per_class, strict=True))
 
 
 def _save(report: Report, more: Mapping[str, object], command: str, path: Path) -> None:

@@ -14,8 +14,17 @@ import numpy.typing as npt
 
 from dist_dsvae.data.errors import DataError
 from dist_dsvae.data.store import Shard
+from dist_dsvae.data.unpacked import TAR_SUFFIXES
 
 Index = npt.NDArray[np.int64]
+
+
+def index_file_of(file: str) -> str:
+    """The name of a shard's index: 000000.tar.gz -> 000000.index.npy."""
+    for suffix in TAR_SUFFIXES:
+        if file.endswith(suffix):
+            return f"{file.removesuffix(suffix)}.index.npy"
+    raise DataError(f"{file} is not a shard; known are {', '.join(TAR_SUFFIXES)}.")
 
 
 def open_index(path: Path, remedy: str) -> Index:
@@ -62,11 +71,14 @@ def check_index(index: Index, shard: Shard, num_classes: int, *, name: str, reme
             f"Sample {row} of the shard {shard.file} has, by the index {name}, the label {labels[row]}; "
             f"allowed are 0 to {num_classes - 1} ({num_classes} classes in the manifest). {remedy}"
         )
-    found, counts = np.unique(labels, return_counts=True)
-    if dict(zip(found.tolist(), counts.tolist(), strict=True)) != {
-        label: count for label, count in shard.samples_per_class.items() if count
-    }:
-        raise DataError(f"The labels in {name} are not those that the manifest counts per class. {remedy}")
+    if shard.samples_per_class is not None:
+        found, counts = np.unique(labels, return_counts=True)
+        if dict(zip(found.tolist(), counts.tolist(), strict=True)) != {
+            label: count for label, count in shard.samples_per_class.items() if count
+        }:
+            raise DataError(
+                f"The labels in {name} are not those that the manifest counts per class. {remedy}"
+            )
     ends = index[:, 0] + index[:, 1]
     beyond_end = shard.file.endswith(".tar") and int(ends.max(initial=0)) > shard.num_bytes
     if beyond_end or int(index[:, :2].min(initial=0)) < 0:

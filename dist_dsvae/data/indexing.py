@@ -11,20 +11,20 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from dist_dsvae.data.errors import DataError
-from dist_dsvae.data.index_file import open_index
+from dist_dsvae.data.index_file import index_file_of, open_index
 from dist_dsvae.data.label_report import check_empty_classes, spoken_labels
 from dist_dsvae.data.manifest import MANIFEST_FILE, Manifest, Shard
 from dist_dsvae.data.parallel import run_tasks
-from dist_dsvae.data.scanned import ScannedShard, class_ids, common_encoding, scan_shard, two_names
+from dist_dsvae.data.scanned import ScannedShard, class_ids, common_encoding, places_of, scan_shard, two_names
 from dist_dsvae.data.system_names import is_system_name
 from dist_dsvae.data.tarscan import find_tars
 from dist_dsvae.data.unpacked import TAR_SUFFIXES
-from dist_dsvae.data.writer import index_file_of, save_index, sha256_of
+from dist_dsvae.data.writer import save_index, sha256_of
 from dist_dsvae.text import TextError, read_text
 from dist_dsvae.types import ImageShape
 
 _MOST_CLASSES = 1_000_000
-_MANIFEST_MARKS = (b'"format_version"', b'"shards"')
+_MANIFEST_MARKS = (b'"format_version"', b'"classes"')
 
 
 def index(
@@ -58,14 +58,21 @@ def index(
     shards = [scanned[place] for place in range(len(tars))]
     classes = tuple(names) if names is not None else _name_classes(shards)
     shape = _common_shape(shards)
-    ids = [class_ids(shard, classes) for shard in shards]
+    places = places_of(classes)
+    ids = [class_ids(shard, places) for shard in shards]
     check_empty_classes(
         classes, {label for of_shard in ids for label in of_shard}, max_empty_classes, directory
     )
     for line in spoken_labels(shards, ids, classes, splits):
         tell(line)
     return [
-        _write(split, [s for s in shards if s.path.parent == split], classes, shape, command)
+        _write(
+            split,
+            [pair for pair in zip(shards, ids, strict=True) if pair[0].path.parent == split],
+            classes,
+            shape,
+            command,
+        )
         for split in splits
     ]
 
@@ -222,11 +229,14 @@ def _name_classes(shards: Sequence[ScannedShard]) -> tuple[str, ...]:
 
 
 def _write(
-    split: Path, scanned: Sequence[ScannedShard], classes: tuple[str, ...], shape: ImageShape, command: str
+    split: Path,
+    scanned: Sequence[tuple[ScannedShard, list[int]]],
+    classes: tuple[str, ...],
+    shape: ImageShape,
+    command: str,
 ) -> Manifest:
     shards = []
-    for shard in scanned:
-        labels = class_ids(shard, classes)
+    for shard, labels in scanned:
         index_file = index_file_of(shard.path.name)
         rows = [(offset, size, label) for (offset, size), label in zip(shard.spans, labels, strict=True)]
         save_index(split / index_file, rows)
@@ -237,15 +247,16 @@ def _write(
                 num_samples=len(labels),
                 num_bytes=shard.path.stat().st_size,
                 sha256=sha256_of(shard.path),
+                index_sha256=sha256_of(split / index_file),
                 samples_per_class=dict(sorted(Counter(labels).items())),
             )
         )
-    manifest = Manifest(
+    manifest = Manifest.of(
         directory=split,
         classes=classes,
         shape=shape,
-        encoding=common_encoding(scanned),
-        shards=tuple(shards),
+        encoding=common_encoding([shard for shard, _ in scanned]),
+        shards=shards,
         command=command,
         source="index",
     )

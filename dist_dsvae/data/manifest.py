@@ -1,12 +1,14 @@
 """The manifest of a split: what its tar shards hold, without opening one.
 
-    <split>/manifest.json          classes, image shape, and per shard: counts, bytes, sha256
+    <split>/manifest.json          for people: classes and their counts, image shape, fingerprint
+    <split>/manifest.shards.npy    per shard: samples, bytes, hashes (``shard_table``)
     <split>/000000.tar             the samples (shards/README.md has the schema)
     <split>/000000.index.npy       int64 [n, 3]: offset, size and label of every image member
 
-A manifest is loaded with checks that cost a ``stat`` and a glance at the index per shard, so a
-truncated, replaced or missing file is found before the first step; ``verify.verify`` reads all.
-Splits that may be URLs are opened by ``split.open_split``.
+A manifest is loaded with checks that cost two ``stat`` per shard, and for up to 1,000 shards a glance at
+their indexes, so a truncated, replaced or missing file is found before the first step; an index is
+looked at when its shard is opened, too, and ``verify.verify`` reads all. Version 1 had everything in one
+JSON file and is still read. Splits that may be URLs are opened by ``split.open_split``.
 """
 
 from __future__ import annotations
@@ -14,8 +16,9 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass, fields
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +27,14 @@ import numpy.typing as npt
 
 from dist_dsvae.data.errors import DataError
 from dist_dsvae.data.index_file import check_index, open_index
+from dist_dsvae.data.shard_files import check_tar, has_index
+from dist_dsvae.data.shard_table import (
+    TABLE_FILE,
+    ShardTable,
+    check_table,
+    fingerprint_of,
+    samples_per_class_of,
+)
 from dist_dsvae.data.store import LocalStore, Shard, ShardStore
 from dist_dsvae.types import ImageShape
 
@@ -37,7 +48,9 @@ __all__ = [
     "write_atomically",
 ]
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+_READABLE_VERSIONS = (1, 2)
+_GLANCED_AT = 1000  # so many indexes are looked into when a manifest is loaded
 MANIFEST_FILE = "manifest.json"
 UNLABELLED = ("unlabelled",)  # the classes of a split whose labels, all 0, mean nothing
 
@@ -49,20 +62,48 @@ class Manifest:
     directory: holds the index files and, but for a split from afar, everything else.
     classes: names; a class id is a place in this tuple. ``UNLABELLED`` for a split without labels.
     encoding: extension of the image members ("jpg", "png", "npy", ...), or "mixed".
+    samples_per_class: in the order of ``classes``.
+    fingerprint: sha256 (hex) over everything that decides the content and the order of the samples.
     command: the command line that made the split, with paths as typed.
     source: what the samples were made from ("folder", "cifar10", ..., "index" for foreign tars).
     remote: where the tars of a split from afar are; None for a local one.
     """
 
     directory: Path
-    format_version: int = FORMAT_VERSION
     classes: tuple[str, ...]
     shape: ImageShape
     encoding: str
-    shards: tuple[Shard, ...]
+    shards: ShardTable
+    samples_per_class: tuple[int, ...]
+    fingerprint: str
     command: str
     source: str
     remote: ShardStore | None = None
+
+    @classmethod
+    def of(
+        cls,
+        *,
+        directory: Path,
+        classes: tuple[str, ...],
+        shape: ImageShape,
+        encoding: str,
+        shards: Sequence[Shard],
+        command: str,
+        source: str,
+    ) -> Manifest:
+        """The manifest of shards that know their samples per class."""
+        return cls(
+            directory=directory,
+            classes=classes,
+            shape=shape,
+            encoding=encoding,
+            shards=ShardTable.of(shards),
+            samples_per_class=samples_per_class_of(shards, len(classes)),
+            fingerprint=fingerprint_of(classes, shape, shards),
+            command=command,
+            source=source,
+        )
 
     @property
     def store(self) -> ShardStore:
@@ -76,7 +117,7 @@ class Manifest:
 
     @property
     def num_samples(self) -> int:
-        return sum(shard.num_samples for shard in self.shards)
+        return int(self.num_samples_per_shard.sum())
 
     @property
     def num_classes(self) -> int:
@@ -85,24 +126,18 @@ class Manifest:
     @property
     def num_samples_per_shard(self) -> npt.NDArray[np.int64]:
         """int64 [number of shards]."""
-        return np.array([shard.num_samples for shard in self.shards], dtype=np.int64)
-
-    @property
-    def fingerprint(self) -> str:
-        """sha256 (hex) over everything that decides the content and the order of the samples."""
-        content = {
-            "classes": self.classes,
-            "shape": self.shape,
-            "shards": [
-                [shard.file, shard.num_samples, shard.sha256, sorted(shard.samples_per_class.items())]
-                for shard in self.shards
-            ],
-        }
-        return hashlib.sha256(json.dumps(content).encode()).hexdigest()
+        return np.ascontiguousarray(self.shards.rows["num_samples"], dtype=np.int64)
 
     def index(self, shard_number: int) -> npt.NDArray[np.int64]:
-        """Where the images of a shard lie: int64 [n, 3], memory-mapped (see ``index_file``)."""
-        return open_index(self.directory / self.shards[shard_number].index_file, self.store.remedy)
+        """Where the images of a shard lie: int64 [n, 3], memory-mapped (see ``index_file``).
+
+        Raises DataError if it is missing or disagrees with the manifest.
+        """
+        shard, remedy = self.shards[shard_number], self.store.remedy
+        path = self.directory / shard.index_file
+        index = open_index(path, remedy)
+        check_index(index, shard, self.num_classes, name=str(path), remedy=remedy)
+        return index
 
     @classmethod
     def load(cls, directory: str | Path) -> Manifest:
@@ -114,33 +149,37 @@ class Manifest:
         manifest = cls.parse(_read_local(directory), directory)
         remedy = manifest.store.remedy
         for number, shard in enumerate(manifest.shards):
-            _check_local_tar(directory, shard, remedy)
-            name = str(directory / shard.index_file)
-            check_index(manifest.index(number), shard, manifest.num_classes, name=name, remedy=remedy)
+            check_tar(directory, shard, remedy)
+            if len(manifest.shards) <= _GLANCED_AT or not has_index(directory, shard):
+                manifest.index(number)
         return manifest
 
     @classmethod
     def parse(cls, content: bytes, directory: Path, remote: ShardStore | None = None) -> Manifest:
-        """The manifest from the bytes of its file. Raises DataError if they are not understood."""
+        """The manifest from the bytes of its file, and from the table in ``directory``.
+
+        Raises DataError if they are not understood.
+        """
         return _Parser(remote or LocalStore(directory)).manifest(content, directory, remote)
 
     def save(self) -> None:
-        """Write ``directory``/manifest.json in one step: a reader sees the old one or the new one."""
+        """Write the table, then ``directory``/manifest.json, each in one step."""
+        table = self.shards.to_bytes()
         document: dict[str, Any] = {
-            "format_version": self.format_version,
+            "format_version": FORMAT_VERSION,
             "source": self.source,
             "command": self.command,
             "shape": self.shape._asdict(),
             "encoding": self.encoding,
             "num_samples": self.num_samples,
+            "num_shards": len(self.shards),
+            "fingerprint": self.fingerprint,
+            "shards_sha256": hashlib.sha256(table).hexdigest(),
             "classes": list(self.classes),
-            "shards": [
-                {field.name: getattr(shard, field.name) for field in fields(shard)}
-                | {"samples_per_class": {str(k): n for k, n in sorted(shard.samples_per_class.items())}}
-                for shard in self.shards
-            ],
+            "samples_per_class": list(self.samples_per_class),
         }
         text = json.dumps(document, ensure_ascii=False, indent=1) + "\n"
+        write_atomically(self.directory / TABLE_FILE, table)
         write_atomically(self.directory / MANIFEST_FILE, text.encode())
 
 
@@ -192,10 +231,10 @@ class _Parser:
             raise self.unusable(f"it is not valid JSON ({error})") from error
         if not isinstance(document, dict):
             raise self.unusable("it does not hold a JSON object")
-        if document.get("format_version") != FORMAT_VERSION:
+        if document.get("format_version") not in _READABLE_VERSIONS:
             raise DataError(
                 f"{self.name} has format version {document.get('format_version')!r}; this program reads "
-                f"version {FORMAT_VERSION}. {self.remedy}"
+                f"version {' and '.join(map(str, _READABLE_VERSIONS))}. {self.remedy}"
             )
         return document
 
@@ -205,6 +244,13 @@ class _Parser:
             raise self.unusable(f"{where}{key} must be of type {kind.__name__}, but is {value!r}")
         return value
 
+    def hash(self, table: Mapping[str, Any], key: str, where: str = "") -> str:
+        """A sha256: it becomes a file name in the cache."""
+        text: str = self.entry(table, key, str, where)
+        if not re.fullmatch("[0-9a-f]{64}", text):
+            raise self.unusable(f"{where}{key} is {text[:80]!r}, which is not 64 hexadecimal digits")
+        return text
+
     def manifest(self, content: bytes, directory: Path, remote: ShardStore | None) -> Manifest:
         document = self.document(content)
         shape = self.entry(document, "shape", dict)
@@ -212,19 +258,46 @@ class _Parser:
         texts = [name for name in classes if isinstance(name, str)]
         if not classes or len(texts) < len(classes) or len(set(texts)) < len(texts):
             raise self.unusable("classes must be a list of different names")
-        shards = tuple(self.shard(*item) for item in enumerate(self.entry(document, "shards", list)))
-        if not shards:
-            raise self.unusable("it lists no shard")
+        described: dict[str, Any] = {
+            "directory": directory,
+            "classes": tuple(classes),
+            "shape": ImageShape(*(self.entry(shape, axis, int, "shape.") for axis in ImageShape._fields)),
+            "encoding": self.entry(document, "encoding", str),
+            "command": self.entry(document, "command", str),
+            "source": self.entry(document, "source", str),
+        }
+        if document["format_version"] == 1:
+            shards = tuple(self.shard(*item) for item in enumerate(self.entry(document, "shards", list)))
+            if not shards:
+                raise self.unusable("it lists no shard")
+            return replace(Manifest.of(**described, shards=shards), remote=remote)
+        table = self.table(directory, self.entry(document, "shards_sha256", str))
+        counts = self.entry(document, "samples_per_class", list)
+        if len(counts) != len(classes) or not all(type(count) is int and count >= 0 for count in counts):
+            raise self.unusable("samples_per_class must have a count for each class")
+        if sum(counts) != int(table.rows["num_samples"].sum()):
+            raise self.unusable("samples_per_class does not add up to the samples of its shards")
         return Manifest(
-            directory=directory,
-            classes=tuple(classes),
-            shape=ImageShape(*(self.entry(shape, axis, int, "shape.") for axis in ImageShape._fields)),
-            encoding=self.entry(document, "encoding", str),
-            shards=shards,
-            command=self.entry(document, "command", str),
-            source=self.entry(document, "source", str),
+            **described,
+            shards=table,
+            samples_per_class=tuple(counts),
+            fingerprint=self.hash(document, "fingerprint"),
             remote=remote,
         )
+
+    def table(self, directory: Path, sha256: str) -> ShardTable:
+        path = directory / TABLE_FILE
+        try:
+            with path.open("rb") as stream:
+                found = hashlib.file_digest(stream, "sha256").hexdigest()
+            rows = np.load(path, mmap_mode="r", allow_pickle=False)
+        except (OSError, ValueError, EOFError) as error:
+            raise DataError(
+                f"{path}, the table beside {self.name}, cannot be read ({error}). {self.remedy}"
+            ) from error
+        if found != sha256:
+            raise DataError(f"{path} is not the table that {self.name} was written with. {self.remedy}")
+        return ShardTable(check_table(rows, str(path), self.remedy))
 
     def shard(self, number: int, table: object) -> Shard:
         where = f"shards[{number}]."
@@ -246,19 +319,6 @@ class _Parser:
             **names,
             num_samples=num_samples,
             num_bytes=self.entry(table, "num_bytes", int, where),
-            sha256=self.entry(table, "sha256", str, where),
+            sha256=self.hash(table, "sha256", where),
             samples_per_class=samples_per_class,
-        )
-
-
-def _check_local_tar(directory: Path, shard: Shard, remedy: str) -> None:
-    """What can be checked without reading the tar."""
-    tar = directory / shard.file
-    if not tar.is_file():
-        raise DataError(f"The shard {tar} is named by its manifest but does not exist. {remedy}")
-    found_bytes = tar.stat().st_size
-    if found_bytes != shard.num_bytes:
-        raise DataError(
-            f"The shard {tar} has {found_bytes:,} bytes, but its manifest says {shard.num_bytes:,}: "
-            f"the tar is incomplete or was replaced. {remedy}"
         )

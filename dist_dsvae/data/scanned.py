@@ -8,7 +8,7 @@ What training would refuse later is refused here, by the same functions (``decod
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -69,20 +69,24 @@ def scan_shard(path: Path) -> ScannedShard:
     return shard
 
 
-def class_ids(shard: ScannedShard, classes: Sequence[str]) -> list[int]:
-    """The class id of each sample of a shard. Raises DataError for a label that is none of them."""
-    places = {name: place for place, name in enumerate(classes)}
+def places_of(classes: Sequence[str]) -> dict[str, int]:
+    """Class name -> its id; made once for all shards, for there may be many classes."""
+    return {name: place for place, name in enumerate(classes)}
+
+
+def class_ids(shard: ScannedShard, places: Mapping[str, int]) -> list[int]:
+    """The class id of each sample of a shard. Raises DataError for a label that is none of ``places``."""
     ids = []
     for key, label in zip(shard.keys, shard.labels, strict=True):
         if isinstance(label, str) and label not in places:
             raise DataError(
                 f"The sample '{key}' of the shard {shard.path} has the label '{label}', which is not one of "
-                f"the {len(classes)} classes. Correct the label, or the list of class names."
+                f"the {len(places)} classes. Correct the label, or the list of class names."
             )
-        if isinstance(label, int) and not 0 <= label < len(classes):
+        if isinstance(label, int) and not 0 <= label < len(places):
             raise DataError(
                 f"The sample '{key}' of the shard {shard.path} has the label {label}; allowed are 0 to "
-                f"{len(classes) - 1}. Correct the label, or the list of class names."
+                f"{len(places) - 1}. Correct the label, or the list of class names."
             )
         ids.append(places[label] if isinstance(label, str) else label)
     return ids

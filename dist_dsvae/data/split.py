@@ -19,7 +19,6 @@ import io
 import json
 import logging
 import os
-import re
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +33,7 @@ from dist_dsvae.data.manifest import MANIFEST_FILE, Manifest, write_atomically
 from dist_dsvae.data.prefetch import BackgroundPrefetcher
 from dist_dsvae.data.remote import Source, is_remote, source_of
 from dist_dsvae.data.shard_patterns import directory_of
+from dist_dsvae.data.shard_table import TABLE_FILE
 from dist_dsvae.data.store import Prefetcher, Shard
 from dist_dsvae.data.unpacked import TAR_SUFFIXES
 
@@ -42,7 +42,6 @@ logger = logging.getLogger(__name__)
 _MAX_MANIFEST_BYTES = 2**30
 _MAX_NPY_HEADER_BYTES = 2**16
 _INDEXES_AT_ONCE = 8
-_SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 def open_split(location: str, config: DataConfig | None = None) -> Manifest:
@@ -161,14 +160,9 @@ def _check_tar(shard: Shard, tar: BinaryIO) -> None:
 
 
 def _open_remote(store: RemoteStore, folder: Path) -> Manifest:
-    manifest = Manifest.parse(_fetch_manifest(store, folder / MANIFEST_FILE), folder, store)
-    for shard in manifest.shards:
-        # it becomes a file name in the cache
-        if not _SHA256.fullmatch(shard.sha256):
-            raise DataError(
-                f"{store.name(MANIFEST_FILE)} gives {shard.file} the sha256 {shard.sha256!r}, which is not "
-                f"64 hexadecimal digits. {store.remedy}"
-            )
+    content = _fetch_manifest(store, folder / MANIFEST_FILE)
+    _fetch_table(store, content, folder / TABLE_FILE)
+    manifest = Manifest.parse(content, folder, store)
     manifest = dataclasses.replace(manifest, directory=folder / manifest.fingerprint[:24])
     manifest.directory.mkdir(exist_ok=True)
     with (folder / "lock").open("w") as lock, ThreadPoolExecutor(_INDEXES_AT_ONCE) as pool:
@@ -202,8 +196,25 @@ def _fetch_manifest(store: RemoteStore, saved: Path) -> bytes:
     return out.getvalue()
 
 
+def _fetch_table(store: RemoteStore, manifest: bytes, path: Path) -> None:
+    """Have the table that ``manifest`` tells the hash of, if it is of a version that has one."""
+    expected = json.loads(manifest).get("shards_sha256") if manifest.strip().startswith(b"{") else None
+    if not isinstance(expected, str):
+        return
+    if path.is_file() and hashlib.sha256(path.read_bytes()).hexdigest() == expected:
+        return
+    out = io.BytesIO()
+
+    def check(content: BinaryIO) -> None:
+        if hashlib.sha256(content.read()).hexdigest() != expected:
+            raise DataError("it is not the table that the manifest was written with")
+
+    fetch(store.source, TABLE_FILE, out, max_bytes=_MAX_MANIFEST_BYTES, check=check, patience=store.patience)
+    write_atomically(path, out.getvalue())
+
+
 def _fetch_index(manifest: Manifest, store: RemoteStore, shard: Shard) -> None:
-    """Have the shard's index in ``manifest.directory``; the manifest has no hash of it, but its counts."""
+    """Have the shard's index in ``manifest.directory``."""
     path = manifest.directory / shard.index_file
     try:
         check_index(open_index(path, ""), shard, manifest.num_classes, name=str(path), remedy="")
@@ -213,6 +224,12 @@ def _fetch_index(manifest: Manifest, store: RemoteStore, shard: Shard) -> None:
     out = io.BytesIO()
 
     def check(content: BinaryIO) -> None:
+        if shard.index_sha256 is not None:
+            found = hashlib.sha256(content.read()).hexdigest()
+            content.seek(0)
+            if found != shard.index_sha256:
+                said = shard.index_sha256[:16]
+                raise DataError(f"its sha256 is {found[:16]}..., but the manifest says {said}...")
         index = read_index(content, shard.index_file, "")
         check_index(index, shard, manifest.num_classes, name=shard.index_file, remedy="")
 

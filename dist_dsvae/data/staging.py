@@ -21,8 +21,8 @@ from pathlib import Path
 
 from dist_dsvae import inventory
 from dist_dsvae.data.errors import DataError
-from dist_dsvae.data.index_file import check_index
 from dist_dsvae.data.manifest import MANIFEST_FILE, Manifest
+from dist_dsvae.data.shard_table import TABLE_FILE
 
 REPORT_FILE = "report.json"
 _REPORT_KEYS = {"command", "samples_per_class", "left_out"}
@@ -161,17 +161,17 @@ def _files_of_older_shards(directory: Path) -> set[Path]:
             manifest = Manifest.parse(path.read_bytes(), path.parent)
         except (DataError, OSError):
             continue
-        own.add(path)
+        own |= {path, path.parent / TABLE_FILE}
         for number, shard in enumerate(manifest.shards):
             tar, index = path.parent / shard.file, path.parent / shard.index_file
             with suppress(DataError):
-                check_index(manifest.index(number), shard, manifest.num_classes, name="", remedy="")
+                manifest.index(number)
                 own.add(index)
             if manifest.source != "index" and tar.is_file() and tar.stat().st_size == shard.num_bytes:
                 own.add(tar)
     if own and _is_report(directory / REPORT_FILE):
         own.add(directory / REPORT_FILE)
-    return {path for path in own if not path.is_symlink()}
+    return {path for path in own if path.is_file() and not path.is_symlink()}
 
 
 def _is_report(path: Path) -> bool:

@@ -21,7 +21,9 @@ class Shard:
 
     file, index_file: names inside the split's directory.
     num_bytes: size of the (possibly compressed) tar on disk.
-    samples_per_class: class id -> samples, classes without a sample left out.
+    index_sha256: of the index; None in a manifest of version 1.
+    samples_per_class: class id -> samples, classes without a sample left out; None where only the index
+        tells, which is verified by its hash.
     """
 
     file: str
@@ -29,7 +31,8 @@ class Shard:
     num_samples: int
     num_bytes: int
     sha256: str
-    samples_per_class: Mapping[int, int]
+    index_sha256: str | None = None
+    samples_per_class: Mapping[int, int] | None = None
 
 
 class Prefetcher(Protocol):

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from dist_dsvae.data.errors import DataError
-from dist_dsvae.data.manifest import Manifest
-from dist_dsvae.data.scanned import class_ids, common_encoding, scan_shard
+from dist_dsvae.data.manifest import MANIFEST_FILE, Manifest
+from dist_dsvae.data.scanned import class_ids, common_encoding, places_of, scan_shard
+from dist_dsvae.data.shard_table import fingerprint_of
+from dist_dsvae.data.store import Shard
 from dist_dsvae.data.tarscan import find_tars
 from dist_dsvae.data.writer import sha256_of
 
@@ -29,14 +33,22 @@ def verify(manifest: Manifest, progress: Callable[[int], None] = lambda num_shar
                 f"samples are not read. Index the shards anew (`python shards/build.py index "
                 f"{manifest.directory}`), or move it away."
             )
+    places = places_of(manifest.classes)
+    counted: list[Shard] = []
     for number, shard in enumerate(manifest.shards):
         with manifest.store.open(shard) as file:
-            _verify_shard(manifest, number, Path(file.name))
+            labels = _verify_shard(manifest, places, number, Path(file.name))
+        counted.append(replace(shard, samples_per_class=Counter(labels)))
         progress(1)
+    if fingerprint_of(manifest.classes, manifest.shape, counted) != manifest.fingerprint:
+        raise DataError(
+            f"The fingerprint in {manifest.store.name(MANIFEST_FILE)} is not that of its shards: the file "
+            f"was edited. {manifest.store.remedy}"
+        )
 
 
-def _verify_shard(manifest: Manifest, number: int, path: Path) -> None:
-    """path: where the shard's tar is on this machine."""
+def _verify_shard(manifest: Manifest, places: Mapping[str, int], number: int, path: Path) -> list[int]:
+    """The labels of its samples. path: where the shard's tar is on this machine."""
     shard, remedy = manifest.shards[number], manifest.store.remedy
     name = manifest.store.name(shard.file)
     found = sha256_of(path)
@@ -45,8 +57,11 @@ def _verify_shard(manifest: Manifest, number: int, path: Path) -> None:
             f"The shard {name} has the sha256 {found[:16]}..., but its manifest says "
             f"{shard.sha256[:16]}...: its content was changed. {remedy}"
         )
+    index_path = manifest.directory / shard.index_file
+    if shard.index_sha256 is not None and sha256_of(index_path) != shard.index_sha256:
+        raise DataError(f"The index {index_path} is not as it was written: its sha256 is another. {remedy}")
     scanned = scan_shard(path)
-    rows = np.column_stack([np.array(scanned.spans), class_ids(scanned, manifest.classes)])
+    rows = np.column_stack([np.array(scanned.spans), class_ids(scanned, places)])
     index = manifest.index(number)
     if len(rows) != len(index):
         raise DataError(
@@ -73,3 +88,5 @@ def _verify_shard(manifest: Manifest, number: int, path: Path) -> None:
             f"The images of the shard {name} are {common_encoding([scanned])}, but the manifest says "
             f"{manifest.encoding}. {remedy}"
         )
+    labels: list[int] = rows[:, 2].tolist()
+    return labels

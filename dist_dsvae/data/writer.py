@@ -31,6 +31,7 @@ from typing import Any, BinaryIO, Generic, Literal, TypeVar, cast
 import numpy as np
 
 from dist_dsvae.data.errors import DataError
+from dist_dsvae.data.index_file import index_file_of
 from dist_dsvae.data.manifest import UNLABELLED, Manifest, Shard, write_atomically
 from dist_dsvae.data.parallel import run_tasks
 from dist_dsvae.noise import Draw, permutation
@@ -135,25 +136,17 @@ def write_split(
             f"None of the {len(samples)} samples of the split '{directory.name}' can be read{found}. "
             "Give a source with at least one readable sample."
         )
-    manifest = Manifest(
+    manifest = Manifest.of(
         directory=directory,
         classes=tuple(classes),
         shape=layout.shape,
         encoding=layout.extension,
-        shards=tuple(shards),
+        shards=shards,
         command=command,
         source=source,
     )
     manifest.save()
     return Written(manifest, tuple(unreadable))
-
-
-def index_file_of(file: str) -> str:
-    """The name of a shard's index: 000000.tar.gz -> 000000.index.npy."""
-    for suffix in (*SUFFIXES.values(), ".tgz"):
-        if file.endswith(suffix):
-            return f"{file.removesuffix(suffix)}.index.npy"
-    raise DataError(f"{file} is not a shard; known are {', '.join(SUFFIXES.values())} and .tgz.")
 
 
 def save_index(path: Path, rows: Sequence[tuple[int, int, int]]) -> None:
@@ -217,6 +210,7 @@ def _write_shard(task: _Task[Any]) -> _Result:
         num_samples=len(rows),
         num_bytes=task.path.stat().st_size,
         sha256=sha256_of(task.path),
+        index_sha256=sha256_of(index_path),
         samples_per_class=dict(sorted(Counter(label for _, _, label in rows).items())),
     )
     return _Result(shard, unreadable)

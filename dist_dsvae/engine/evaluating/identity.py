@@ -239,4 +239,4 @@ def _open_held_out(location: str | None, data: DataConfig, train: Manifest) -> M
 
 def _persons(split: Manifest) -> set[str]:
     """The names of the classes that have samples."""
-    return {split.classes[label] for shard in split.shards for label in shard.samples_per_class}
+    return {name for name, count in zip(split.classes, split.samples_per_class, strict=True) if count}

@@ -6,6 +6,7 @@ import importlib.util
 import io
 import json
 import sys
+from collections import Counter
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -15,6 +16,7 @@ import pytest
 from PIL import Image
 
 from dist_dsvae.data.manifest import Manifest
+from dist_dsvae.data.shard_table import TABLE_FILE
 from dist_dsvae.data.tarscan import find_tars, scan
 from dist_dsvae.data.verify import verify
 from dist_dsvae.data.writer import Layout, Sample, UnreadableError, Written, write_split
@@ -68,6 +70,29 @@ def images_of(manifest: Manifest, number: int) -> list[tuple[bytes, int]]:
     """(image bytes, label) of every sample of an uncompressed shard, by its index."""
     content = (manifest.directory / manifest.shards[number].file).read_bytes()
     return [(content[start : start + size], label) for start, size, label in manifest.index(number).tolist()]
+
+
+def as_version_1(split: Path) -> None:
+    """Write the manifest of ``split`` as version 1 had it, and remove the table."""
+    manifest = Manifest.load(split)
+    path = split / "manifest.json"
+    document = json.loads(path.read_text(encoding="utf-8"))
+    for key in ("num_shards", "fingerprint", "shards_sha256", "samples_per_class"):
+        del document[key]
+    document["format_version"] = 1
+    document["shards"] = [
+        {
+            "file": shard.file,
+            "index_file": shard.index_file,
+            "num_samples": shard.num_samples,
+            "num_bytes": shard.num_bytes,
+            "sha256": shard.sha256,
+            "samples_per_class": dict(Counter(str(label) for label in manifest.index(number)[:, 2].tolist())),
+        }
+        for number, shard in enumerate(manifest.shards)
+    ]
+    path.write_text(json.dumps(document, ensure_ascii=False, indent=1), encoding="utf-8")
+    (split / TABLE_FILE).unlink()
 
 
 def all_files(directory: Path) -> dict[str, bytes]:

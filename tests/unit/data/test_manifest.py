@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -12,8 +13,9 @@ import pytest
 
 from dist_dsvae.data.indexing import index
 from dist_dsvae.data.manifest import DataError, Manifest
+from dist_dsvae.data.shard_table import TABLE_FILE
 from dist_dsvae.data.verify import verify
-from tests.unit.data.making import CLASSES, images_of, png, write_values
+from tests.unit.data.making import CLASSES, as_version_1, images_of, png, write_values
 
 
 @pytest.fixture
@@ -22,7 +24,10 @@ def split(tmp_path: Path) -> Path:
     return tmp_path / "train"
 
 
-def test_what_was_written_is_read(split: Path) -> None:
+@pytest.mark.parametrize("version", [1, 2])
+def test_what_was_written_is_read(split: Path, version: int) -> None:
+    if version == 1:
+        as_version_1(split)
     manifest = Manifest.load(split)
     assert manifest.classes == CLASSES
     assert manifest.num_samples == 10
@@ -33,7 +38,24 @@ def test_what_was_written_is_read(split: Path) -> None:
     assert manifest.encoding == "png"
     found = sorted(image for number in range(3) for image in images_of(manifest, number))
     assert found == sorted((png(value), value % 3) for value in range(10))
+    assert manifest.samples_per_class == (4, 3, 3)
     verify(manifest)
+
+
+def test_versions_have_one_fingerprint(split: Path) -> None:
+    """A run that was begun with shards of version 1 goes on with the same shards indexed anew."""
+    now = Manifest.load(split)
+    as_version_1(split)
+    before = Manifest.load(split)
+    text = {
+        "classes": before.classes,
+        "shape": before.shape,
+        "shards": [
+            [shard.file, shard.num_samples, shard.sha256, sorted((shard.samples_per_class or {}).items())]
+            for shard in before.shards
+        ],
+    }
+    assert hashlib.sha256(json.dumps(text).encode()).hexdigest() == before.fingerprint == now.fingerprint
 
 
 def test_saving_again_changes_nothing(split: Path) -> None:
@@ -50,14 +72,31 @@ def test_fingerprint_follows_content_not_place(tmp_path: Path, split: Path) -> N
 
 
 def change(key: str, value: object) -> Callable[[Path], None]:
-    """Set an entry (of the first shard, if it has a dot) of the manifest."""
+    """Set an entry of the manifest; of version 1, where it is one of its shards."""
 
     def apply(split: Path) -> None:
+        if key == "shards" or key.startswith("shard."):
+            as_version_1(split)
         path = split / "manifest.json"
         document: dict[str, Any] = json.loads(path.read_text())
         table = document["shards"][0] if key.startswith("shard.") else document
         table[key.removeprefix("shard.")] = value
         path.write_text(json.dumps(document))
+
+    return apply
+
+
+def change_table(column: str, value: object, *, signed: bool = False) -> Callable[[Path], None]:
+    """Set an entry of the table's first row. signed: the manifest has the new table's hash."""
+
+    def apply(split: Path) -> None:
+        rows = np.load(split / TABLE_FILE)
+        if column == "file":
+            rows = rows.astype([("file", "S20"), *rows.dtype.descr[1:]])
+        rows[0][column] = value
+        np.save(split / TABLE_FILE, rows)
+        if signed:
+            change("shards_sha256", hashlib.sha256((split / TABLE_FILE).read_bytes()).hexdigest())(split)
 
     return apply
 
@@ -78,12 +117,20 @@ def change_index(rows: object) -> Callable[[Path], None]:
         (lambda s: (s / "manifest.json").write_text("{"), r"manifest.json cannot be used: .*not valid JSON"),
         (lambda s: (s / "manifest.json").write_bytes(b"\xff"), "not valid JSON"),
         (lambda s: (s / "manifest.json").write_text("[]"), "does not hold a JSON object"),
-        (change("format_version", 99), "format version 99; this program reads version 1"),
+        (change("format_version", 99), "format version 99; this program reads version 1 and 2"),
         (change("classes", "abc"), "classes must be of type list"),
         (change("classes", ["a", "a", "b"]), "list of different names"),
         (change("shape", {"channels": 1, "height": 4}), "shape.width must be of type int, but is None"),
         (change("shards", []), "lists no shard"),
         (change("shards", [1]), r"shards\[0\] is not an object"),
+        (change("samples_per_class", [4, 3]), "must have a count for each class"),
+        (change("samples_per_class", [4, 3, 4]), "does not add up to the samples of its shards"),
+        (change("fingerprint", "../../x"), "'../../x', which is not 64 hexadecimal digits"),
+        (lambda s: (s / TABLE_FILE).unlink(), r"manifest\.shards\.npy, the table beside .* cannot be read"),
+        (change_table("num_samples", -1), "is not the table that .* was written with"),
+        (change_table("num_samples", -1, signed=True), "has a negative number of samples"),
+        (change_table("file", b"../000000.tar", signed=True), "is no plain name of a tar"),
+        (change_table("num_bytes", 7, signed=True), "but its manifest says 7: the tar is incomplete"),
         (change("shard.file", "../000000.tar"), "not a plain file name"),
         (change("shard.num_samples", 5), "does not add up to 5 samples"),
         (change("shard.num_samples", True), "num_samples must be of type int"),
@@ -133,10 +180,26 @@ def test_verify_finds_a_changed_byte(split: Path) -> None:
         verify(manifest)
 
 
+def test_verify_finds_an_edited_fingerprint(split: Path) -> None:
+    change("fingerprint", "0" * 64)(split)
+    with pytest.raises(DataError, match=r"fingerprint in .* is not that of its shards"):
+        verify(Manifest.load(split))
+
+
+def test_an_index_is_looked_at_when_it_is_opened(split: Path) -> None:
+    manifest = Manifest.load(split)
+    change_index([[0, 0, 7]] * 4)(split)
+    with pytest.raises(DataError, match="label 7; allowed are 0 to 2"):
+        manifest.index(0)
+
+
 def test_verify_finds_a_wrong_index(split: Path) -> None:
     rows = np.array(Manifest.load(split).index(0))
     rows[2, 0] += 512
     np.save(split / "000000.index.npy", rows)
+    with pytest.raises(DataError, match=r"000000\.index\.npy is not as it was written"):
+        verify(Manifest.load(split))
+    as_version_1(split)
     with pytest.raises(DataError, match=r"The sample '0000000\d' of the shard .*000000.index.npy says"):
         verify(Manifest.load(split))
 

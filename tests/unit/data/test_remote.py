@@ -33,11 +33,12 @@ from dist_dsvae.data.manifest import Manifest
 from dist_dsvae.data.plan import Plan
 from dist_dsvae.data.remote import HttpSource, is_remote
 from dist_dsvae.data.resident import ResidentData
+from dist_dsvae.data.shard_table import TABLE_FILE
 from dist_dsvae.data.split import open_split
 from dist_dsvae.data.stream import HostBatch, Slice, one_pass, stream
 from dist_dsvae.data.verify import verify
 from tests.unit.data.http_server import Server, serving
-from tests.unit.data.making import run_build, write_values
+from tests.unit.data.making import as_version_1, run_build, write_values
 from tests.unit.data.test_stream import damage, pixels_of, png
 
 COUNTS = [7, 5, 9, 6, 4, 8, 5, 6]
@@ -471,6 +472,9 @@ def test_kill_9_during_a_download(server: Server, settings: dict[str, Any]) -> N
 
 
 def change_manifest(split: Path, old: str, new: str) -> None:
+    """Of version 1, whose JSON has every shard."""
+    if (split / TABLE_FILE).exists():
+        as_version_1(split)
     path = split / "manifest.json"
     text = path.read_text()
     assert old in text
@@ -483,7 +487,7 @@ def change_manifest(split: Path, old: str, new: str) -> None:
         ('"file": "000000.tar"', '"file": "../../000000.tar"', "is not a plain file name"),
         ('"file": "000000.tar"', '"file": ".."', "is not a plain file name"),
         ('"sha256": "', '"sha256": "../../', "which is not 64 hexadecimal digits"),
-        ('"format_version": 1', '"format_version": 2', "has format version 2"),
+        ('"format_version": 1', '"format_version": 3', "has format version 3"),
         ('"num_samples": 7', '"num_samples": 8', "does not add up to 8 samples"),
         (
             '"index_file": "000000.index.npy"',
@@ -505,7 +509,7 @@ def test_a_manifest_is_not_trusted(
 
 def test_indexes_that_are_not_the_manifests(server: Server, settings: dict[str, Any]) -> None:
     server.tell("000003.index.npy", "page")
-    sentence = r"000003.index.npy could not be fetched .*cannot be read .*Put the split there again"
+    sentence = r"000003.index.npy could not be fetched .*its sha256 is .*Put the split there again"
     with pytest.raises(DataError, match=sentence):
         open_remote(server.url, settings)
 
@@ -631,8 +635,18 @@ def test_pipe(built: Path, local: Manifest, settings: dict[str, Any]) -> None:
 def test_pipe_quotes_names_for_the_shell(copy: tuple[Path, str], settings: dict[str, Any]) -> None:
     split, _ = copy
     strange = "$(touch hacked).tar"
+    as_version_1(split)
     (split / "000000.tar").rename(split / strange)
     change_manifest(split, '"file": "000000.tar"', f'"file": "{strange}"')
     remote = open_remote(f"pipe:cd {split}; cat {{file}}", settings, allow_pipe=True)
     assert len(list(one_pass(remote, 4))) == 13
     assert not (split / "hacked").exists()
+
+
+def test_a_table_that_is_not_the_manifests(copy: tuple[Path, str], settings: dict[str, Any]) -> None:
+    split, url = copy
+    rows = np.load(split / TABLE_FILE)
+    rows["num_samples"][0] += 1
+    np.save(split / TABLE_FILE, rows)
+    with pytest.raises(DataError, match=r"manifest\.shards\.npy could not be fetched .*is not the table"):
+        open_remote(url, settings)

@@ -111,6 +111,7 @@ def test_shards_without_a_readable_sample_leave_no_gap(tmp_path: Path) -> None:
     assert len(written.unreadable) == 12
     assert set(all_files(tmp_path / "train")) == {
         "manifest.json",
+        "manifest.shards.npy",
         *chain(*((shard.file, shard.index_file) for shard in written.manifest.shards)),
     }
     verify(Manifest.load(tmp_path / "train"))
