@@ -116,7 +116,9 @@ def read_picture(path: Path) -> Image.Image:
             opened.load()
             return opened
     except FileNotFoundError:
-        raise PictureError(f"There is no file {path}. Correct the path.") from None
+        raise PictureError(
+            f"{path} cannot be read as a picture: there is no such file. Correct the path."
+        ) from None
     except Exception as error:  # codecs raise nearly anything on a broken file
         raise PictureError(f"{path} cannot be read as a picture: {why_unreadable(error, path)}.") from None
 

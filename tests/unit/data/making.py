@@ -5,7 +5,9 @@ from __future__ import annotations
 import importlib.util
 import io
 import json
+import struct
 import sys
+import zlib
 from collections import Counter
 from pathlib import Path
 from types import ModuleType
@@ -31,6 +33,18 @@ def png(value: int, size: tuple[int, int] = (4, 4), mode: str = "L") -> bytes:
     stream = io.BytesIO()
     Image.new("L", size, value).convert(mode).save(stream, format="PNG")
     return stream.getvalue()
+
+
+def png_claiming(width: int, height: int) -> bytes:
+    """A few bytes that promise so many pixels."""
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        return (
+            struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+        )
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", b"") + chunk(b"IEND", b"")
 
 
 def encode_value(sample: Sample[int]) -> tuple[bytes, dict[str, object]]:

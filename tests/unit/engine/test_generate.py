@@ -17,12 +17,15 @@ from PIL import Image
 from dist_dsvae import DSVAE, distributed
 from dist_dsvae.config import CGANConfig, DSVAEConfig
 from dist_dsvae.data.manifest import DataError, Manifest
+from dist_dsvae.data.sources.images import Codec
 from dist_dsvae.data.stream import one_pass
+from dist_dsvae.data.writer import Layout, Sample, write_split
 from dist_dsvae.engine import many
 from dist_dsvae.engine.export import published_of_run
 from dist_dsvae.inventory import INVENTORY_FILE
 from dist_dsvae.sampling.temperature import AT_ONE
 from tests.distributed.launching import REPOSITORY, environment, write_config
+from tests.unit.data.making import png_claiming
 from tests.unit.engine.test_every_method import Entries
 from tests.unit.pretrained.making import CLASSES, make_model
 
@@ -157,6 +160,63 @@ def test_what_is_wrong_gets_a_sentence(
     assert status == 1
     assert message in printed
     assert printed.startswith("error: ")
+
+
+FOREIGN = {
+    "drawing.svg": (
+        b"<svg xmlns='http://www.w3.org/2000/svg'/>",
+        "it is an SVG drawing, which is not read. Conv",
+    ),
+    "phone.heic": (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "it is a HEIC picture, which is not read. Convert"),
+    "broken.jpg": (b"\xff\xd8\xff\xe0", "cannot be read as a picture: "),
+    "empty.png": (b"", "cannot be read as a picture: "),
+    "huge.png": (
+        png_claiming(20_000, 20_000),
+        "it has too many pixels; at most 178 million are read. Make the",
+    ),
+}
+
+
+@pytest.mark.parametrize("file", FOREIGN)
+@pytest.mark.parametrize(
+    "command", [["swap", "--images"], ["inpaint", "--mask-image"]], ids=["image", "mask"]
+)
+def test_pictures_that_cannot_be_read(
+    file: str, command: list[str], runs: dict[str, Path], entry: Entries, tmp_path: Path
+) -> None:
+    content, reason = FOREIGN[file]
+    (tmp_path / file).write_bytes(content)
+    run = ["--run", str(runs["dsvae"]), "--out", str(tmp_path / "out.png")]
+    status, printed = entry(generate, *command, str(tmp_path / file), *run)
+    assert status == 1
+    assert printed.startswith(f"error: {tmp_path / file} cannot be read as a picture: ")
+    assert reason in printed
+
+
+def test_classes_without_a_picture_are_left_out(
+    runs: dict[str, Path], entry: Entries, tmp_path: Path
+) -> None:
+    mini = Manifest.load(REPOSITORY / SHARDS / "test")
+    picture = Codec().pack(Image.effect_noise((32, 32), 90))
+    samples = [Sample(picture, label, str(label)) for label in (0, 0, 7)]
+    layout = Layout(shape=mini.shape, extension="png")
+    split = tmp_path / "few"
+    write_split(split, samples, _as_it_is, layout, classes=mini.classes, command="", source="test")
+    run = ["--run", str(runs["dsvae"]), "--data", str(split), "--out", str(tmp_path / "out.png")]
+    for command in (["swap", "--rows", "3", "--columns", "4"], ["inpaint", "--pictures", "3"]):
+        status, printed = entry(generate, *command, *run)
+        assert status == 0, printed
+        assert printed.count(f"{split} has no picture of the classes {mini.classes[1]!r}, ") == 1
+        assert "left out.\n" in printed
+    status, printed = entry(generate, "swap", "--classes", mini.classes[7], mini.classes[1], *run)
+    assert status == 0, printed
+    assert f"{split} has no picture of the class {mini.classes[1]!r}; left out.\n" in printed
+    status, printed = entry(generate, "swap", "--classes", mini.classes[1], *run)
+    assert (status, "Choose other classes, or give another split with --data." in printed) == (1, True)
+
+
+def _as_it_is(sample: Sample[bytes]) -> tuple[bytes, dict[str, object]]:
+    return sample.reference, {}
 
 
 # many

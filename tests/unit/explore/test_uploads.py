@@ -39,6 +39,25 @@ def test_the_format_is_that_of_the_bytes_not_of_the_name(tmp_path: Path) -> None
         read_upload(path, COLOUR, LIMIT)
 
 
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (
+            b"<svg xmlns='http://www.w3.org/2000/svg'/>",
+            "it is an SVG drawing, which is not read. Convert it to PNG",
+        ),
+        (
+            b"\0\0\0\x18ftypheic\0\0\0\0mif1heic",
+            "it is a HEIC picture, which is not read. Convert it to JPEG",
+        ),
+    ],
+)
+def test_formats_that_people_have(tmp_path: Path, content: bytes, reason: str) -> None:
+    (tmp_path / "mine.jpg").write_bytes(content)
+    with pytest.raises(UploadError, match=rf"mine\.jpg cannot be read as a picture: {reason}"):
+        read_upload(tmp_path / "mine.jpg", COLOUR, LIMIT)
+
+
 def test_a_broken_header(tmp_path: Path) -> None:
     path = tmp_path / "broken.png"
     path.write_bytes(b"\x89PNG\r\n\x1a\nand nothing more")

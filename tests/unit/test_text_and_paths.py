@@ -1,0 +1,123 @@
+"""Text files of any Unicode, and paths as a shell would have them, in configs and on command lines."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from dist_dsvae.config_io import ConfigError, differing_keys, from_tree, load_config, to_tree
+from dist_dsvae.paths import PathError, expanded, path_argument
+from dist_dsvae.text import TextError, decode_text, read_text
+from tests.distributed.launching import REPOSITORY, write_config
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-32"])
+def test_text_of_any_unicode(tmp_path: Path, encoding: str) -> None:
+    (tmp_path / "x").write_bytes("größe\n图\n".encode(encoding))
+    assert read_text(tmp_path / "x") == "größe\n图\n"
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        (b"ab\xff", "byte 2 is not UTF-8: save it as UTF-8"),
+        ("ab".encode("utf-16-le"), "zero bytes, as UTF-16 without its mark"),
+        (b"\xff\xfea", "byte 2 is not UTF-16"),
+    ],
+)
+def test_what_is_no_text(content: bytes, sentence: str) -> None:
+    with pytest.raises(TextError, match=sentence):
+        decode_text(content)
+
+
+@pytest.fixture(autouse=True)
+def _home(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/me")
+    monkeypatch.setenv("DATA", "/data")
+    monkeypatch.delenv("NOWHERE", raising=False)
+
+
+@pytest.mark.parametrize(
+    ("given", "path"),
+    [
+        ("~/shards", "/home/me/shards"),
+        ("$DATA/x", "/data/x"),
+        ("${DATA}x/train", "/datax/train"),
+        ("facenet=~/weights.pt", "facenet=/home/me/weights.pt"),
+        ("plain/./path/", "plain/./path/"),
+        ("http://host/~me/$DATA", "http://host/~me/$DATA"),
+        ("pipe:cat ~/x/$DATA", "pipe:cat ~/x/$DATA"),
+        ("user/model", "user/model"),
+    ],
+)
+def test_paths(given: str, path: str) -> None:
+    assert expanded(given) == path
+
+
+def test_a_variable_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(PathError, match=r"names the variable NOWHERE, which the environment does not have"):
+        expanded("${NOWHERE}/x")
+    with pytest.raises(argparse.ArgumentTypeError, match="NOWHERE"):
+        path_argument("$NOWHERE")
+    monkeypatch.chdir(tmp_path)
+    Path("$NOWHERE").touch()
+    assert expanded("$NOWHERE") == "$NOWHERE"
+
+
+def test_every_path_of_a_config(tmp_path: Path) -> None:
+    paths = {
+        "data": {"train": "~/a", "test": "$DATA/b", "unlabelled": "~/c", "cache_dir": "~/d"},
+        "evaluation": {
+            "classifier": "~/e",
+            "fid_network": "fid=~/f",
+            "identity_network": "$DATA/g",
+            "held_out": "~/h",
+        },
+        "run_dir": "~/runs/x",
+        "init_from": "~/runs/y",
+    }
+    tree = json.loads(write_config(tmp_path / "c.json").read_text())
+    for key, value in paths.items():
+        tree[key] = {**tree.get(key, {}), **value} if isinstance(value, dict) else value
+    (tmp_path / "c.json").write_text(json.dumps(tree), encoding="utf-16")
+    config = load_config(tmp_path / "c.json", ["data.unlabelled=$DATA/z"])
+    assert (config.data.train, config.data.test, config.data.unlabelled) == (
+        "/home/me/a",
+        "/data/b",
+        "/data/z",
+    )
+    assert (config.data.cache_dir, config.run_dir, config.init_from) == (
+        "/home/me/d",
+        "/home/me/runs/x",
+        "/home/me/runs/y",
+    )
+    judges = config.evaluation
+    assert (judges.classifier, judges.fid_network) == ("/home/me/e", "fid=/home/me/f")
+    assert (judges.identity_network, judges.held_out) == ("/data/g", "/home/me/h")
+    # what a run records is what the same file gives again, and no path keeps a run from being resumed
+    assert from_tree(type(config), to_tree(config)) == config
+    assert differing_keys(config, load_config(tmp_path / "c.json", ["data.train=elsewhere"])) == []
+    with pytest.raises(ConfigError, match=r"data\.train: \$NOWHERE/x names the variable NOWHERE"):
+        load_config(tmp_path / "c.json", ["data.train=$NOWHERE/x"])
+
+
+def test_a_command_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    sys.path.insert(0, str(REPOSITORY / "launch"))
+    import generate
+
+    monkeypatch.setattr(sys, "argv", ["x", "swap", "--run", "~/run", "--data", "$DATA/t", "--out", "~/o.png"])
+    args = generate.parse()
+    assert (args.run, args.data, args.out) == (Path("/home/me/run"), "/data/t", Path("/home/me/o.png"))
+    monkeypatch.setattr(sys, "argv", ["x", "grid", "--run", "$NOWHERE", "--out", "o.png"])
+    with pytest.raises(SystemExit):
+        generate.parse()
+    assert "argument --run: $NOWHERE names the variable NOWHERE" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("script", sorted((REPOSITORY / "launch").rglob("*.py")), ids=lambda path: path.name)
+def test_no_command_takes_a_path_as_it_is(script: Path) -> None:
+    assert "type=Path" not in script.read_text(encoding="utf-8")
