@@ -26,7 +26,7 @@ from dist_dsvae.data.splits import open_splits
 from dist_dsvae.data.system_names import HEADING
 from dist_dsvae.data.tar_header import promises
 from dist_dsvae.data.verify import verify
-from tests.unit.data.making import png
+from tests.unit.data.making import as_version_1, png
 from tests.unit.data.test_indexing import index_one, labelled, write_tar
 
 
@@ -63,10 +63,12 @@ def test_an_index_of_the_first_archive_alone_is_found_out(tmp_path: Path) -> Non
     first, second = tar_of(tmp_path, ["a", "b"]), tar_of(tmp_path, ["c"])
     shards = put(tmp_path / "shards", "x.tar", first)
     index_one(shards)
+    as_version_1(shards)
     rows = (shards / "x.index.npy").read_bytes()
     old = json.loads((shards / "manifest.json").read_text())
     put(shards, "x.tar", first + second)
     index_one(shards)
+    as_version_1(shards)
     new = json.loads((shards / "manifest.json").read_text())
     for key in ("num_samples", "samples_per_class"):
         new["shards"][0][key] = old["shards"][0][key]
