@@ -46,11 +46,11 @@ class FlatStep:
                 torch.autograd.grad(loss, self.optimizer.parameters), self.optimizer.parameters, strict=True
             )
         ]
-        bad = self.guard.inspect(self.step.name, terms)
-        *averaged, bad_anywhere = distributed.all_reduce_flat([*gradients, bad.any().to(gradients[0].dtype)])
+        bad = self.guard.inspect(self.step.name, terms, batch.positions[0])
+        *averaged, bad_anywhere = distributed.all_reduce_flat([*gradients, bad.to(gradients[0].dtype)])
         for parameter, gradient in zip(self.optimizer.parameters, averaged, strict=True):
             parameter.grad = gradient
-        self.guard.record(self.step.name, bad, batch.positions[0], bad_anywhere)
+        self.guard.record(bad_anywhere)
         self.optimizer.step(self.guard.tripped, scaler)
         return terms
 

@@ -41,8 +41,7 @@ class OverlappedStep:
         terms: dict[str, Tensor] = self.wrapped(batch, noise, self.step.name)
         self.runtime.backward(objective(self.method, terms))
         terms = {name: term.detach() for name, term in terms.items()}
-        bad = self.guard.inspect(self.step.name, terms)
-        bad_anywhere = distributed.all_reduce_sum(bad.any().float())
-        self.guard.record(self.step.name, bad, batch.positions[0], bad_anywhere)
+        bad = self.guard.inspect(self.step.name, terms, batch.positions[0])
+        self.guard.record(distributed.all_reduce_sum(bad))
         self.optimizer.step(self.guard.tripped, self.runtime.scaler)
         return terms

@@ -45,7 +45,7 @@ class LossMeter:
 
     def add(self, step: str, terms: Mapping[str, Tensor]) -> None:
         """Add one step's terms, on the device alone; whoever runs iterations counts them."""
-        self.sums[step] += torch.stack([terms[name] for name in self._terms[step]]).double()
+        self.sums[step] += torch.stack([terms[name] for name in self._terms[step]])
 
     def read(self) -> dict[str, float]:
         """Means since the last reading, by term name. Called by all ranks; a host sync."""
