@@ -14,6 +14,7 @@ from dist_dsvae.engine.guard import Guard
 from dist_dsvae.engine.optimizer import Optimizer
 from dist_dsvae.engine.runtime import Runtime
 from dist_dsvae.methods.step import Method, Step, objective
+from dist_dsvae.models.casting import JointCasts
 from dist_dsvae.noise import Noise
 from dist_dsvae.types import Batch
 
@@ -30,9 +31,10 @@ class FlatStep:
         self.optimizer = optimizer
         self.guard = guard
         self.runtime = runtime
+        self.casts = JointCasts([method.get_submodule(network) for network in step.trains])
 
     def __call__(self, batch: Batch, noise: Noise) -> dict[str, Tensor]:
-        with self.runtime.autocast():
+        with self.runtime.autocast(), self.casts(self.runtime.half):
             terms = self.method.forward(batch, noise, self.step.name)
             loss = objective(self.method, terms)
         terms = {name: term.detach() for name, term in terms.items()}

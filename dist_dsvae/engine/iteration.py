@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from torch import Tensor, nn
 
+from dist_dsvae.engine.batch_norm import JointCounts
 from dist_dsvae.engine.ema import ExponentialMovingAverage
 from dist_dsvae.engine.gm_step import FlatStep
 from dist_dsvae.engine.guard import Guard
@@ -62,6 +63,7 @@ class Iteration:
         self.splits = splits_drawn(method)
         self.seeds = [seed_of(split, seed) for split in self.splits]
         self.noise = JointNoise(runtime.dtype)
+        self.counts = JointCounts(method)
         self.num_batches = len(self.splits)
         self.num_samples = self.num_batches * global_batch_size
         self.run_step = self._steps(method)
@@ -101,11 +103,12 @@ class Iteration:
             for split, part, noise in zip(self.splits, parts, noises, strict=True)
         )
         batch: Batch | None = None
-        for step in self.method.steps:
-            for _ in range(step.repeats):
-                if step.fresh_batch or batch is None:
-                    batch, noise = next(batches)
-                self.meter.add(step.name, self.run_step[step.name](batch, noise))
+        with self.counts():
+            for step in self.method.steps:
+                for _ in range(step.repeats):
+                    if step.fresh_batch or batch is None:
+                        batch, noise = next(batches)
+                    self.meter.add(step.name, self.run_step[step.name](batch, noise))
         if self.ema is not None:
             self.ema.update()
 

@@ -13,6 +13,7 @@ from dist_dsvae.engine.guard import Guard
 from dist_dsvae.engine.optimizer import Optimizer
 from dist_dsvae.engine.runtime import Runtime
 from dist_dsvae.methods.step import Method, Step, objective
+from dist_dsvae.models.casting import JointCasts
 from dist_dsvae.noise import Noise
 from dist_dsvae.types import Batch
 
@@ -36,9 +37,11 @@ class OverlappedStep:
         self.optimizer = optimizer
         self.guard = guard
         self.runtime = runtime
+        self.casts = JointCasts([method.get_submodule(network) for network in step.trains])
 
     def __call__(self, batch: Batch, noise: Noise) -> dict[str, Tensor]:
-        terms: dict[str, Tensor] = self.wrapped(batch, noise, self.step.name)
+        with self.casts(self.runtime.half):
+            terms: dict[str, Tensor] = self.wrapped(batch, noise, self.step.name)
         self.runtime.backward(objective(self.method, terms))
         terms = {name: term.detach() for name, term in terms.items()}
         bad = self.guard.inspect(self.step.name, terms, batch.positions[0])
