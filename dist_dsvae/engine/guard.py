@@ -6,7 +6,7 @@ The weights thus stay those from before the bad loss until the host looks, at th
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -35,12 +35,12 @@ class Guard:
             step.name: torch.zeros(len(step.terms), dtype=torch.float64, device=device) for step in steps
         }
 
-    def inspect(self, step: str, terms: Mapping[str, Tensor], position: Tensor) -> Tensor:
+    def inspect(self, step: str, values: Tensor, position: Tensor) -> Tensor:
         """A scalar: NaN if one of this rank's terms is not finite, else 0. NaN survives a sum over the ranks.
 
-        Remembers the terms, unless tripped. position: int64 scalar, of the batch's first sample.
+        Remembers the terms, unless tripped. values: the terms in the step's order, [number of terms].
+        position: int64 scalar, of the batch's first sample.
         """
-        values = torch.stack([terms[name] for name in self._term_names[step]])
         was_tripped = self.tripped > 0
         last = self._last_terms[step]
         torch.where(was_tripped, last, values, out=last)

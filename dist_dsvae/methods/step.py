@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Mapping
+import functools
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, cast, runtime_checkable
 
@@ -80,22 +81,38 @@ def objective(method: Method, terms: Mapping[str, Tensor]) -> Tensor:
 
     Networks with a smaller weight in the same term have their gradient scaled in the forward.
     """
-    weights = [largest_weight(method.routing, name) for name in terms]
-    total: Tensor = _WeightedSum.apply(weights, *terms.values())
-    return total
+    return objective_and_terms(method, tuple(terms), terms)[0]
+
+
+def objective_and_terms(
+    method: Method, names: Sequence[str], terms: Mapping[str, Tensor]
+) -> tuple[Tensor, Tensor]:
+    """``objective``, and the terms side by side in the order of ``names``, [number of terms], detached."""
+    weights = tuple(largest_weight(method.routing, name) for name in names)
+    total, values = _WeightedSum.apply(weights, *(terms[name] for name in names))
+    return total, values
 
 
 class _WeightedSum(torch.autograd.Function):
-    """Of scalars, with weights known to the host; all products at once, forward and backward."""
+    """Of scalars, and the scalars side by side; all products at once, forward and backward."""
 
     @staticmethod
-    def forward(ctx: Any, weights: list[float], *terms: Tensor) -> Tensor:
-        ctx.weights = weights
-        return torch.stack(torch._foreach_mul(terms, weights)).sum()
+    def forward(ctx: Any, weights: tuple[float, ...], *terms: Tensor) -> tuple[Tensor, Tensor]:
+        values = torch.stack(terms)
+        ctx.weights = _constants(weights, values.dtype, values.device)
+        ctx.mark_non_differentiable(values)
+        return torch.dot(values, ctx.weights), values
 
     @staticmethod
     def backward(ctx: Any, *gradients: Any) -> Any:
-        return None, *torch._foreach_mul(gradients * len(ctx.weights), ctx.weights)
+        return None, *(gradients[0] * ctx.weights).unbind()
+
+
+@functools.cache
+def _constants(values: tuple[float, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """On the device once and for all: a captured graph must not copy them there."""
+    with torch.inference_mode(False):
+        return torch.tensor(values, dtype=dtype, device=device)
 
 
 def parameter_groups(method: Method, step: Step) -> dict[str, list[tuple[str, nn.Parameter]]]:

@@ -40,11 +40,11 @@ def takes_half(layer: nn.Module) -> bool:
 class JointCasts:
     """Callable: a context inside which ``networks`` hold the weights that autocast would cast in its type.
 
-    Gradients go on into the weights themselves, one network after the other, so that their reduction over
-    processes can begin with the first.
+    jointly: all networks' weights, and gradients, are cast together, when the last gradient is there. Else
+        one network after the other, so that reducing the gradients over processes can begin with the first.
     """
 
-    def __init__(self, networks: Sequence[nn.Module]) -> None:
+    def __init__(self, networks: Sequence[nn.Module], *, jointly: bool) -> None:
         self._slots = [
             [
                 (layer, name)
@@ -53,7 +53,7 @@ class JointCasts:
                 for name, parameter in layer._parameters.items()
                 if parameter is not None
             ]
-            for network in networks
+            for network in ([nn.ModuleList(networks)] if jointly else networks)
         ]
 
     @contextmanager

@@ -67,7 +67,7 @@ def normalised_together(network: nn.Module, device_type: str) -> Iterator[None]:
     norms = [cast(SpectralNorm, of_layer[0]) for of_layer in lists]
     weights = [cast(Tensor, of_layer.original) for of_layer in lists]
     dtypes = [weight.dtype for weight in weights]
-    if torch.is_autocast_enabled(device_type):
+    if torch.amp.is_autocast_available(device_type) and torch.is_autocast_enabled(device_type):
         half = torch.get_autocast_dtype(device_type)
         dtypes = [half if takes_half(layer) else dtype for layer, dtype in zip(layers, dtypes, strict=True)]
     with torch.autocast(device_type, enabled=False):
