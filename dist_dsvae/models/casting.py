@@ -83,16 +83,17 @@ class _Cast(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, dtype: torch.dtype, *tensors: Tensor) -> tuple[Tensor, ...]:
         ctx.set_materialize_grads(False)
-        ctx.dtype = tensors[0].dtype
-        return tuple(_cast(tensors, dtype))
+        ctx.originals = tensors
+        return tuple(_copied(tensors, [torch.empty_like(tensor, dtype=dtype) for tensor in tensors]))
 
     @staticmethod
     def backward(ctx: Any, *gradients: Any) -> Any:
-        given = iter(_cast([g for g in gradients if g is not None], ctx.dtype))
-        return None, *(None if g is None else next(given) for g in gradients)
+        """Gradients get the layout of the weights, whatever theirs is: optimiser and reduction want that."""
+        given = [(o, g) for o, g in zip(ctx.originals, gradients, strict=True) if g is not None]
+        full = iter(_copied([g for _, g in given], [torch.empty_like(o) for o, _ in given]))
+        return None, *(None if g is None else next(full) for g in gradients)
 
 
-def _cast(tensors: Sequence[Tensor], dtype: torch.dtype) -> list[Tensor]:
-    cast = [torch.empty_like(tensor, dtype=dtype) for tensor in tensors]
-    torch._foreach_copy_(cast, list(tensors))
-    return cast
+def _copied(tensors: Sequence[Tensor], into: list[Tensor]) -> list[Tensor]:
+    torch._foreach_copy_(into, list(tensors))
+    return into
