@@ -57,14 +57,12 @@ def latent_classification(logits: Tensor, labels: Tensor) -> Tensor:
     return F.cross_entropy(logits, labels)
 
 
-def discriminator_real(scores: Tensor, form: Adversarial) -> Tensor:
-    """The discriminator's loss on real images: -log D(x, y), or its hinge."""
-    return F.softplus(-scores).mean() if form == "logistic" else F.relu(1.0 - scores).mean()
+def discriminator(fakeness: Tensor, form: Adversarial) -> Tensor:
+    """The discriminator's loss: -log(1 - D(x', y)) of generated images, -log D(x, y) of real ones, or hinges.
 
-
-def discriminator_fake(scores: Tensor, form: Adversarial) -> Tensor:
-    """The discriminator's loss on generated images: -log(1 - D(x', y)), or its hinge."""
-    return F.softplus(scores).mean() if form == "logistic" else F.relu(1.0 + scores).mean()
+    fakeness: a generated image's score, and minus a real one's.
+    """
+    return F.softplus(fakeness).mean() if form == "logistic" else F.relu(1.0 + fakeness).mean()
 
 
 def generator(scores: Tensor, form: Adversarial) -> Tensor:

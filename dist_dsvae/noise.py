@@ -5,7 +5,8 @@
 There is no generator state to save, hand round or keep in step: two ranks, two worker
 processes, or a run resumed years later on another number of GPUs compute the same numbers
 from the same positions. All of it is integer and elementwise tensor arithmetic, so it runs on
-any device, captures into a CUDA graph, and costs a rank only its own slice of a batch.
+any device, captures into a CUDA graph, and costs a rank only its own slice of a batch. And it does
+not matter which numbers are computed together: ``JointNoise`` hashes all of an iteration at once.
 
 The hash is the splitmix64 finaliser (Steele, Lea and Flood, "Fast splittable pseudorandom
 number generators", OOPSLA 2014), chained over the words of the counter.
@@ -15,7 +16,8 @@ from __future__ import annotations
 
 import enum
 import math
-from typing import Protocol
+from collections.abc import Callable, Mapping, Sequence
+from typing import Literal, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -79,20 +81,29 @@ def _mix_int(word: int) -> int:
     word = (word + _GOLDEN_GAMMA) % 2**64
     word = ((word ^ (word >> 30)) * _MIX_1) % 2**64
     word = ((word ^ (word >> 27)) * _MIX_2) % 2**64
-    word ^= word >> 31
-    return word - 2**64 if word >= 2**63 else word  # as int64 holds it
+    return _signed(word ^ (word >> 31))
 
 
 def _mix_tensor(word: Tensor) -> Tensor:
-    word = word + _GOLDEN_GAMMA
-    word = (word ^ _shift_right(word, 30)) * _MIX_1
-    word = (word ^ _shift_right(word, 27)) * _MIX_2
+    return _finished(word + _GOLDEN_GAMMA)
+
+
+def _finished(word: Tensor) -> Tensor:
+    """What splitmix64 does after the golden gamma was added."""
+    word = (word ^ _shift_right(word, 30)).mul_(_MIX_1)
+    word = (word ^ _shift_right(word, 27)).mul_(_MIX_2)
     return word ^ _shift_right(word, 31)
 
 
 def _shift_right(word: Tensor, bits: int) -> Tensor:
     """Logical shift: torch's >> on int64 copies the sign bit, so the copies are masked off."""
-    return (word >> bits) & ((1 << (64 - bits)) - 1)
+    return (word >> bits).bitwise_and_((1 << (64 - bits)) - 1)
+
+
+def _signed(word: int) -> int:
+    """A 64-bit word, modulo 2**64, as int64 holds it."""
+    word %= 2**64
+    return word - 2**64 if word >= 2**63 else word
 
 
 def uniform(bits: Tensor) -> Tensor:
@@ -100,7 +111,19 @@ def uniform(bits: Tensor) -> Tensor:
 
     23, not 24: (n + 1/2) / 2**23 is exact in float32 for every n, so neither 0 nor 1 occurs.
     """
-    return (_shift_right(bits, 41).to(torch.float32) + 0.5) * 2.0**-23
+    return _shift_right(bits, 41).to(torch.float32).add_(0.5).mul_(2.0**-23)
+
+
+def normal(bits: Tensor) -> Tensor:
+    """float32, standard normal, by the inverse of the normal distribution function at ``uniform(bits)``."""
+    # erfinv takes 2 u - 1 = (n + 1/2 - 2**22) / 2**22, which is exact as well
+    centred = _shift_right(bits, 41).to(torch.float32).add_(0.5 - 2.0**22).mul_(2.0**-22)
+    return centred.erfinv_().mul_(math.sqrt(2.0))
+
+
+def _positive(bits: Tensor) -> Tensor:
+    """int64 in 0..2**63 - 1."""
+    return _shift_right(bits, 1)
 
 
 def permutation(count: int, *words: int) -> Tensor:
@@ -134,23 +157,143 @@ class Noise:
         self.positions = positions
         self.dtype = dtype
 
-    def _bits(self, draw: Draw, size: int) -> Tensor:
-        elements = torch.arange(size, dtype=torch.int64, device=self.positions.device)
-        key = hash_words(self.seed, int(draw), self.positions)
-        return hash_words(key[:, None], elements)
-
     def uniform(self, draw: Draw, size: int) -> Tensor:
         """[B, size] uniform numbers in (0, 1)."""
-        return uniform(self._bits(draw, size)).to(self.dtype)
+        return self._numbers("uniform", draw, size)
 
     def normal(self, draw: Draw, size: int) -> Tensor:
-        """[B, size] standard normal numbers, by the inverse of the normal distribution function.
+        """[B, size] standard normal numbers.
 
         Computed in float32 whatever the dtype, so that a float64 run sees the same noise.
         """
-        centred = 2.0 * uniform(self._bits(draw, size)) - 1.0
-        return (torch.erfinv(centred) * math.sqrt(2.0)).to(self.dtype)
+        return self._numbers("normal", draw, size)
 
     def integers(self, draw: Draw, high: int) -> Tensor:
         """[B] int64 uniform in 0..high-1 (bias below high / 2**63)."""
-        return _shift_right(self._bits(draw, 1)[:, 0], 1) % high
+        return self._numbers("positive", draw, 1)[:, 0] % high
+
+    def _numbers(self, kind: _Kind, draw: Draw, size: int) -> Tensor:
+        """[B, size]."""
+        elements = torch.arange(size, dtype=torch.int64, device=self.positions.device)
+        key = hash_words(self.seed, int(draw), self.positions)
+        return _numbers_of(kind, hash_words(key[:, None], elements), self.dtype)
+
+
+_Kind = Literal["uniform", "normal", "positive"]
+_FROM_BITS: Mapping[_Kind, Callable[[Tensor], Tensor]] = {
+    "uniform": uniform,
+    "normal": normal,
+    "positive": _positive,
+}
+
+
+def _numbers_of(kind: _Kind, bits: Tensor, dtype: torch.dtype) -> Tensor:
+    numbers = _FROM_BITS[kind](bits)
+    return numbers if kind == "positive" else numbers.to(dtype)
+
+
+class _Request(NamedTuple):
+    """Numbers that some batch is asked for. In this order the numbers of one kind lie side by side."""
+
+    kind: _Kind
+    batch: int
+    draw: Draw
+    size: int
+
+
+class JointNoise:
+    """``Noise`` for several batches, all of whose numbers are computed in one call.
+
+    A hash is thirty small operators, and most draws are small: made one by one they cost a GPU more in
+    launches than in arithmetic. Nobody has to say beforehand what will be drawn: what a call's noise is asked
+    for and does not have is computed by itself, and together with the rest from the next call on. The numbers
+    are the same to the bit.
+    """
+
+    def __init__(self, dtype: torch.dtype = torch.float32) -> None:
+        self.dtype = dtype
+        self._requests: set[_Request] = set()
+        self._table: _Table | None = None
+
+    def __call__(self, seeds: Sequence[int], positions: Sequence[Tensor]) -> list[Noise]:
+        """The noise of each batch from its seed and its positions [B] (equally many in all batches)."""
+        made: Mapping[_Request, Tensor] = {}
+        if self._requests:
+            together = torch.stack(list(positions))
+            key = (frozenset(self._requests), tuple(seeds), together.shape, together.device)
+            if self._table is None or self._table.key != key:
+                self._table = _Table(key)
+            made = self._table.numbers(together, self.dtype)
+        return [
+            _NoiseOfBatch(seed, own, self.dtype, number, made, self._requests)
+            for number, (seed, own) in enumerate(zip(seeds, positions, strict=True))
+        ]
+
+
+class _NoiseOfBatch(Noise):
+    """Noise that looks among the numbers ``made`` for all batches first, and notes what it does not find."""
+
+    def __init__(
+        self,
+        seed: int,
+        positions: Tensor,
+        dtype: torch.dtype,
+        number: int,
+        made: Mapping[_Request, Tensor],
+        requests: set[_Request],
+    ) -> None:
+        super().__init__(seed, positions, dtype)
+        self._number = number
+        self._made = made
+        self._requests = requests
+
+    def _numbers(self, kind: _Kind, draw: Draw, size: int) -> Tensor:
+        request = _Request(kind, self._number, draw, size)
+        if request in self._made:
+            return self._made[request]
+        self._requests.add(request)
+        return super()._numbers(kind, draw, size)
+
+
+_TableKey = tuple[frozenset[_Request], tuple[int, ...], torch.Size, torch.device]
+
+
+class _Table:
+    """Constants of hashing some requests together, on the device: all numbers are laid end to end.
+
+    key: the requests, the batches' seeds, [number of batches, B], and the device.
+    """
+
+    def __init__(self, key: _TableKey) -> None:
+        self.key = key
+        requests, seeds, (_, num_samples), device = key
+        self._requests = sorted(requests)
+        # the hash's state before the position is added, and the golden gamma with it
+        heads = [
+            _signed(_mix_int(_mix_int(seeds[r.batch]) + int(r.draw)) + _GOLDEN_GAMMA) for r in self._requests
+        ]
+        self._heads = torch.tensor(heads, device=device)[:, None]
+        self._batches = torch.tensor([r.batch for r in self._requests], device=device)
+        keys = torch.arange(len(heads) * num_samples).view(-1, num_samples)
+        sizes = [r.size for r in self._requests]
+        self._keys = torch.cat([k.repeat_interleave(n) for k, n in zip(keys, sizes, strict=True)]).to(device)
+        elements = torch.cat([torch.arange(n).repeat(num_samples) for n in sizes])
+        self._elements = (elements + _GOLDEN_GAMMA).to(device)
+        kinds = [r.kind for r in self._requests]
+        self._lengths = {
+            kind: [num_samples * r.size for r in self._requests if r.kind == kind]
+            for kind in dict.fromkeys(kinds)
+        }
+
+    def numbers(self, positions: Tensor, dtype: torch.dtype) -> dict[_Request, Tensor]:
+        """Of every request, [B, size], from the positions [number of batches, B]."""
+        keys = _finished(positions.index_select(0, self._batches).add_(self._heads))
+        keys = _mix_tensor(keys)  # the key is the first word of a hash of its own (``Noise``)
+        bits = _finished(keys.flatten().index_select(0, self._keys).add_(self._elements))
+        by_kind = torch.split(bits, [sum(lengths) for lengths in self._lengths.values()])
+        flat = [
+            part
+            for (kind, lengths), of_kind in zip(self._lengths.items(), by_kind, strict=True)
+            for part in torch.split(_numbers_of(kind, of_kind, dtype), lengths)
+        ]
+        return {r: part.view(-1, r.size) for r, part in zip(self._requests, flat, strict=True)}

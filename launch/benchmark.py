@@ -5,17 +5,18 @@ python launch/benchmark.py gm-loss     GM loss and gradients, by number of class
 python launch/benchmark.py data        our stream against the usual WebDataset pipeline, one core
 python launch/benchmark.py checkpoint  saving and loading the whole state of a run
 python launch/benchmark.py diversity   intra-class diversity against pytorch_msssim on every pair
+python launch/benchmark.py operators   operators of an iteration, each a kernel on a GPU
 python launch/benchmark.py scale       step time against the number of GPUs, from measured parts
 
 Every command runs its sides in turn in one process, quotes medians, and with --json prints one JSON
-object as its last line, whose ``ratio`` is ours over the peer (higher is better).
+object as its last line; where there is a peer, its ``ratio`` is ours over the peer (higher is better).
 """
 
 from __future__ import annotations
 
 import argparse
 
-from benchmarks import checkpoint, data, diversity, gm_loss, scale, step
+from benchmarks import checkpoint, data, diversity, gm_loss, operators, scale, step
 from benchmarks.timing import show
 
 _COMMANDS = {
@@ -24,6 +25,7 @@ _COMMANDS = {
     "data": (data, "decoding from shards, images per second on one core"),
     "checkpoint": (checkpoint, "seconds and bytes of a checkpoint"),
     "diversity": (diversity, "seconds of the MS-SSIM of all pairs"),
+    "operators": (operators, "operators of a training iteration by kind"),
     "scale": (scale, "predicted and measured step time by number of processes"),
 }
 

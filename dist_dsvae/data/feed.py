@@ -22,6 +22,7 @@ from dist_dsvae.data.manifest import Manifest
 from dist_dsvae.data.resident import ResidentData
 from dist_dsvae.data.stream import Inputs, Slice, stream
 from dist_dsvae.data.transforms import to_batch
+from dist_dsvae.noise import Noise
 from dist_dsvae.types import Batch
 
 
@@ -71,14 +72,15 @@ class Feed:
             )
         return copied_ahead(host, self.device, copies_ahead) if on_gpu else host
 
-    def to_batch(self, tensors: Sequence[Tensor]) -> Batch:
-        """One batch's inputs as the networks take them: gathered, scaled, flipped."""
+    def to_batch(self, tensors: Sequence[Tensor], noise: Noise) -> Batch:
+        """One batch's inputs as the networks take them: gathered, scaled, flipped by the batch's noise."""
         if self._resident is not None:
             places, positions = tensors
             images, labels = self._resident.gather(places)
         else:
             images, labels, positions = tensors
-        return to_batch(images, labels, positions, seed=self.seed, flip=self.config.flip, dtype=self.dtype)
+        flips = noise if self.config.flip else None
+        return to_batch(images, labels, positions, flips=flips, dtype=self.dtype)
 
 
 def copied_ahead(host: Iterator[Inputs], device: torch.device, count: int) -> Iterator[Inputs]:

@@ -15,20 +15,19 @@ def to_batch(
     labels: Tensor,
     positions: Tensor,
     *,
-    seed: int,
-    flip: bool,
+    flips: Noise | None,
     dtype: torch.dtype = torch.float32,
 ) -> Batch:
     """Scale bytes to [-1, 1] and flip half of the images, where the tensors are.
 
     uint8 [B, H, W, C] becomes ``dtype`` [B, C, H, W] in channels-last memory, without a copy for it.
-    Which images are flipped is a function of (seed, position); seed is not used where flip is off.
+    flips: the batch's noise, which tells which images are flipped; None: none are.
     """
     if images.dtype != torch.uint8:
         return Batch(images.to(dtype), labels, positions)
     images = normalise(images.permute(0, 3, 1, 2), dtype)
-    if flip:
-        flipped = Noise(seed, positions).uniform(Draw.FLIP, 1) < 0.5
+    if flips is not None:
+        flipped = flips.uniform(Draw.FLIP, 1) < 0.5
         images = torch.where(flipped[:, :, None, None], images.flip(3), images)
     return Batch(images, labels, positions)
 
@@ -36,7 +35,7 @@ def to_batch(
 def to_device_batch(host: HostBatch, device: torch.device, dtype: torch.dtype = torch.float32) -> Batch:
     """A batch of ``one_pass`` on the device, as ``to_batch`` makes it; nothing is flipped."""
     tensors = (t.to(device, non_blocking=True) for t in host[:3])
-    return to_batch(*tensors, seed=0, flip=False, dtype=dtype)
+    return to_batch(*tensors, flips=None, dtype=dtype)
 
 
 def normalise(images: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:

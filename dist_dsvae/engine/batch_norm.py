@@ -7,13 +7,16 @@ any device. Parameters, buffers and state-dict keys are those of nn.BatchNorm.
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from dist_dsvae import distributed
+from dist_dsvae.models.statistics import batch_norms
 
 
 def synchronise(module: nn.Module) -> nn.Module:
@@ -25,6 +28,42 @@ def synchronise(module: nn.Module) -> nn.Module:
                 synchronised.load_state_dict(child.state_dict())
                 setattr(parent, name, synchronised.to(child.weight.dtype))
     return module
+
+
+class JointCounts:
+    """Callable: a context inside which the batch norms of ``module`` count batches on the host.
+
+    After it, all counts on the device move at once, where every batch norm would have moved its own by an
+    operator per batch. Nothing reads them, but a state dict has them.
+    """
+
+    def __init__(self, module: nn.Module) -> None:
+        self._norms = [norm for norm in batch_norms(module) if norm.num_batches_tracked is not None]
+
+    @contextmanager
+    def __call__(self) -> Iterator[None]:
+        counts = [cast(Tensor, norm.num_batches_tracked) for norm in self._norms]
+        seen = [_Count() for _ in self._norms]
+        for norm, count in zip(self._norms, seen, strict=True):
+            norm._buffers["num_batches_tracked"] = count  # type: ignore[assignment]
+        try:
+            yield
+        finally:
+            for norm, tensor in zip(self._norms, counts, strict=True):
+                norm._buffers["num_batches_tracked"] = tensor
+        for number in sorted({count.value for count in seen} - {0}):
+            together = [t for t, count in zip(counts, seen, strict=True) if count.value == number]
+            torch._foreach_add_(together, number)
+
+
+class _Count:
+    """What a batch norm does to the tensor that it counts with."""
+
+    def __init__(self) -> None:
+        self.value = 0
+
+    def add_(self, number: int) -> None:
+        self.value += number
 
 
 class SynchronisedBatchNorm(_BatchNorm):
@@ -45,7 +84,7 @@ class SynchronisedBatchNorm(_BatchNorm):
         assert self.num_batches_tracked is not None
         assert self.momentum is not None
         with torch.no_grad():
-            self.num_batches_tracked += 1
+            self.num_batches_tracked.add_(1)
             self.running_mean.lerp_(mean, self.momentum)
             self.running_var.lerp_(variance * (count / (count - 1)), self.momentum)
         output: Tensor = normalised

@@ -13,13 +13,14 @@ from dist_dsvae import distributed
 from dist_dsvae.engine.guard import Guard
 from dist_dsvae.engine.optimizer import Optimizer
 from dist_dsvae.engine.runtime import Runtime
-from dist_dsvae.methods.step import Method, Step, objective
+from dist_dsvae.methods.step import Method, Step, objective_and_terms
+from dist_dsvae.models.casting import JointCasts
 from dist_dsvae.noise import Noise
 from dist_dsvae.types import Batch
 
 
 class FlatStep:
-    """Callable: one update from one batch; returns the detached loss terms of this rank."""
+    """Callable: one update from one batch; returns this rank's loss terms in the step's order, detached."""
 
     def __init__(
         self, method: nn.Module, step: Step, optimizer: Optimizer, guard: Guard, runtime: Runtime
@@ -30,12 +31,12 @@ class FlatStep:
         self.optimizer = optimizer
         self.guard = guard
         self.runtime = runtime
+        self.casts = JointCasts([method.get_submodule(network) for network in step.trains], jointly=True)
 
-    def __call__(self, batch: Batch, noise: Noise) -> dict[str, Tensor]:
-        with self.runtime.autocast():
+    def __call__(self, batch: Batch, noise: Noise) -> Tensor:
+        with self.runtime.autocast(), self.casts(self.runtime.half):
             terms = self.method.forward(batch, noise, self.step.name)
-            loss = objective(self.method, terms)
-        terms = {name: term.detach() for name, term in terms.items()}
+            loss, values = objective_and_terms(self.method, self.step.terms, terms)
         scaler = self.runtime.scaler
         if scaler is not None:
             loss = scaler.scale(loss)
@@ -46,13 +47,13 @@ class FlatStep:
                 torch.autograd.grad(loss, self.optimizer.parameters), self.optimizer.parameters, strict=True
             )
         ]
-        bad = self.guard.inspect(self.step.name, terms)
-        *averaged, bad_anywhere = distributed.all_reduce_flat([*gradients, bad.any().to(gradients[0].dtype)])
+        bad = self.guard.inspect(self.step.name, values, batch.positions[0])
+        *averaged, bad_anywhere = distributed.all_reduce_flat([*gradients, bad.to(gradients[0].dtype)])
         for parameter, gradient in zip(self.optimizer.parameters, averaged, strict=True):
             parameter.grad = gradient
-        self.guard.record(self.step.name, bad, batch.positions[0], bad_anywhere)
+        self.guard.record(bad_anywhere)
         self.optimizer.step(self.guard.tripped, scaler)
-        return terms
+        return values
 
 
 def _laid_out_like(gradient: Tensor, parameter: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ The weights thus stay those from before the bad loss until the host looks, at th
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -20,7 +20,7 @@ class NonFiniteLossError(RuntimeError):
 
 
 class Guard:
-    """One flag for all steps, and for each step which term tripped it at which position.
+    """One flag for all steps, and for each step the terms of its last update before the flag, or of that one.
 
     All of it lives in tensors that are written in place, as a captured graph needs it.
 
@@ -29,30 +29,31 @@ class Guard:
 
     def __init__(self, steps: Sequence[Step], device: torch.device) -> None:
         self.tripped = torch.zeros((), dtype=torch.float32, device=device)
-        self._first_position = torch.full((), -1, dtype=torch.int64, device=device)
+        self._last_position = torch.full((), -1, dtype=torch.int64, device=device)
         self._term_names = {step.name: step.terms for step in steps}
-        self._bad_terms = {
-            step.name: torch.zeros(len(step.terms), dtype=torch.bool, device=device) for step in steps
+        self._last_terms = {
+            step.name: torch.zeros(len(step.terms), dtype=torch.float64, device=device) for step in steps
         }
 
-    def inspect(self, step: str, terms: Mapping[str, Tensor]) -> Tensor:
-        """bool [number of terms]: which of this rank's terms are not finite."""
-        return ~torch.isfinite(torch.stack([terms[name] for name in self._term_names[step]]))
+    def inspect(self, step: str, values: Tensor, position: Tensor) -> Tensor:
+        """A scalar: NaN if one of this rank's terms is not finite, else 0. NaN survives a sum over the ranks.
 
-    def record(self, step: str, bad: Tensor, position: Tensor, bad_anywhere: Tensor) -> None:
-        """Trip if any rank's terms were bad; remember this rank's first bad terms and position.
-
-        bad: from ``inspect``. bad_anywhere: its ``any()``, summed or averaged over the ranks.
+        Remembers the terms, unless tripped. values: the terms in the step's order, [number of terms].
+        position: int64 scalar, of the batch's first sample.
         """
-        tripped_now = bad_anywhere > 0
-        fresh = tripped_now & (self.tripped == 0)
-        self._bad_terms[step].logical_or_(bad & fresh)
-        self._first_position.copy_(torch.where(fresh, position, self._first_position))
-        self.tripped.copy_(torch.maximum(self.tripped, tripped_now.float()))
+        was_tripped = self.tripped > 0
+        last = self._last_terms[step]
+        torch.where(was_tripped, last, values, out=last)
+        torch.where(was_tripped, self._last_position, position, out=self._last_position)
+        return (values - values).sum()
+
+    def record(self, bad_anywhere: Tensor) -> None:
+        """Trip if any rank's terms were bad. bad_anywhere: from ``inspect``, summed over the ranks."""
+        self.tripped.masked_fill_(torch.isnan(bad_anywhere), 1.0)
 
     def state(self) -> dict[str, Tensor]:
         """The live tensors."""
-        return {"tripped": self.tripped, "first_position": self._first_position, **self._bad_terms}
+        return {"tripped": self.tripped, "last_position": self._last_position, **self._last_terms}
 
     def raise_if_tripped(self) -> None:
         """Raise NonFiniteLossError on every rank if any tripped. Reads the flag: a host sync."""
@@ -60,13 +61,15 @@ class Guard:
             return
         named = [
             f"{step}/{name}"
-            for step, bad in self._bad_terms.items()
-            for name, is_bad in zip(
-                self._term_names[step], distributed.all_gather(bad.int()).sum(0).tolist(), strict=True
+            for step, last in self._last_terms.items()
+            for name, is_finite in zip(
+                self._term_names[step],
+                torch.isfinite(distributed.all_gather(last).sum(0)).tolist(),
+                strict=True,
             )
-            if is_bad
+            if not is_finite
         ]
-        position = int(distributed.all_gather(self._first_position).min())
+        position = int(distributed.all_gather(self._last_position).min())
         raise NonFiniteLossError(
             f"Loss term {', '.join(named)} became infinite or NaN at sample position {position}. The update "
             "was not applied and the last checkpoint is intact. Resume from it with --mixed_precision no "

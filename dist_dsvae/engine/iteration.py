@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from torch import Tensor, nn
 
+from dist_dsvae.engine.batch_norm import JointCounts
 from dist_dsvae.engine.ema import ExponentialMovingAverage
 from dist_dsvae.engine.gm_step import FlatStep
 from dist_dsvae.engine.guard import Guard
@@ -24,16 +25,17 @@ from dist_dsvae.engine.runtime import Runtime
 from dist_dsvae.engine.streams import splits_drawn
 from dist_dsvae.engine.telemetry import LossMeter
 from dist_dsvae.methods.step import Method, Reduction, Split
-from dist_dsvae.noise import Noise, seed_of
+from dist_dsvae.noise import JointNoise, Noise, seed_of
 from dist_dsvae.types import Batch
 
-ToBatch = Callable[[Sequence[Tensor]], Batch]
+ToBatch = Callable[[Sequence[Tensor], Noise], Batch]
 
 
 class Iteration:
     """Callable: one iteration from the inputs of its batches, laid end to end.
 
-    to_batch: makes a Batch of one batch's inputs, by the split that they come from.
+    to_batch: makes a Batch of one batch's inputs, of which the positions are the last, and its noise, by
+        the split that they come from.
     global_batch_size: samples per batch on all ranks.
     """
 
@@ -59,7 +61,9 @@ class Iteration:
         self.runtime = runtime
         self.to_batch = to_batch
         self.splits = splits_drawn(method)
-        self.seeds = {split: seed_of(split, seed) for split in self.splits}
+        self.seeds = [seed_of(split, seed) for split in self.splits]
+        self.noise = JointNoise(runtime.dtype)
+        self.counts = JointCounts(method)
         self.num_batches = len(self.splits)
         self.num_samples = self.num_batches * global_batch_size
         self.run_step = self._steps(method)
@@ -92,17 +96,19 @@ class Iteration:
 
     def __call__(self, *inputs: Tensor) -> None:
         per_batch = len(inputs) // self.num_batches
+        parts = [inputs[first : first + per_batch] for first in range(0, len(inputs), per_batch)]
+        noises = self.noise(self.seeds, [part[-1] for part in parts])
         batches = (
-            self.to_batch[split](inputs[number * per_batch : (number + 1) * per_batch])
-            for number, split in enumerate(self.splits)
+            (self.to_batch[split](part, noise), noise)
+            for split, part, noise in zip(self.splits, parts, noises, strict=True)
         )
         batch: Batch | None = None
-        for step in self.method.steps:
-            for _ in range(step.repeats):
-                if step.fresh_batch or batch is None:
-                    batch = next(batches)
-                noise = Noise(self.seeds[step.split], batch.positions, self.runtime.dtype)
-                self.meter.add(step.name, self.run_step[step.name](batch, noise))
+        with self.counts():
+            for step in self.method.steps:
+                for _ in range(step.repeats):
+                    if step.fresh_batch or batch is None:
+                        batch, noise = next(batches)
+                    self.meter.add(step.name, self.run_step[step.name](batch, noise))
         if self.ema is not None:
             self.ema.update()
 

@@ -12,13 +12,14 @@ from dist_dsvae import distributed
 from dist_dsvae.engine.guard import Guard
 from dist_dsvae.engine.optimizer import Optimizer
 from dist_dsvae.engine.runtime import Runtime
-from dist_dsvae.methods.step import Method, Step, objective
+from dist_dsvae.methods.step import Method, Step, objective_and_terms
+from dist_dsvae.models.casting import JointCasts
 from dist_dsvae.noise import Noise
 from dist_dsvae.types import Batch
 
 
 class OverlappedStep:
-    """Callable: one update from one batch; returns the detached loss terms of this rank."""
+    """Callable: one update from one batch; returns this rank's loss terms in the step's order, detached."""
 
     def __init__(
         self,
@@ -36,13 +37,15 @@ class OverlappedStep:
         self.optimizer = optimizer
         self.guard = guard
         self.runtime = runtime
+        networks = [method.get_submodule(network) for network in step.trains]
+        self.casts = JointCasts(networks, jointly=runtime.world_size == 1)
 
-    def __call__(self, batch: Batch, noise: Noise) -> dict[str, Tensor]:
-        terms: dict[str, Tensor] = self.wrapped(batch, noise, self.step.name)
-        self.runtime.backward(objective(self.method, terms))
-        terms = {name: term.detach() for name, term in terms.items()}
-        bad = self.guard.inspect(self.step.name, terms)
-        bad_anywhere = distributed.all_reduce_sum(bad.any().float())
-        self.guard.record(self.step.name, bad, batch.positions[0], bad_anywhere)
+    def __call__(self, batch: Batch, noise: Noise) -> Tensor:
+        with self.casts(self.runtime.half):
+            terms: dict[str, Tensor] = self.wrapped(batch, noise, self.step.name)
+        loss, values = objective_and_terms(self.method, self.step.terms, terms)
+        self.runtime.backward(loss)
+        bad = self.guard.inspect(self.step.name, values, batch.positions[0])
+        self.guard.record(distributed.all_reduce_sum(bad))
         self.optimizer.step(self.guard.tripped, self.runtime.scaler)
-        return terms
+        return values

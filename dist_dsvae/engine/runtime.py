@@ -93,6 +93,12 @@ class Runtime:
             yield
 
     @property
+    def half(self) -> torch.dtype | None:
+        """What autocast casts to, None without it and under DeepSpeed, which holds on to the weights."""
+        casts = {"bf16": torch.bfloat16, "fp16": torch.float16}
+        return None if self.zero_stage else casts.get(self.mixed_precision)
+
+    @property
     def scaler(self) -> torch.amp.GradScaler | None:
         """The loss scaler of fp16, None in other precisions."""
         return cast("torch.amp.GradScaler | None", self.accelerator.scaler)

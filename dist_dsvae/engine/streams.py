@@ -23,7 +23,7 @@ from dist_dsvae.data.splits import Splits
 from dist_dsvae.data.stream import Inputs, Slice
 from dist_dsvae.engine.runtime import Runtime
 from dist_dsvae.methods.step import Method, Split
-from dist_dsvae.noise import seed_of
+from dist_dsvae.noise import Noise, seed_of
 from dist_dsvae.types import Batch
 
 
@@ -59,7 +59,7 @@ class Streams:
             )
             for split, manifest in self._manifests.items()
         }
-        self.to_batch: Mapping[Split, Callable[[Sequence[Tensor]], Batch]] = {
+        self.to_batch: Mapping[Split, Callable[[Sequence[Tensor], Noise], Batch]] = {
             split: feed.to_batch for split, feed in self._feeds.items()
         }
 

@@ -43,9 +43,9 @@ class LossMeter:
         self._repeats = {step.name: step.repeats for step in steps}
         self.num_iterations = 0
 
-    def add(self, step: str, terms: Mapping[str, Tensor]) -> None:
-        """Add one step's terms, on the device alone; whoever runs iterations counts them."""
-        self.sums[step] += torch.stack([terms[name] for name in self._terms[step]]).double()
+    def add(self, step: str, values: Tensor) -> None:
+        """Add one step's terms, in its order, on the device alone; whoever runs iterations counts them."""
+        self.sums[step] += values
 
     def read(self) -> dict[str, float]:
         """Means since the last reading, by term name. Called by all ranks; a host sync."""

@@ -47,7 +47,7 @@ def judge(
     labels: None judges without, by what all classes have in common; there are no features then.
     augment: what is done to all groups together before (``augmentation``); gradients flow back through it.
     """
-    together = torch.cat([group.to(pictures[0].dtype) for group in pictures])
+    together = torch.cat(list(pictures))
     if augment is not None:
         together = augment(together)
     if labels is None:
@@ -83,14 +83,12 @@ class _ScoresAndFeatures(nn.Module):
 
 def generator_term(judging: Sequence[Tensor], form: Adversarial) -> Tensor:
     """L_adv^GD of Algorithm 1, line 24: the fakes' losses, added up."""
-    return torch.stack([losses.generator(scores, form) for scores in judging]).sum()
+    return len(judging) * losses.generator(torch.cat(list(judging)), form)
 
 
 def discriminator_term(real: Tensor, fakes: Sequence[Tensor], form: Adversarial) -> Tensor:
     """L_adv^D of Algorithm 1, line 23: the real images' loss and the fakes', added up."""
-    terms = [losses.discriminator_real(real, form)]
-    terms += [losses.discriminator_fake(scores, form) for scores in fakes]
-    return torch.stack(terms).sum()
+    return (1 + len(fakes)) * losses.discriminator(torch.cat([-real, *fakes]), form)
 
 
 def prior_labels(setting: str, labels: Tensor, noise: Noise, num_classes: int) -> Tensor:

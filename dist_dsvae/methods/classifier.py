@@ -14,7 +14,6 @@ from torch.nn import functional as F
 from dist_dsvae.config import ClassifierConfig, ModelConfig
 from dist_dsvae.methods.routing import RoutingTable
 from dist_dsvae.methods.step import Reduction, Step
-from dist_dsvae.models.blocks import full_precision
 from dist_dsvae.models.classifiers import ClassifierNetwork, classifier_network
 from dist_dsvae.noise import Draw, Noise
 from dist_dsvae.types import Batch, ImageShape
@@ -47,7 +46,7 @@ class Classifier(nn.Module):
         """The cross-entropy, a scalar."""
         features = self._network.features(shifted(batch.images, noise, self.config.shift_pixels))
         features = dropped_out(features, noise, self.config.dropout)
-        logits = full_precision(self._network.head, features)
+        logits = self._network.head(features)
         smoothing = self.config.label_smoothing
         return {"classification": F.cross_entropy(logits, batch.labels, label_smoothing=smoothing)}
 
@@ -63,7 +62,7 @@ class Classifier(nn.Module):
     def logits_and_features(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Logits [B, num_classes], and what they are computed from, [B, d]."""
         features = self._network.features(images)
-        return full_precision(self._network.head, features), features
+        return self._network.head(features), features
 
 
 def shifted(images: Tensor, noise: Noise, pixels: int) -> Tensor:

@@ -25,6 +25,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from dist_dsvae import losses
 from dist_dsvae.config import DSVAEConfig, ModelConfig
@@ -32,7 +33,7 @@ from dist_dsvae.methods.adversarial import discriminator_term, generator_term, j
 from dist_dsvae.methods.augmentation import augmentation
 from dist_dsvae.methods.dsvae_routing import UNLABELLED, routing_table, steps_of
 from dist_dsvae.methods.global_batch import aggregate_divergence, all_rows
-from dist_dsvae.methods.routing import Route, largest_weight, scale_gradient, shared_pass
+from dist_dsvae.methods.routing import Pass, Route, joint_passes, largest_weight, scale_gradient, shared_pass
 from dist_dsvae.models.architectures import architecture_for
 from dist_dsvae.models.blocks import running_statistics_kept
 from dist_dsvae.models.decoder import Decoder
@@ -58,9 +59,9 @@ class _Zs(NamedTuple):
 
 
 class _Autoencoded(NamedTuple):
-    """Codes of images, and the decoder's image of them twice.
+    """Codes of images, the decoder's image of them twice, and its image of codes of the prior.
 
-    reconstructed: its gradient goes into decoder and encoders. fake: into the decoder alone.
+    reconstructed: its gradient goes into decoder and encoders. fake, prior_fake: into the decoder alone.
     """
 
     zs: _Zs
@@ -68,6 +69,7 @@ class _Autoencoded(NamedTuple):
     posterior: Gaussian
     reconstructed: Tensor
     fake: Tensor
+    prior_fake: Tensor
 
 
 class DSVAE(nn.Module):
@@ -112,14 +114,13 @@ class DSVAE(nn.Module):
     def _gm_terms(self, batch: Batch, noise: Noise) -> dict[str, Tensor]:
         zs, posterior = self._encode_s(batch.images, noise, Draw.STAGE_1_ZS)
         labels = batch.labels
-        own_class = self.mixture_prior.component(labels)
         log_densities = self.mixture_prior.log_densities(zs)
         if posterior is None:
-            likelihood = -log_densities.gather(1, labels[:, None]).mean()
+            likelihood = F.nll_loss(log_densities, labels)
         else:
-            likelihood = kl_divergence(posterior, own_class).mean()
+            likelihood = kl_divergence(posterior, self.mixture_prior.component(labels)).mean()
         if self.config.gm_margin:
-            distance = squared_distance(zs, own_class)
+            distance = squared_distance(zs, self.mixture_prior.component(labels))
             log_densities = losses.with_margin(log_densities, labels, distance, self.config.gm_margin)
         classification = losses.gm_classification(log_densities, labels)
         if self.training and self.config.mixture_fit == "moments":
@@ -137,7 +138,8 @@ class DSVAE(nn.Module):
 
     def _joint_terms(self, batch: Batch, noise: Noise) -> dict[str, Tensor]:
         images, labels = batch.images, batch.labels
-        zs, zu, posterior, reconstructed, fake = self._autoencoded(images, noise)
+        drawn_labels, drawn_codes = self._training_prior(labels, noise)
+        zs, zu, posterior, reconstructed, fake, prior_fake = self._autoencoded(images, drawn_codes, noise)
 
         # The mixture is trained by stage 1 alone: here it is a constant.
         own_class = Gaussian(*(t.detach() for t in self.mixture_prior.component(labels)))
@@ -145,9 +147,6 @@ class DSVAE(nn.Module):
         confused_logits, learning_logits = shared_pass(
             self.latent_classifier, [zu], [Route.INPUTS, Route.PARAMETERS]
         )
-        drawn_labels, drawn_codes = self._training_prior(labels, noise)
-        prior_fake = self.decoder(drawn_codes)
-
         form, augment = self.config.adversarial, augmentation(self.config.augmentation, noise)
         pictures, told = [images, fake, prior_fake], [labels, labels, drawn_labels]
         judged = judge(self.discriminator, pictures, told, form, augment=augment)
@@ -173,7 +172,7 @@ class DSVAE(nn.Module):
             return _Zs(encoded, None)
         return _Zs(sample_gaussian(encoded, noise.normal(draw, self.zs_dim)), encoded)
 
-    def _autoencoded(self, images: Tensor, noise: Noise) -> _Autoencoded:
+    def _autoencoded(self, images: Tensor, drawn_codes: Tensor, noise: Noise) -> _Autoencoded:
         zs = self._encode_s(images, noise, Draw.POSTERIOR_ZS)
         posterior: Gaussian = self.encoder_u(images)
         zu = sample_gaussian(posterior, noise.normal(Draw.POSTERIOR_ZU, self.zu_dim))
@@ -187,8 +186,11 @@ class DSVAE(nn.Module):
             ],
             dim=1,
         )
-        reconstructed, fake = shared_pass(self.decoder, [codes], [Route.BOTH, Route.PARAMETERS])
-        return _Autoencoded(zs, zu, posterior, reconstructed, fake)
+        (reconstructed, fake), (prior_fake,) = joint_passes(
+            self.decoder,
+            [Pass([codes], [Route.BOTH, Route.PARAMETERS]), Pass([drawn_codes], [Route.PARAMETERS])],
+        )
+        return _Autoencoded(zs, zu, posterior, reconstructed, fake, prior_fake)
 
     def _training_prior(self, labels: Tensor, noise: Noise) -> tuple[Tensor, Tensor]:
         """Labels [B] and codes [B, zs_dim + zu_dim] of the prior samples x'_p; no gradient."""
@@ -218,13 +220,12 @@ class DSVAE(nn.Module):
 
     def _unlabelled_terms(self, batch: Batch, noise: Noise) -> dict[str, Tensor]:
         images = batch.images
-        zs, zu, posterior, reconstructed, fake = self._autoencoded(images, noise)
         with torch.no_grad():
             moments = self.mixture_prior.total_moments()
             whole = Gaussian(*(moment.to(noise.dtype)[None] for moment in moments))
             drawn_zs = sample_gaussian(whole, noise.normal(Draw.PRIOR_ZS, self.zs_dim))
             codes = torch.cat([drawn_zs, noise.normal(Draw.PRIOR_ZU, self.zu_dim)], dim=1)
-        prior_fake = self.decoder(codes)
+        zs, zu, posterior, reconstructed, fake, prior_fake = self._autoencoded(images, codes, noise)
         form = self.config.adversarial
         augment = augmentation(self.config.augmentation, noise)
         judged = judge(self.discriminator, [images, fake, prior_fake], None, form, augment=augment)

@@ -18,8 +18,9 @@ and compares the result with the table.
 from __future__ import annotations
 
 import enum
+import itertools
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -59,55 +60,106 @@ def shared_pass(
 
     The first backward frees the graph; a second one through the same pass raises.
     """
-    parameters = [p for p in network.parameters() if p.requires_grad]
+    return joint_passes(network, [Pass(inputs, routes, rowwise)])[0]
+
+
+class Pass(NamedTuple):
+    """Arguments of one ``shared_pass``."""
+
+    inputs: Sequence[Tensor]
+    routes: Sequence[Route]
+    rowwise: bool = False
+
+
+def joint_passes(network: nn.Module, passes: Sequence[Pass]) -> list[tuple[Tensor, ...]]:
+    """Several ``shared_pass`` through one network, one after the other.
+
+    Their gradients by the parameters are added up for all parameters at once, where autograd would add them
+    parameter by parameter.
+    """
     if not torch.is_grad_enabled():
-        output = network(*inputs)
-        return tuple(output for _ in routes)
-    outputs: tuple[Tensor, ...] = _SharedPass.apply(
-        network, tuple(routes), rowwise, len(inputs), *inputs, *parameters
-    )
-    return outputs
+        outputs = [(network(*one.inputs), one.routes) for one in passes]
+        return [tuple(output for _ in routes) for output, routes in outputs]
+    parameters = [p for p in network.parameters() if p.requires_grad]
+    inputs = [tensor for one in passes for tensor in one.inputs]
+    flat = iter(_SharedPass.apply(network, passes, *inputs, *parameters))
+    return [tuple(next(flat) for _ in one.routes) for one in passes]
+
+
+class _Graph(NamedTuple):
+    """What a pass left behind for its backward."""
+
+    output: Tensor
+    inputs: list[Tensor]  # those that need a gradient
 
 
 class _SharedPass(torch.autograd.Function):
     @staticmethod
-    def forward(
-        ctx: Any,
-        network: nn.Module,
-        routes: tuple[Route, ...],
-        rowwise: bool,
-        num_inputs: int,
-        *tensors: Tensor,
-    ) -> Any:
+    def forward(ctx: Any, network: nn.Module, passes: Sequence[Pass], *tensors: Tensor) -> Any:
         ctx.set_materialize_grads(False)
-        needed = ctx.needs_input_grad[4 : 4 + num_inputs]
-        inputs = [t.detach().requires_grad_(n) for t, n in zip(tensors[:num_inputs], needed, strict=True)]
-        with torch.enable_grad():
-            output = network(*inputs)
-        ctx.graph = output, [t for t in inputs if t.requires_grad], tensors[num_inputs:]
-        ctx.routes, ctx.rowwise, ctx.needed = routes, rowwise, needed
-        return tuple(output.detach() for _ in routes)
+        ctx.specifications = [(tuple(one.routes), one.rowwise) for one in passes]
+        num_inputs = sum(len(one.inputs) for one in passes)
+        ctx.needed = ctx.needs_input_grad[2 : 2 + num_inputs]
+        ctx.graphs, outputs = [], []
+        given = iter(zip(tensors, ctx.needed, strict=False))
+        for one in passes:
+            inputs = [t.detach().requires_grad_(n) for t, n in itertools.islice(given, len(one.inputs))]
+            with torch.enable_grad():
+                output = network(*inputs)
+            ctx.graphs.append(_Graph(output, [t for t in inputs if t.requires_grad]))
+            outputs += [output.detach() for _ in one.routes]
+        ctx.parameters = tensors[num_inputs:]
+        return tuple(outputs)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor | None) -> Any:
-        if ctx.graph is None:
+        if ctx.graphs is None:
             raise RuntimeError("shared_pass was already differentiated; a second backward is not possible")
-        output, inputs, parameters = ctx.graph
-        ctx.graph = None  # free the activations as an ordinary backward would
-        to_parameters = _sum_along(Route.PARAMETERS, ctx.routes, gradients)
-        to_inputs = _sum_along(Route.INPUTS, ctx.routes, gradients) if inputs else None
-        if ctx.rowwise and to_parameters is not None and to_inputs is not None:
-            driving = _away_from_zero(to_parameters, to_inputs)
-            both = _gradients(output, [*inputs, *parameters], driving, retain=False)
-            ratio = to_inputs / torch.where(driving == 0, 1.0, driving)  # both are 0 where one is
-            by_input = [_scale_rows(g, ratio) for g in both[: len(inputs)]]
-            by_parameter = both[len(inputs) :]
-        else:
-            by_parameter = _gradients(output, parameters, to_parameters, retain=to_inputs is not None)
-            by_input = list(_gradients(output, inputs, to_inputs, retain=False))
-        remaining = iter(by_input)
-        by_argument = [next(remaining) if needed else None for needed in ctx.needed]
-        return None, None, None, None, *by_argument, *by_parameter
+        graphs, parameters = ctx.graphs, ctx.parameters
+        ctx.graphs = None  # free the activations as an ordinary backward would
+        remaining = iter(gradients)
+        by_input: list[Tensor | None] = []
+        by_parameter: list[Sequence[Tensor | None]] = []
+        for graph, (routes, rowwise) in zip(graphs, ctx.specifications, strict=True):
+            own = list(itertools.islice(remaining, len(routes)))
+            of_inputs, of_parameters = _differentiated(graph, parameters, routes, own, rowwise=rowwise)
+            by_input += of_inputs
+            by_parameter.append(of_parameters)
+        found = iter(by_input)
+        by_argument = [next(found) if needed else None for needed in ctx.needed]
+        return None, None, *by_argument, *_added(by_parameter)
+
+
+def _differentiated(
+    graph: _Graph,
+    parameters: Sequence[Tensor],
+    routes: Sequence[Route],
+    gradients: Sequence[Tensor | None],
+    *,
+    rowwise: bool,
+) -> tuple[Sequence[Tensor | None], Sequence[Tensor | None]]:
+    """Gradients of one pass by its inputs and by the parameters."""
+    output, inputs = graph
+    to_parameters = _sum_along(Route.PARAMETERS, routes, gradients)
+    to_inputs = _sum_along(Route.INPUTS, routes, gradients) if inputs else None
+    if rowwise and to_parameters is not None and to_inputs is not None:
+        driving = _away_from_zero(to_parameters, to_inputs)
+        both = _gradients(output, [*inputs, *parameters], driving, retain=False)
+        ratio = to_inputs / torch.where(driving == 0, 1.0, driving)  # both are 0 where one is
+        return [_scale_rows(g, ratio) for g in both[: len(inputs)]], both[len(inputs) :]
+    by_parameter = _gradients(output, parameters, to_parameters, retain=to_inputs is not None)
+    return _gradients(output, inputs, to_inputs, retain=False), by_parameter
+
+
+def _added(by_pass: Sequence[Sequence[Tensor | None]]) -> Sequence[Tensor | None]:
+    """The sum over passes; a pass to which no gradient came has None for all parameters."""
+    given = [cast("list[Tensor]", list(one)) for one in by_pass if one and one[0] is not None]
+    if not given:
+        return by_pass[0]
+    total = given[0]
+    for one in given[1:]:
+        total = list(torch._foreach_add(total, one))
+    return total
 
 
 def _sum_along(route: Route, routes: Sequence[Route], gradients: Sequence[Tensor | None]) -> Tensor | None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Mapping
+import functools
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol, cast, runtime_checkable
+from typing import Any, Literal, Protocol, cast, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -80,7 +81,38 @@ def objective(method: Method, terms: Mapping[str, Tensor]) -> Tensor:
 
     Networks with a smaller weight in the same term have their gradient scaled in the forward.
     """
-    return torch.stack([largest_weight(method.routing, name) * term for name, term in terms.items()]).sum()
+    return objective_and_terms(method, tuple(terms), terms)[0]
+
+
+def objective_and_terms(
+    method: Method, names: Sequence[str], terms: Mapping[str, Tensor]
+) -> tuple[Tensor, Tensor]:
+    """``objective``, and the terms side by side in the order of ``names``, [number of terms], detached."""
+    weights = tuple(largest_weight(method.routing, name) for name in names)
+    total, values = _WeightedSum.apply(weights, *(terms[name] for name in names))
+    return total, values
+
+
+class _WeightedSum(torch.autograd.Function):
+    """Of scalars, and the scalars side by side; all products at once, forward and backward."""
+
+    @staticmethod
+    def forward(ctx: Any, weights: tuple[float, ...], *terms: Tensor) -> tuple[Tensor, Tensor]:
+        values = torch.stack(terms)
+        ctx.weights = _constants(weights, values.dtype, values.device)
+        ctx.mark_non_differentiable(values)
+        return torch.dot(values, ctx.weights), values
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Any) -> Any:
+        return None, *(gradients[0] * ctx.weights).unbind()
+
+
+@functools.cache
+def _constants(values: tuple[float, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """On the device once and for all: a captured graph must not copy them there."""
+    with torch.inference_mode(False):
+        return torch.tensor(values, dtype=dtype, device=device)
 
 
 def parameter_groups(method: Method, step: Step) -> dict[str, list[tuple[str, nn.Parameter]]]:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from dist_dsvae.models.casting import OwnArithmetic
 from dist_dsvae.models.statistics import batch_norms
 
 
@@ -51,7 +52,7 @@ class UpConvBlock(nn.Sequential):
         super().__init__(convolution, nn.BatchNorm2d(out_channels), nn.ReLU(inplace=True))
 
 
-class UpConv2d(nn.Conv2d):
+class UpConv2d(OwnArithmetic, nn.Conv2d):
     """[B, in, H, W] -> [B, out, 2H, 2W]: nearest-neighbour up-sampling, then a 3x3 convolution.
 
     Each output sees 2x2 different inputs, so the nine weights add up to four: the two are computed as
@@ -119,16 +120,6 @@ class Unflatten(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         images = features.view(features.shape[0], *self.shape)
         return images.contiguous(memory_format=torch.channels_last)
-
-
-def full_precision(layer: nn.Module, features: Tensor) -> Tensor:
-    """Apply a small output layer in its weights' own precision, also under autocast.
-
-    Codes, logits and scores feed log-densities and logarithms; these layers cost next to nothing.
-    """
-    with torch.autocast(features.device.type, enabled=False):
-        output: Tensor = layer(features.to(next(layer.parameters()).dtype))
-        return output
 
 
 @contextmanager

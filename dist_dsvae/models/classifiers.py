@@ -7,6 +7,7 @@ from typing import Protocol
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from dist_dsvae.models.casting import FullPrecisionLinear
 from dist_dsvae.models.inception_resnet_v1 import NUM_FEATURES, InceptionResNetV1
 from dist_dsvae.models.resnet import ResNet
 from dist_dsvae.types import ImageShape
@@ -15,7 +16,7 @@ from dist_dsvae.types import ImageShape
 class ClassifierNetwork(Protocol):
     """images [B, C, H, W] in [-1, 1] -> features [B, d] -> head -> logits [B, num_classes]."""
 
-    head: nn.Linear
+    head: FullPrecisionLinear
 
     def features(self, images: Tensor) -> Tensor: ...
 
@@ -28,7 +29,7 @@ class FaceClassifier(nn.Module):
     def __init__(self, num_classes: int) -> None:
         super().__init__()
         self.body = InceptionResNetV1(dropout=0.0)
-        self.head = nn.Linear(NUM_FEATURES, num_classes)
+        self.head = FullPrecisionLinear(NUM_FEATURES, num_classes)
 
     def features(self, images: Tensor) -> Tensor:
         rgb = images.expand(-1, 3, -1, -1)

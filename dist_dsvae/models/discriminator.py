@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
-import torch
 from torch import Tensor, nn
-from torch.nn.utils import parametrize
-from torch.nn.utils.parametrizations import spectral_norm
 
 from dist_dsvae.models.architectures import Architecture
-from dist_dsvae.models.blocks import full_precision
+from dist_dsvae.models.casting import FullPrecisionLinear
+from dist_dsvae.models.spectral import normalised_together, spectral_norm
 from dist_dsvae.types import ImageShape
 
 _LEAK = 0.1
@@ -52,7 +47,7 @@ class Discriminator(nn.Module):
             layers += [spectral_norm(nn.Linear(features, width)), nn.LeakyReLU(_LEAK, inplace=True)]
             features = width
         self.layers = nn.Sequential(*layers)
-        self.head = spectral_norm(nn.Linear(features, 1))
+        self.head = spectral_norm(FullPrecisionLinear(features, 1))
         self.embedding = spectral_norm(nn.Embedding(num_classes, features))
 
     def forward(self, images: Tensor, labels: Tensor) -> Tensor:
@@ -60,9 +55,9 @@ class Discriminator(nn.Module):
 
     def scores_and_features(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Scores [B] and h [B, hidden]."""
-        with _normalised_once(self, images.device.type):
+        with normalised_together(self, images.device.type):
             hidden = self.layers(images)
-            linear = full_precision(self.head, hidden)[:, 0]
+            linear = self.head(hidden)[:, 0]
             embedded = self.embedding(labels)
             scores: Tensor = linear + (embedded * hidden.to(embedded.dtype)).sum(dim=1)
             return self.gain * scores, hidden
@@ -82,17 +77,6 @@ class _WithoutLabels(nn.Module):
         self.gain = discriminator.gain
 
     def forward(self, images: Tensor) -> Tensor:
-        with _normalised_once(self, images.device.type):
-            scores: Tensor = full_precision(self.head, self.layers(images))[:, 0]
+        with normalised_together(self, images.device.type):
+            scores: Tensor = self.head(self.layers(images))[:, 0]
             return self.gain * scores
-
-
-@contextmanager
-def _normalised_once(network: nn.Module, device_type: str) -> Iterator[None]:
-    """Singular values are estimated in full precision, once, before autocast sees the weights."""
-    with parametrize.cached():
-        with torch.autocast(device_type, enabled=False):
-            for module in network.modules():
-                if parametrize.is_parametrized(module):
-                    _ = module.weight
-        yield

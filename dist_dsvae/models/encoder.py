@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from dist_dsvae.models.architectures import Architecture, Layer, Residual
-from dist_dsvae.models.blocks import ConvBlock, LinearBlock, ResidualBlock, full_precision, mlp
+from dist_dsvae.models.blocks import ConvBlock, LinearBlock, ResidualBlock, mlp
+from dist_dsvae.models.casting import FullPrecisionLinear
 from dist_dsvae.types import Gaussian, ImageShape
 
 
@@ -65,10 +66,11 @@ class EncoderS(nn.Module):
     def __init__(self, architecture: Architecture, shape: ImageShape, zs_dim: int) -> None:
         super().__init__()
         self.trunk = Trunk(architecture, shape)
-        self.head = nn.Linear(self.trunk.num_features, zs_dim)
+        self.head = FullPrecisionLinear(self.trunk.num_features, zs_dim)
 
     def forward(self, images: Tensor) -> Tensor:
-        return full_precision(self.head, self.trunk(images))
+        zs: Tensor = self.head(self.trunk(images))
+        return zs
 
 
 class EncoderU(nn.Module):
@@ -78,10 +80,10 @@ class EncoderU(nn.Module):
         super().__init__()
         self.trunk = Trunk(architecture, shape)
         # both heads in one matrix product
-        self.head = nn.Linear(self.trunk.num_features, 2 * zu_dim)
+        self.head = FullPrecisionLinear(self.trunk.num_features, 2 * zu_dim)
 
     def forward(self, images: Tensor) -> Gaussian:
-        mean, log_variance = full_precision(self.head, self.trunk(images)).chunk(2, dim=1)
+        mean, log_variance = self.head(self.trunk(images)).chunk(2, dim=1)
         return Gaussian(mean, log_variance)
 
 

@@ -25,7 +25,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from dist_dsvae.models.blocks import full_precision
+from dist_dsvae.models.casting import FullPrecisionLinear
 
 NUM_FEATURES = 512
 EPSILON = 1e-3  # of every batch norm, as in the TensorFlow original
@@ -184,7 +184,7 @@ class InceptionResNetV1(nn.Module):
         self.dropout = nn.Dropout(dropout)
         self.last_linear = nn.Linear(1792, NUM_FEATURES, bias=False)
         self.last_bn = nn.BatchNorm1d(NUM_FEATURES, eps=EPSILON)
-        self.logits = None if num_classes is None else nn.Linear(NUM_FEATURES, num_classes)
+        self.logits = None if num_classes is None else FullPrecisionLinear(NUM_FEATURES, num_classes)
 
     def features(self, faces: Tensor) -> Tensor:
         """The 512 features [B, 512] before they are scaled to length 1."""
@@ -198,5 +198,5 @@ class InceptionResNetV1(nn.Module):
 
     def forward(self, faces: Tensor) -> FaceOutput:
         features = self.features(faces)
-        logits = None if self.logits is None else full_precision(self.logits, features)
+        logits = None if self.logits is None else self.logits(features)
         return FaceOutput(logits, F.normalize(features.to(self.last_linear.weight.dtype), dim=1))

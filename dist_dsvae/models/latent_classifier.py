@@ -5,7 +5,8 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from dist_dsvae.models.architectures import Architecture
-from dist_dsvae.models.blocks import full_precision, mlp
+from dist_dsvae.models.blocks import mlp
+from dist_dsvae.models.casting import FullPrecisionLinear
 
 
 class LatentClassifier(nn.Module):
@@ -15,7 +16,8 @@ class LatentClassifier(nn.Module):
         super().__init__()
         widths = (zu_dim, *architecture.latent_classifier_hidden)
         self.hidden = mlp(widths)
-        self.head = nn.Linear(widths[-1], num_classes)
+        self.head = FullPrecisionLinear(widths[-1], num_classes)
 
     def forward(self, zu: Tensor) -> Tensor:
-        return full_precision(self.head, self.hidden(zu))
+        logits: Tensor = self.head(self.hidden(zu))
+        return logits

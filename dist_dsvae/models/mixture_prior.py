@@ -161,14 +161,15 @@ class _LogDensities(torch.autograd.Function):
         z, m = z - centre, mean - centre
         precision = torch.exp(-log_variance)
         scaled = m * precision
-        ctx.save_for_backward(z, m, precision, scaled)
-        constant = (m * scaled).add_(log_variance).sum(dim=1)
-        distance = torch.addmm(constant, z * z, precision.T).addmm_(z, scaled.T, alpha=-2.0)
-        return distance.mul_(-0.5)
+        squares = z * z
+        ctx.save_for_backward(z, squares, m, precision, scaled)
+        constant = torch.addcmul(log_variance, m, scaled).sum(dim=1)
+        minus_half = torch.addmm(constant, squares, precision.T, beta=-0.5, alpha=-0.5)
+        return minus_half.addmm_(z, scaled.T)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Any) -> Any:
-        z, m, precision, scaled = ctx.saved_tensors
+        z, squares, m, precision, scaled = ctx.saved_tensors
         w = gradients[0]  # [B, C]
         by_z = torch.addcmul(w @ scaled, z, w @ precision, value=-1.0)
         # by mean: P (w'z - m w'1)
@@ -176,7 +177,7 @@ class _LogDensities(torch.autograd.Function):
         pull = torch.addcmul(wz, m, total, value=-1.0)
         by_mean = precision * pull
         # by log-variance: 1/2 (P w'(z z) - m P (2 w'z - m w'1) - w'1)
-        by_log_variance = (w.T @ (z * z)).mul_(precision)
+        by_log_variance = (w.T @ squares).mul_(precision)
         by_log_variance.addcmul_(scaled, pull.add_(wz), value=-1.0).sub_(total).mul_(0.5)
         return by_z, by_mean, by_log_variance
 
@@ -202,8 +203,10 @@ class _Floored(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Any) -> Any:
         (value,) = ctx.saved_tensors
         (gradient,) = gradients
-        # descent moves against the gradient: a negative one raises the value
-        return torch.where((value > ctx.floor) | (gradient < 0), gradient, 0.0), None
+        # Descent moves against the gradient: a negative one raises the value. Above the floor this is the
+        # smaller of the gradient and itself, below it that of the gradient and 0.
+        above = torch.ops.aten.threshold_backward(gradient, value, ctx.floor)
+        return torch.minimum(gradient, above), None
 
 
 def squared_distance(z: Tensor, gaussian: Gaussian) -> Tensor:

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from dist_dsvae.models.blocks import full_precision
+from dist_dsvae.models.casting import FullPrecisionLinear
 
 BLOCKS_PER_STAGE = 2
 
@@ -71,7 +71,7 @@ class ResNet(nn.Module):
         self.blocks = nn.Sequential(*blocks)
         self.norm = nn.BatchNorm2d(self.num_features)
         self.activation = nn.ReLU(inplace=True)
-        self.head = nn.Linear(self.num_features, num_classes)
+        self.head = FullPrecisionLinear(self.num_features, num_classes)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out")
@@ -82,4 +82,5 @@ class ResNet(nn.Module):
         return maps.mean(dim=(2, 3))
 
     def forward(self, images: Tensor) -> Tensor:
-        return full_precision(self.head, self.features(images))
+        logits: Tensor = self.head(self.features(images))
+        return logits

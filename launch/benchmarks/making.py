@@ -63,7 +63,7 @@ def make_iteration(
         LossMeter(method.steps, runtime.device),
         None,
         runtime,
-        {"train": to_batch_ or (lambda tensors: to_batch(*tensors, seed=0, flip=True))},
+        {"train": to_batch_ or (lambda tensors, noise: to_batch(*tensors, flips=noise))},
         seed=0,
         global_batch_size=global_batch_size,
     )
@@ -96,7 +96,7 @@ def plain_iteration(method: DSVAE, device: torch.device, inputs: list[Tensor]) -
         torch.backends.cuda.matmul.allow_tf32 = True
         torch.backends.cudnn.allow_tf32 = True
     plain = PlainTrainer(copy.deepcopy(method).to(device))
-    batches = [to_batch(*inputs[i : i + 3], seed=0, flip=False) for i in range(0, len(inputs), 3)]
+    batches = [to_batch(*inputs[i : i + 3], flips=None) for i in range(0, len(inputs), 3)]
     batches = [batch._replace(images=batch.images.contiguous()) for batch in batches]
 
     def normal(_: str, size: int) -> Tensor:

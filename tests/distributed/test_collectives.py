@@ -161,10 +161,9 @@ def one_bad_rank_stops_all(rank: int, world_size: int) -> None:
     guard = Guard([step], torch.device("cpu"))
     for position in (0, 12, 24, 36):
         bad_here = rank == 1 and position >= 24
-        terms = {"kl": torch.tensor(float("nan") if bad_here else 1.0), "confusion": torch.tensor(2.0)}
-        bad = guard.inspect("joint", terms)
-        bad_anywhere = distributed.all_reduce_sum(bad.any().float())
-        guard.record("joint", bad, torch.tensor(position + rank), bad_anywhere)
+        values = torch.tensor([float("nan") if bad_here else 1.0, 2.0])
+        bad = guard.inspect("joint", values, torch.tensor(position + rank))
+        guard.record(distributed.all_reduce_sum(bad))
     assert guard.tripped == 1
     with pytest.raises(NonFiniteLossError, match=r"joint/kl became infinite or NaN at sample position 24"):
         guard.raise_if_tripped()

@@ -65,6 +65,21 @@ def test_step(tmp_path: Path) -> None:
     assert picture.stat().st_size > 1000
 
 
+# each is a kernel on a GPU; lower them with every operator that goes
+CEILINGS = [("conv32", 10, "no", 762), ("conv32", 10, "bf16", 805), ("vgg64", 530, "bf16", 1287)]
+
+
+@pytest.mark.parametrize(("architecture", "num_classes", "precision", "ceiling"), CEILINGS)
+def test_operators_stay_below_their_ceiling(
+    architecture: str, num_classes: int, precision: str, ceiling: int
+) -> None:
+    networks = ("--architecture", architecture, "--classes", str(num_classes), "--batch-size", "2")
+    result = run("operators", *networks, "--mixed_precision", precision)
+    assert result["operators"] == sum(result["kinds"].values())
+    # what the networks themselves cannot do without: a convolution forward and backward, a norm, ...
+    assert 500 < result["operators"] <= ceiling, result["kinds"]
+
+
 def test_gm_loss() -> None:
     result = run("gm-loss", "--classes", "10", "200", "--batch-size", "8", "--rounds", "1")
     assert set(result["ratio"]) == {"10 classes", "200 classes"}

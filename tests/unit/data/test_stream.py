@@ -28,6 +28,7 @@ from dist_dsvae.data.plan import Plan
 from dist_dsvae.data.reader import ShardReader
 from dist_dsvae.data.stream import HostBatch, Slice, one_pass, stream
 from dist_dsvae.data.transforms import normalise, to_batch
+from dist_dsvae.noise import Noise
 
 COUNTS = [7, 5, 9]
 SIZE = 8
@@ -245,8 +246,8 @@ def test_flip_is_a_function_of_position(shards: Manifest) -> None:
     batches = take(shards, 14)
     flipped = 0
     for host in batches:
-        batch = to_batch(*host[:3], seed=5, flip=True)
-        plain = to_batch(*host[:3], seed=5, flip=False)
+        batch = to_batch(*host[:3], flips=Noise(5, host[2]))
+        plain = to_batch(*host[:3], flips=None)
         assert batch.images.is_contiguous(memory_format=torch.channels_last)
         mirrored = [bool(torch.equal(a, b.flip(2))) for a, b in zip(batch.images, plain.images, strict=True)]
         same = [bool(torch.equal(a, b)) for a, b in zip(batch.images, plain.images, strict=True)]
@@ -254,8 +255,8 @@ def test_flip_is_a_function_of_position(shards: Manifest) -> None:
         flipped += sum(mirrored)
     assert 20 < flipped < 64
     halves = HostBatch(*(t[3:] for t in batches[0][:3]), 0)
-    whole = to_batch(*batches[0][:3], seed=5, flip=True).images
-    assert torch.equal(to_batch(*halves[:3], seed=5, flip=True).images, whole[3:])
+    whole = to_batch(*batches[0][:3], flips=Noise(5, batches[0][2])).images
+    assert torch.equal(to_batch(*halves[:3], flips=Noise(5, halves[2])).images, whole[3:])
 
 
 def test_bytes_are_normalised_to_their_range() -> None:

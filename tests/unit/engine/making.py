@@ -56,7 +56,7 @@ def make_iteration(
         runtime,
         dict.fromkeys(
             ("train", "unlabelled"),
-            lambda tensors: to_batch(*tensors, seed=0, flip=flip, dtype=runtime.dtype),
+            lambda tensors, noise: to_batch(*tensors, flips=noise if flip else None, dtype=runtime.dtype),
         ),
         seed=0,
         global_batch_size=BATCH_SIZE,

@@ -104,10 +104,9 @@ def test_a_failed_capture_goes_on_eagerly_with_one_warning(caplog: pytest.LogCap
 
     def fail(function: Callable[[], None]) -> Callable[[], None]:
         inputs = make_inputs(iteration, first=0)
-        batch = iteration.to_batch["train"](inputs[:3])
-        objective(
-            iteration.method, iteration.method(batch, Noise(0, batch.positions, torch.float32), "joint")
-        ).backward()
+        noise = Noise(0, inputs[2])
+        batch = iteration.to_batch["train"](inputs[:3], noise)
+        objective(iteration.method, iteration.method(batch, noise, "joint")).backward()
         raise RuntimeError("operation not permitted when stream is capturing\nCUDA kernel errors might ...")
 
     graphed = Graphed(iteration, iteration.state, fail)

@@ -88,9 +88,8 @@ def guard_for(name: str, *terms: str) -> Guard:
 def test_guard_remembers_the_first_failure() -> None:
     guard = guard_for("joint", "kl", "generator")
     for position, value in ((0, 1.0), (96, math.inf), (192, math.nan)):
-        terms = {"generator": torch.tensor(value), "kl": torch.tensor(math.nan if position > 96 else 1.0)}
-        bad = guard.inspect("joint", terms)
-        guard.record("joint", bad, torch.tensor(position), bad.any().float())
+        values = torch.tensor([math.nan if position > 96 else 1.0, value])
+        guard.record(guard.inspect("joint", values, torch.tensor(position)))
     message = r"Loss term joint/generator became infinite or NaN at sample position 96\."
     with pytest.raises(NonFiniteLossError, match=message):
         guard.raise_if_tripped()
@@ -98,8 +97,7 @@ def test_guard_remembers_the_first_failure() -> None:
 
 def test_guard_is_silent_while_all_is_finite() -> None:
     guard = guard_for("joint", "kl")
-    bad = guard.inspect("joint", {"kl": torch.tensor(1e30)})
-    guard.record("joint", bad, torch.tensor(0), bad.any().float())
+    guard.record(guard.inspect("joint", torch.tensor([1e30]), torch.tensor(0)))
     guard.raise_if_tripped()
 
 

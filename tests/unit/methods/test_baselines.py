@@ -86,8 +86,8 @@ def plain_terms(method: nn.Module, batch: Batch) -> dict[str, Tensor]:
     scores, features = m.discriminator.scores_and_features(seen("real", x), y)
     m.discriminator.eval()  # the power iteration of this step is done
     judged = [m.discriminator.scores_and_features(seen(group, fake), label) for group, fake, label in fakes]
-    terms["discriminator"] = losses.discriminator_real(scores, form) + sum(
-        losses.discriminator_fake(score, form) for score, _ in judged
+    terms["discriminator"] = losses.discriminator(-scores, form) + sum(
+        losses.discriminator(score, form) for score, _ in judged
     )
     terms["generator"] = sum(losses.generator(score, form) for score, _ in judged)
     if getattr(config, "feature_weight", 0):

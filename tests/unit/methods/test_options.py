@@ -76,8 +76,8 @@ def test_weights_scale_their_term_and_zero_switches_it_off(term: str) -> None:
 def test_logistic_and_hinge_agree_on_who_is_real() -> None:
     good, bad = torch.tensor([3.0]), torch.tensor([-3.0])
     for form in ("logistic", "hinge"):
-        assert losses.discriminator_real(good, form) < losses.discriminator_real(bad, form)
-        assert losses.discriminator_fake(bad, form) < losses.discriminator_fake(good, form)
+        assert losses.discriminator(-good, form) < losses.discriminator(-bad, form)
+        assert losses.discriminator(bad, form) < losses.discriminator(good, form)
         assert losses.generator(good, form) < losses.generator(bad, form)
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from dist_dsvae.methods.routing import Route, scale_gradient, shared_pass
+from dist_dsvae.methods.routing import Pass, Route, joint_passes, scale_gradient, shared_pass
 
 
 def network() -> nn.Sequential:
@@ -41,6 +41,25 @@ def test_one_pass_equals_two(routes: tuple[Route, Route]) -> None:
         assert a is not None
         assert b is not None
         torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-14)
+
+
+def test_several_passes_at_once_equal_them_one_by_one() -> None:
+    """Outputs, gradients and batch-norm statistics; the second pass may be left without a gradient."""
+    for used in (2, 1):
+        joint, single = network(), network()
+        x, y = (torch.randn(5, 3, dtype=torch.float64, requires_grad=True) for _ in range(2))
+        routes = [Route.BOTH, Route.PARAMETERS]
+        got = joint_passes(joint, [Pass([x], routes), Pass([y], routes)])
+        expected = [shared_pass(single, [x], routes), shared_pass(single, [y], routes)]
+        losses = [
+            sum((a.sin().sum() + (b**3).sum() for a, b in outputs[:used]), torch.zeros(()))
+            for outputs in (got, expected)
+        ]
+        for net, loss, others in ((joint, losses[0], single), (single, losses[1], joint)):
+            torch.testing.assert_close(net[1].running_mean, others[1].running_mean)
+            net.found = gradients(net, x, loss)  # type: ignore[assignment]
+        for a, b in zip(joint.found, single.found, strict=True):  # type: ignore[call-overload]
+            torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-14)
 
 
 def test_running_statistics_move_once() -> None:

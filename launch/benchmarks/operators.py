@@ -1,0 +1,34 @@
+"""Operators of one training iteration by kind: on a GPU each is at least one kernel, however small."""
+
+from __future__ import annotations
+
+import argparse
+
+from benchmarks.making import FAMILIES, make_inputs, make_iteration, make_method
+from benchmarks.timing import Result
+from dist_dsvae.config import TrainConfig
+from dist_dsvae.engine.operators import operators_of
+from dist_dsvae.engine.runtime import Runtime
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--architecture", choices=sorted(FAMILIES), default="conv32")
+    parser.add_argument("--batch-size", type=int, default=8, help="makes no difference to the count")
+    parser.add_argument("--classes", type=int, default=10)
+    parser.add_argument("--mixed_precision", choices=["auto", "no", "bf16", "fp16"])
+
+
+def run(args: argparse.Namespace) -> Result:
+    runtime = Runtime(TrainConfig(mixed_precision="auto"), args.mixed_precision)
+    iteration = make_iteration(make_method(args.architecture, args.classes), runtime, args.batch_size)
+    inputs = make_inputs(
+        args.architecture, args.classes, args.batch_size, iteration.num_batches, runtime.device
+    )
+    kinds = operators_of(lambda: iteration(*inputs))
+    return {
+        "benchmark": "operators",
+        "architecture": args.architecture,
+        "precision": "float32" if runtime.mixed_precision == "no" else runtime.mixed_precision,
+        "operators": kinds.total(),
+        "kinds": dict(kinds.most_common()),
+    }
