@@ -9,8 +9,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
+
+from torch import nn
 
 from dist_dsvae import distributed
 from dist_dsvae.config import DataConfig, EvaluationConfig, ExperimentConfig, TrainConfig
@@ -19,8 +22,9 @@ from dist_dsvae.data.manifest import DataError, Manifest
 from dist_dsvae.data.split import cache_root
 from dist_dsvae.data.splits import open_splits
 from dist_dsvae.engine import checkpoint
+from dist_dsvae.engine.ema import ExponentialMovingAverage
 from dist_dsvae.engine.evaluating.evaluation import Evaluation
-from dist_dsvae.engine.evaluating.held_out import write_figures
+from dist_dsvae.engine.evaluating.held_out import Figures, write_figures
 from dist_dsvae.engine.evaluating.progress import Progress
 from dist_dsvae.engine.evaluating.scoring import OnProgress
 from dist_dsvae.engine.preemption import Preempted, StopRequests
@@ -125,6 +129,28 @@ def evaluation_of(
             "evaluation.weights is 'ema', but train.ema_half_life_updates is 0: there is no moving average."
         )
     return Evaluation(config.evaluation, config.data, train, test, runtime, real_cache(config.data))
+
+
+def evaluate_in_training(
+    run_dir: Path,
+    config: ExperimentConfig,
+    evaluation: Evaluation,
+    method: nn.Module,
+    ema: ExponentialMovingAverage | None,
+    moment: tuple[str, int, float],
+) -> Figures:
+    """Score the weights as they are, in <run>/evaluation/<name>.json; the figures. Called by all ranks.
+
+    moment: the name of a checkpoint that would be made now, samples seen, and seconds trained.
+    """
+    averaged = ema if config.evaluation.weights != "raw" else None
+    described = record(run_dir, config, evaluation, *moment, "ema" if averaged else "raw")
+    with averaged.applied() if averaged else nullcontext():
+        figures, real = evaluation(method, Progress(), lambda *_: None)
+    if distributed.is_main():
+        path = run_dir / "evaluation" / f"{moment[0]}.json"
+        write_figures(path, described | {"figures": figures, "real": real})
+    return figures
 
 
 def record(

@@ -184,7 +184,7 @@ def test_a_stopped_evaluation_goes_on(
 
     reasons = iter([None, None, "SIGTERM"])  # in the midst of the generated images
     with monkeypatch.context() as patched:
-        patched.setattr(StopRequests, "agreed", lambda self: next(reasons))
+        patched.setattr(StopRequests, "agreed", lambda self, clock=None: next(reasons))
         status, printed = entry(evaluate, *arguments, "--name", "stopped")
     assert status == 75
     assert "the same command goes on from there" in printed
