@@ -9,6 +9,9 @@ import argparse
 import sys
 from pathlib import Path
 
+import clone  # noqa: F401 - for its effect
+
+from dist_dsvae import option_types
 from dist_dsvae.engine.export import export
 
 
@@ -18,7 +21,7 @@ def main() -> int:
     )
     parser.add_argument("--run", type=Path, required=True, help="run directory")
     parser.add_argument("--out", type=Path, required=True, help="directory to write")
-    parser.add_argument("--step", type=int, help="of the checkpoint (default: the newest)")
+    parser.add_argument("--step", type=option_types.step, help="of the checkpoint (default: the newest)")
     parser.add_argument(
         "--weights",
         choices=["auto", "ema", "raw"],

@@ -15,6 +15,7 @@ import shlex
 import sys
 from pathlib import Path
 
+import clone  # noqa: F401 - for its effect
 from progress import progress_of
 from source_options import (
     add_casia,

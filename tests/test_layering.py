@@ -15,6 +15,7 @@ FLOORS = {
     "types": 0,
     "noise": 0,
     "versions": 0,
+    "option_types": 0,
     "config_fields": 0,
     "method_config": 0,
     "config": 0,
@@ -103,7 +104,7 @@ def test_evaluation_and_sampling_know_no_trainer() -> None:
 @pytest.mark.parametrize("path", sorted((REPOSITORY / "shards").glob("*.py")), ids=lambda p: p.name)
 def test_shard_tools_use_only_the_data_floor(path: Path) -> None:
     used = {inner(name) for name in imports(path)} - {None}
-    assert used <= {"data", "noise", "types"}
+    assert used <= {"data", "noise", "types", "option_types"}
 
 
 def test_no_utils_and_no_big_files() -> None:
