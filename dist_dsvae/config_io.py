@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from dist_dsvae.config import ExperimentConfig
+from dist_dsvae.config_checks import contradictions
 
 T = TypeVar("T")
 
@@ -24,7 +25,8 @@ class ConfigError(ValueError):
 def load_config(path: Path, overrides: Iterable[str] = ()) -> ExperimentConfig:
     """Read a JSON experiment file and apply ``key.key=value`` overrides.
 
-    Raises ConfigError for a missing or malformed file, an unknown key, a wrong type or value.
+    Raises ConfigError for a missing or malformed file, an unknown key, a wrong type or value, and for values
+    that contradict each other (``config_checks``).
     """
     try:
         tree = json.loads(path.read_text(encoding="utf-8"))
@@ -43,9 +45,12 @@ def load_config(path: Path, overrides: Iterable[str] = ()) -> ExperimentConfig:
     for override in overrides:
         _apply_override(tree, override)
     try:
-        return from_tree(ExperimentConfig, tree)
+        config = from_tree(ExperimentConfig, tree)
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from None
+    for contradiction in contradictions(config):
+        raise ConfigError(f"{path}: {contradiction}")
+    return config
 
 
 def _apply_override(tree: dict[str, Any], override: str) -> None:

@@ -19,6 +19,7 @@ FLOORS = {
     "config_fields": 0,
     "method_config": 0,
     "config": 0,
+    "config_checks": 0,
     "config_io": 0,
     "config_reference": 0,
     "distributed": 0,
@@ -37,7 +38,10 @@ ALLOWED_ON_ONE_FLOOR = {
     ("method_config", "config_fields"),
     ("config", "config_fields"),
     ("config", "method_config"),
+    ("config_checks", "config"),
+    ("config_checks", "method_config"),
     ("config_io", "config"),
+    ("config_io", "config_checks"),
     ("config_reference", "config"),
     ("config_reference", "config_fields"),
 }

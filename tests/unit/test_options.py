@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import inspect
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,9 @@ import pytest
 from dist_dsvae import option_types
 from dist_dsvae.config import EvaluationConfig
 from dist_dsvae.config_io import ConfigError
+from dist_dsvae.data.errors import DataError
+from dist_dsvae.data.sources.images import Codec, FileEncoder
+from dist_dsvae.data.sources.toy import toy
 from dist_dsvae.engine.evaluating.evaluate import with_changes
 from tests.programs import PROGRAMS, options_of, parser_of
 
@@ -76,6 +80,20 @@ def test_pictures(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("make", "sentence"),
+    [
+        (lambda: FileEncoder(size=0, channels=3), "The image size is 0; it must be at least 1 pixel"),
+        (lambda: Codec(quality=100), "The JPEG quality is 100; allowed are 1 to 95"),
+        (lambda: Codec(png_level=10), "The PNG compression level is 10; allowed are 0 to 9"),
+        (lambda: toy(num_train=0, num_test=1), "0 training and 1 test points were asked for"),
+    ],
+)
+def test_the_library_says_so_too(make: Callable[[], object], sentence: str) -> None:
+    with pytest.raises(DataError, match=sentence):
+        make()
+
+
+@pytest.mark.parametrize(
     ("program", "typed", "sentence"),
     [
         ("launch/benchmark.py", "gm-loss --classes 0", "argument --classes: '0' is not allowed"),
@@ -85,7 +103,25 @@ def test_pictures(tmp_path: Path) -> None:
             "--extent: 'nan' is not allowed",
         ),
         ("launch/generate.py", "grid --run R --out .", "argument --out: '.' is a directory; give the name"),
+        (
+            "launch/generate.py",
+            "grid --out F --temperature-zs 0",
+            "it must be a number above 0 and at most 10",
+        ),
+        ("launch/generate.py", "many --out F --temperature-zu 11", "argument --temperature-zu: '11' is not"),
         ("shards/build.py", "toy OUT --workers 0", "argument --workers: '0' is not allowed"),
+        ("shards/build.py", "toy OUT --num-points 0", "it must be a whole number from 1 to"),
+        (
+            "shards/build.py",
+            "folder RAW OUT --test-fraction 1",
+            "it must be a number of at least 0 and below 1",
+        ),
+        ("shards/build.py", "folder RAW OUT --size 0", "argument --size: '0' is not allowed"),
+        ("shards/build.py", "folder RAW OUT --quality 100", "it must be a whole number from 1 to 95"),
+        ("shards/build.py", "folder RAW OUT --png-level 10", "it must be a whole number from 0 to 9"),
+        ("shards/build.py", "cub200 RAW OUT --margin -0.1", "argument --margin: '-0.1' is not allowed"),
+        ("shards/build.py", "casia RAW OUT --identities 0", "it must be a whole number of at least 1"),
+        ("shards/build.py", "casia RAW OUT --held-out-classes -1", "it must be a whole number of at least 0"),
     ],
 )
 def test_the_sentence_names_the_option(

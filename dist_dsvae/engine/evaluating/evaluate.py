@@ -17,7 +17,8 @@ from torch import nn
 
 from dist_dsvae import distributed
 from dist_dsvae.config import DataConfig, EvaluationConfig, ExperimentConfig, TrainConfig
-from dist_dsvae.config_io import from_tree, to_tree
+from dist_dsvae.config_checks import contradictions_in_evaluation
+from dist_dsvae.config_io import ConfigError, from_tree, to_tree
 from dist_dsvae.data.manifest import DataError, Manifest
 from dist_dsvae.data.split import cache_root
 from dist_dsvae.data.splits import open_splits
@@ -119,15 +120,7 @@ def evaluation_of(
     """The evaluation that is due during training, if any is; raises what ``Evaluation`` does."""
     if not config.evaluation.every_steps:
         return None
-    if test is None:
-        raise DataError(
-            "evaluation.every_steps is set, but data.test is not: give a test split to evaluate on, or set "
-            "evaluation.every_steps to 0."
-        )
-    if not config.train.averages and config.evaluation.weights == "ema":
-        raise DataError(
-            "evaluation.weights is 'ema', but train.ema_half_life_updates is 0: there is no moving average."
-        )
+    assert test is not None  # ``config_checks``
     return Evaluation(config.evaluation, config.data, train, test, runtime, real_cache(config.data))
 
 
@@ -187,4 +180,7 @@ def real_cache(data: DataConfig) -> Path:
 def with_changes(config: EvaluationConfig, **given: Any) -> EvaluationConfig:
     """The settings with those replaced that are not None. Raises ConfigError for what is not allowed."""
     changes = {key: value for key, value in given.items() if value is not None}
-    return from_tree(EvaluationConfig, to_tree(config) | changes, "evaluation.")
+    changed = from_tree(EvaluationConfig, to_tree(config) | changes, "evaluation.")
+    for contradiction in contradictions_in_evaluation(changed):
+        raise ConfigError(contradiction)
+    return changed

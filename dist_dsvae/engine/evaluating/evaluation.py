@@ -86,11 +86,6 @@ class Evaluation:
         )
         if self.judges is not None:
             self._check_judges(self.judges)
-        if config.diversity_samples > config.samples_per_class:
-            raise DataError(
-                f"evaluation.diversity_samples is {config.diversity_samples}, more than the "
-                f"{config.samples_per_class} of evaluation.samples_per_class. Lower it, or raise that."
-            )
 
     def _check_judges(self, judges: Judges) -> None:
         """What would otherwise be found out after all images are drawn."""
