@@ -16,7 +16,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-import clone  # noqa: F401 - for its effect
+import starting  # noqa: F401 - for its effect
 from benchmarks import checkpoint, data, diversity, gm_loss, scale, step
 from benchmarks.timing import show
 

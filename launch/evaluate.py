@@ -11,7 +11,7 @@ import json
 import sys
 from pathlib import Path
 
-import clone  # noqa: F401 - for its effect
+import starting  # noqa: F401 - for its effect
 from rich.console import Console
 
 from dist_dsvae import option_types

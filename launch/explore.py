@@ -10,7 +10,7 @@ import argparse
 import sys
 from pathlib import Path
 
-import clone  # noqa: F401 - for its effect
+import starting  # noqa: F401 - for its effect
 
 from dist_dsvae import option_types
 

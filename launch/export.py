@@ -9,7 +9,7 @@ import argparse
 import sys
 from pathlib import Path
 
-import clone  # noqa: F401 - for its effect
+import starting  # noqa: F401 - for its effect
 
 from dist_dsvae import option_types
 from dist_dsvae.engine.export import export
@@ -40,7 +40,13 @@ def main() -> int:
     try:
         print(
             export(
-                args.run, args.out, args.step, args.weights, licence=args.licence, programs=args.torch_export
+                args.run,
+                args.out,
+                args.step,
+                args.weights,
+                licence=args.licence,
+                programs=args.torch_export,
+                say=lambda sentence: print(sentence, file=sys.stderr, flush=True),
             )
         )
     except ValueError as error:

@@ -16,7 +16,7 @@ import shlex
 import sys
 from pathlib import Path
 
-import clone  # noqa: F401 - for its effect
+import starting  # noqa: F401 - for its effect
 import torch
 from PIL import Image
 

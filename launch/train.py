@@ -11,7 +11,7 @@ import os
 import sys
 from pathlib import Path
 
-import clone  # noqa: F401 - for its effect
+import starting  # noqa: F401 - for its effect
 
 from dist_dsvae.config_io import load_config
 from dist_dsvae.engine.guard import NonFiniteLossError

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -28,20 +29,27 @@ def export(
     *,
     licence: str = "other",
     programs: bool = False,
+    say: Callable[[str], None] = lambda _: None,
 ) -> str:
     """Write the model of a run's checkpoint into ``out``; returns a sentence on what was written.
 
     step: of the checkpoint (default: the newest). weights: see ``trained.load_method``. licence: for the
-    card. programs: also torch.export files of encoder and decoder (``pretrained.programs``). Single process.
+    card. programs: also torch.export files of encoder and decoder (``pretrained.programs``). say: is told
+    what begins. Single process.
     Raises CheckpointError if the run has no such checkpoint, or no average that was asked for.
     """
+    say(f"Reading a checkpoint of {run_dir}; its batch norms are measured, if that was not done before.")
     model = DSVAE(published_of_run(run_dir, step, weights))
+    say(f"Writing {out}.")
     (out / "README.md").unlink(missing_ok=True)  # an older one would speak of other weights
     model.save_pretrained(out, model_card_kwargs={"licence": licence})
     about = model.published.about
     described = "moving average" if about["weights"] == "ema" else "last weights"
     sentence = f"Wrote {out} from {run_dir / 'checkpoints' / about['checkpoint']} ({described})."
-    return f"{sentence} {save_programs(model, out)}" if programs else sentence
+    if not programs:
+        return sentence
+    say("Exporting encoder and decoder as programs, and comparing them with the model.")
+    return f"{sentence} {save_programs(model, out)}"
 
 
 def published_of_run(

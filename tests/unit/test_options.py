@@ -82,7 +82,10 @@ def test_pictures(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("make", "sentence"),
     [
-        (lambda: FileEncoder(size=0, channels=3), "The image size is 0; it must be at least 1 pixel"),
+        (
+            lambda: FileEncoder(size=0, channels=3, resize="crop", codec=Codec()),
+            "The image size is 0; it must be at least 1 pixel",
+        ),
         (lambda: Codec(quality=100), "The JPEG quality is 100; allowed are 1 to 95"),
         (lambda: Codec(png_level=10), "The PNG compression level is 10; allowed are 0 to 9"),
         (lambda: toy(num_train=0, num_test=1), "0 training and 1 test points were asked for"),

@@ -27,7 +27,7 @@ from dist_dsvae.engine.ema import ExponentialMovingAverage
 from dist_dsvae.engine.evaluating.evaluation import Evaluation
 from dist_dsvae.engine.evaluating.held_out import Figures, write_figures
 from dist_dsvae.engine.evaluating.progress import Progress
-from dist_dsvae.engine.evaluating.scoring import OnProgress
+from dist_dsvae.engine.evaluating.scoring import OnProgress, shown
 from dist_dsvae.engine.preemption import Preempted, StopRequests
 from dist_dsvae.engine.runtime import Runtime
 from dist_dsvae.engine.statistics import Measured
@@ -60,6 +60,7 @@ def evaluate(
     config, shape, classes = read_run(run_dir)
     settings = changed(config.evaluation)
     chosen = choose_checkpoint(run_dir, step)
+    on_progress(f"opening {chosen}, its data and its judges", 0, 1)
     train, test, _ = open_splits(config.data)
     if (tuple(train.classes), train.shape) != (classes, shape):
         raise DataError(
@@ -94,7 +95,8 @@ def evaluate(
         measured = Measured()
         if settings.batch_norm == "precise":
             skip = config.data.corrupt_sample == "replace"
-            measured = measured_for_evaluation(chosen, method, weights, train, skip_corrupt=skip)
+            with shown("measuring batch norm on training images, unless it is known", on_progress):
+                measured = measured_for_evaluation(chosen, method, weights, train, skip_corrupt=skip)
         figures, real = evaluation(method, progress, on_progress, measured)
     except RuntimeError as error:
         raise watchdog.explain(error) from error

@@ -183,11 +183,14 @@ def test_given_splits_share_their_classes(run: Run, capsys: pytest.CaptureFixtur
     assert "has a folder test/ already" in capsys.readouterr().err
 
 
-def test_a_share_for_testing(run: Run) -> None:
+def test_a_share_for_testing(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
     for name, count in (("a", 20), ("b", 10), ("c", 1)):
         for number in range(count):
             save(Path(f"raw/{name}/{number}.png"), Image.new("L", (2, 2), number))
     assert run("folder", "raw", "out", "--test-fraction", 0.2, "--size", 2) == 0
+    printed = capsys.readouterr()
+    assert printed.out.startswith("Looking through raw\n")
+    assert printed.err.splitlines() == ["0 of 31 samples", "31 of 31 samples"]
     assert report_of("out")["samples_per_class"] == {
         "train": {"a": 16, "b": 8, "c": 1},
         "test": {"a": 4, "b": 2, "c": 0},
@@ -220,7 +223,7 @@ def test_a_folder_that_cannot_be_built(
     for picture in pictures:
         save(Path(picture))
     assert run("folder", *arguments) == 1
-    printed = capsys.readouterr().err
+    printed = capsys.readouterr().err.removeprefix("0 of 1 samples\n")
     assert printed.startswith("error: ")
     assert sentence in printed
     assert not Path("out").exists()
