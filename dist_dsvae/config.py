@@ -146,9 +146,13 @@ class TrainConfig:
         drawn (stage 1 draws as well).
     max_seconds: stop with a checkpoint after this time in this process; 0 means no limit.
     log_every_steps: a line in metrics.jsonl and TensorBoard, on GPUs also a look for infinite losses, every
-        so many iterations (n_gm stage-1 updates and one joint update each).
-    sample_every_steps: pictures in samples/ every so many iterations; 0 means none during training.
-    checkpoint_every_steps: a checkpoint every so many iterations; 0 means none but the one at the end.
+        so many iterations (n_gm stage-1 updates and one joint update each). People see a line at least every
+        10 s on a terminal, every 30 s elsewhere, and after the first iteration.
+    sample_every_steps: pictures in samples/ every so many iterations, and before the first of them after 1,
+        10, 100, ...; 0 means none during training.
+    checkpoint_every_steps: a checkpoint every so many iterations; 0 means none by iterations.
+    checkpoint_every_minutes: a checkpoint after so many minutes without one, after whatever iteration; 0
+        means none by the clock. There is one at the end in any case.
     keep_checkpoints: how many of the newest checkpoints stay on disk.
     keep_every_steps: checkpoints at multiples of so many iterations stay as well; 0 means none.
     ema_half_life_updates: average weights over training with this half-life, in updates of the decoder (of
@@ -182,6 +186,7 @@ class TrainConfig:
     log_every_steps: int = field(default=50, metadata={"free": True, "positive": True})
     sample_every_steps: int = between(0, LARGE, 500, free=True)
     checkpoint_every_steps: int = between(0, LARGE, 1000, free=True)
+    checkpoint_every_minutes: float = between(0, LARGE, 10.0, free=True)
     keep_checkpoints: int = field(default=3, metadata={"free": True, "positive": True})
     keep_every_steps: int = between(0, LARGE, 0, free=True)
     ema_half_life_updates: float = between(0, LARGE, 0.0)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from dist_dsvae.config import ExperimentConfig
+from dist_dsvae.config_checks import contradictions
 from dist_dsvae.paths import PathError, expanded
 from dist_dsvae.text import TextError, read_text
 
@@ -26,7 +27,8 @@ class ConfigError(ValueError):
 def load_config(path: Path, overrides: Iterable[str] = ()) -> ExperimentConfig:
     """Read a JSON experiment file and apply ``key.key=value`` overrides; paths may hold ``~`` and $NAME.
 
-    Raises ConfigError for a missing or malformed file, an unknown key, a wrong type or value.
+    Raises ConfigError for a missing or malformed file, an unknown key, a wrong type or value, and for values
+    that contradict each other (``config_checks``).
     """
     try:
         tree = json.loads(read_text(path))
@@ -45,9 +47,12 @@ def load_config(path: Path, overrides: Iterable[str] = ()) -> ExperimentConfig:
     for override in overrides:
         _apply_override(tree, override)
     try:
-        return _with_paths_expanded(from_tree(ExperimentConfig, tree), "")
+        config: ExperimentConfig = _with_paths_expanded(from_tree(ExperimentConfig, tree), "")
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from None
+    for contradiction in contradictions(config):
+        raise ConfigError(f"{path}: {contradiction}")
+    return config
 
 
 def _apply_override(tree: dict[str, Any], override: str) -> None:

@@ -87,6 +87,16 @@ class DSVAEConfig:
                 f'"{self.mixture_fit}", and only a mixture that follows moments is held apart. Set '
                 'mixture_fit to "moments", or mixture_separation to 0.'
             )
+        if not (self.gm_steps or self.joint_steps or self.unlabelled_steps):
+            raise ValueError(
+                "method.gm_steps, method.joint_steps and method.unlabelled_steps are all 0, so there is "
+                "nothing to train. Set at least one to 1 or more."
+            )
+        if self.joint_batch == "last" and self.joint_steps and not self.gm_steps:
+            raise ValueError(
+                'method.joint_batch is "last", the batch of the last stage-1 update, but method.gm_steps is '
+                '0. Set one to 1 or more, or the other to "fresh".'
+            )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

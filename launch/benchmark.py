@@ -15,7 +15,9 @@ object as its last line; where there is a peer, its ``ratio`` is ours over the p
 from __future__ import annotations
 
 import argparse
+import sys
 
+import starting  # noqa: F401 - for its effect
 from benchmarks import checkpoint, data, diversity, gm_loss, operators, scale, step
 from benchmarks.timing import show
 
@@ -30,7 +32,7 @@ _COMMANDS = {
 }
 
 
-def main() -> None:
+def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -41,10 +43,18 @@ def main() -> None:
         command.add_argument("--json", action="store_true", help="print one JSON object as the last line")
         command.set_defaults(run=module.run)
     args = parser.parse_args()
-    result = args.run(args)
+    try:
+        result = args.run(args)
+    except ModuleNotFoundError as error:
+        print(f'error: This compares with {error.name}: pip install -e ".[evaluate]"', file=sys.stderr)
+        return 1
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
     if result is not None:  # only rank 0 has one
         show(result, as_json=args.json)
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

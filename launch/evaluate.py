@@ -10,8 +10,10 @@ import argparse
 import json
 import sys
 
+import starting  # noqa: F401 - for its effect
 from rich.console import Console
 
+from dist_dsvae import option_types
 from dist_dsvae.engine.evaluating.evaluate import evaluate, run_config, with_changes
 from dist_dsvae.engine.preemption import TRY_AGAIN_LATER, Preempted
 from dist_dsvae.engine.runtime import Runtime
@@ -42,7 +44,7 @@ def parse() -> argparse.Namespace:
         metavar="PREFIX",
         help="of the comparison's files, or a directory for them (comparison.*, beside the first run)",
     )
-    parser.add_argument("--step", type=int, help="of the checkpoint (default: the newest)")
+    parser.add_argument("--step", type=option_types.step, help="of the checkpoint (default: the newest)")
     parser.add_argument("--name", default="scores", help="of the file in <run>/evaluation (scores)")
     parser.add_argument("--mixed_precision", "--mixed-precision", choices=["auto", "no", "bf16", "fp16"])
     parser.add_argument("--json", action="store_true", help="print one JSON object as the last line")

@@ -9,6 +9,9 @@ from __future__ import annotations
 import argparse
 import sys
 
+import starting  # noqa: F401 - for its effect
+
+from dist_dsvae import option_types
 from dist_dsvae.paths import path_argument, place_argument
 
 
@@ -29,13 +32,16 @@ def main() -> int:
         help="a run directory, also while it trains: its newest model, grids and curves",
     )
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (this machine alone)")
-    parser.add_argument("--port", type=int, default=7860, help="0: a free one (7860)")
-    parser.add_argument("--max-upload-mib", type=float, default=10, help="of an uploaded picture (10)")
+    parser.add_argument(
+        "--port", type=option_types.whole(0, 65535), default=7860, help="0: a free one (7860)"
+    )
+    parser.add_argument(
+        "--max-upload-mib",
+        type=option_types.number(0, 2**20, above=True),
+        default=10,
+        help="of an uploaded picture (10)",
+    )
     args = parser.parse_args()
-    if not 0 <= args.port <= 65535:
-        parser.error(f"--port is {args.port}; allowed are 0 to 65535")
-    if not args.max_upload_mib > 0:
-        parser.error(f"--max-upload-mib is {args.max_upload_mib:g}; it must be above 0")
     try:
         from dist_dsvae.explore.app import explore
     except ModuleNotFoundError as error:

@@ -8,6 +8,9 @@ from __future__ import annotations
 import argparse
 import sys
 
+import starting  # noqa: F401 - for its effect
+
+from dist_dsvae import option_types
 from dist_dsvae.engine.export import export
 from dist_dsvae.paths import path_argument
 
@@ -18,7 +21,7 @@ def main() -> int:
     )
     parser.add_argument("--run", type=path_argument, required=True, help="run directory")
     parser.add_argument("--out", type=path_argument, required=True, help="directory to write")
-    parser.add_argument("--step", type=int, help="of the checkpoint (default: the newest)")
+    parser.add_argument("--step", type=option_types.step, help="of the checkpoint (default: the newest)")
     parser.add_argument(
         "--weights",
         choices=["auto", "ema", "raw"],
@@ -45,6 +48,7 @@ def main() -> int:
                 licence=args.licence,
                 programs=args.torch_export,
                 overwrite=args.overwrite,
+                say=lambda sentence: print(sentence, file=sys.stderr, flush=True),
             )
         )
     except (ValueError, OSError) as error:

@@ -15,9 +15,12 @@ import argparse
 import shlex
 import sys
 
+import starting  # noqa: F401 - for its effect
 import torch
 
+from dist_dsvae import option_types
 from dist_dsvae.config import TrainConfig
+from dist_dsvae.config_fields import MAX_TEMPERATURE
 from dist_dsvae.engine.drawing import draw_points
 from dist_dsvae.engine.many import write_many
 from dist_dsvae.engine.opening import open_model, shown_files, shown_of_split, split_to_show
@@ -41,49 +44,63 @@ def parse() -> argparse.Namespace:
     commands = parser.add_subparsers(dest="command", required=True)
     points = commands.add_parser("points", help="samples of runs on points beside the real ones (Figure 2)")
     points.add_argument("--run", type=path_argument, nargs="+", required=True, help="run directories")
-    points.add_argument("--out", type=path_argument, required=True, help="PNG file")
-    points.add_argument("--num-points", type=positive, default=3000, help="of each panel")
-    points.add_argument("--seed", type=int, default=0)
+    points.add_argument("--out", type=option_types.png_file, required=True, help="PNG file")
+    points.add_argument("--num-points", type=option_types.whole(1, 10**7), default=3000, help="of each panel")
+    points.add_argument("--seed", type=option_types.seed, default=0)
 
     grid = commands.add_parser("grid", help="a class per row, one zu per column (Figures 3, 8, 9)")
-    grid.add_argument("--columns", type=positive, default=10)
+    grid.add_argument("--columns", type=option_types.panels, default=10)
     interpolate = commands.add_parser("interpolate", help="one code along a random path (Figure 4)")
     interpolate.add_argument("moving", choices=["zs", "zu"], help="the code that moves")
-    interpolate.add_argument("--steps", type=positive, default=10)
+    interpolate.add_argument("--steps", type=option_types.panels, default=10)
     interpolate.add_argument("--path", choices=["linear", "spherical"], default="linear")
     vary = commands.add_parser("vary", help="single dimensions of zu (Figure 5)")
-    vary.add_argument("--dims", type=int, nargs="+", help="dimensions (default: those that change most)")
-    vary.add_argument("--num-dims", type=positive, default=3, help="how many of those that change most")
-    vary.add_argument("--steps", type=positive, default=7)
-    vary.add_argument("--extent", type=float, default=3.0, help="deviations of the prior, on both sides")
+    vary.add_argument(
+        "--dims", type=option_types.whole(0), nargs="+", help="dimensions (default: those that change most)"
+    )
+    vary.add_argument(
+        "--num-dims", type=option_types.panels, default=3, help="how many of those that change most"
+    )
+    vary.add_argument("--steps", type=option_types.panels, default=7)
+    vary.add_argument(
+        "--extent",
+        type=option_types.number(0, 1000, above=True),
+        default=3.0,
+        help="deviations of the prior, on both sides",
+    )
     swap = commands.add_parser("swap", help="zs of the left with zu of the top, real pictures (Figure 6)")
-    swap.add_argument("--rows", type=positive, default=6)
-    swap.add_argument("--columns", type=positive, default=8)
+    swap.add_argument("--rows", type=option_types.panels, default=6)
+    swap.add_argument("--columns", type=option_types.panels, default=8)
     inpaint = commands.add_parser("inpaint", help="original, corrupted, painted (Figure 7)")
     inpaint.add_argument("--masks", nargs="+", choices=list(HOLES), help="holes (default: all)")
     inpaint.add_argument(
         "--mask-image", type=path_argument, help="a hole of your own: a picture, white in the hole"
     )
-    inpaint.add_argument("--refine-steps", type=int, default=REFINE_STEPS, help="of the codes; 0: none")
     inpaint.add_argument(
-        "--starts", type=int, default=NUM_STARTS, help="draws of the prior to refine besides"
+        "--refine-steps", type=option_types.whole(0), default=REFINE_STEPS, help="of the codes; 0: none"
+    )
+    inpaint.add_argument(
+        "--starts",
+        type=option_types.whole(0, 1000),
+        default=NUM_STARTS,
+        help="draws of the prior to refine besides",
     )
     inpaint.add_argument("--no-blend", action="store_true", help="leave the step at the hole's border")
-    inpaint.add_argument("--pictures", type=positive, default=4)
+    inpaint.add_argument("--pictures", type=option_types.panels, default=4)
     many = commands.add_parser("many", help="many samples per class, by all processes")
-    many.add_argument("--per-class", type=positive, required=True)
+    many.add_argument("--per-class", type=option_types.positive, required=True)
     many.add_argument("--shards", action="store_true", help="WebDataset shards in OUT/train, for training")
     many.add_argument(
         "--overwrite", action="store_true", help="replace samples that this program wrote to OUT"
     )
 
     for command in (grid, interpolate, vary, swap, inpaint, many):
-        add_common(command, "directory" if command is many else "PNG file")
+        add_common(command, is_directory=command is many)
     for command in (grid, many):
         for code in ("zs", "zu"):
             command.add_argument(
                 f"--temperature-{code}",
-                type=float,
+                type=option_types.number(0, MAX_TEMPERATURE, above=True),
                 default=1.0,
                 help=f"of {code}, above 0, up to 10: below 1 more typical samples, above 1 more diverse",
             )
@@ -97,26 +114,22 @@ def parse() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def add_common(parser: argparse.ArgumentParser, out: str) -> None:
+def add_common(parser: argparse.ArgumentParser, *, is_directory: bool) -> None:
     parser.add_argument("--run", type=path_argument, help="run directory")
     parser.add_argument(
         "--model", type=place_argument, help="directory that launch/export.py wrote, or an id on the hub"
     )
-    parser.add_argument("--step", type=int, help="of the run's checkpoint (default: the newest)")
+    parser.add_argument(
+        "--step", type=option_types.step, help="of the run's checkpoint (default: the newest)"
+    )
     parser.add_argument("--weights", choices=["auto", "ema", "raw"], default="auto", help="of the run")
-    parser.add_argument("--out", type=path_argument, required=True, help=out)
+    what, kind = ("directory", path_argument) if is_directory else ("PNG file", option_types.png_file)
+    parser.add_argument("--out", type=kind, required=True, help=what)
     parser.add_argument("--classes", nargs="+", help="names or numbers (default: spread over all)")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=option_types.seed, default=0)
     parser.add_argument("--device", help="cpu, cuda, cuda:1 (default: a GPU if there is one)")
     parser.add_argument("--mixed_precision", "--mixed-precision", choices=["no", "bf16"], default="no")
-    parser.add_argument("--batch-size", type=positive, default=256)
-
-
-def positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{number} is less than 1")
-    return number
+    parser.add_argument("--batch-size", type=option_types.batch_size, default=256)
 
 
 def draw(args: argparse.Namespace) -> str:

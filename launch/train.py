@@ -11,6 +11,8 @@ import os
 import sys
 from pathlib import Path
 
+import starting  # noqa: F401 - for its effect
+
 from dist_dsvae.config_io import load_config
 from dist_dsvae.engine.guard import NonFiniteLossError
 from dist_dsvae.engine.preemption import Preempted

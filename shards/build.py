@@ -15,6 +15,7 @@ import shlex
 import sys
 from pathlib import Path
 
+import starting  # noqa: F401 - for its effect
 from progress import progress_of
 from source_options import (
     add_casia,
@@ -88,6 +89,8 @@ def add_verify(parser: argparse.ArgumentParser) -> None:
 
 def run_build(arguments: argparse.Namespace, command: str) -> None:
     check_free(arguments.out, arguments.overwrite, sources_of(arguments))
+    raw = getattr(arguments, "source", None)
+    print(f"Looking through {raw}" if raw else "Listing the samples", flush=True)
     source: Source = arguments.make_source(arguments)
     with progress_of("samples", sum(map(len, source.splits.values()))) as progress:
         report = build(

@@ -13,7 +13,7 @@ from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
 
 @contextmanager
 def progress_of(what: str, total: int) -> Iterator[Callable[[int], None]]:
-    """A bar on a terminal, a line every few seconds elsewhere."""
+    """A bar on a terminal; elsewhere a line at once, and then every few seconds."""
     console = Console(stderr=True)
     if console.is_terminal:
         columns = (*Progress.get_default_columns()[:2], MofNCompleteColumn(), TimeRemainingColumn())
@@ -22,6 +22,7 @@ def progress_of(what: str, total: int) -> Iterator[Callable[[int], None]]:
             yield lambda advance: bar.advance(task, advance)
         return
     done, last_line_seconds = 0, time.monotonic()
+    print(f"0 of {total:,} {what}", file=sys.stderr, flush=True)
 
     def count(advance: int) -> None:
         nonlocal done, last_line_seconds

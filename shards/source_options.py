@@ -11,6 +11,7 @@ import os
 
 from progress import progress_of
 
+from dist_dsvae import option_types
 from dist_dsvae.data.errors import DataError
 from dist_dsvae.data.faces.detect import require_detector
 from dist_dsvae.data.faces.options import add_face_options, crop_faces_as_asked
@@ -35,11 +36,15 @@ def add_folder(parser: argparse.ArgumentParser) -> None:
     )
     add_image_options(parser)
     parser.add_argument(
-        "--test-fraction", type=float, default=0.0, help="share of each class for test/ (none)"
+        "--test-fraction", type=option_types.share, default=0.0, help="share of each class for test/ (none)"
     )
     parser.add_argument("--recursive", action="store_true", help="take folders inside class folders too")
     parser.add_argument(
-        "--min-pictures", type=int, default=1, metavar="N", help="leave out classes with fewer (%(default)s)"
+        "--min-pictures",
+        type=option_types.positive,
+        default=1,
+        metavar="N",
+        help="leave out classes with fewer (%(default)s)",
     )
     parser.add_argument(
         "--unlabelled", action="store_true", help="drop the labels; pictures outside sub-folders count too"
@@ -57,10 +62,15 @@ def add_facescrub(parser: argparse.ArgumentParser) -> None:
         metavar="SOURCE",
         help="official lists and files, or a folder per identity",
     )
-    parser.add_argument("--size", type=int, default=64, help="edge of the crops in pixels (%(default)s)")
+    parser.add_argument(
+        "--size", type=option_types.edge, default=64, help="edge of the crops in pixels (%(default)s)"
+    )
     parser.add_argument("--channels", type=int, choices=[1, 3], default=3, help="(%(default)s)")
     parser.add_argument(
-        "--test-fraction", type=float, default=0.05, help="share of each class for test/ (%(default)s)"
+        "--test-fraction",
+        type=option_types.share,
+        default=0.05,
+        help="share of each class for test/ (%(default)s)",
     )
     add_face_options(parser)
     parser.set_defaults(make_source=make_facescrub, resize="crop")
@@ -72,10 +82,12 @@ def add_cub200(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "source", type=path_argument, metavar="SOURCE", help="CUB_200_2011, or the folder that holds it"
     )
-    parser.add_argument("--size", type=int, default=64, help="edge of the images in pixels (%(default)s)")
+    parser.add_argument(
+        "--size", type=option_types.edge, default=64, help="edge of the images in pixels (%(default)s)"
+    )
     parser.add_argument(
         "--margin",
-        type=float,
+        type=option_types.number(0, 1),
         default=0.1,
         help="added at each end of the box, as a share of its longer side (%(default)s)",
     )
@@ -94,7 +106,11 @@ def add_casia(parser: argparse.ArgumentParser) -> None:
     )
     add_image_options(parser)
     parser.add_argument(
-        "--identities", type=int, default=200, metavar="N", help="take so many, unlabelled (%(default)s)"
+        "--identities",
+        type=option_types.positive,
+        default=200,
+        metavar="N",
+        help="take so many, unlabelled (%(default)s)",
     )
     add_choice_options(parser)
     parser.add_argument(
@@ -110,7 +126,9 @@ def add_casia(parser: argparse.ArgumentParser) -> None:
 
 def add_image_options(parser: argparse.ArgumentParser) -> None:
     """Those of ``FileEncoder``."""
-    parser.add_argument("--size", type=int, default=64, help="edge of the images in pixels (%(default)s)")
+    parser.add_argument(
+        "--size", type=option_types.edge, default=64, help="edge of the images in pixels (%(default)s)"
+    )
     parser.add_argument(
         "--resize",
         choices=["crop", "pad", "stretch"],
@@ -125,7 +143,7 @@ def add_choice_options(parser: argparse.ArgumentParser) -> None:
     """Those of ``Choice`` that all unlabelled sources share."""
     parser.add_argument(
         "--held-out-classes",
-        type=int,
+        type=option_types.whole(0),
         default=0,
         metavar="N",
         help="so many others keep their labels, in held-out/ (%(default)s)",
@@ -138,7 +156,9 @@ def add_choice_options(parser: argparse.ArgumentParser) -> None:
         metavar="PATH",
         help="take no class that these shards, or lines of this file, name; may be repeated",
     )
-    parser.add_argument("--seed", type=int, default=0, help="decides which classes (%(default)s)")
+    parser.add_argument(
+        "--seed", type=option_types.seed, default=0, help="decides which classes (%(default)s)"
+    )
 
 
 def add_faces_option(parser: argparse.ArgumentParser) -> None:
@@ -147,7 +167,9 @@ def add_faces_option(parser: argparse.ArgumentParser) -> None:
 
 
 def add_fashion_mnist(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--size", type=int, default=32, help="edge in pixels, black margin (%(default)s)")
+    parser.add_argument(
+        "--size", type=option_types.edge, default=32, help="edge in pixels, black margin (%(default)s)"
+    )
     add_known_set_options(parser)
     parser.set_defaults(make_source=make_fashion_mnist)
 
@@ -161,23 +183,39 @@ def add_known_set_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "source", nargs="?", type=path_argument, metavar="SOURCE", help="left out: download it"
     )
-    parser.add_argument("--train-samples", type=int, help="take so many, balanced over the classes (all)")
-    parser.add_argument("--test-samples", type=int, help="take so many, balanced over the classes (all)")
+    parser.add_argument(
+        "--train-samples", type=option_types.positive, help="take so many, balanced over the classes (all)"
+    )
+    parser.add_argument(
+        "--test-samples", type=option_types.positive, help="take so many, balanced over the classes (all)"
+    )
     add_output_options(parser)
     add_codec_options(parser, default="png")
 
 
 def add_toy(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--num-points", type=int, default=60_000, help="training points (%(default)s)")
-    parser.add_argument("--num-test-points", type=int, default=6_000, help="test points (%(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="another seed, other points (%(default)s)")
+    parser.add_argument(
+        "--num-points",
+        type=option_types.whole(1, 10**7),
+        default=60_000,
+        help="training points (%(default)s)",
+    )
+    parser.add_argument(
+        "--num-test-points",
+        type=option_types.whole(1, 10**7),
+        default=6_000,
+        help="test points (%(default)s)",
+    )
+    parser.add_argument(
+        "--seed", type=option_types.seed, default=0, help="another seed, other points (%(default)s)"
+    )
     add_output_options(parser, archive="gz")
     parser.set_defaults(make_source=make_toy)
 
 
 def add_output_options(parser: argparse.ArgumentParser, archive: str = "none") -> None:
     parser.add_argument("out", type=path_argument, metavar="OUT", help="new directory; gets train/ and test/")
-    parser.add_argument("--samples-per-shard", type=int, default=2000, help="(%(default)s)")
+    parser.add_argument("--samples-per-shard", type=option_types.positive, default=2000, help="(%(default)s)")
     parser.add_argument("--archive", choices=["none", "gz", "xz"], default=archive, help="(%(default)s)")
     add_workers_option(parser)
     parser.add_argument("--overwrite", action="store_true", help="replace the shards in OUT")
@@ -185,13 +223,22 @@ def add_output_options(parser: argparse.ArgumentParser, archive: str = "none") -
 
 def add_workers_option(parser: argparse.ArgumentParser) -> None:
     cores = len(os.sched_getaffinity(0))
-    parser.add_argument("--workers", type=int, default=cores, help="processes (all cores, here %(default)s)")
+    parser.add_argument(
+        "--workers",
+        type=option_types.num_workers,
+        default=cores,
+        help="processes (all cores, here %(default)s)",
+    )
 
 
 def add_codec_options(parser: argparse.ArgumentParser, default: str) -> None:
     parser.add_argument("--format", choices=["jpg", "png"], default=default, help="(%(default)s)")
-    parser.add_argument("--quality", type=int, default=95, help="of JPEG, 1..95 (%(default)s)")
-    parser.add_argument("--png-level", type=int, default=6, help="PNG compression, 0..9 (%(default)s)")
+    parser.add_argument(
+        "--quality", type=option_types.whole(1, 95), default=95, help="of JPEG, 1..95 (%(default)s)"
+    )
+    parser.add_argument(
+        "--png-level", type=option_types.whole(0, 9), default=6, help="PNG compression, 0..9 (%(default)s)"
+    )
 
 
 def codec_of(arguments: argparse.Namespace) -> Codec:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -30,24 +31,29 @@ def export(
     licence: str = "other",
     programs: bool = False,
     overwrite: bool = False,
+    say: Callable[[str], None] = lambda _: None,
 ) -> str:
     """Write the model of a run's checkpoint into ``out``; returns a sentence on what was written.
 
     step: of the checkpoint (default: the newest). weights: see ``trained.load_method``. licence: for the
-    card. programs: also torch.export files of encoder and decoder (``pretrained.programs``). Single process.
-    overwrite: replace an earlier export (``staging.building``).
+    card. programs: also torch.export files of encoder and decoder (``pretrained.programs``). overwrite:
+    replace an earlier export (``staging.building``). say: is told what begins. Single process.
     Raises CheckpointError if the run has no such checkpoint, or no average that was asked for; DataError if
     ``out`` is taken.
     """
     check_free(out, overwrite)
+    say(f"Reading a checkpoint of {run_dir}; its batch norms are measured, if that was not done before.")
     model = DSVAE(published_of_run(run_dir, step, weights))
+    say(f"Writing {out}.")
+    written = ""
     with building(out, overwrite=overwrite) as staging:
         model.save_pretrained(staging, model_card_kwargs={"licence": licence})
-        written = save_programs(model, staging) if programs else ""
+        if programs:
+            say("Exporting encoder and decoder as programs, and comparing them with the model.")
+            written = f" {save_programs(model, staging)}"
     about = model.published.about
     described = "moving average" if about["weights"] == "ema" else "last weights"
-    sentence = f"Wrote {out} from {run_dir / 'checkpoints' / about['checkpoint']} ({described})."
-    return f"{sentence} {written}" if programs else sentence
+    return f"Wrote {out} from {run_dir / 'checkpoints' / about['checkpoint']} ({described}).{written}"
 
 
 def published_of_run(

@@ -5,8 +5,9 @@
     <run>/stop-request, seen by rank 0 -+                                              after the same one
 
 The flags travel over a gloo group of their own while the next iteration runs, so agreeing never waits
-for the GPU. The file is for those who cannot signal the processes themselves: a batch script's
-trap (a shell between the scheduler and the launcher swallows signals), or a person.
+for the GPU; beside them travels what is due by rank 0's clock (``clock``). The file is for those who
+cannot signal the processes themselves: a batch script's trap (a shell between the scheduler and the
+launcher swallows signals), or a person.
 
 A run that stopped early leaves <run>/stopped-early.json; it is gone once the run goes on.
 """
@@ -28,6 +29,7 @@ import torch
 import torch.distributed as dist
 
 from dist_dsvae import distributed
+from dist_dsvae.engine.clock import Clock, Due
 
 logger = logging.getLogger(__name__)
 
@@ -81,29 +83,41 @@ class StopRequests:
             raise KeyboardInterrupt  # asked twice: at once, without a checkpoint
         self._seen = number
 
-    def agreed(self) -> str | None:
-        """What asked to stop, the same on all ranks; None to go on. Once per iteration, by all ranks."""
-        if distributed.is_main() and not self._seen:
-            now = time.monotonic()
-            if now - self._last_look > _SECONDS_BETWEEN_LOOKS:
-                self._last_look = now
-                self._seen = -1 if (self._run_dir / REQUEST_FILE).exists() else 0
-        if self._group is None:
-            return _REASONS.get(self._seen)
-        before, self._under_way = self._under_way, self._send()
-        if before is None:
-            return None
-        work, reasons = before
-        work.wait()
-        return next((_REASONS[reason] for reason in reasons.tolist() if reason), None)
+    def agreed(self, clock: Clock | None = None) -> str | None:
+        """What asked to stop, the same on all ranks; None to go on. Once per iteration, by all ranks.
 
-    def _send(self) -> tuple[dist.Work, torch.Tensor]:
-        """Start telling the others; the first reason of any rank will be everyone's."""
-        reasons = torch.zeros(distributed.world_size(), dtype=torch.int64)
-        reasons[distributed.rank()] = self._seen
-        work = dist.all_reduce(reasons, group=self._group, async_op=True)
+        clock: gets what rank 0's clock has asked for, the same on all ranks.
+        """
+        asked = Due(0)
+        if distributed.is_main():
+            asked = clock.asks() if clock is not None else asked
+            self._look_for_the_file()
+        heard = self._exchange(self._seen, asked)
+        if clock is not None:
+            clock.due = Due(heard[0][1])
+        return next((_REASONS[reason] for reason, _ in heard if reason), None)
+
+    def _look_for_the_file(self) -> None:
+        now = time.monotonic()
+        if not self._seen and now - self._last_look > _SECONDS_BETWEEN_LOOKS:
+            self._last_look = now
+            self._seen = -1 if (self._run_dir / REQUEST_FILE).exists() else 0
+
+    def _exchange(self, seen: int, asked: int) -> list[list[int]]:
+        """Start telling the others both numbers; every rank's [seen, asked] of the iteration before."""
+        if self._group is None:
+            return [[seen, asked]]
+        numbers = torch.zeros(distributed.world_size(), 2, dtype=torch.int64)
+        numbers[distributed.rank()] = torch.tensor([seen, asked])
+        work = dist.all_reduce(numbers, group=self._group, async_op=True)
         assert work is not None
-        return work, reasons
+        before, self._under_way = self._under_way, (work, numbers)
+        if before is None:
+            return [[0, 0]]
+        work, numbers = before
+        work.wait()
+        heard: list[list[int]] = numbers.tolist()
+        return heard
 
     def leave_at_once(self) -> None:
         """From now on a signal ends the process by Preempted: all that was computed is on disk."""

@@ -1,7 +1,7 @@
 """Run state: everything that a checkpoint holds, and nothing that can be computed again.
 
     tensors   networks and their buffers, Adam's moments, the moving average, running loss sums
-    values    samples_seen, seconds trained, replaced samples, loss counts, fp16 scale
+    values    samples_seen, seconds trained, replaced samples, every rank's loss sums, loss counts, fp16 scale
 
 Sample order, noise and schedules are functions of ``samples_seen`` and need no storage.
 """
@@ -60,10 +60,14 @@ class RunState:
 
     def snapshot(self) -> tuple[dict[str, Any], dict[str, Any]]:
         """What a checkpoint holds: live tensors, and plain values. Called by all ranks."""
+        replaced, sums = zip(
+            *distributed.gather_objects((self.num_replaced, self.meter.own_sums())), strict=True
+        )
         values = {
             "samples_seen": self.samples_seen,
             "train_seconds": round(self.train_seconds, 1),
-            "num_replaced": sum(distributed.gather_objects(self.num_replaced)),
+            "num_replaced": sum(replaced),
+            "meter_sums": sums,  # of each rank
             "meter_iterations": self.meter.num_iterations,
             "scaler": self.scaler.state_dict() if self.scaler is not None else None,
             "data_fingerprint": self.data_fingerprint,
@@ -85,6 +89,9 @@ class RunState:
         self.samples_seen = values["samples_seen"]
         self.train_seconds = values["train_seconds"]
         self.num_replaced = values["num_replaced"] if distributed.is_main() else 0
+        sums = values.get("meter_sums", ())  # none in older checkpoints
+        exact = len(sums) == distributed.world_size()
+        self.meter.restore(tensors["meter"], sums[distributed.rank()] if exact else None)
         self.meter.num_iterations = values["meter_iterations"]
         if self.scaler is not None and values["scaler"] is not None:
             self.scaler.load_state_dict(values["scaler"])

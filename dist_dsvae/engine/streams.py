@@ -16,7 +16,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from torch import Tensor, nn
 
 from dist_dsvae.config import ExperimentConfig
-from dist_dsvae.data.errors import DataError
 from dist_dsvae.data.feed import Feed
 from dist_dsvae.data.manifest import Manifest
 from dist_dsvae.data.splits import Splits
@@ -34,10 +33,7 @@ def splits_drawn(method: nn.Module) -> tuple[Split, ...]:
 
 
 class Streams:
-    """The batches of one rank on its device.
-
-    Raises DataError if the method draws from a split that the configuration does not name.
-    """
+    """The batches of one rank on its device, of the splits that the method draws from."""
 
     def __init__(
         self, method: nn.Module, splits: Splits, config: ExperimentConfig, part: Slice, runtime: Runtime
@@ -47,11 +43,7 @@ class Streams:
         self._manifests: dict[Split, Manifest] = {}
         for split in dict.fromkeys(self.order):
             manifest = getattr(splits, split)
-            if manifest is None:
-                raise DataError(
-                    f"The method draws from {split} samples, but data.{split} is not set. Name their shards "
-                    "there (shards/README.md says how to build them), or set method.unlabelled_steps to 0."
-                )
+            assert manifest is not None, f"data.{split} is not set"  # ``config_checks``
             self._manifests[split] = manifest
         self._feeds = {
             split: Feed(

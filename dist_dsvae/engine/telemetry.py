@@ -2,9 +2,11 @@
 
     metrics.jsonl   one line per log tick: samples_seen, step, epoch, every loss, images per second
     tensorboard/    the same curves, and the sample grids
-    terminal        a live progress bar, or plain lines where the output is not a terminal
+    terminal        a live progress bar, or plain lines where the output is not a terminal; lines also by
+                    the clock (``clock``), which metrics.jsonl and TensorBoard do not get: they hold the means
+                    between ticks, whatever the speed
 
-Losses are summed on the device and read once per tick, so steps never wait for the host.
+Losses are summed on the device and read once per tick or line, so steps never wait for the host.
 """
 
 from __future__ import annotations
@@ -28,11 +30,14 @@ from dist_dsvae import distributed
 from dist_dsvae.data.manifest import write_atomically
 from dist_dsvae.methods.step import Step
 
+_SECONDS_BETWEEN_LINES = {True: 10.0, False: 30.0}  # at most, on a terminal and elsewhere
+
 
 class LossMeter:
     """Sums of loss terms on the device, by step; means over steps and ranks when read.
 
-    ``state`` travels with checkpoints, so that the tick after a resume averages all its steps.
+    Sums travel with checkpoints, so that the tick after a resume averages all its steps. Only ``read``
+    changes them: a checkpoint or a line leaves no trace in the means, not even by rounding.
     """
 
     def __init__(self, steps: Sequence[Step], device: torch.device) -> None:
@@ -47,21 +52,37 @@ class LossMeter:
         """Add one step's terms, in its order, on the device alone; whoever runs iterations counts them."""
         self.sums[step] += values
 
-    def read(self) -> dict[str, float]:
+    def means(self) -> dict[str, float]:
         """Means since the last reading, by term name. Called by all ranks; a host sync."""
         means: dict[str, float] = {}
         for step, sums in self.state().items():
             count = max(self.num_iterations, 1) * self._repeats[step]
             means |= dict(zip(self._terms[step], (sums / count).tolist(), strict=True))
+        return means
+
+    def read(self) -> dict[str, float]:
+        """``means``, and begin anew."""
+        means = self.means()
+        for sums in self.sums.values():
             sums.zero_()
         self.num_iterations = 0
         return means
 
     def state(self) -> dict[str, Tensor]:
-        """The live sums, averaged over ranks first, so that any rank's copy stands for all."""
-        for sums in self.sums.values():
-            distributed.all_reduce_sum(sums).div_(distributed.world_size())
-        return self.sums
+        """Copies of the sums, averaged over ranks, so that any rank's stand for all. Called by all ranks."""
+        return {
+            step: distributed.all_reduce_sum(sums.clone()).div_(distributed.world_size())
+            for step, sums in self.sums.items()
+        }
+
+    def own_sums(self) -> dict[str, list[float]]:
+        """This rank's sums, which as many ranks can go on from exactly. A host sync."""
+        return {step: sums.tolist() for step, sums in self.sums.items()}
+
+    def restore(self, state: Mapping[str, Tensor], own_sums: Mapping[str, list[float]] | None) -> None:
+        """Go on from ``own_sums``, or from ``state`` where they are those of another number of ranks."""
+        for step, sums in self.sums.items():
+            sums.copy_(state[step] if own_sums is None else torch.tensor(own_sums[step], dtype=sums.dtype))
 
 
 class Telemetry:
@@ -73,10 +94,12 @@ class Telemetry:
 
     def __init__(self, run_dir: Path, *, total_steps: int, samples_seen: int, step: int, tensorboard: bool):
         self.active = distributed.is_main()
-        self._last_tick = (time.perf_counter(), samples_seen, step)
+        self.seconds_between_lines = _SECONDS_BETWEEN_LINES[False]
+        self._last_tick = self._last_line = (time.perf_counter(), samples_seen, step)
         if not self.active:
             return
         self.console = Console(highlight=False)
+        self.seconds_between_lines = _SECONDS_BETWEEN_LINES[self.console.is_terminal]
         self._metrics_path = run_dir / "metrics.jsonl"
         _drop_lines_after(self._metrics_path, samples_seen)
         self._metrics = self._metrics_path.open("a", encoding="utf-8", buffering=1)
@@ -109,10 +132,9 @@ class Telemetry:
         """Write one tick's values."""
         if not self.active:
             return
-        last_time, last_samples, last_step = self._last_tick
+        last_time, last_samples, _ = self._last_tick
         self._last_tick = (time.perf_counter(), samples_seen, step)
-        seconds = self._last_tick[0] - last_time
-        rate = (samples_seen - last_samples) / seconds
+        rate = (samples_seen - last_samples) / (self._last_tick[0] - last_time)
         record = {"samples_seen": samples_seen, "step": step, "epoch": round(epoch, 4)}
         record |= values
         record["images_per_second"] = round(rate, 1)
@@ -120,7 +142,16 @@ class Telemetry:
         if self._board is not None:
             for name, value in [*values.items(), ("images_per_second", rate)]:
                 self._board.add_scalar(name, value, samples_seen)
-        speed = f"{rate:,.0f} images/s"
+        self.line(samples_seen, step, values)
+
+    def line(self, samples_seen: int, step: int, values: Mapping[str, float]) -> None:
+        """Show people how far the run is, and the mean losses since the last tick; once for one step."""
+        if not self.active or step == self._last_line[2]:
+            return
+        last_time, last_samples, last_step = self._last_line
+        self._last_line = (time.perf_counter(), samples_seen, step)
+        seconds = self._last_line[0] - last_time
+        speed = f"{(samples_seen - last_samples) / seconds:,.0f} images/s"
         losses = "  ".join(f"{name} {value:.3f}" for name, value in values.items())
         self._bar.losses = losses
         self._bar.update(self._task, completed=step, rate=speed)
@@ -137,11 +168,15 @@ class Telemetry:
             for name, value in values.items():
                 self._board.add_scalar(f"evaluation/{name}", value, samples_seen)
 
-    def picture(self, name: str, path: Path, samples_seen: int) -> None:
-        if self.active and self._board is not None:
+    def pictures(self, paths: Iterable[Path], samples_seen: int) -> None:
+        """What ``Visuals`` drew, for TensorBoard."""
+        if not self.active or self._board is None:
+            return
+        for path in paths:
+            kind = "swap" if path.stem.endswith("-swap") else "samples"
             with Image.open(path) as image:
                 pixels = np.asarray(image.convert("RGB"))
-            self._board.add_image(name, pixels, samples_seen, dataformats="HWC")
+            self._board.add_image(kind, pixels, samples_seen, dataformats="HWC")
 
     def close(self) -> None:
         if self.active:

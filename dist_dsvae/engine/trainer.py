@@ -20,12 +20,11 @@ from dist_dsvae.data.stream import Slice
 from dist_dsvae.engine.auto_augmentation import is_augmented, without_auto
 from dist_dsvae.engine.batch_norm import synchronise
 from dist_dsvae.engine.checkpoint import checkpoint_name
-from dist_dsvae.engine.clock import Clock
+from dist_dsvae.engine.clock import Clock, Due, is_early
 from dist_dsvae.engine.cuda_graph import Graphed, graphed_where_possible
 from dist_dsvae.engine.ema import moving_average
-from dist_dsvae.engine.evaluating.evaluate import evaluation_of, record
+from dist_dsvae.engine.evaluating.evaluate import evaluate_in_training, evaluation_of
 from dist_dsvae.engine.evaluating.held_out import Figures, final_figures, write_figures
-from dist_dsvae.engine.evaluating.progress import Progress
 from dist_dsvae.engine.guard import Guard, raise_if_weights_are_bad
 from dist_dsvae.engine.initial import take_weights
 from dist_dsvae.engine.iteration import Iteration
@@ -161,11 +160,13 @@ class Trainer:
     def _train(self, telemetry: Telemetry) -> None:
         train = self.config.train
         iterations = self.streams.iterations(self.iteration)
-        clock = Clock(self.state, train.max_seconds)
-        while self.iteration < self.total_iterations and not clock.is_over:
-            # Stop, if any rank was asked to
-            if reason := self.stop_requests.agreed():
+        clock = Clock(self.state, train, telemetry.seconds_between_lines)
+        while self.iteration < self.total_iterations:
+            # Stop, if any rank was asked to or time is up
+            if reason := self.stop_requests.agreed(clock):
                 self._stop(telemetry, reason)
+            if clock.is_due(Due.END):
+                break
             self.watchdog.at(self.iteration)
 
             # Batches
@@ -190,23 +191,28 @@ class Trainer:
             if self._due(train.log_every_steps):
                 self.guard.raise_if_tripped()
                 telemetry.log(self.state.samples_seen, self.iteration, self.epoch, self._tick_values())
-                clock.agree()
+                clock.done(Due.LINE)
+            elif clock.is_due(Due.LINE):
+                self._show_line(telemetry)
+                clock.done(Due.LINE)
 
             # Sample
-            if self._due(train.sample_every_steps):
+            if self._due(train.sample_every_steps) or is_early(self.iteration, train.sample_every_steps):
                 with self.watchdog.doing("drawing pictures"):
                     self._draw(telemetry)
 
             # Checkpoint
-            if self._due(train.checkpoint_every_steps):
+            if self._due(train.checkpoint_every_steps) or clock.is_due(Due.CHECKPOINT):
                 with self.watchdog.doing("saving a checkpoint"):
                     self._save()
+                clock.done(Due.CHECKPOINT)
 
             # Evaluate
             if self._due(self.config.evaluation.every_steps):
                 with self.watchdog.doing("evaluating"), clock.stopped():
                     self._evaluate(telemetry)
-        if clock.is_over:
+        self._show_line(telemetry)
+        if clock.is_due(Due.END):
             telemetry.say(f"Stopped by train.max_seconds at step {self.iteration}.")
 
     def _stop(self, telemetry: Telemetry, reason: str) -> NoReturn:
@@ -258,6 +264,11 @@ class Trainer:
             telemetry.say(f"Resumed {self.resumed_from} after {seen:,} samples.")
         return telemetry
 
+    def _show_line(self, telemetry: Telemetry) -> None:
+        """Between two ticks, for people alone; the next tick's means stay what they are."""
+        self.guard.raise_if_tripped()
+        telemetry.line(self.state.samples_seen, self.iteration, self.meter.means())
+
     def _tick_values(self) -> dict[str, float]:
         values = self.meter.read()
         if self.config.data.corrupt_sample == "replace":
@@ -270,26 +281,16 @@ class Trainer:
             return []
         with self.ema.applied() if self.ema else nullcontext():
             paths = self.visuals.draw(self.run_dir / "samples", checkpoint_name(self.iteration))
-        for path in paths:
-            kind = "swap" if path.stem.endswith("-swap") else "samples"
-            telemetry.picture(kind, path, self.state.samples_seen)
+        telemetry.pictures(paths, self.state.samples_seen)
         return paths
 
     def _evaluate(self, telemetry: Telemetry) -> None:
         """Score the present weights on all ranks; training's state is untouched."""
         assert self.evaluation is not None
-        name = checkpoint_name(self.iteration)
-        averaged = self.ema if self.config.evaluation.weights != "raw" else None
-        counters = (name, self.state.samples_seen, round(self.state.train_seconds, 1))
-        described = record(
-            self.run_dir, self.config, self.evaluation, *counters, "ema" if averaged else "raw"
-        )
-        with averaged.applied() if averaged else nullcontext():
-            figures, real = self.evaluation(self.method, Progress(), lambda *_: None)
-        if self.runtime.is_main:
-            path = self.run_dir / "evaluation" / f"{name}.json"
-            write_figures(path, described | {"figures": figures, "real": real})
-        telemetry.figures(self.state.samples_seen, figures)
+        seen, seconds = self.state.samples_seen, round(self.state.train_seconds, 1)
+        moment = (checkpoint_name(self.iteration), seen, seconds)
+        what = (self.run_dir, self.config, self.evaluation, self.method, self.ema)
+        telemetry.figures(seen, evaluate_in_training(*what, moment))
 
     def _save(self) -> None:
         """Start a checkpoint; training goes on while it is written."""
@@ -310,11 +311,7 @@ class Trainer:
 
     def _finish(self, telemetry: Telemetry) -> Figures:
         """Last pictures, held-out figures, and a word on where everything is."""
-        figures: Figures = {}
-        if self.test_shards is not None and self.config.train.evaluate_at_end:
-            figures = final_figures(
-                self.method, self.config, self.train_shards, self.test_shards, self.runtime
-            )
+        figures = final_figures(self.method, self.config, self.train_shards, self.test_shards, self.runtime)
         figures |= {
             "train_seconds": round(self.state.train_seconds, 1),
             "samples_seen": self.state.samples_seen,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from types import TracebackType
 from typing import Any
@@ -9,6 +10,8 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
+
+_SECONDS_BETWEEN_LINES = 10.0
 
 DESCRIPTIONS = {
     "accuracy": "held-out accuracy",
@@ -81,9 +84,14 @@ def shown(value: float) -> str:
 
 
 class Bars:
-    """A progress bar per part of an evaluation, on one console; nothing where not enabled."""
+    """A progress bar per part of an evaluation, or lines where the console is no terminal.
+
+    A part has a line when it begins, and then one every 10 seconds. Nothing is shown where not enabled.
+    """
 
     def __init__(self, console: Console, *, enabled: bool) -> None:
+        self._lines = console if enabled and not console.is_terminal else None
+        self._last_line_seconds = 0.0
         self._bars = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -97,9 +105,15 @@ class Bars:
 
     def update(self, part: str, done: int, total: int) -> None:
         """``done`` of ``total`` pieces of a part are done."""
-        if part not in self._tasks:
+        begins = part not in self._tasks
+        if begins:
             self._tasks[part] = self._bars.add_task(part, total=total)
         self._bars.update(self._tasks[part], completed=done)
+        now = time.monotonic()
+        if self._lines is not None and (begins or now - self._last_line_seconds > _SECONDS_BETWEEN_LINES):
+            self._last_line_seconds = now
+            counted = f": {done:,} of {total:,}" if total > 1 else ""
+            self._lines.print(f"{part}{counted}", markup=False, soft_wrap=True)
 
     def __enter__(self) -> Bars:
         self._bars.start()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -66,10 +67,12 @@ def path_codes(
 def dimension_codes(
     networks: Networks, dim: int, classes: list[int], num_steps: int, extent: float, seed: int
 ) -> Tensor:
-    """``sampling.vary.varied_codes`` from -extent to extent. Raises RequestError for no such dimension."""
+    """``sampling.vary.varied_codes`` from -extent to extent. Raises RequestError for what there is not."""
     method = networks.generative()
     if not 0 <= dim < method.zu_dim:
         raise RequestError(f"zu has no dimension {dim}; this model's are 0 to {method.zu_dim - 1}.")
+    if not math.isfinite(extent):
+        raise RequestError(f"extent is {extent}; it must be a finite number of the prior's deviations.")
     labels = torch.tensor(classes, device=networks.device)
     noise = Noise(seed, torch.zeros_like(labels))
     values = torch.linspace(-extent, extent, num_steps).tolist()

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from benchmarks.making import FAMILIES, make_iteration, make_method
 from benchmarks.timing import Result, in_turn, rounded, seconds
-from dist_dsvae import distributed
+from dist_dsvae import distributed, option_types
 from dist_dsvae.config import TrainConfig
 from dist_dsvae.engine import checkpoint
 from dist_dsvae.engine.run_state import RunState
@@ -22,8 +22,8 @@ from dist_dsvae.engine.saver import CheckpointSaver
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--architecture", choices=sorted(FAMILIES), default="vgg64")
-    parser.add_argument("--classes", type=int, default=530)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--classes", type=option_types.num_classes, default=530)
+    parser.add_argument("--rounds", type=option_types.positive, default=3)
 
 
 def run(args: argparse.Namespace) -> Result | None:

@@ -18,6 +18,7 @@ import webdataset
 from PIL import Image
 
 from benchmarks.timing import Result, in_turn
+from dist_dsvae import option_types
 from dist_dsvae.config import DataConfig
 from dist_dsvae.data.indexing import index
 from dist_dsvae.data.manifest import Manifest
@@ -27,8 +28,8 @@ _BATCH_SIZE = 96
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--images", type=int, default=3840)
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--images", type=option_types.whole(1, 10**6), default=3840)
+    parser.add_argument("--rounds", type=option_types.positive, default=5)
 
 
 def write_jpeg_shards(directory: Path, count: int, side: int = 64) -> list[bytes]:

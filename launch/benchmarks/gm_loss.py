@@ -9,16 +9,18 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from benchmarks.timing import Result, in_turn, rounded, seconds
-from dist_dsvae import losses
+from dist_dsvae import losses, option_types
 from dist_dsvae.models.mixture_prior import MixturePrior
 
 _DIM = 512
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--classes", type=int, nargs="+", default=[10, 530, 10_575, 100_000])
-    parser.add_argument("--batch-size", type=int, default=96)
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument(
+        "--classes", type=option_types.num_classes, nargs="+", default=[10, 530, 10_575, 100_000]
+    )
+    parser.add_argument("--batch-size", type=option_types.batch_size, default=96)
+    parser.add_argument("--rounds", type=option_types.positive, default=5)
 
 
 def ours(prior: MixturePrior, zs: Tensor, labels: Tensor) -> Tensor:

@@ -28,12 +28,12 @@ from torch.nn.parallel import DistributedDataParallel
 from benchmarks.making import FAMILIES, make_inputs, make_iteration, make_method
 from benchmarks.scaling_model import Collective, Links, step_seconds
 from benchmarks.timing import Result, in_turn, rounded, seconds
+from dist_dsvae import option_types
 from dist_dsvae.config import TrainConfig
 from dist_dsvae.engine.iteration import Iteration
 from dist_dsvae.engine.joint_step import OverlappedStep
 from dist_dsvae.engine.runtime import Runtime
 from dist_dsvae.methods.step import Reduction
-from dist_dsvae.paths import path_argument
 
 _LARGE_BYTES = 2**24
 _SMALL_BYTES = 2**10
@@ -41,17 +41,41 @@ _SMALL_BYTES = 2**10
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--architecture", choices=sorted(FAMILIES), default="conv32")
-    parser.add_argument("--classes", type=int, default=10)
-    parser.add_argument("--local-batch-size", type=int, default=32, help="per process")
+    parser.add_argument("--classes", type=option_types.num_classes, default=10)
+    parser.add_argument(
+        "--local-batch-size", type=option_types.training_batch_size, default=32, help="per process"
+    )
     parser.add_argument("--mixed_precision", choices=["auto", "no", "bf16"], default="no")
-    parser.add_argument("--processes", type=int, nargs="+", default=[1, 2, 4], help="to check the model with")
-    parser.add_argument("--gpus-per-node", type=int, default=8)
-    parser.add_argument("--inside-gb", type=float, default=400.0, help="GB/s of a GPU within its node")
-    parser.add_argument("--between-gb", type=float, default=50.0, help="GB/s of a GPU between nodes")
-    parser.add_argument("--latency-us", type=float, default=10.0, help="microseconds of one hop")
-    parser.add_argument("--compute-seconds", type=float, help="of an iteration on your GPU (default: here)")
-    parser.add_argument("--picture", type=path_argument, metavar="PNG")
-    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument(
+        "--processes",
+        type=option_types.whole(1, 64),
+        nargs="+",
+        default=[1, 2, 4],
+        help="to check the model with",
+    )
+    parser.add_argument("--gpus-per-node", type=option_types.whole(1, 1024), default=8)
+    parser.add_argument(
+        "--inside-gb",
+        type=option_types.number(0, above=True),
+        default=400.0,
+        help="GB/s of a GPU within its node",
+    )
+    parser.add_argument(
+        "--between-gb",
+        type=option_types.number(0, above=True),
+        default=50.0,
+        help="GB/s of a GPU between nodes",
+    )
+    parser.add_argument(
+        "--latency-us", type=option_types.number(0), default=10.0, help="microseconds of one hop"
+    )
+    parser.add_argument(
+        "--compute-seconds",
+        type=option_types.number(0, above=True),
+        help="of an iteration on your GPU (default: here)",
+    )
+    parser.add_argument("--picture", type=option_types.png_file, metavar="PNG")
+    parser.add_argument("--rounds", type=option_types.positive, default=7)
     parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
 
 
@@ -59,6 +83,10 @@ def run(args: argparse.Namespace) -> Result | None:
     if args.worker:
         measure_as_worker(args)
         return None
+    if max(args.processes) < 2:
+        raise ValueError(
+            "--processes names no number above 1; the cost of talking is measured between processes."
+        )
     measured = {n: launch_workers(args, n) for n in args.processes}
     pair = measured[min(n for n in args.processes if n > 1)]
     links_here = Links(

@@ -22,7 +22,7 @@ from torch.utils.flop_counter import flop_registry
 from benchmarks import making
 from benchmarks.making import FAMILIES, make_inputs, make_iteration, make_method, plain_iteration
 from benchmarks.timing import Result, in_turn, rounded, seconds, wait_for_gpu
-from dist_dsvae import distributed
+from dist_dsvae import distributed, option_types
 from dist_dsvae.config import DataConfig, TrainConfig
 from dist_dsvae.data.feed import Feed
 from dist_dsvae.data.split import open_split
@@ -33,21 +33,23 @@ from dist_dsvae.engine.iteration import Iteration
 from dist_dsvae.engine.joint_step import OverlappedStep
 from dist_dsvae.engine.optimizer import StepOptimizer
 from dist_dsvae.engine.runtime import Runtime
-from dist_dsvae.paths import path_argument, place_argument
+from dist_dsvae.paths import place_argument
 
 Run = Callable[[], object]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--architecture", choices=sorted(FAMILIES), default="conv32")
-    parser.add_argument("--batch-size", type=int, default=64)
-    parser.add_argument("--classes", type=int, default=10)
+    parser.add_argument("--batch-size", type=option_types.training_batch_size, default=64)
+    parser.add_argument("--classes", type=option_types.num_classes, default=10)
     parser.add_argument("--mixed_precision", choices=["auto", "no", "bf16", "fp16"])
     parser.add_argument(
         "--shards", type=place_argument, metavar="DIR", help="also feed real shards, streamed and resident"
     )
-    parser.add_argument("--profile", type=path_argument, metavar="PNG", help="draw where the time goes")
-    parser.add_argument("--rounds", type=int, default=10)
+    parser.add_argument(
+        "--profile", type=option_types.png_file, metavar="PNG", help="draw where the time goes"
+    )
+    parser.add_argument("--rounds", type=option_types.positive, default=10)
 
 
 def run(args: argparse.Namespace) -> Result:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from dist_dsvae.config import ExperimentConfig
-from dist_dsvae.config_io import ConfigError, differing_keys, from_tree, load_config, to_json
+from dist_dsvae.config_io import ConfigError, differing_keys, from_tree, load_config, to_json, to_tree
 
 REPOSITORY = Path(__file__).parents[2]
 MINIMAL = {"data": {"train": "t"}, "model": {"architecture": "small32"}}
@@ -104,3 +104,37 @@ def test_identity_ignores_free_keys_only() -> None:
     )
     assert differing_keys(before, after) == ["seed (0 -> 1)", "optimizer.learning_rate (0.0005 -> 0.001)"]
     assert differing_keys(before, dataclasses.replace(before)) == []
+
+
+@pytest.mark.parametrize(
+    ("overrides", "sentence"),
+    [
+        (["evaluation.samples_per_class=50"], "evaluation.diversity_samples is 100, more than the 50 of"),
+        (["evaluation.every_steps=1"], "evaluation.every_steps is set, but data.test is not"),
+        (["evaluation.weights=ema"], 'evaluation.weights is "ema", but train.ema_half_life_updates is 0'),
+        (["method.unlabelled_steps=1"], "method.unlabelled_steps is 1, but data.unlabelled is not set"),
+        (["method.gm_steps=0", "method.joint_steps=0"], "are all 0, so there is nothing to train"),
+        (["method.gm_steps=0", "method.joint_batch=last"], 'method.joint_batch is "last", the batch of'),
+        (
+            ["method.name=cgan", "evaluation.prior=fitted"],
+            'evaluation.prior is "fitted", but method.name is "cgan", which does not encode images',
+        ),
+        (
+            ["train.keep_every_steps=100", "train.checkpoint_every_steps=0"],
+            "train.keep_every_steps is 100, but train.checkpoint_every_steps is 0",
+        ),
+    ],
+)
+def test_settings_that_contradict_each_other(tmp_path: Path, overrides: list[str], sentence: str) -> None:
+    path = tmp_path / "c.json"
+    path.write_text(json.dumps(MINIMAL))
+    load_config(path)
+    with pytest.raises(ConfigError) as error:
+        load_config(path, overrides)
+    assert str(error.value).startswith(f"{path}: ")
+    assert sentence in str(error.value)
+
+
+def test_what_a_run_recorded_is_read_in_any_case() -> None:
+    recorded = to_tree(config(evaluation={"samples_per_class": 50, "diversity_samples": 100}))
+    assert from_tree(ExperimentConfig, recorded).evaluation.diversity_samples == 100

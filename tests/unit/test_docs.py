@@ -100,17 +100,6 @@ def test_the_readme_begins_with_the_two_commands_that_ci_runs() -> None:
     assert test == 'pip install -e ".[test]" && pytest'
 
 
-@pytest.mark.parametrize("script", ["train", "evaluate", "export", "generate", "benchmark"])
-def test_options_that_the_pages_give_scripts_exist(script: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every --option on a command line of launch/<script>.py is one that the script's source defines."""
-    sources = [REPOSITORY / f"launch/{script}.py", *(REPOSITORY / "launch/benchmarks").glob("*.py")]
-    defined = set(re.findall(r'"(--[a-z][\w-]*)"', "".join(p.read_text(encoding="utf-8") for p in sources)))
-    for page in PAGES:
-        for command in commands(page.read_text(encoding="utf-8"), script):
-            unknown = set(re.findall(r"(?<=\s)--[a-z][\w-]*", command)) - defined
-            assert not unknown, f"{page.name}: {command}"
-
-
 # What other programs say
 FOREIGN = ("CUDA out of memory", "No space left on device")
 # What a message on the page has in the place of something that differs from case to case
@@ -146,12 +135,3 @@ def test_the_messages_of_the_troubleshooting_page_are_those_of_the_code() -> Non
             missing = [part for part in fixed if not any(part in text for text in said)]
             assert not missing, f"nothing in the code says {missing} ({message})"
     assert quoted > 40
-
-
-def commands(text: str, script: str) -> Iterator[str]:
-    """What stands after launch/<script>.py in the text's code blocks, continued lines joined."""
-    for block in FENCE.findall(text):
-        for line in block.replace("\\\n", " ").splitlines():
-            _, found, arguments = line.partition(f"launch/{script}.py ")
-            if found:
-                yield arguments.partition("#")[0].partition("&&")[0].partition("|")[0]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 
+from dist_dsvae import option_types
 from dist_dsvae.data.faces.detect import CenterFaceDetector, require_detector
 from dist_dsvae.data.faces.stage import FaceOptions, ProgressOf, crop_faces
 from dist_dsvae.data.faces.work_cache import WorkCache
@@ -23,14 +24,14 @@ def add_face_options(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--min-face",
-        type=float,
+        type=option_types.number(1),
         default=defaults["min_face"].default,
         metavar="PIXELS",
         help="smallest edge of a face in the photograph (%(default)s)",
     )
     group.add_argument(
         "--duplicate-bits",
-        type=int,
+        type=option_types.whole(-1, 255),
         default=defaults["duplicate_bits"].default,
         metavar="N",
         help="crops whose 256-bit hashes differ by so many bits or fewer are one; -1 keeps all (%(default)s)",

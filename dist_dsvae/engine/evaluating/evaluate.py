@@ -11,20 +11,25 @@ import json
 import re
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 from dist_dsvae import distributed
 from dist_dsvae.config import DataConfig, EvaluationConfig, ExperimentConfig, TrainConfig
-from dist_dsvae.config_io import from_tree, to_tree
+from dist_dsvae.config_checks import contradictions_in_evaluation
+from dist_dsvae.config_io import ConfigError, from_tree, to_tree
 from dist_dsvae.data.manifest import DataError, Manifest
 from dist_dsvae.data.split import cache_root
 from dist_dsvae.data.splits import open_splits
 from dist_dsvae.engine import checkpoint
+from dist_dsvae.engine.ema import ExponentialMovingAverage
 from dist_dsvae.engine.evaluating.evaluation import Evaluation
-from dist_dsvae.engine.evaluating.held_out import write_figures
+from dist_dsvae.engine.evaluating.held_out import Figures, write_figures
 from dist_dsvae.engine.evaluating.progress import Progress
-from dist_dsvae.engine.evaluating.scoring import OnProgress
+from dist_dsvae.engine.evaluating.scoring import OnProgress, shown
 from dist_dsvae.engine.preemption import Preempted, StopRequests
 from dist_dsvae.engine.runtime import Runtime
 from dist_dsvae.engine.statistics import Measured
@@ -57,6 +62,7 @@ def evaluate(
     config, shape, classes = read_run(run_dir)
     settings = changed(config.evaluation)
     chosen = choose_checkpoint(run_dir, step)
+    on_progress(f"opening {chosen}, its data and its judges", 0, 1)
     train, test, _ = open_splits(config.data)
     if (tuple(train.classes), train.shape) != (classes, shape):
         raise DataError(
@@ -90,7 +96,8 @@ def evaluate(
         measured = Measured()
         if settings.batch_norm == "precise":
             skip = config.data.corrupt_sample == "replace"
-            measured = measured_for_evaluation(chosen, method, weights, train, skip_corrupt=skip)
+            with shown("measuring batch norm on training images, unless it is known", on_progress):
+                measured = measured_for_evaluation(chosen, method, weights, train, skip_corrupt=skip)
         figures, real = evaluation(method, progress, on_progress, measured)
     except RuntimeError as error:
         raise watchdog.explain(error) from error
@@ -138,16 +145,30 @@ def evaluation_of(
     """The evaluation that is due during training, if any is; raises what ``Evaluation`` does."""
     if not config.evaluation.every_steps:
         return None
-    if test is None:
-        raise DataError(
-            "evaluation.every_steps is set, but data.test is not: give a test split to evaluate on, or set "
-            "evaluation.every_steps to 0."
-        )
-    if not config.train.averages and config.evaluation.weights == "ema":
-        raise DataError(
-            "evaluation.weights is 'ema', but train.ema_half_life_updates is 0: there is no moving average."
-        )
+    assert test is not None  # ``config_checks``
     return Evaluation(config.evaluation, config.data, train, test, runtime, real_cache(config.data))
+
+
+def evaluate_in_training(
+    run_dir: Path,
+    config: ExperimentConfig,
+    evaluation: Evaluation,
+    method: nn.Module,
+    ema: ExponentialMovingAverage | None,
+    moment: tuple[str, int, float],
+) -> Figures:
+    """Score the weights as they are, in <run>/evaluation/<name>.json; the figures. Called by all ranks.
+
+    moment: the name of a checkpoint that would be made now, samples seen, and seconds trained.
+    """
+    averaged = ema if config.evaluation.weights != "raw" else None
+    described = record(run_dir, config, evaluation, *moment, "ema" if averaged else "raw")
+    with averaged.applied() if averaged else nullcontext():
+        figures, real = evaluation(method, Progress(), lambda *_: None)
+    if distributed.is_main():
+        path = run_dir / "evaluation" / f"{moment[0]}.json"
+        write_figures(path, described | {"figures": figures, "real": real})
+    return figures
 
 
 def record(
@@ -184,4 +205,7 @@ def real_cache(data: DataConfig) -> Path:
 def with_changes(config: EvaluationConfig, **given: Any) -> EvaluationConfig:
     """The settings with those replaced that are not None. Raises ConfigError for what is not allowed."""
     changes = {key: value for key, value in given.items() if value is not None}
-    return from_tree(EvaluationConfig, to_tree(config) | changes, "evaluation.")
+    changed = from_tree(EvaluationConfig, to_tree(config) | changes, "evaluation.")
+    for contradiction in contradictions_in_evaluation(changed):
+        raise ConfigError(contradiction)
+    return changed

@@ -40,6 +40,7 @@ from dist_dsvae.engine.evaluating.scoring import (
     diversity,
     inception_figures,
     neighbour_figures,
+    shown,
 )
 from dist_dsvae.engine.evaluating.swapping import swap_figures
 from dist_dsvae.engine.runtime import Runtime
@@ -86,11 +87,6 @@ class Evaluation:
         )
         if self.judges is not None:
             self._check_judges(self.judges)
-        if config.diversity_samples > config.samples_per_class:
-            raise DataError(
-                f"evaluation.diversity_samples is {config.diversity_samples}, more than the "
-                f"{config.samples_per_class} of evaluation.samples_per_class. Lower it, or raise that."
-            )
 
     def _check_judges(self, judges: Judges) -> None:
         """What would otherwise be found out after all images are drawn."""
@@ -178,10 +174,12 @@ class Evaluation:
             found = held_out_figures(held_out()) | more_probe_figures(held_out())
             return {name: torch.tensor(value, dtype=torch.float64) for name, value in found.items()}
 
-        figures |= {name: value.item() for name, value in progress.whole("held-out", probes).items()}
+        with shown("reading the test split and fitting probes", on_progress):
+            figures |= {name: value.item() for name, value in progress.whole("held-out", probes).items()}
         figures["test_samples"] = int(figures["test_samples"])
         if self.judges is not None and self.judges.knows_labels and isinstance(method, Autoencoding):
-            figures |= self._swaps(method, held_out, self.judges.classifier, progress)
+            with shown("judging swapped images", on_progress):
+                figures |= self._swaps(method, held_out, self.judges.classifier, progress)
         if not isinstance(method, Generative):
             return figures, {}
         prior = self._prior(method, held_out)

@@ -60,9 +60,14 @@ def read_held_out(
 
 
 def final_figures(
-    method: nn.Module, config: ExperimentConfig, train: Manifest, test: Manifest, runtime: Runtime
+    method: nn.Module, config: ExperimentConfig, train: Manifest, test: Manifest | None, runtime: Runtime
 ) -> Figures:
-    """``held_out_figures`` at the end of training; in training mode after. Called by all ranks."""
+    """``held_out_figures`` at the end of training; in training mode after. Called by all ranks.
+
+    None where there is no test split, or the config does not want them.
+    """
+    if test is None or not config.train.evaluate_at_end:
+        return {}
     corrupt = config.data.corrupt_sample
     measured = Measured()
     method.eval()

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Protocol, TypeVar
 
 import torch
@@ -46,6 +47,14 @@ S = TypeVar("S", bound=Sums)
 OnProgress = Callable[[str, int, int], None]  # what, how many are done, of how many
 
 
+@contextmanager
+def shown(part: str, on_progress: OnProgress) -> Iterator[None]:
+    """A part that is computed in one piece, which begins here."""
+    on_progress(part, 0, 1)
+    yield
+    on_progress(part, 1, 1)
+
+
 def add_up(
     share_of: Callable[[int], Iterator[Batch]],
     num_batches: int,
@@ -69,6 +78,7 @@ def add_up(
         counted = {"num_batches_done": torch.tensor(done), "kept": total.kept}
         progress.save(part, total.state() | counted)
 
+    on_progress(part, done, num_batches)
     batches = share_of(done)
     while done < num_batches:
         try:
@@ -139,6 +149,7 @@ def diversity(
     saved = progress.load(part)
     sums = torch.zeros(num_classes, 2, dtype=torch.float64) if saved is None else saved["sums"]
     first = 0 if saved is None else int(saved["num_classes_done"])
+    on_progress(part, first, num_classes)
     for start in range(first, num_classes, at_once):
         progress.pause()
         group = range(start, min(start + at_once, num_classes))

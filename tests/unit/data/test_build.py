@@ -183,11 +183,14 @@ def test_given_splits_share_their_classes(run: Run, capsys: pytest.CaptureFixtur
     assert "has a folder for the split 'test' already" in capsys.readouterr().err
 
 
-def test_a_share_for_testing(run: Run) -> None:
+def test_a_share_for_testing(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
     for name, count in (("a", 20), ("b", 10), ("c", 1)):
         for number in range(count):
             save(Path(f"raw/{name}/{number}.png"), Image.new("L", (2, 2), number))
     assert run("folder", "raw", "out", "--test-fraction", 0.2, "--size", 2) == 0
+    printed = capsys.readouterr()
+    assert printed.out.startswith("Looking through raw\n")
+    assert printed.err.splitlines() == ["0 of 31 samples", "31 of 31 samples"]
     assert report_of("out")["samples_per_class"] == {
         "train": {"a": 16, "b": 8, "c": 1},
         "test": {"a": 4, "b": 2, "c": 0},
@@ -205,10 +208,6 @@ def test_a_share_for_testing(run: Run) -> None:
         (["raw/a/inner/x.png"], ["raw", "out"], "raw holds no picture in any class folder"),
         (["raw/x.png"], ["raw", "out"], "files outside the class folders: x.png"),
         (["raw/a/x.png"], ["raw", "out", "--test-fraction", 0.5], "leaves no test sample"),
-        (["raw/a/x.png"], ["raw", "out", "--test-fraction", 1], "test fraction is 1.0; it must"),
-        (["raw/a/x.png"], ["raw", "out", "--size", 0], "image size is 0"),
-        (["raw/a/x.png"], ["raw", "out", "--quality", 100], "is 100; allowed are 1 to 95"),
-        (["raw/a/x.png"], ["raw", "out", "--png-level", 10], "is 10; allowed are 0 to 9"),
         (["raw/a/x.png"], ["raw", "raw"], "raw and raw are one folder"),
         (["raw/é/x.png", "raw/e\u0301/x.png"], ["raw", "out"], "both written 'é'"),
     ],
@@ -223,7 +222,7 @@ def test_a_folder_that_cannot_be_built(
     for picture in pictures:
         save(Path(picture))
     assert run("folder", *arguments) == 1
-    printed = capsys.readouterr().err
+    printed = capsys.readouterr().err.removeprefix("0 of 1 samples\n")
     assert printed.startswith("error: ")
     assert sentence in printed
     assert not Path("out").exists()

@@ -177,8 +177,6 @@ def replace(file: str, old: str, new: str) -> Callable[[], None]:
         (replace("classes.txt", CLASSES[1], CLASSES[0]), [], "raw/classes.txt names a class twice"),
         (lambda: Path("raw/classes.txt").write_text("\n"), [], "raw/classes.txt is empty"),
         (lambda: Path("raw/classes.txt").write_bytes(b"1 \xff"), [], "raw/classes.txt cannot be read"),
-        (lambda: None, ["--margin", -0.1], "The margin is -0.1; it must be 0 to 1"),
-        (lambda: None, ["--size", 0], "image size is 0"),
     ],
 )
 def test_a_layout_that_cannot_be_used(

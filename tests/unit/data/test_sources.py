@@ -220,7 +220,6 @@ def test_a_point_depends_on_its_position_alone(run: Run) -> None:
         place = int(about["source"].removeprefix("train-point[").removesuffix("]"))
         assert np.array_equal(np.load(io.BytesIO(content)), many[place])
         assert label == place % 3
-    assert run("toy", "none", "--num-points", 0) == 1
 
 
 def test_building_again_changes_no_byte(run: Run) -> None:

@@ -117,6 +117,8 @@ def test_train_resume_evaluate_export(method: str, entry: Entries, tmp_path: Pat
     run_dir = str(tmp_path / "resumed")
     status, printed = entry(evaluate, "--run", run_dir, *FEW, "--json")
     assert status == 0, printed
+    begun = ["opening ", "measuring batch norm", "reading the test split"]
+    assert all(any(line.startswith(what) for line in printed.splitlines()) for what in begun), printed
     result = json.loads((tmp_path / "resumed/evaluation/scores.json").read_text())
     assert json.loads(next(line for line in printed.splitlines() if line.startswith('{"format"'))) == result
     assert EXPECTED[method] <= result["figures"].keys()
@@ -137,6 +139,7 @@ def test_train_resume_evaluate_export(method: str, entry: Entries, tmp_path: Pat
 
     status, printed = entry(export, "--run", run_dir, "--out", str(tmp_path / "model"))
     assert status == 0, printed
+    assert f"Reading a checkpoint of {run_dir}; its batch norms are measured" in printed
     published = load_published(tmp_path / "model")
     networks = averaged_networks(published.method, TrainConfig(**AVERAGES[method]))
     measured = set()
@@ -184,7 +187,7 @@ def test_a_stopped_evaluation_goes_on(
 
     reasons = iter([None, None, "SIGTERM"])  # in the midst of the generated images
     with monkeypatch.context() as patched:
-        patched.setattr(StopRequests, "agreed", lambda self: next(reasons))
+        patched.setattr(StopRequests, "agreed", lambda self, clock=None: next(reasons))
         status, printed = entry(evaluate, *arguments, "--name", "stopped")
     assert status == 75
     assert "the same command goes on from there" in printed

@@ -135,8 +135,6 @@ def test_pictures_and_masks_of_ones_own(runs: dict[str, Path], entry: Entries, t
         (["grid", "--model", "{tmp}", "--step", "3"], "choose among a run's checkpoints"),
         (["grid", "--model", "{tmp}"], "has no model.safetensors and no config.json"),
         (["grid", "--run", "{tmp}"], "is not a run directory"),
-        (["grid", "--run", "{dsvae}", "--temperature-zs", "0"], "temperature_zs is 0.0; it must be above 0"),
-        (["grid", "--run", "{dsvae}", "--temperature-zu", "11"], "must be above 0 and at most 10"),
         (["grid", "--run", "{dsvae}", "--step", "9"], "has no checkpoint of step 9"),
         (["grid", "--run", "{dsvae}", "--classes", "Bagg"], "no class 'Bagg'. Did you mean 'Bag'"),
         (["vary", "--run", "{dsvae}", "--dims", "99"], "no dimension 99"),

@@ -59,12 +59,7 @@ def test_an_unlabelled_epoch_is_every_sample_once() -> None:
     assert places.tolist() != list(range(2_000))
 
 
-def test_unlabelled_shards_that_are_missing_or_of_another_size_get_a_sentence(tmp_path: Path) -> None:
-    data = DataConfig(train=SPLITS["train"], batch_size=8)
-    config = ExperimentConfig(data=data, model=ModelConfig(architecture="small32"))
-    part = Slice(global_batch_size=8, rank=0, world_size=1)
-    with pytest.raises(DataError, match=r"data\.unlabelled is not set"):
-        Streams(make_method(unlabelled_steps=1), open_splits(data), config, part, Runtime(TrainConfig()))
+def test_unlabelled_shards_of_another_size_get_a_sentence(tmp_path: Path) -> None:
     shutil.copytree(SHARDS / "test", tmp_path / "other")
     manifest = json.loads((tmp_path / "other/manifest.json").read_text())
     manifest["shape"]["height"] = 64

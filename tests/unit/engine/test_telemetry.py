@@ -35,12 +35,29 @@ def test_means_over_the_steps_of_a_tick() -> None:
 def test_means_survive_a_checkpoint() -> None:
     meter, resumed = LossMeter(STEPS, CPU), LossMeter(STEPS, CPU)
     meter.add("joint", torch.tensor([0.0, 1.0]))
-    for name, sums in meter.state().items():
-        resumed.state()[name].copy_(sums)
+    resumed.restore(meter.state(), None)
     resumed.num_iterations = 1
     resumed.add("joint", torch.tensor([0.0, 3.0]))
     resumed.num_iterations += 1
     assert resumed.read()["rec"] == 2.0
+
+
+def test_looking_leaves_no_trace() -> None:
+    meter = LossMeter(STEPS, CPU)
+    meter.add("joint", {"rec": torch.tensor(1.0), "kl": torch.tensor(0.0)})
+    meter.num_iterations = 1
+    assert meter.means() == meter.means() == {"gm": 0.0, "kl": 0.0, "rec": 1.0}
+    meter.state()["joint"].zero_()
+    assert meter.read()["rec"] == 1.0
+    assert meter.means()["rec"] == 0.0
+
+
+def test_a_rank_goes_on_from_its_own_sums_exactly() -> None:
+    meter, resumed = LossMeter(STEPS, CPU), LossMeter(STEPS, CPU)
+    meter.add("joint", {"rec": torch.tensor(0.1), "kl": torch.tensor(1e30)})
+    own = json.loads(json.dumps(meter.own_sums()))  # as a checkpoint's marker holds them
+    resumed.restore({name: torch.zeros_like(sums) for name, sums in meter.sums.items()}, own)
+    assert all(torch.equal(resumed.sums[name], sums) for name, sums in meter.sums.items())
 
 
 def telemetry(folder: Path, samples_seen: int) -> Telemetry:
@@ -73,3 +90,18 @@ def test_resume_drops_what_will_be_repeated(tmp_path: Path, capsys: pytest.Captu
     assert "step 2/10" in plain
     assert "kl 2.000" in plain
     assert "ETA" in plain
+
+
+def test_a_line_is_for_people_alone_and_once_for_a_step(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shown = telemetry(tmp_path, 0)
+    shown.line(4, 1, {"kl": 7.0})
+    shown.log(8, 2, 0.2, {"kl": 2.0})
+    shown.line(8, 2, {"kl": 0.0})
+    shown.close()
+    assert [(line["step"], line["kl"]) for line in lines(tmp_path)] == [(2, 2.0)]
+    plain = capsys.readouterr().out
+    assert "step 1/10" in plain
+    assert "kl 7.000" in plain
+    assert plain.count("step 2/10") == 1

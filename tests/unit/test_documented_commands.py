@@ -1,0 +1,180 @@
+"""Commands on the pages: every one is understood by its program, and what can run here runs, at toy size.
+
+The pages' own words run, in their order, in one folder, with what makes them small behind them: of an
+option that is given twice the second counts.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import re
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from accelerate.commands.launch import launch_command_parser
+from PIL import Image
+
+from dist_dsvae.config_io import load_config
+from dist_dsvae.engine import statistics, visuals
+from dist_dsvae.engine.evaluating import held_out
+from tests.documented import PAGES, Command, commands
+from tests.programs import REPOSITORY, parser_of
+from tests.unit.data.making import load_build_command
+
+sys.path.insert(0, str(REPOSITORY / "launch"))
+import evaluate
+import export
+import generate
+import train
+
+COMMANDS = commands()
+BUILD = load_build_command()
+PROGRAMS: dict[str, Any] = {
+    "launch/train.py": train,
+    "launch/evaluate.py": evaluate,
+    "launch/export.py": export,
+    "launch/generate.py": generate,
+    "shards/build.py": BUILD,
+}
+# What is not run here, by the words that tell it, and why
+NOT_RUN = {
+    r"--num_processes|--num_machines": "several processes: tests/distributed run the same program so",
+    r"launch/explore\.py": "serves a page until it is stopped: tests/unit/explore",
+    r"launch/benchmark\.py": "measures: tests/unit/test_benchmark.py runs all that it can measure, smaller",
+    r"http://": "needs a server: tests/unit/data/test_remote.py has one",
+    r"build\.py (cifar|cub200|facescrub|casia)": "needs raw data; tests/unit/data make some up",
+    r"facescrub(?!.*runs/mine)": "needs its shards; the same programs run on shards/mine",
+    r"cifar10(?!.*runs/classifier-mine)|classifier-DATA": "needs its shards; the same run on shards/mine",
+    r"configs/classifier/DATA": "a placeholder; another classifier is trained",
+    r"--compare runs/quickstart": "needs four trained runs; two of shards/mine are compared",
+    r"lfw(?!.*runs/mine)": "needs photographs of faces; shards/mine and shards/mine-extra are built alike",
+    r"any-pictures|made-elsewhere": "needs such a folder: tests/unit/data/test_unlabelled, test_indexing",
+    r"quickstart-0|cvae_gan-0|--run-dir RUN|--run RUN": "measurements of a page; the same programs run",
+}
+# Behind every command of a kind: few samples, small networks, one iteration
+SMALL_TRAIN = {
+    "train.epochs": "1e-9",
+    "train.max_seconds": "0",
+    "train.cpu_threads": "1",
+    "train.tensorboard": "false",
+    "train.evaluate_at_end": "false",
+    "train.mixed_precision": "no",
+    "data.batch_size": "4",
+    "data.num_workers": "0",
+}
+SMALL_NETWORKS = {"model.architecture": "small", "model.zs_dim": "4", "model.zu_dim": "4"}
+SMALL = {
+    "evaluate.py": "--samples-per-class 4 --diversity-samples 3 --splits 2 --neighbour-samples 9",
+    "generate.py many": "--per-class 2",
+    "generate.py swap": "--rows 2 --columns 2",
+    "generate.py inpaint": "--pictures 1 --refine-steps 1 --masks right-half",
+    "generate.py points": "--num-points 20",
+    "build.py toy": "--num-points 60 --num-test-points 12 --workers 1",
+    "build.py folder": "--workers 1",
+}
+ORDER = ("shards/README.md", "README.md", "docs/your-images.md", "docs/use-a-model.md", "docs/results.md")
+
+
+def reasons(command: Command) -> list[str]:
+    return [pattern for pattern in NOT_RUN if re.search(pattern, str(command))]
+
+
+ONCE = {str(command): command for page in ORDER for command in COMMANDS if command.page == page}
+RUN = {line: command for line, command in ONCE.items() if not reasons(command)}
+PLACEHOLDERS = {"N": "2", "K": "0", "N*P": "4"}  # of the launcher's numbers
+
+
+def test_every_page_is_looked_through() -> None:
+    assert {command.page for command in COMMANDS} <= {str(page.relative_to(REPOSITORY)) for page in PAGES}
+    assert len(COMMANDS) > 70
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=str)
+def test_its_program_understands_it(command: Command) -> None:
+    parsed = parser_of(command.program).parse_args(list(command.arguments))
+    if "accelerate" in command.launcher:
+        launcher = [PLACEHOLDERS.get(word, word) for word in command.launcher[2:]]
+        words = [*launcher, command.program, *command.arguments]
+        launched = launch_command_parser().parse_args(words)
+        assert launched.training_script == command.program
+        assert launched.config_file is None or (REPOSITORY / launched.config_file).is_file()
+    if command.program == "launch/train.py" and "DATA" not in str(parsed.config):
+        load_config(REPOSITORY / parsed.config, parsed.overrides)
+
+
+def test_what_is_not_run_has_a_reason_and_every_reason_a_command() -> None:
+    for command in COMMANDS:
+        assert str(command) in RUN or reasons(command), f"{command} is neither run nor excused"
+    used = {pattern for command in COMMANDS for pattern in reasons(command)}
+    assert used == NOT_RUN.keys()
+    assert len(RUN) > 20
+
+
+@pytest.fixture(scope="module")
+def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder like the repository, with a person's own pictures."""
+    folder = tmp_path_factory.mktemp("workplace")
+    (folder / "configs").symlink_to(REPOSITORY / "configs")
+    (folder / "shards").mkdir()
+    (folder / "shards/fashion-mnist-mini").symlink_to(REPOSITORY / "shards/fashion-mnist-mini")
+    rng = np.random.default_rng(0)
+    for name in ("my-images/anna", "my-images/ben", "other-images/more"):
+        (folder / name).mkdir(parents=True)
+        for number in range(60):
+            pixels = rng.integers(0, 256, (64, 64, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(folder / name / f"{number:02d}.png")
+    for name in ("anna", "ben"):
+        Image.open(folder / f"my-images/{name}/00.png").save(folder / f"{name}.jpg")
+    return folder
+
+
+def small(command: Command) -> list[str]:
+    """The arguments, and what makes them small behind them."""
+    words = list(command.arguments)
+    if command.program == "launch/train.py":
+        settings = dict(SMALL_TRAIN)
+        if "classifier" not in words[1] and "toy" not in words[1]:
+            settings |= SMALL_NETWORKS
+        return [*words, *(f"--set={key}={value}" for key, value in settings.items())]
+    script = Path(command.program).name
+    is_comparison = "--compare" in words
+    extra = "" if is_comparison else SMALL.get(script, SMALL.get(f"{script} {words[0]}", ""))
+    return words + extra.split()
+
+
+def run_alone(program: str, arguments: list[str], output: Path) -> int:
+    """A program's main in a process of its own, as a shell has it, but with everything imported already."""
+
+    def main() -> None:
+        with output.open("w") as stream:
+            for descriptor in (1, 2):
+                os.dup2(stream.fileno(), descriptor)
+        sys.stdout, sys.stderr = (os.fdopen(number, "w", buffering=1) for number in (1, 2))
+        sys.argv = [program, *arguments]
+        sys.exit(PROGRAMS[program].main())
+
+    process = multiprocessing.get_context("fork").Process(target=main)
+    process.start()
+    process.join()
+    return process.exitcode or 0
+
+
+@pytest.mark.timeout(600)
+def test_they_run_in_their_order(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(workplace)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(workplace / "cache"))
+    monkeypatch.setattr(held_out, "PROBE_TRAIN_SAMPLES", 100)
+    monkeypatch.setattr(statistics, "NUM_CODES", 64)
+    monkeypatch.setattr(visuals, "FEW_CODES", 64)
+    output = workplace / "output.txt"
+    for line, command in RUN.items():
+        status = run_alone(command.program, small(command), output)
+        assert status == 0, f"{line}\n{output.read_text()}"
+        shutil.rmtree("generated", ignore_errors=True)  # two pages write it
+    expected = ["model/README.md", "swap.png", "grid.png", "anna-and-ben.png", "path.png", "figure2.png"]
+    assert [name for name in expected if not (workplace / name).stat().st_size] == []
