@@ -5,8 +5,9 @@
     <run>/stop-request, seen by rank 0 -+                                              after the same one
 
 The flags travel over a gloo group of their own while the next iteration runs, so agreeing never waits
-for the GPU. The file is for those who cannot signal the processes themselves: a batch script's
-trap (a shell between the scheduler and the launcher swallows signals), or a person.
+for the GPU, and for a rank that is gone no longer than ``Patience`` allows. The file is for those who
+cannot signal the processes themselves: a batch script's trap (a shell between the scheduler and the
+launcher swallows signals), or a person.
 
 A run that stopped early leaves <run>/stopped-early.json; it is gone once the run goes on.
 """
@@ -19,7 +20,6 @@ import os
 import signal
 import threading
 import time
-from datetime import timedelta
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -28,6 +28,7 @@ import torch
 import torch.distributed as dist
 
 from dist_dsvae import distributed
+from dist_dsvae.engine.fence import Patience
 
 logger = logging.getLogger(__name__)
 
@@ -56,12 +57,13 @@ class Preempted(BaseException):  # not an Exception: nobody's recovery may swall
 class StopRequests:
     """Watches for requests to stop one run. Made by all ranks; ``agreed`` is called by all.
 
-    timeout: of the agreement's collectives.
+    patience: how long an agreement waits; a signal shortens it.
     """
 
-    def __init__(self, run_dir: Path, timeout: timedelta) -> None:
+    def __init__(self, run_dir: Path, patience: Patience) -> None:
         self._run_dir = run_dir
-        self._group = distributed.new_cpu_group(timeout)
+        self._patience = patience
+        self._group = distributed.new_cpu_group(patience.timeout)
         self._seen = 0  # this rank's reason, a key of _REASONS
         self._under_way: tuple[dist.Work, torch.Tensor] | None = None
         self._last_look = 0.0
@@ -80,9 +82,13 @@ class StopRequests:
         if number == signal.SIGINT and self._seen == signal.SIGINT:
             raise KeyboardInterrupt  # asked twice: at once, without a checkpoint
         self._seen = number
+        self._patience.hurry()
 
     def agreed(self) -> str | None:
-        """What asked to stop, the same on all ranks; None to go on. Once per iteration, by all ranks."""
+        """What asked to stop, the same on all ranks; None to go on. Once per iteration, by all ranks.
+
+        Raises WaitTimeoutError if another rank does not answer, and RuntimeError if one is gone.
+        """
         if distributed.is_main() and not self._seen:
             now = time.monotonic()
             if now - self._last_look > _SECONDS_BETWEEN_LOOKS:
@@ -94,7 +100,8 @@ class StopRequests:
         if before is None:
             return None
         work, reasons = before
-        work.wait()
+        self._patience.wait_until(work.is_completed)
+        work.wait()  # raises what went wrong
         return next((_REASONS[reason] for reason in reasons.tolist() if reason), None)
 
     def _send(self) -> tuple[dist.Work, torch.Tensor]:

@@ -74,7 +74,7 @@ def evaluate(
     result = record(run_dir, config, evaluation, chosen.name, seen, seconds, weights)
     folder = run_dir / "evaluation"
     folder.mkdir(parents=True, exist_ok=True)
-    stop, watchdog = StopRequests(folder, runtime.timeout), Watchdog()
+    stop, watchdog = StopRequests(folder, runtime.patience), Watchdog()
 
     def pause() -> None:
         if (reason := stop.agreed()) is not None:
