@@ -93,7 +93,7 @@ class Graphed:
         try:
             replay = _capture(lambda: self._function(*self._inputs))
         except RuntimeError as error:
-            problem = str(error).strip().partition("\n")[0]
+            problem = str(error).strip().partition("\n")[0].rstrip(".")
         # all ranks replay or none: a collective in a graph waits for the others' graphs
         problems = [p for p in distributed.gather_objects(problem, self._group) if p]
         if replay is None or problems:
