@@ -52,6 +52,7 @@ def simulated_cuda() -> Iterator[Device]:
             *_distributed(),
             *_autocast(),
             *_grouping(device),
+            (Tensor, "record_stream", lambda tensor, stream: None),
             (torch.accelerator, "is_available", lambda: True),
             (torch.accelerator, "current_accelerator", lambda check_available=False: torch.device("cuda")),
             (torch.accelerator, "current_stream", lambda device_=None: device.stream),

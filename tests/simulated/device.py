@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import collections
 import os
+import sys
 import threading
-import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import Any, NamedTuple
 
 import torch
@@ -16,6 +17,8 @@ from torch import Tensor
 
 from tests.simulated.graphs import Capture, Graph
 from tests.simulated.memory import CUDA, HOST, PINNED, Copies, DeviceError, Labels, unobserved
+
+_HERE = str(Path(__file__).parent)
 
 
 class Wait(NamedTuple):
@@ -185,9 +188,11 @@ class Device:
 
 def _place() -> str:
     """The innermost line that is neither torch's nor the simulation's."""
-    here = str(Path(__file__).parent)
-    for frame in reversed(traceback.extract_stack()):
-        simulation = frame.filename.startswith(here) and not Path(frame.filename).name.startswith("test_")
-        if not simulation and "site-packages" not in frame.filename and "/lib/python" not in frame.filename:
-            return f"{Path(frame.filename).name}:{frame.lineno}"
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None:
+        path = frame.f_code.co_filename
+        simulation = path.startswith(_HERE) and "/test_" not in path
+        if not simulation and "site-packages" not in path and "/lib/python" not in path:
+            return f"{path.rpartition('/')[2]}:{frame.f_lineno}"
+        frame = frame.f_back
     return "?"

@@ -63,8 +63,6 @@ class Functions(TorchFunctionMode):
                 return self.device.labels[first] == PINNED
             case "get_device", Tensor():
                 return self.device.cuda.index if self.device.labels[first] == CUDA else -1
-            case "record_stream", Tensor():
-                return None
             case "one_hot", Tensor() if self.device.labels[first] == CUDA:
                 # the GPU's kernel asserts what the CPU's reads on the host
                 return _one_hot(*args, **kwargs)

@@ -105,6 +105,8 @@ class Graph:
 
     def replay(self) -> None:
         device = self.device
+        if device.is_stuck:
+            return  # it stays behind what never ends
         device.copies.finish(device.stream.number)
         for memory in self._outside:
             device.copies.access(memory, device.stream.number, writes=True, what="a graph")
