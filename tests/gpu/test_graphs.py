@@ -6,7 +6,9 @@ tolerance here only allows for a kernel that is chosen differently while capturi
 
 from __future__ import annotations
 
+import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -16,13 +18,17 @@ from pathlib import Path
 import psutil
 import pytest
 import torch
+import torch.multiprocessing as mp
 from torch.profiler import ProfilerActivity, profile
 
+from dist_dsvae import distributed
 from dist_dsvae.config import OptimizerConfig, TrainConfig
 from dist_dsvae.data.feed import copied_ahead
 from dist_dsvae.data.stream import Inputs
+from dist_dsvae.engine.batch_norm import synchronise
 from dist_dsvae.engine.cuda_graph import Graphed
 from dist_dsvae.engine.iteration import Iteration
+from dist_dsvae.engine.runtime import Runtime
 from tests.distributed.launching import (
     REPOSITORY,
     environment,
@@ -34,6 +40,7 @@ from tests.distributed.launching import (
     write_config,
 )
 from tests.unit.engine.making import make_inputs, make_iteration
+from tests.unit.methods.making import make_method
 
 pytestmark = [
     pytest.mark.gpu,
@@ -195,15 +202,53 @@ def run_under_nccl(num_processes: int, config: Path, run_dir: Path) -> subproces
 
 @pytest.mark.parametrize("num_processes", [1, pytest.param(2, marks=TWO_GPUS)])
 def test_capture_under_nccl(tmp_path: Path, num_processes: int) -> None:
-    """One process has NCCL and DistributedDataParallel in the graph; two also have the flat all-reduce and
-    synchronised batch norm, which one process leaves out.
-    """
+    """One process alone leaves the flat all-reduce and synchronised batch norm out; two have them."""
     config = write_config(tmp_path / "c.json", train={"cuda_graph": "on", "epochs": epochs_of(30)})
     job = run_under_nccl(num_processes, config, tmp_path / "run")
     output, _ = job.communicate(timeout=280)
     assert job.returncode == 0, output
     assert "without CUDA graphs" not in output
     assert len(metrics(tmp_path / "run")) == 30
+
+
+class NotAlone(int):
+    """1 as a number, but more than 1 to whoever asks whether collectives can be left out."""
+
+    def __eq__(self, other: object) -> bool:
+        return False
+
+    def __gt__(self, other: int) -> bool:
+        return True
+
+    __hash__ = int.__hash__
+
+
+def one_rank_with_every_collective(rank: int, port: int) -> None:
+    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), WORLD_SIZE="1", LOCAL_WORLD_SIZE="1")
+    os.environ.update(RANK="0", LOCAL_RANK="0")
+    torch.backends.cudnn.deterministic = True
+    Runtime(TrainConfig())  # the process group comes first: batch norm asks for it
+    distributed.world_size = lambda: NotAlone(1)
+    eager, captured = (make(method=synchronise(make_method("small32"))) for _ in range(2))
+    graphed = Graphed(captured, captured.state)
+    with profile(activities=[ProfilerActivity.CPU]) as profiler:
+        eager(*make_inputs(eager, first=0))
+    calls = [event.name for event in profiler.events()]
+    assert calls.count("c10d::allreduce_") > 5, "flat all-reduces, and batch norm's backward"
+    assert calls.count("c10d::allgather_") > 5, "batch norm's forward"
+    graphed(*make_inputs(captured, first=0))
+    for ours, theirs in zip(captured.state(), eager.state(), strict=True):
+        torch.testing.assert_close(ours, theirs, **TOLERANCE)
+    graphed.release()
+    torch.distributed.destroy_process_group()
+
+
+def test_every_collective_can_be_captured() -> None:
+    """Also those that one process alone would leave out, by NCCL among one rank."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    mp.spawn(one_rank_with_every_collective, (port,), nprocs=1)
 
 
 @TWO_GPUS

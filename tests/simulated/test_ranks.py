@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections
 import os
 import socket
+import time
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
@@ -14,6 +15,7 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 from torch import nn
+from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedException
 
 from dist_dsvae import distributed
 from dist_dsvae.config import OptimizerConfig, TrainConfig
@@ -73,12 +75,9 @@ def graph_equals_eager(device: Device, rank: int) -> None:
     # three flat all-reduces and the guard's, batch norm's backward, DistributedDataParallel's buckets
     assert taped["c10d.allreduce_.default"] > 5
     assert taped["c10d.allgather_.default"] > 5  # batch norm's forward
-    weights = torch.cat([parameter.detach().flatten() for parameter in outcome_parameters(outcome)])
+    parameters = outcome.graphed._function.method.parameters()
+    weights = torch.cat([parameter.detach().flatten() for parameter in parameters])
     assert bool((distributed.all_gather(weights) == weights).all())
-
-
-def outcome_parameters(outcome: object) -> list[torch.Tensor]:
-    return list(outcome.graphed._function.method.parameters())  # type: ignore[attr-defined]
 
 
 def test_graph_equals_eager_with_the_collectives_inside() -> None:
@@ -105,13 +104,13 @@ def a_skipped_collective_ends(device: Device, rank: int) -> None:
     runtime_module._NCCL_WAITS_LONGER = timedelta(0)
     if rank == 1:
         gm_step.distributed.all_reduce_flat = list
-    with pytest.raises(RuntimeError, match=r"(?i)gloo|timed out|connection|size"):
-        compare(device, making("mlp2d", seconds=3.0), "mlp2d", rank=rank)
-    os._exit(0)  # the group is beyond closing
+    compare(device, making("mlp2d", seconds=3.0), "mlp2d", rank=rank)
 
 
 def test_a_collective_that_one_rank_skips_is_found() -> None:
-    on_two_ranks(a_skipped_collective_ends)
+    # gloo gives up waiting, or aborts where messages of two sizes meet
+    with pytest.raises((ProcessExitedException, ProcessRaisedException), match=r"SIGABRT|gloo|imed out"):
+        on_two_ranks(a_skipped_collective_ends)
 
 
 def ddp_takes_no_times(device: Device, rank: int) -> None:
@@ -152,7 +151,8 @@ def one_rank_stays_away(device: Device, rank: int, folder: Path) -> None:
         for number, inputs in enumerate(batches(first)):
             if number == 3 and rank == 1:
                 trainer.stop_requests.close()
-                dist.distributed_c10d._get_default_store().wait(["done"])
+                while not (folder / "done").exists():
+                    time.sleep(0.05)
                 os._exit(0)
             device.is_stuck = number == 3
             yield inputs
@@ -163,7 +163,7 @@ def one_rank_stays_away(device: Device, rank: int, folder: Path) -> None:
     ):
         trainer.train()
     assert device.num_replays == 3
-    dist.distributed_c10d._get_default_store().set("done", "")
+    (folder / "done").touch()
     os._exit(0)
 
 
