@@ -139,7 +139,7 @@ def leave_what_hangs() -> None:
 
     That never ends, and tearing down what belongs to it could wait as long. On a CPU: return.
     """
-    if torch.cuda.is_initialized():
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(1)
