@@ -115,11 +115,10 @@ class Device:
         self.Graph = type("CUDAGraph", (Graph,), {"device": self})
         self.Capture = type("graph", (Capture,), {"device": self})
         self.default_stream: Stream = self.Stream()
-        self.stream = self.default_stream
         self._threads = threading.local()
         self._quiet = 0
 
-    # Devices of threads
+    # Devices and streams of threads
 
     @property
     def current(self) -> int:
@@ -128,6 +127,16 @@ class Device:
 
     def set_current(self, device: Any) -> None:
         self._threads.index = torch.device(device).index if not isinstance(device, int) else device
+
+    @property
+    def stream(self) -> Stream:
+        """This thread's current one: the default in a new one, as with CUDA."""
+        found: Stream = getattr(self._threads, "stream", self.default_stream)
+        return found
+
+    @stream.setter
+    def stream(self, stream: Stream) -> None:
+        self._threads.stream = stream
 
     # What makes the host wait
 

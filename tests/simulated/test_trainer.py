@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Callable
+import math
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,8 +19,9 @@ from dist_dsvae.data.stream import Inputs
 from dist_dsvae.engine import checkpoint, statistics, visuals
 from dist_dsvae.engine.cuda_graph import Graphed
 from dist_dsvae.engine.evaluating import held_out
-from dist_dsvae.engine.fence import Fence
+from dist_dsvae.engine.fence import Fence, Patience
 from dist_dsvae.engine.runtime import Runtime
+from dist_dsvae.engine.saver import CheckpointSaver
 from dist_dsvae.engine.trainer import Trainer
 from dist_dsvae.types import ImageShape
 from tests.distributed.launching import REPOSITORY, checkpoint_tensors, epochs_of, metrics, write_config
@@ -161,35 +163,32 @@ def test_a_read_between_ticks_is_found(tmp_path: Path, monkeypatch: pytest.Monke
     assert [what.split()[0] for what in waits[2]] == ["_local_scalar_dense"]
 
 
-def test_a_checkpoint_of_what_has_not_arrived_is_found(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.parametrize("waits", [True, False])
+def test_a_checkpoint_of_what_has_not_arrived_is_found(tmp_path: Path, waits: bool) -> None:
     """A copy into pinned memory for which nobody waits is not there when the writing thread reads it."""
-    monkeypatch.setattr(Fence, "settle", lambda self: None)
     with simulated_cuda() as device:
-        ran = run(device, tmp_path / "run", 1)
-        device.copies.finish_all()
-    saved = checkpoint_tensors(tmp_path / "run/checkpoints/step-00000001")
-    live = {tuple(tensor.shape) for tensor in ran.state}
-    assert any(tuple(tensor.shape) in live and tensor.isnan().all() for tensor in saved.values())
+        torch.cuda.set_stream(torch.cuda.Stream())  # as the runtime does
+        settle = Fence(device.cuda, Patience(timedelta(seconds=60))).settle
+        saver = CheckpointSaver(tmp_path, keep=1, settle=settle if waits else lambda: None)
+        saver.save(1, {"w": torch.ones(4, device="cuda")}, {})
+        saver.wait()
+        saver.close()
+    (saved,) = checkpoint_tensors(tmp_path / "step-00000001").values()
+    assert saved.tolist() == pytest.approx([1.0 if waits else math.nan] * 4, nan_ok=True)
 
 
 def test_the_writing_thread_works_on_its_process_s_device(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A new thread would start on device 0, for every rank."""
-    monkeypatch.setenv("LOCAL_RANK", "3")
     devices: list[int] = []
-    save: Callable[..., Path] = checkpoint.save
-
-    def noted(*args: Any, **kwargs: Any) -> Path:
-        devices.append(torch.cuda.current_device())
-        return save(*args, **kwargs)
-
-    monkeypatch.setattr(checkpoint, "save", noted)
+    monkeypatch.setattr(checkpoint, "save", lambda *_, **__: devices.append(torch.cuda.current_device()))
     with simulated_cuda() as device:
-        device.set_current(device.cuda)
-        run(device, tmp_path / "run", 1)
+        device.set_current(3)
+        saver = CheckpointSaver(tmp_path, keep=1)
+        saver.save(1, {}, {})
+        saver.wait()
+        saver.close()
     assert devices == [3]
 
 
