@@ -169,12 +169,12 @@ class TrainConfig:
         ``fp16`` given to ``accelerate launch --mixed_precision``, and whatever is given to train.py,
         go before it (the launcher's "no" cannot be told from its default).
     cuda_graph: "auto" captures the whole iteration once and replays it where there is a CUDA device
-        and bf16 or float32; "on" warns where that is impossible; "off" launches every kernel anew.
+        (not under DeepSpeed); "on" warns where that is impossible; "off" launches every kernel anew.
     double_precision: float64 throughout (tests and oracles).
     sync_batch_norm: batch statistics over all processes; without it they are each rank's own and
         results depend on the number of processes.
     collective_timeout_seconds: how long a process waits for the others before it gives up and says
-        which of them is missing.
+        which of them is missing; on GPUs NCCL itself waits a minute longer.
     cpu_threads: threads per process on a CPU; 0 shares the machine's cores among its processes.
     evaluate_at_end: measure held-out figures for evaluation/summary.json after the last iteration, where
         there is a test split.

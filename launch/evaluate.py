@@ -17,7 +17,7 @@ from dist_dsvae import option_types
 from dist_dsvae.engine.evaluating.evaluate import evaluate, run_config, with_changes
 from dist_dsvae.engine.preemption import TRY_AGAIN_LATER, Preempted
 from dist_dsvae.engine.runtime import Runtime
-from dist_dsvae.engine.watchdog import MissingRankError
+from dist_dsvae.engine.watchdog import MissingRankError, leave_what_hangs
 from dist_dsvae.evaluation.comparing.comparison import compare
 from dist_dsvae.evaluation.comparing.evaluated import read_runs
 from dist_dsvae.evaluation.comparing.files import save_comparison
@@ -163,6 +163,8 @@ def main() -> int:
         return 130
     except (ValueError, MissingRankError) as error:
         print(f"error: {error}", file=sys.stderr)
+        if isinstance(error, MissingRankError):
+            leave_what_hangs()
         return 1
     except OSError as error:
         print(f"error: {error.strerror}: {error.filename}. Mend that, then start again.", file=sys.stderr)

@@ -18,7 +18,7 @@ from dist_dsvae.engine.guard import NonFiniteLossError
 from dist_dsvae.engine.preemption import Preempted
 from dist_dsvae.engine.runtime import Runtime
 from dist_dsvae.engine.trainer import Trainer
-from dist_dsvae.engine.watchdog import MissingRankError
+from dist_dsvae.engine.watchdog import MissingRankError, leave_what_hangs
 from dist_dsvae.paths import path_argument, place_argument
 
 
@@ -82,7 +82,11 @@ def main() -> int:
         runtime.close()
     except Preempted as stop:
         return stop.exit_code
-    except (ValueError, NonFiniteLossError, MissingRankError) as error:
+    except MissingRankError as error:
+        fail(str(error))
+        leave_what_hangs()
+        return 1
+    except (ValueError, NonFiniteLossError) as error:
         return fail(str(error))
     except OSError as error:
         return fail(f"{error.strerror}: {error.filename}. Mend that, then start the same command again.")

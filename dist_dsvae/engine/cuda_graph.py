@@ -5,7 +5,8 @@
 
 A graphed function has the signature of the eager one and computes the same. The function must do
 nothing on the host that matters: what it does in Python happens while it is captured, and never
-again. Where a graph is not possible, the function itself runs, after one warning.
+again. Where a graph is known not to be possible, the function itself runs, after one warning. A capture
+that fails ends the run: the CUDA context is not always sound afterwards (pytorch#180395, #190348).
 
 Capture forbids the default stream, and autograd remembers the stream on which a parameter was first
 used; so a process that captures works on one stream of its own from the start (``Runtime``).
@@ -15,7 +16,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable
-from typing import Literal, Protocol
+from datetime import timedelta
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -32,14 +34,12 @@ _WARM_UP_CALLS_ALONE = 3
 Function = Callable[..., None]
 
 
-class Capture(Protocol):
-    """Records what ``function`` launches, without executing it; returns what executes it."""
-
-    def __call__(self, function: Callable[[], None]) -> Callable[[], None]: ...
+class CaptureError(ValueError):
+    """The iteration could not be captured; the message says why and what to do."""
 
 
-def capture_on_gpu(function: Callable[[], None]) -> Callable[[], None]:
-    """``Capture`` on the current stream, which must not be the default one."""
+def _capture(function: Callable[[], None]) -> Callable[[], None]:
+    """Record what ``function`` launches on the current stream, not the default one; returns what runs it."""
     graph = torch.cuda.CUDAGraph()
     # thread_local: data workers' pinning threads and NCCL's watchdog go on meanwhile
     with torch.cuda.graph(graph, stream=torch.cuda.current_stream(), capture_error_mode="thread_local"):
@@ -48,32 +48,33 @@ def capture_on_gpu(function: Callable[[], None]) -> Callable[[], None]:
 
 
 class Graphed:
-    """``function`` as a graph.
+    """``function`` as a graph. Made by all ranks, and called by all.
 
     function: takes tensors; its effects are in tensors alone, and it returns nothing.
     state: every tensor that the function changes, live; restored after warm-up.
+    timeout: of the ranks' agreement that all of them captured.
     """
 
     def __init__(
-        self, function: Function, state: Callable[[], Iterable[Tensor]], capture: Capture = capture_on_gpu
+        self,
+        function: Function,
+        state: Callable[[], Iterable[Tensor]],
+        timeout: timedelta | None = None,
     ) -> None:
         self._function = function
         self._state = state
-        self._capture = capture
         self._inputs: tuple[Tensor, ...] = ()
         self._replay: Callable[[], None] | None = None
-        self.is_graphed = True
+        self._group = distributed.new_cpu_group(timeout)  # a failed capture may leave NCCL unusable
 
     def __call__(self, *inputs: Tensor) -> None:
-        """Run once. Raises ValueError if shapes, types or devices differ from those of the first call."""
-        if not self.is_graphed:
-            self._function(*inputs)
-            return
+        """Run once.
+
+        Raises ValueError if shapes or types differ from those of the first call, and CaptureError, on every
+        rank, if the first call cannot be captured on some rank.
+        """
         if self._replay is None:
-            self._prepare(inputs)
-            if self._replay is None:
-                self._function(*inputs)
-                return
+            self._replay = self._prepare(inputs)
         self._check(inputs)
         for static, given in zip(self._inputs, inputs, strict=True):
             static.copy_(given, non_blocking=True)
@@ -84,22 +85,24 @@ class Graphed:
         self._replay = None
         self._inputs = ()
 
-    def _prepare(self, inputs: tuple[Tensor, ...]) -> None:
+    def _prepare(self, inputs: tuple[Tensor, ...]) -> Callable[[], None]:
         self._inputs = tuple(tensor.clone() for tensor in inputs)
         self._warm_up()
+        replay: Callable[[], None] | None = None
         problem: str | None = None
         try:
-            self._replay = self._capture(lambda: self._function(*self._inputs))
+            replay = _capture(lambda: self._function(*self._inputs))
         except RuntimeError as error:
-            problem = str(error).strip().partition("\n")[0]
+            problem = str(error).strip().partition("\n")[0].rstrip(".")
         # all ranks replay or none: a collective in a graph waits for the others' graphs
-        problems = [p for p in distributed.gather_objects(problem) if p]
-        if problems:
-            self.release()
-            self.is_graphed = False
-            for tensor in self._state():
-                tensor.grad = None  # of the failed capture; a capture computes nothing
-            logger.warning("training without CUDA graphs, which is slower: %s", problems[0])
+        problems = [p for p in distributed.gather_objects(problem, self._group) if p]
+        if replay is None or problems:
+            raise CaptureError(
+                f"The iteration could not be captured as a CUDA graph: {problems[0]}. After a failed capture "
+                "this process cannot go on safely. Start the same command again with --set "
+                "train.cuda_graph=off, which is slower and computes the same."
+            )
+        return replay
 
     def _warm_up(self) -> None:
         """Run eagerly until libraries have chosen kernels and allocated; leaves no trace in the state."""
@@ -134,7 +137,7 @@ def graphed_where_possible(
         return function
     obstacle = _obstacle(runtime)
     if obstacle is None:
-        return Graphed(function, state)
+        return Graphed(function, state, runtime.timeout)
     if setting == "on" or runtime.device.type == "cuda":
         logger.warning("training without CUDA graphs, which is slower: %s", obstacle)
     return function
@@ -145,8 +148,6 @@ def _obstacle(runtime: Runtime) -> str | None:
         return "they need a CUDA device"
     if runtime.zero_stage:
         return "DeepSpeed reads the gradient's norm on the host at every step"
-    if runtime.scaler is not None:
-        return "fp16's loss scale is adjusted on the host; --mixed_precision bf16 has none"
     if distributed.is_initialized() and distributed.backend() != "nccl":
         return f"a graph can hold NCCL's collectives, not those of {distributed.backend()}"
     return None

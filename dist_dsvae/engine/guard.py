@@ -6,7 +6,7 @@ The weights thus stay those from before the bad loss until the host looks, at th
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -24,10 +24,14 @@ class Guard:
 
     All of it lives in tensors that are written in place, as a captured graph needs it.
 
+    settle: waits for the device before the host reads (``Fence.settle``).
     tripped: float32 scalar on the device, 0 or 1; it never returns to 0.
     """
 
-    def __init__(self, steps: Sequence[Step], device: torch.device) -> None:
+    def __init__(
+        self, steps: Sequence[Step], device: torch.device, settle: Callable[[], None] = lambda: None
+    ) -> None:
+        self._settle = settle
         self.tripped = torch.zeros((), dtype=torch.float32, device=device)
         self._last_position = torch.full((), -1, dtype=torch.int64, device=device)
         self._term_names = {step.name: step.terms for step in steps}
@@ -57,6 +61,7 @@ class Guard:
 
     def raise_if_tripped(self) -> None:
         """Raise NonFiniteLossError on every rank if any tripped. Reads the flag: a host sync."""
+        self._settle()
         if self.tripped.item() == 0:
             return
         named = [
@@ -78,11 +83,15 @@ class Guard:
         )
 
 
-def raise_if_weights_are_bad(method: nn.Module, samples_seen: int) -> None:
+def raise_if_weights_are_bad(
+    method: nn.Module, samples_seen: int, settle: Callable[[], None] = lambda: None
+) -> None:
     """Raise NonFiniteLossError if a weight or a statistic is not finite: such a state must not be saved.
 
     Statistics count, because a mixture that follows moments, and batch norms, move without an optimiser; each
     rank may have its own of them, so all ranks agree and raise alike. Called by all ranks. One host sync.
+
+    settle: waits for the device before the host reads (``Fence.settle``).
     """
     named = {
         name: tensor.detach() for name, tensor in method.state_dict().items() if tensor.is_floating_point()
@@ -91,6 +100,7 @@ def raise_if_weights_are_bad(method: nn.Module, samples_seen: int) -> None:
         torch.stack([norm.double() for norm in torch._foreach_norm(list(named.values()))])
     )
     num_bad = distributed.all_reduce_sum((~finite).sum().double())
+    settle()
     if num_bad.item() > 0:
         bad = [name for name, is_finite in zip(named, finite.tolist(), strict=True) if not is_finite]
         names = ", ".join(bad[:3]) or "of another process"

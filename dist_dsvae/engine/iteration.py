@@ -121,5 +121,6 @@ class Iteration:
                 yield from moments.values()
         yield from self.guard.state().values()
         yield from self.meter.sums.values()
+        yield from self.runtime.scale_state()
         if self.ema is not None:
             yield from self.ema.averaged.values()

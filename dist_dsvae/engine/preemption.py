@@ -5,7 +5,8 @@
     <run>/stop-request, seen by rank 0 -+                                              after the same one
 
 The flags travel over a gloo group of their own while the next iteration runs, so agreeing never waits
-for the GPU; beside them travels what is due by rank 0's clock (``clock``). The file is for those who
+for the GPU, and for a rank that is gone no longer than ``Patience`` allows; beside them travels what is due
+by rank 0's clock (``clock``). The file is for those who
 cannot signal the processes themselves: a batch script's trap (a shell between the scheduler and the
 launcher swallows signals), or a person.
 
@@ -20,7 +21,6 @@ import os
 import signal
 import threading
 import time
-from datetime import timedelta
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -30,6 +30,7 @@ import torch.distributed as dist
 
 from dist_dsvae import distributed
 from dist_dsvae.engine.clock import Clock, Due
+from dist_dsvae.engine.fence import Patience
 
 logger = logging.getLogger(__name__)
 
@@ -58,12 +59,13 @@ class Preempted(BaseException):  # not an Exception: nobody's recovery may swall
 class StopRequests:
     """Watches for requests to stop one run. Made by all ranks; ``agreed`` is called by all.
 
-    timeout: of the agreement's collectives.
+    patience: how long an agreement waits; a signal shortens it.
     """
 
-    def __init__(self, run_dir: Path, timeout: timedelta) -> None:
+    def __init__(self, run_dir: Path, patience: Patience) -> None:
         self._run_dir = run_dir
-        self._group = distributed.new_cpu_group(timeout)
+        self._patience = patience
+        self._group = distributed.new_cpu_group(patience.timeout)
         self._seen = 0  # this rank's reason, a key of _REASONS
         self._under_way: tuple[dist.Work, torch.Tensor] | None = None
         self._last_look = 0.0
@@ -82,11 +84,14 @@ class StopRequests:
         if number == signal.SIGINT and self._seen == signal.SIGINT:
             raise KeyboardInterrupt  # asked twice: at once, without a checkpoint
         self._seen = number
+        self._patience.hurry()
 
     def agreed(self, clock: Clock | None = None) -> str | None:
         """What asked to stop, the same on all ranks; None to go on. Once per iteration, by all ranks.
 
+
         clock: gets what rank 0's clock has asked for, the same on all ranks.
+        Raises WaitTimeoutError if another rank does not answer, and RuntimeError if one is gone.
         """
         asked = Due(0)
         if distributed.is_main():
@@ -115,7 +120,8 @@ class StopRequests:
         if before is None:
             return [[0, 0]]
         work, numbers = before
-        work.wait()
+        self._patience.wait_until(work.is_completed)
+        work.wait()  # raises what went wrong
         heard: list[list[int]] = numbers.tolist()
         return heard
 

@@ -21,11 +21,15 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs, DistributedType, InitProcessGroupKwargs
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from dist_dsvae import distributed
 from dist_dsvae.config import TrainConfig
+from dist_dsvae.engine.fence import Fence, Patience
 
 _BUCKET_ELEMENTS = 2**23  # of gradients that DeepSpeed reduces at once; its default allocates 2 GB
+_NCCL_WAITS_LONGER = timedelta(seconds=60)
+_NEVER = 2**31 - 1  # as a number of forwards
 
 
 class LaunchError(ValueError):
@@ -36,6 +40,7 @@ class Runtime:
     """Device, precision and processes of a run.
 
     mixed_precision: "no", "bf16" or "fp16", resolved from the command line, launcher and config.
+    patience, fence: how this process waits for the others, and for its device.
     zero_stage: 1 or 2 where the launcher asks for DeepSpeed, else 0: DistributedDataParallel.
     dtype: of images and noise: float32, or float64 with train.double_precision.
     """
@@ -43,6 +48,7 @@ class Runtime:
     def __init__(self, config: TrainConfig, mixed_precision: str | None = None) -> None:
         use_cpu = not torch.cuda.is_available()
         self.timeout = timedelta(seconds=config.collective_timeout_seconds)
+        self.patience = Patience(self.timeout)
         self.mixed_precision = _resolve_precision(config, mixed_precision, use_cpu=use_cpu)
         zero = _deepspeed_is_asked_for(config, self.mixed_precision)
         self.accelerator = Accelerator(
@@ -54,7 +60,8 @@ class Runtime:
                 DistributedDataParallelKwargs(broadcast_buffers=False, gradient_as_bucket_view=True),
                 InitProcessGroupKwargs(
                     init_method=distributed.rendezvous_by_attempt(),
-                    timeout=self.timeout,
+                    # NCCL ends a process that waits too long; the fence before that, with a sentence
+                    timeout=self.timeout if use_cpu else self.timeout + _NCCL_WAITS_LONGER,
                     backend="gloo" if zero and use_cpu else None,
                 ),
             ],
@@ -64,9 +71,14 @@ class Runtime:
         _check_kind(self.accelerator.distributed_type, zero)
         self.zero_stage = _checked_stage(self._deepspeed_config) if zero else 0
         self.device: torch.device = self.accelerator.device
+        self.fence = Fence(self.device, self.patience)
         self.world_size: int = self.accelerator.num_processes
         self.rank: int = self.accelerator.process_index
         self.dtype = torch.float64 if config.double_precision else torch.float32
+        if self.scaler is not None:
+            self.scaler.scale(
+                torch.zeros((), device=self.device)
+            )  # makes its tensors, before a graph needs them
         if self.device.type == "cuda":
             # Graph capture forbids the default stream, and autograd binds parameters to the first it sees.
             own = torch.cuda.Stream(self.device)  # type: ignore[no-untyped-call]
@@ -103,6 +115,13 @@ class Runtime:
         """The loss scaler of fp16, None in other precisions."""
         return cast("torch.amp.GradScaler | None", self.accelerator.scaler)
 
+    def scale_state(self) -> Iterator[Tensor]:
+        """The tensors of ``scaler``, live: the scale, and the updates since it changed."""
+        if self.scaler is not None:
+            # private names of torch, whose state_dict has copies on the host alone
+            yield cast(Tensor, self.scaler._scale)
+            yield cast(Tensor, self.scaler._growth_tracker)
+
     def wrap(self, method: nn.Module, ignored_parameters: list[str]) -> nn.Module:
         """Move to the device and wrap into DistributedDataParallel where there are several processes.
 
@@ -116,7 +135,11 @@ class Runtime:
         with warnings.catch_warnings():
             # Accelerate has no other name for it; torch from 2.15 on prefers forward_sync_buffers.
             warnings.filterwarnings("ignore", message="`broadcast_buffers` is deprecated")
-            return cast(nn.Module, self.accelerator.prepare_model(method))
+            wrapped = cast(nn.Module, self.accelerator.prepare_model(method))
+        if isinstance(wrapped, DistributedDataParallel):
+            # Its timers, by default every 100th forward, record events, which a graph capture may not meet.
+            wrapped._set_ddp_runtime_logging_sample_rate(_NEVER)  # type: ignore[no-untyped-call]
+        return wrapped
 
     @property
     def _deepspeed_config(self) -> dict[str, Any]:

@@ -10,6 +10,7 @@ way. Host memory for one copy of the state is taken at the first save and kept (
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
@@ -26,16 +27,24 @@ class CheckpointSaver:
     """Writes the checkpoints of one run. Made by all ranks; ``save`` and ``wait`` are called by all.
 
     keep, keep_every: see ``checkpoint.save``. timeout: of the collectives among the writers.
+    settle: returns when the device is done with all that it was given (``Fence.settle``).
     """
 
     def __init__(
-        self, directory: Path, keep: int, keep_every: int = 0, timeout: timedelta | None = None
+        self,
+        directory: Path,
+        keep: int,
+        keep_every: int = 0,
+        timeout: timedelta | None = None,
+        settle: Callable[[], None] = lambda: None,
     ) -> None:
         self.directory = directory
         self.keep = keep
         self.keep_every = keep_every
         self._group = distributed.new_cpu_group(timeout)
-        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="checkpoint")
+        self._settle = settle
+        device = torch.cuda.current_device() if torch.cuda.is_available() else None
+        self._thread = ThreadPoolExecutor(1, "checkpoint", initializer=_work_on, initargs=(device,))
         self._staged: dict[str, Any] = {}
         self._pending: Future[Path] | None = None
         self._finished: list[Path] = []
@@ -47,8 +56,7 @@ class CheckpointSaver:
         """
         self.wait()
         self._staged = _staged(state, self._staged)
-        if torch.cuda.is_available():
-            torch.cuda.current_stream().synchronize()
+        self._settle()
         self._pending = self._thread.submit(
             checkpoint.save,
             self.directory,
@@ -76,6 +84,12 @@ class CheckpointSaver:
     def close(self) -> None:
         """Let a checkpoint under way become complete, or fail silently: the run is ending anyway."""
         self._thread.shutdown(wait=True)
+
+
+def _work_on(device: int | None) -> None:
+    """In a new thread, which would start on GPU 0, whichever its process trains on."""
+    if device is not None:
+        torch.cuda.set_device(device)
 
 
 def _staged(live: dict[str, Any], staged: dict[str, Any]) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,9 +38,13 @@ class LossMeter:
 
     Sums travel with checkpoints, so that the tick after a resume averages all its steps. Only ``read``
     changes them: a checkpoint or a line leaves no trace in the means, not even by rounding.
+    settle: waits for the device before the host reads (``Fence.settle``).
     """
 
-    def __init__(self, steps: Sequence[Step], device: torch.device) -> None:
+    def __init__(
+        self, steps: Sequence[Step], device: torch.device, settle: Callable[[], None] = lambda: None
+    ) -> None:
+        self._settle = settle
         self._terms = {step.name: step.terms for step in steps}
         self.sums = {
             step.name: torch.zeros(len(step.terms), dtype=torch.float64, device=device) for step in steps
@@ -55,7 +59,9 @@ class LossMeter:
     def means(self) -> dict[str, float]:
         """Means since the last reading, by term name. Called by all ranks; a host sync."""
         means: dict[str, float] = {}
-        for step, sums in self.state().items():
+        state = self.state()
+        self._settle()
+        for step, sums in state.items():
             count = max(self.num_iterations, 1) * self._repeats[step]
             means |= dict(zip(self._terms[step], (sums / count).tolist(), strict=True))
         return means

@@ -83,8 +83,8 @@ class Trainer:
         self.method.to(memory_format=torch.channels_last)
 
         # One optimiser per step
-        self.guard = Guard(self.method.steps, runtime.device)
-        self.meter = LossMeter(self.method.steps, runtime.device)
+        self.guard = Guard(self.method.steps, runtime.device, runtime.fence.settle)
+        self.meter = LossMeter(self.method.steps, runtime.device, runtime.fence.settle)
         optimizers = step_optimizers(self.method, config.optimizer, runtime, config.data.batch_size)
         samples_per_iteration = len(splits_drawn(self.method)) * config.data.batch_size
         self.ema = moving_average(self.method, config.train, samples_per_iteration)
@@ -126,12 +126,11 @@ class Trainer:
                 config.init_from, config, self.method, self.ema, shape, self.train_shards.classes
             )
         self.saved_samples = self.state.samples_seen
-        train = config.train
-        self.stop_requests = StopRequests(run_dir, runtime.timeout)
+        self.stop_requests = StopRequests(run_dir, runtime.patience)
         self.watchdog = Watchdog()
-        self.saver = CheckpointSaver(
-            run_dir / "checkpoints", train.keep_checkpoints, train.keep_every_steps, runtime.timeout
-        )
+        directory, train = run_dir / "checkpoints", config.train
+        keep = (train.keep_checkpoints, train.keep_every_steps)
+        self.saver = CheckpointSaver(directory, *keep, runtime.timeout, runtime.fence.settle)
 
     # The loop
 
@@ -177,6 +176,7 @@ class Trainer:
             # Stage 1, then the joint step (Algorithm 1)
             self.iterate.set_rates(self.epoch, self.iteration)
             self.graphed(*(tensor for batch in inputs for tensor in batch.tensors))
+            self.runtime.fence.launched()
             if self.runtime.reads_are_free:
                 self.guard.raise_if_tripped()
 
@@ -279,6 +279,7 @@ class Trainer:
         """Rank 0 draws; the others meet it at the next step's collective."""
         if not self.runtime.is_main:
             return []
+        self.runtime.fence.settle()
         with self.ema.applied() if self.ema else nullcontext():
             paths = self.visuals.draw(self.run_dir / "samples", checkpoint_name(self.iteration))
         telemetry.pictures(paths, self.state.samples_seen)
@@ -287,6 +288,7 @@ class Trainer:
     def _evaluate(self, telemetry: Telemetry) -> None:
         """Score the present weights on all ranks; training's state is untouched."""
         assert self.evaluation is not None
+        self.runtime.fence.settle()
         seen, seconds = self.state.samples_seen, round(self.state.train_seconds, 1)
         moment = (checkpoint_name(self.iteration), seen, seconds)
         what = (self.run_dir, self.config, self.evaluation, self.method, self.ema)
@@ -295,7 +297,7 @@ class Trainer:
     def _save(self) -> None:
         """Start a checkpoint; training goes on while it is written."""
         self.guard.raise_if_tripped()
-        raise_if_weights_are_bad(self.method, self.state.samples_seen)
+        raise_if_weights_are_bad(self.method, self.state.samples_seen, self.runtime.fence.settle)
         self.saver.save(self.iteration, *self.state.snapshot())
         self.saved_samples = self.state.samples_seen
 
@@ -312,10 +314,8 @@ class Trainer:
     def _finish(self, telemetry: Telemetry) -> Figures:
         """Last pictures, held-out figures, and a word on where everything is."""
         figures = final_figures(self.method, self.config, self.train_shards, self.test_shards, self.runtime)
-        figures |= {
-            "train_seconds": round(self.state.train_seconds, 1),
-            "samples_seen": self.state.samples_seen,
-        }
+        seconds, seen = round(self.state.train_seconds, 1), self.state.samples_seen
+        figures |= {"train_seconds": seconds, "samples_seen": seen}
         paths = self._draw(telemetry)
         if self.runtime.is_main:
             summary = self.run_dir / "evaluation" / "summary.json"

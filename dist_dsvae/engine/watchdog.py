@@ -10,12 +10,14 @@ from __future__ import annotations
 import os
 import queue
 import socket
+import sys
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
+import torch
 import torch.distributed as dist
 
 from dist_dsvae import distributed
@@ -130,6 +132,17 @@ class Watchdog:
             return None
         written, iteration, activity, where = self._store.get(key).decode().split("|", 3)
         return _Line(float(written), int(iteration), activity, where)
+
+
+def leave_what_hangs() -> None:
+    """After a MissingRankError: end this process at once if its GPU may still be inside a collective.
+
+    That never ends, and tearing down what belongs to it could wait as long. On a CPU: return.
+    """
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(1)
 
 
 def _doing(line: _Line) -> str:

@@ -26,14 +26,20 @@ def command(
             *("--config_file", str(REPOSITORY / "configs/accelerate" / launcher_file)),
             *("--num_processes", str(num_processes), "--main_process_port", "0"),
         ]
+    else:
+        launcher += ["--num_processes", "1"]  # or it would start one for every GPU
     script = str(REPOSITORY / "launch/train.py")
     return [*launcher, script, "--config", str(config), "--run-dir", str(run_dir), *arguments]
 
 
-def environment() -> dict[str, str]:
-    """Without what an outer launcher may have set."""
+def environment(*, with_gpus: bool = False) -> dict[str, str]:
+    """Without what an outer launcher may have set, and without GPUs: these tests are of CPUs.
+
+    configs/accelerate/cpu.yaml is of the type MULTI_GPU, so that each process would take a GPU of its own.
+    """
     dropped = ("WORLD_SIZE", "RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
-    return {k: v for k, v in os.environ.items() if k not in dropped and not k.startswith("ACCELERATE_")}
+    kept = {k: v for k, v in os.environ.items() if k not in dropped and not k.startswith("ACCELERATE_")}
+    return kept if with_gpus else kept | {"CUDA_VISIBLE_DEVICES": ""}
 
 
 def train(
@@ -43,12 +49,13 @@ def train(
     *arguments: str,
     launcher_file: str = "cpu.yaml",
     check: bool = True,
+    with_gpus: bool = False,
 ) -> str:
     """Run to the end; standard output and error together."""
     done = subprocess.run(
         command(num_processes, run_dir, config, *arguments, launcher_file=launcher_file),
         cwd=REPOSITORY,
-        env=environment(),
+        env=environment(with_gpus=with_gpus),
         capture_output=True,
         text=True,
         timeout=280,

@@ -62,11 +62,13 @@ def test_training_learns_and_resumes(tmp_path: Path, precision: str) -> None:
     config = write_config(tmp_path / "c.json", data={"num_workers": 2}, train={"checkpoint_every_steps": 20})
     arguments = ("--mixed_precision", precision)
     run_dir = tmp_path / "run"
-    train(1, run_dir, config, *arguments, "--set", f"train.epochs={epochs_of(20)}")
-    output = train(1, run_dir, config, *arguments, "--set", f"train.epochs={epochs_of(60)}")
+    for iterations in (20, 60):
+        epochs = ("--set", f"train.epochs={epochs_of(iterations)}")
+        output = train(1, run_dir, config, *arguments, *epochs, with_gpus=True)
     assert "Resumed" in output
     lines = metrics(run_dir)
     assert [line["step"] for line in lines] == list(range(1, 61))
     assert lines[-1]["gm"] < 0.7 * lines[0]["gm"]
+    assert "without CUDA graphs" not in output
     start = json.loads((run_dir / "environment.json").read_text())[-1]
     assert start["mixed_precision"] == precision

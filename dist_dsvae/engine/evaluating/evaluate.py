@@ -81,7 +81,7 @@ def evaluate(
     seen, seconds = marker["samples_seen"], marker["train_seconds"]
     result = record(run_dir, config, evaluation, chosen.name, seen, seconds, weights)
     folder.mkdir(parents=True, exist_ok=True)
-    stop, watchdog = StopRequests(folder, runtime.timeout), Watchdog()
+    stop, watchdog = StopRequests(folder, runtime.patience), Watchdog()
 
     def pause() -> None:
         if (reason := stop.agreed()) is not None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
 from dist_dsvae.config import OptimizerConfig, TrainConfig
 from dist_dsvae.data.manifest import Manifest
@@ -36,16 +36,17 @@ def make_iteration(
     architecture: str = "small32",
     train: TrainConfig | None = None,
     mixed_precision: str | None = None,
+    method: nn.Module | None = None,
     **settings: object,
 ) -> Iteration:
     """An iteration in float32 (float64 convolutions are slow), always from the same weights.
 
-    settings: of the method.
+    method: another than ``dsvae`` with ``settings``; it is moved to the device.
     """
     runtime = Runtime(train or TrainConfig(), mixed_precision)
-    method = make_method(architecture, **{"augmentation": "off", **settings}).to(
-        runtime.device, runtime.dtype
-    )
+    if method is None:
+        method = make_method(architecture, **{"augmentation": "off", **settings})
+    method = method.to(runtime.device, runtime.dtype)
     groups = {step.name: parameter_groups(method, step) for step in method.steps}
     return Iteration(
         method,

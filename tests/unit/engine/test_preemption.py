@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from dist_dsvae.engine.fence import Patience
 from dist_dsvae.engine.preemption import Preempted, StopRequests
 from dist_dsvae.engine.watchdog import Watchdog
 
@@ -17,7 +18,7 @@ from dist_dsvae.engine.watchdog import Watchdog
 @pytest.fixture
 def requests(tmp_path: Path) -> Iterator[StopRequests]:
     before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
-    found = StopRequests(tmp_path, timedelta(seconds=5))
+    found = StopRequests(tmp_path, Patience(timedelta(seconds=5)))
     yield found
     found.close()
     assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == before
@@ -51,7 +52,7 @@ def test_the_file_is_a_request_and_goes_with_the_record(requests: StopRequests, 
 def test_a_new_start_forgets_both(tmp_path: Path) -> None:
     for name in ("stop-request", "stopped-early.json"):
         (tmp_path / name).touch()
-    requests = StopRequests(tmp_path, timedelta(seconds=5))
+    requests = StopRequests(tmp_path, Patience(timedelta(seconds=5)))
     assert list(tmp_path.iterdir()) == []
     assert requests.agreed() is None
     requests.close()

@@ -1,0 +1,232 @@
+"""The simulated device finds what would go wrong on a GPU: faults are put in, and have to be caught."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import pytest
+import torch
+from torch import Tensor
+
+from dist_dsvae import noise
+from dist_dsvae.config import OptimizerConfig, TrainConfig
+from dist_dsvae.engine import optimizer
+from dist_dsvae.engine.cuda_graph import CaptureError, Graphed
+from dist_dsvae.engine.ema import ExponentialMovingAverage, weights_of
+from dist_dsvae.engine.guard import Guard
+from dist_dsvae.engine.iteration import Iteration
+from dist_dsvae.engine.optimizer import StepOptimizer
+from dist_dsvae.engine.runtime import Runtime
+from dist_dsvae.engine.telemetry import LossMeter
+from dist_dsvae.noise import Noise
+from tests.simulated.comparing import compare
+from tests.simulated.cuda import simulated_cuda
+from tests.simulated.memory import DeviceError
+from tests.unit.engine.making import make_iteration
+from tests.unit.methods.making import BEYOND
+
+prepare, run_iteration, warm_up, make_step_optimizer = (
+    Graphed._prepare,
+    Iteration.__call__,
+    Graphed._warm_up,
+    StepOptimizer.__init__,
+)
+
+
+def bits_from_the_host(self: Noise, draw: int, size: int) -> Tensor:
+    key = noise.hash_words(self.seed, int(draw), self.positions)
+    return noise.hash_words(key[:, None], torch.arange(size, dtype=torch.int64))
+
+
+def a_decision_on_the_host(self: Guard, step: str, bad: Tensor, position: Tensor, anywhere: Tensor) -> None:
+    if anywhere > 0:
+        self.tripped.fill_(1.0)
+
+
+def a_number_of_the_host(self: Guard, step: str, bad: Tensor, position: Tensor, anywhere: Tensor) -> None:
+    self.tripped.copy_(torch.maximum(self.tripped * torch.tensor(1.0), (anywhere > 0).float()))
+
+
+def a_mask(self: LossMeter, step: str, terms: dict[str, Tensor]) -> None:
+    values = torch.stack([terms[name] for name in self._terms[step]]).double()
+    self.sums[step][torch.isfinite(values)] += values[torch.isfinite(values)]
+
+
+def a_constant_copied_anew(self: LossMeter, step: str, terms: dict[str, Tensor]) -> None:
+    values = torch.stack([terms[name] for name in self._terms[step]]).double()
+    self.sums[step] += values * torch.tensor([1.0] * len(values), device=values.device)
+
+
+def rates_in_python(self: StepOptimizer, epoch: float) -> None:
+    for group in self.adam.param_groups:
+        group["lr"] = optimizer.learning_rate(self.config, epoch, variances=group["name"] == "variances")
+
+
+def rates_in_new_tensors(self: StepOptimizer, epoch: float) -> None:
+    for group in self.adam.param_groups:
+        rate = optimizer.learning_rate(self.config, epoch, variances=group["name"] == "variances")
+        group["lr"] = torch.full_like(group["lr"], rate)
+
+
+@torch.no_grad()
+def an_average_in_new_tensors(self: ExponentialMovingAverage) -> None:
+    for name, live in weights_of(self.method, self.networks).items():
+        self.averaged[name] = torch.lerp(self.averaged[name], live, 0.5) if live.is_floating_point() else live
+
+
+def a_counter_in_python(self: Iteration, *inputs: Tensor) -> None:
+    self.count = getattr(self, "count", 0) + 1
+    self.seeds = dict.fromkeys(self.splits, self.count)
+    run_iteration(self, *inputs)
+
+
+def the_first_batch_for_ever(self: Graphed, *inputs: Tensor) -> None:
+    if self._replay is None:
+        self._replay = self._prepare(inputs)
+    self._replay()
+
+
+def inputs_let_go(self: Graphed, inputs: tuple[Tensor, ...]) -> Callable[[], None]:
+    replay = prepare(self, inputs)
+    self._inputs = tuple(tensor.clone() for tensor in self._inputs)
+    return replay
+
+
+def no_restoring(self: Graphed) -> None:
+    state, self._state = self._state, lambda: []
+    warm_up(self)
+    self._state = state
+
+
+def statistics_not_restored(self: Graphed) -> None:
+    everything, iteration = self._state, self._function
+    buffers = {buffer.data_ptr() for buffer in iteration.method.buffers()}
+    self._state = lambda: (tensor for tensor in everything() if tensor.data_ptr() not in buffers)
+    warm_up(self)
+    self._state = everything
+
+
+class Fault(NamedTuple):
+    """owner.name is exchanged for ``broken``. caught: what shows it: an error, or "differs", or "waits"."""
+
+    owner: Any
+    name: str
+    broken: Callable[..., Any]
+    caught: str
+
+
+FAULTS = {
+    "a tensor made on the host": Fault(Noise, "_bits", bits_from_the_host, "same device"),
+    "a decision on the host": Fault(Guard, "record", a_decision_on_the_host, "_local_scalar_dense"),
+    "a number of the host in a kernel": Fault(Guard, "record", a_number_of_the_host, "a number of the host"),
+    "a size that depends on values": Fault(LossMeter, "add", a_mask, "by a mask"),
+    "a constant copied anew": Fault(LossMeter, "add", a_constant_copied_anew, r"tensor \(transfer\)"),
+    "learning rates in Python": Fault(StepOptimizer, "set_rates", rates_in_python, "differs"),
+    "learning rates in new tensors": Fault(StepOptimizer, "set_rates", rates_in_new_tensors, "freed"),
+    "an average in new tensors": Fault(
+        ExponentialMovingAverage, "update", an_average_in_new_tensors, "freed"
+    ),
+    "a counter in Python": Fault(Iteration, "__call__", a_counter_in_python, "differs"),
+    "batches not copied into the graph's": Fault(Graphed, "__call__", the_first_batch_for_ever, "differs"),
+    "the graph's inputs let go": Fault(Graphed, "_prepare", inputs_let_go, "freed"),
+    "warm-up leaves a trace": Fault(Graphed, "_warm_up", no_restoring, "differs"),
+    "warm-up moves batch norm's statistics": Fault(Graphed, "_warm_up", statistics_not_restored, "differs"),
+    "the loss scale forgotten": Fault(Runtime, "scale_state", lambda self: iter(()), "differs"),
+}
+
+
+def make(name: str) -> tuple[Callable[[], Iteration], str]:
+    """An iteration that shows the fault, as small as can be."""
+    config = OptimizerConfig(decay_epochs=4.0)
+    if "loss scale" in name:
+        fp16 = TrainConfig(mixed_precision="fp16")
+        return lambda: make_iteration(config, architecture="mlp2d", train=fp16), "mlp2d"
+    if "statistics" in name:
+        return lambda: make_iteration(config), "small32"
+    return lambda: make_iteration(config, architecture="mlp2d", **BEYOND), "mlp2d"
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_a_fault_is_caught(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    fault = FAULTS[name]
+    iteration, architecture = make(name)
+    monkeypatch.setattr(fault.owner, fault.name, fault.broken)
+    with simulated_cuda() as device:
+        if fault.caught == "differs":
+            assert compare(device, iteration, architecture).differing
+        else:
+            with pytest.raises((DeviceError, CaptureError), match=fault.caught):
+                compare(device, iteration, architecture)
+
+
+# What happens between iterations, on streams and in pinned memory
+
+
+def pinned_and_moving() -> tuple[Tensor, Tensor]:
+    """A pinned tensor of ones, and its copy on the device, which is still under way."""
+    host = torch.ones(4).pin_memory()
+    with torch.cuda.stream(torch.cuda.Stream()):
+        return host, host.to("cuda", non_blocking=True)
+
+
+def test_a_copy_for_which_no_stream_waited() -> None:
+    with simulated_cuda():
+        _, moving = pinned_and_moving()
+        with pytest.raises(DeviceError, match="add reads what a copy has yet to bring"):
+            moving + 1
+
+
+def test_a_pinned_buffer_overwritten_too_early() -> None:
+    with simulated_cuda():
+        host, _ = pinned_and_moving()
+        with pytest.raises(DeviceError, match="fill_ changes what a copy still reads"):
+            host.fill_(2.0)
+
+
+def test_a_pinned_buffer_read_too_early() -> None:
+    with simulated_cuda():
+        there = torch.ones(4, device="cuda")
+        here = torch.empty_like(there, device="cpu", pin_memory=True).copy_(there, non_blocking=True)
+        with pytest.raises(DeviceError, match="reads what a copy has yet to bring"):
+            here.sum()
+        event = torch.cuda.Event()
+        event.record()
+        assert event.query()
+        assert here.sum().item() == 4.0
+
+
+def test_a_copy_that_was_waited_for() -> None:
+    with simulated_cuda() as device:
+        copying = torch.cuda.Stream()
+        host = torch.ones(4).pin_memory()
+        with torch.cuda.stream(copying):
+            moving = host.to("cuda", non_blocking=True)
+            copied = copying.record_event()
+        torch.cuda.current_stream().wait_event(copied)
+        assert device.log == []
+        assert (moving + 1).tolist() == [2.0] * 4
+        assert [wait.kind for wait in device.log] == ["sync"]
+
+
+def test_a_graph_does_not_wait_for_other_streams_either() -> None:
+    with simulated_cuda():
+        torch.cuda.set_stream(torch.cuda.Stream())
+        graphed = Graphed(lambda x: x.mul_(2), lambda: [])
+        graphed(torch.ones(4, device="cuda"))
+        host = torch.ones(4).pin_memory()
+        with torch.cuda.stream(torch.cuda.Stream()):
+            graphed._inputs[0].copy_(host, non_blocking=True)
+        with pytest.raises(DeviceError, match="a graph reads what a copy has yet to bring"):
+            graphed._replay()
+
+
+@pytest.mark.parametrize("side", ["cuda", "cpu"])
+def test_devices_are_told_apart(side: str) -> None:
+    with simulated_cuda() as device:
+        x = torch.zeros(2, 3, device=side)
+        kin: Sequence[Tensor] = (x.T, x[0], x + 1, torch.ones_like(x), x.new_zeros(2), x.to(torch.float64))
+        assert {tensor.device.type for tensor in kin} == {side}
+        assert x.to("cpu").device.type == "cpu"
+        assert x.cuda().is_cuda
+        assert len(device.log) == 1  # the one that had to travel

@@ -1,0 +1,201 @@
+"""The trainer on the simulated device: with graphs as without, and nothing waits between two log ticks."""
+
+from __future__ import annotations
+
+import functools
+import json
+import math
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+import torch
+from torch import Tensor
+
+from dist_dsvae.config_io import load_config
+from dist_dsvae.data import feed
+from dist_dsvae.data.stream import Inputs
+from dist_dsvae.engine import checkpoint, statistics, visuals
+from dist_dsvae.engine.cuda_graph import Graphed
+from dist_dsvae.engine.evaluating import held_out
+from dist_dsvae.engine.fence import Fence, Patience
+from dist_dsvae.engine.runtime import Runtime
+from dist_dsvae.engine.saver import CheckpointSaver
+from dist_dsvae.engine.trainer import Trainer
+from dist_dsvae.types import ImageShape
+from tests.distributed.launching import REPOSITORY, checkpoint_tensors, epochs_of, metrics, write_config
+from tests.simulated.cuda import simulated_cuda
+from tests.simulated.device import Device
+from tests.simulated.memory import DeviceError
+from tests.unit.engine.making import write_pictures
+
+CLASSIFIER = "shards/fashion-mnist-mini/classifier"
+DATA: dict[str, Any] = {"num_workers": 0}
+LOG, SAMPLE, SAVE, EVALUATE = 3, 4, 5, 6
+FIRST, LAST = 5, 8  # where the run with graphs stops, is resumed, and ends
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two small splits of the classes that the judge knows."""
+    folder = tmp_path_factory.mktemp("shards")
+    classes = json.loads((REPOSITORY / CLASSIFIER / "config.json").read_text())["classes"]
+    for split, per_class in (("train", 6), ("test", 3)):
+        write_pictures(folder / split, classes, per_class, ImageShape(1, 32, 32))
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def _few(monkeypatch: pytest.MonkeyPatch, shards: Path) -> None:
+    monkeypatch.chdir(REPOSITORY)
+    monkeypatch.setattr(held_out, "PROBE_TRAIN_SAMPLES", 20)
+    for probe, shorter in (("linear", {"max_iterations": 3}), ("mlp", {"epochs": 1})):
+        name = f"{probe}_probe_accuracy"
+        monkeypatch.setattr(held_out, name, functools.partial(getattr(held_out, name), **shorter))
+    monkeypatch.setattr(statistics, "NUM_CODES", 16)
+    monkeypatch.setattr(visuals, "FEW_CODES", 16)
+    monkeypatch.setitem(DATA, "train", str(shards / "train"))
+    monkeypatch.setitem(DATA, "test", str(shards / "test"))
+
+
+class Ran(NamedTuple):
+    """waits: of the host during each iteration, by its number: from its launch until the next one's."""
+
+    state: list[Tensor]
+    waits: dict[int, list[str]]
+    num_replays: int
+
+
+def run(device: Device, run_dir: Path, num_iterations: int, **sections: Any) -> Ran:
+    train = {
+        "checkpoint_every_steps": SAVE,
+        "sample_every_steps": SAMPLE,
+        "log_every_steps": LOG,
+        "evaluate_at_end": False,
+    }
+    train |= {"ema_half_life_updates": 4.0, "ema_ramp_up": 0.5, "ema_networks": "all"}
+    train |= {"epochs": epochs_of(num_iterations, num_samples=60)}
+    evaluation = {"classifier": CLASSIFIER, "every_steps": EVALUATE, "samples_per_class": 2}
+    evaluation |= {
+        "real_samples": 20,
+        "batch_size": 30,
+        "diversity_samples": 2,
+        "neighbour_samples": 20,
+        "splits": 1,
+    }
+    data = DATA | {"cache_dir": str(run_dir.parent / "cache")}
+    path = run_dir.parent / f"{run_dir.name}.json"
+    config = write_config(
+        path,
+        data=data | sections.pop("data", {}),
+        train=train | sections.pop("train", {}),
+        evaluation=evaluation,
+        optimizer={"clip_gradient_norm": 1.0, "decay_epochs": 200.0},
+        **sections,
+    )
+    device.num_replays = 0
+    trainer = Trainer(loaded := load_config(config, []), run_dir, "auto", Runtime(loaded.train))
+    waits: dict[int, list[str]] = {}
+    begin = trainer.iterate.set_rates
+
+    def note(epoch: float, iteration: int) -> None:
+        waits[iteration] = [f"{wait.what} at {wait.where}" for wait in device.log]
+        device.log.clear()
+        begin(epoch, iteration)
+
+    trainer.iterate.set_rates = note
+    trainer.train()
+    assert trainer.iteration == num_iterations
+    return Ran([tensor.detach().clone() for tensor in trainer.iterate.state()], waits, device.num_replays)
+
+
+def test_a_run_with_graphs_equals_one_without(tmp_path: Path) -> None:
+    """Logs, pictures, checkpoints, evaluation, and a resume in one of them; bit for bit."""
+    ran: dict[str, Ran] = {}
+    for setting, num_iterations in (("auto", FIRST), ("auto", LAST), ("off", LAST)):
+        with simulated_cuda() as device:
+            ran[setting] = run(device, tmp_path / setting, num_iterations, train={"cuda_graph": setting})
+    assert ran["auto"].num_replays == LAST - FIRST
+    assert ran["off"].num_replays == 0
+    assert all(map(torch.equal, ran["auto"].state, ran["off"].state))
+    assert metrics(tmp_path / "auto") == metrics(tmp_path / "off")
+    for name in ("evaluation/step-00000006.json", "samples/step-00000008.png"):
+        assert (tmp_path / "auto" / name).is_file()
+    saved, expected = (
+        checkpoint_tensors(tmp_path / s / f"checkpoints/step-{LAST:08d}") for s in ("auto", "off")
+    )
+    assert [name for name in expected if not torch.equal(saved[name], expected[name])] == []
+    for setting, first in (("auto", FIRST), ("off", 0)):
+        waits = ran[setting].waits
+        assert sorted(waits) == list(range(first, LAST))
+        quiet = [n for n in waits if n > first and all(n % every for every in (LOG, SAMPLE, SAVE, EVALUATE))]
+        assert quiet == [n for n in (1, 2, 7) if n > first]
+        assert [waits[n] for n in quiet] == [[] for _ in quiet]
+        assert waits[6], "a log tick reads"
+
+
+def without_waiting(host: Any, device: torch.device, count: int) -> Any:
+    """``feed.copied_ahead`` without its event."""
+    copying = torch.cuda.Stream(device)
+    for inputs in host:
+        with torch.cuda.stream(copying):
+            moved = tuple(tensor.pin_memory().to(device, non_blocking=True) for tensor in inputs.tensors)
+        yield Inputs(moved, inputs.num_replaced)
+
+
+def test_batches_that_have_not_arrived_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(feed, "copied_ahead", without_waiting)
+    with simulated_cuda() as device, pytest.raises(DeviceError, match="has yet to bring"):
+        run(device, tmp_path / "run", 1)
+
+
+def test_a_read_between_ticks_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    launched = Fence.launched
+
+    def reading(self: Fence) -> None:
+        torch.ones(3, device="cuda").sum().item()
+        launched(self)
+
+    monkeypatch.setattr(Fence, "launched", reading)
+    with simulated_cuda() as device:
+        waits = run(device, tmp_path / "run", 3).waits
+    assert [what.split()[0] for what in waits[2]] == ["_local_scalar_dense"]
+
+
+@pytest.mark.parametrize("waits", [True, False])
+def test_a_checkpoint_of_what_has_not_arrived_is_found(tmp_path: Path, waits: bool) -> None:
+    """A copy into pinned memory for which nobody waits is not there when the writing thread reads it."""
+    with simulated_cuda() as device:
+        torch.cuda.set_stream(torch.cuda.Stream())  # as the runtime does
+        settle = Fence(device.cuda, Patience(timedelta(seconds=60))).settle
+        saver = CheckpointSaver(tmp_path, keep=1, settle=settle if waits else lambda: None)
+        saver.save(1, {"w": torch.ones(4, device="cuda")}, {})
+        saver.wait()
+        saver.close()
+    (saved,) = checkpoint_tensors(tmp_path / "step-00000001").values()
+    assert saved.tolist() == pytest.approx([1.0 if waits else math.nan] * 4, nan_ok=True)
+
+
+def test_the_writing_thread_works_on_its_process_s_device(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A new thread would start on device 0, for every rank."""
+    devices: list[int] = []
+    monkeypatch.setattr(checkpoint, "save", lambda *_, **__: devices.append(torch.cuda.current_device()))
+    with simulated_cuda() as device:
+        device.set_current(3)
+        saver = CheckpointSaver(tmp_path, keep=1)
+        saver.save(1, {}, {})
+        saver.wait()
+        saver.close()
+    assert devices == [3]
+
+
+def test_graphed_is_what_runs(tmp_path: Path) -> None:
+    with simulated_cuda():
+        path = write_config(tmp_path / "c.json", data=DATA, train={"epochs": epochs_of(1)})
+        config = load_config(path, [])
+        trainer = Trainer(config, tmp_path / "run", "auto", Runtime(config.train))
+        assert isinstance(trainer.graphed, Graphed)
+        trainer.stop_requests.close()
