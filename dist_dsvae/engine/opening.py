@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from dist_dsvae.config import DataConfig
-from dist_dsvae.data.decode import empty_batch
 from dist_dsvae.data.errors import DataError
 from dist_dsvae.data.manifest import Manifest
-from dist_dsvae.data.reader import ShardReader
+from dist_dsvae.data.pick import read_samples
 from dist_dsvae.data.split import open_split
 from dist_dsvae.data.splits import open_splits
-from dist_dsvae.data.stream import read_one
 from dist_dsvae.engine.export import Weights, published_of_run
 from dist_dsvae.engine.trained import read_run
 from dist_dsvae.noise import permutation
@@ -96,9 +92,9 @@ def shown_of_split(
             "Leave --classes out, or give another split with --data."
         )
     labels = np.concatenate([split.index(number)[:, 2] for number in range(len(split.shards))])
-    filled = set(labels.tolist())
-    empty = [label for label in (wanted or range(split.num_classes)) if label not in filled]
-    present = [label for label in (wanted or range(split.num_classes)) if label in filled]
+    counts, asked = split.samples_per_class, wanted or range(split.num_classes)
+    empty = [label for label in asked if not counts[label]]
+    present = [label for label in asked if counts[label]]
     if not present:
         raise DataError(
             f"{split.location} has no picture of {_named(split, empty)}. Choose other classes, or give "
@@ -112,7 +108,7 @@ def shown_of_split(
         # Draws of one seed are pictures apart where the class has enough of them.
         order = permutation(len(own), seed, label)
         places.append(int(own[order[(turn + draw * -(-count // len(classes))) % len(own)]]))
-    images = _read(split, places)
+    images = read_samples(split, places)
     shown_labels = [label for label, _ in rounds] if same_classes else None
     left_out = f"{split.location} has no picture of {_named(split, empty)}; left out." if empty else ""
     return Shown(images, shown_labels, f"from {split.location}", left_out)
@@ -121,15 +117,3 @@ def shown_of_split(
 def _named(split: Manifest, labels: list[int]) -> str:
     names = ", ".join(repr(split.classes[label]) for label in labels[:5])
     return f"the {'classes' if len(labels) > 1 else 'class'} {names}" + (", ..." if len(labels) > 5 else "")
-
-
-def _read(split: Manifest, places: list[int]) -> torch.Tensor:
-    """Samples by their number in the order of the shards: uint8 [N, C, H, W]."""
-    firsts = np.cumsum([0, *split.num_samples_per_shard])
-    images = empty_batch(split.shape, len(places))
-    with closing(ShardReader(split, max_open_shards=2)) as reader:
-        for i, place in enumerate(places):
-            shard = int(np.searchsorted(firsts, place, side="right")) - 1
-            reader.expect([shard])
-            read_one(reader, shard, int(place - firsts[shard]), images[i])
-    return torch.from_numpy(images).movedim(-1, 1)

@@ -14,8 +14,9 @@ from torch import Tensor, nn
 
 from dist_dsvae.config import ExperimentConfig
 from dist_dsvae.data.manifest import Manifest
+from dist_dsvae.data.pick import first_of_classes
 from dist_dsvae.data.stream import one_pass
-from dist_dsvae.data.transforms import to_device_batch
+from dist_dsvae.data.transforms import normalise
 from dist_dsvae.engine.runtime import Runtime
 from dist_dsvae.engine.statistics import measure_or_warn, using
 from dist_dsvae.methods.abilities import Autoencoding, Generative
@@ -114,16 +115,12 @@ class Visuals:
     def _pictures_of(self, classes: list[int]) -> dict[int, Tensor]:
         """A real picture [C, H, W] of each class, the split's first; classes without one are left out."""
         if self._pictures is None:
-            wanted, found = set(classes), dict[int, Tensor]()
-            hosts = one_pass(self.manifest, _EVALUATION_BATCH, skip_corrupt=self.skip_corrupt)
-            for host in hosts:
-                batch = to_device_batch(host, self.runtime.device, self.runtime.dtype)
-                for image, label in zip(batch.images, batch.labels.tolist(), strict=True):
-                    if label in wanted:
-                        found.setdefault(label, image)
-                if wanted == found.keys():
-                    break
-            self._pictures = {label: found[label] for label in classes if label in found}
+            found = first_of_classes(self.manifest, classes, skip_corrupt=self.skip_corrupt)
+            self._pictures = {
+                label: normalise(found[label].to(self.runtime.device), self.runtime.dtype)
+                for label in classes
+                if label in found
+            }
         return self._pictures
 
     def _draw_points(self, method: Generative, directory: Path, name: str) -> list[Path]:

@@ -1,0 +1,56 @@
+"""Single samples of a split, found by the labels in its indexes: nothing else is decoded."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from contextlib import closing
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dist_dsvae.data.decode import empty_batch
+from dist_dsvae.data.errors import CorruptSampleError
+from dist_dsvae.data.manifest import Manifest
+from dist_dsvae.data.reader import ShardReader
+from dist_dsvae.data.stream import read_one
+
+
+def read_samples(split: Manifest, places: Sequence[int]) -> Tensor:
+    """Samples by their number in the order of the shards: uint8 [N, C, H, W]."""
+    firsts = np.cumsum([0, *split.num_samples_per_shard])
+    images = empty_batch(split.shape, len(places))
+    with closing(ShardReader(split, max_open_shards=2)) as reader:
+        for i, place in enumerate(places):
+            shard = int(np.searchsorted(firsts, place, side="right")) - 1
+            reader.expect([shard])
+            read_one(reader, shard, int(place - firsts[shard]), images[i])
+    return torch.from_numpy(images).movedim(-1, 1)
+
+
+def first_of_classes(split: Manifest, classes: Iterable[int], *, skip_corrupt: bool) -> dict[int, Tensor]:
+    """The split's first picture of each class, uint8 [C, H, W]; classes without one are left out.
+
+    skip_corrupt: take the next one where the first cannot be decoded; otherwise raises CorruptSampleError.
+    """
+    missing = {label for label in classes if split.samples_per_class[label]}
+    found: dict[int, Tensor] = {}
+    with closing(ShardReader(split, max_open_shards=1)) as reader:
+        for shard in range(len(split.shards)):
+            labels = np.asarray(split.index(shard)[:, 2])
+            for row in np.flatnonzero(np.isin(labels, list(missing))).tolist():
+                label = int(labels[row])
+                if label not in missing:
+                    continue  # found in this shard
+                image = empty_batch(split.shape, 1)
+                try:
+                    read_one(reader, shard, row, image[0])
+                except CorruptSampleError:
+                    if not skip_corrupt:
+                        raise
+                else:
+                    found[label] = torch.from_numpy(image).movedim(-1, 1)[0]
+                    missing.discard(label)
+            if not missing:
+                break
+    return found
