@@ -16,6 +16,7 @@ import starting  # noqa: F401 - for its effect
 from dist_dsvae.config_io import load_config
 from dist_dsvae.engine.guard import NonFiniteLossError
 from dist_dsvae.engine.preemption import Preempted
+from dist_dsvae.engine.run_lock import holding
 from dist_dsvae.engine.runtime import Runtime
 from dist_dsvae.engine.trainer import Trainer
 from dist_dsvae.engine.watchdog import MissingRankError, leave_what_hangs
@@ -78,7 +79,8 @@ def main() -> int:
         return 0
     try:
         runtime = Runtime(config.train, args.mixed_precision)
-        Trainer(config, run_dir, args.resume, runtime).train()
+        with holding(run_dir):
+            Trainer(config, run_dir, args.resume, runtime).train()
         runtime.close()
     except Preempted as stop:
         return stop.exit_code

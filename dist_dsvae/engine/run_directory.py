@@ -3,6 +3,7 @@
 runs/<name>/  config.json   the resolved configuration, defaults included
               dataset.json  what the models need to know of the data: shape, classes
               environment.json   one entry per start: versions (null: not installed), git, hardware, processes
+              lock.json     while a job trains (``run_lock``)
               checkpoints/  samples/  metrics.jsonl  tensorboard/  evaluation/
               statistics/   of batch norm, by whoever draws from a checkpoint (``statistics_file``)
 """

@@ -117,8 +117,8 @@ class Trainer:
         self.evaluation = evaluation_of(config, self.train_shards, self.test_shards, runtime)
 
         # Resume, or take over another run's weights
+        check_same_experiment(self.resumed_from.parent.parent if self.resumed_from else run_dir, config)
         if self.resumed_from is not None:
-            check_same_experiment(self.resumed_from.parent.parent, config)
             self.state.load(self.resumed_from)
         self.initial: Path | None = None
         if self.resumed_from is None and config.init_from is not None:

@@ -66,6 +66,7 @@ STRAY = [
     "elsewhere/config.json",
     "elsewhere/manifest.json",
     "elsewhere/metrics.jsonl",
+    "elsewhere/lock.json",
     "elsewhere/model.safetensors",
     "grid.png",
     "comparison.md",
