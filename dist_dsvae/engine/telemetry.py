@@ -11,11 +11,9 @@ Losses are summed on the device and read once per tick or line, so steps never w
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -27,7 +25,7 @@ from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
 from dist_dsvae import distributed
-from dist_dsvae.data.manifest import write_atomically
+from dist_dsvae.engine.outputs import Board, MetricsFile
 from dist_dsvae.methods.step import Step
 
 _SECONDS_BETWEEN_LINES = {True: 10.0, False: 30.0}  # at most, on a terminal and elsewhere
@@ -106,12 +104,8 @@ class Telemetry:
             return
         self.console = Console(highlight=False)
         self.seconds_between_lines = _SECONDS_BETWEEN_LINES[self.console.is_terminal]
-        self._metrics_path = run_dir / "metrics.jsonl"
-        _drop_lines_after(self._metrics_path, samples_seen)
-        self._metrics = self._metrics_path.open("a", encoding="utf-8", buffering=1)
-        self._board = (
-            SummaryWriter(str(run_dir / "tensorboard"), purge_step=samples_seen + 1) if tensorboard else None
-        )
+        self._metrics = MetricsFile(run_dir / "metrics.jsonl", samples_seen)
+        self._board = Board(run_dir / "tensorboard", samples_seen) if tensorboard else None
         self._total_steps = total_steps
         self._bar = _ProgressWithLosses(
             TextColumn("[bold]{task.description}"),
@@ -144,10 +138,8 @@ class Telemetry:
         record = {"samples_seen": samples_seen, "step": step, "epoch": round(epoch, 4)}
         record |= values
         record["images_per_second"] = round(rate, 1)
-        self._metrics.write(json.dumps(record) + "\n")
-        if self._board is not None:
-            for name, value in [*values.items(), ("images_per_second", rate)]:
-                self._board.add_scalar(name, value, samples_seen)
+        self._metrics.append(record)
+        self._draw_curves({**values, "images_per_second": rate}, samples_seen)
         self.line(samples_seen, step, values)
 
     def line(self, samples_seen: int, step: int, values: Mapping[str, float]) -> None:
@@ -170,9 +162,15 @@ class Telemetry:
         if not self.active:
             return
         self.say("evaluation  " + "  ".join(f"{name} {value:.4g}" for name, value in values.items()))
-        if self._board is not None:
+        self._draw_curves({f"evaluation/{name}": value for name, value in values.items()}, samples_seen)
+
+    def _draw_curves(self, values: Mapping[str, float], samples_seen: int) -> None:
+        def add(writer: SummaryWriter) -> None:
             for name, value in values.items():
-                self._board.add_scalar(f"evaluation/{name}", value, samples_seen)
+                writer.add_scalar(name, value, samples_seen)
+
+        if self._board is not None:
+            self._board.write(add)
 
     def pictures(self, paths: Iterable[Path], samples_seen: int) -> None:
         """What ``Visuals`` drew, for TensorBoard."""
@@ -182,12 +180,15 @@ class Telemetry:
             kind = "swap" if path.stem.endswith("-swap") else "samples"
             with Image.open(path) as image:
                 pixels = np.asarray(image.convert("RGB"))
-            self._board.add_image(kind, pixels, samples_seen, dataformats="HWC")
+            self._board.write(
+                lambda writer, kind=kind, pixels=pixels: writer.add_image(  # type: ignore[misc]
+                    kind, pixels, samples_seen, dataformats="HWC"
+                )
+            )
 
     def close(self) -> None:
         if self.active:
             self._bar.stop()
-            self._metrics.close()
             if self._board is not None:
                 self._board.close()
 
@@ -200,21 +201,6 @@ class _ProgressWithLosses(Progress):
     def get_renderables(self) -> Iterable[RenderableType]:
         yield self.make_tasks_table(self.tasks)
         yield Text(self.losses, style="dim")
-
-
-def _drop_lines_after(path: Path, samples_seen: int) -> None:
-    """Keep the lines of ticks up to ``samples_seen``; a last line cut off by a kill goes too."""
-    if not path.is_file():
-        return
-    kept = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            record: dict[str, Any] = json.loads(line)
-        except json.JSONDecodeError:
-            continue
-        if record["samples_seen"] <= samples_seen:
-            kept.append(line + "\n")
-    write_atomically(path, "".join(kept).encode())
 
 
 def _duration(seconds: float) -> str:

@@ -65,8 +65,8 @@ class Visuals:
         with torch.no_grad(), using(self.method, measured), self.runtime.autocast():
             try:
                 paths = draw(self.method, directory, name)
-            except PictureError as error:
-                logger.warning("%s", error)
+            except (PictureError, OSError) as error:  # training goes on without
+                logger.warning("Pictures of %s could not be written: %s", name, error)
                 paths = []
         self.method.train()
         return paths

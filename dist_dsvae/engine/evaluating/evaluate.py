@@ -30,6 +30,7 @@ from dist_dsvae.engine.evaluating.evaluation import Evaluation
 from dist_dsvae.engine.evaluating.held_out import Figures, write_figures
 from dist_dsvae.engine.evaluating.progress import Progress
 from dist_dsvae.engine.evaluating.scoring import OnProgress, shown
+from dist_dsvae.engine.outputs import Tolerant
 from dist_dsvae.engine.preemption import Preempted, StopRequests
 from dist_dsvae.engine.runtime import Runtime
 from dist_dsvae.engine.statistics import Measured
@@ -167,7 +168,7 @@ def evaluate_in_training(
         figures, real = evaluation(method, Progress(), lambda *_: None)
     if distributed.is_main():
         path = run_dir / "evaluation" / f"{moment[0]}.json"
-        write_figures(path, described | {"figures": figures, "real": real})
+        Tolerant(str(path))(lambda: write_figures(path, described | {"figures": figures, "real": real}))
     return figures
 
 

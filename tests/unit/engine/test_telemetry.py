@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
+from dist_dsvae.engine import outputs
 from dist_dsvae.engine.telemetry import LossMeter, Telemetry
 from dist_dsvae.methods.step import Reduction, Step
 
@@ -44,7 +47,7 @@ def test_means_survive_a_checkpoint() -> None:
 
 def test_looking_leaves_no_trace() -> None:
     meter = LossMeter(STEPS, CPU)
-    meter.add("joint", {"rec": torch.tensor(1.0), "kl": torch.tensor(0.0)})
+    meter.add("joint", torch.tensor([0.0, 1.0]))
     meter.num_iterations = 1
     assert meter.means() == meter.means() == {"gm": 0.0, "kl": 0.0, "rec": 1.0}
     meter.state()["joint"].zero_()
@@ -54,7 +57,7 @@ def test_looking_leaves_no_trace() -> None:
 
 def test_a_rank_goes_on_from_its_own_sums_exactly() -> None:
     meter, resumed = LossMeter(STEPS, CPU), LossMeter(STEPS, CPU)
-    meter.add("joint", {"rec": torch.tensor(0.1), "kl": torch.tensor(1e30)})
+    meter.add("joint", torch.tensor([1e30, 0.1]))
     own = json.loads(json.dumps(meter.own_sums()))  # as a checkpoint's marker holds them
     resumed.restore({name: torch.zeros_like(sums) for name, sums in meter.sums.items()}, own)
     assert all(torch.equal(resumed.sums[name], sums) for name, sums in meter.sums.items())
@@ -105,3 +108,40 @@ def test_a_line_is_for_people_alone_and_once_for_a_step(
     assert "step 1/10" in plain
     assert "kl 7.000" in plain
     assert plain.count("step 2/10") == 1
+
+
+def test_a_full_disk_costs_lines_and_not_the_run(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    run = telemetry(tmp_path, 0)
+    run.log(4, 1, 0.1, {"kl": 1.0})
+    opened = Path.open
+
+    def full(path: Path, mode: str = "r", *arguments: Any, **options: Any) -> Any:
+        stream = opened(path, mode, *arguments, **options)
+        if path.name == "metrics.jsonl" and "a" in mode:
+            stream.write(b'{"samples_se')  # what there was room for
+            stream.close()
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return stream
+
+    def add(*arguments: object, **options: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "open", full)
+        patch.setattr(outputs.SummaryWriter, "add_scalar", add)
+        for step in (2, 3):
+            run.log(4 * step, step, step / 10, {"kl": float(step)})
+    run.log(16, 4, 0.4, {"kl": 4.0})
+    run.close()
+    text = (tmp_path / "metrics.jsonl").read_text().splitlines()
+    assert json.loads(text[0])["step"] == 1
+    assert json.loads(text[-1])["step"] == 4
+    assert caplog.text.count("cannot be written (No space left on device)") == 2  # once for each
+    assert caplog.text.count("is written again") == 2
+    telemetry(tmp_path, 16).close()
+    assert [line["step"] for line in lines(tmp_path)] == [1, 4]
