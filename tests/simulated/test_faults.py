@@ -34,27 +34,27 @@ prepare, run_iteration, warm_up, make_step_optimizer = (
 )
 
 
-def bits_from_the_host(self: Noise, draw: int, size: int) -> Tensor:
+def numbers_of_the_host(self: Noise, kind: str, draw: int, size: int) -> Tensor:
     key = noise.hash_words(self.seed, int(draw), self.positions)
-    return noise.hash_words(key[:, None], torch.arange(size, dtype=torch.int64))
+    bits = noise.hash_words(key[:, None], torch.arange(size, dtype=torch.int64))
+    return noise._numbers_of(kind, bits, self.dtype)
 
 
-def a_decision_on_the_host(self: Guard, step: str, bad: Tensor, position: Tensor, anywhere: Tensor) -> None:
-    if anywhere > 0:
+def a_decision_on_the_host(self: Guard, bad_anywhere: Tensor) -> None:
+    if torch.isnan(bad_anywhere):
         self.tripped.fill_(1.0)
 
 
-def a_number_of_the_host(self: Guard, step: str, bad: Tensor, position: Tensor, anywhere: Tensor) -> None:
-    self.tripped.copy_(torch.maximum(self.tripped * torch.tensor(1.0), (anywhere > 0).float()))
+def a_number_of_the_host(self: Guard, bad_anywhere: Tensor) -> None:
+    self.tripped.copy_(torch.maximum(self.tripped * torch.tensor(1.0), torch.isnan(bad_anywhere).float()))
 
 
-def a_mask(self: LossMeter, step: str, terms: dict[str, Tensor]) -> None:
-    values = torch.stack([terms[name] for name in self._terms[step]]).double()
-    self.sums[step][torch.isfinite(values)] += values[torch.isfinite(values)]
+def a_mask(self: LossMeter, step: str, values: Tensor) -> None:
+    finite = torch.isfinite(values)
+    self.sums[step][finite] += values[finite]
 
 
-def a_constant_copied_anew(self: LossMeter, step: str, terms: dict[str, Tensor]) -> None:
-    values = torch.stack([terms[name] for name in self._terms[step]]).double()
+def a_constant_copied_anew(self: LossMeter, step: str, values: Tensor) -> None:
     self.sums[step] += values * torch.tensor([1.0] * len(values), device=values.device)
 
 
@@ -77,8 +77,8 @@ def an_average_in_new_tensors(self: ExponentialMovingAverage) -> None:
 
 def a_counter_in_python(self: Iteration, *inputs: Tensor) -> None:
     self.count = getattr(self, "count", 0) + 1
-    self.seeds = dict.fromkeys(self.splits, self.count)
     run_iteration(self, *inputs)
+    self.meter.sums["joint"].mul_(self.count)
 
 
 def the_first_batch_for_ever(self: Graphed, *inputs: Tensor) -> None:
@@ -117,7 +117,7 @@ class Fault(NamedTuple):
 
 
 FAULTS = {
-    "a tensor made on the host": Fault(Noise, "_bits", bits_from_the_host, "same device"),
+    "a tensor made on the host": Fault(Noise, "_numbers", numbers_of_the_host, "same device"),
     "a decision on the host": Fault(Guard, "record", a_decision_on_the_host, "_local_scalar_dense"),
     "a number of the host in a kernel": Fault(Guard, "record", a_number_of_the_host, "a number of the host"),
     "a size that depends on values": Fault(LossMeter, "add", a_mask, "by a mask"),

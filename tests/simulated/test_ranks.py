@@ -87,7 +87,7 @@ def test_graph_equals_eager_with_the_collectives_inside() -> None:
 def a_flag_of_the_host_is_refused(device: Device, rank: int) -> None:
     """The loss's flag, made on the CPU: gloo would have carried it."""
     inspect = guard.Guard.inspect
-    guard.Guard.inspect = lambda self, step, terms: inspect(self, step, terms).cpu()
+    guard.Guard.inspect = lambda self, *what: inspect(self, *what).cpu()
     with pytest.raises(DeviceError, match=r"copy to the host|No backend type|same device"):
         compare(device, making("mlp2d"), "mlp2d", rank=rank)
     with pytest.raises(DeviceError, match="No backend type associated with device type cpu"):

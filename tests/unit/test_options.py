@@ -16,6 +16,7 @@ from dist_dsvae.data.errors import DataError
 from dist_dsvae.data.sources.images import Codec, FileEncoder
 from dist_dsvae.data.sources.toy import toy
 from dist_dsvae.engine.evaluating.evaluate import with_changes
+from dist_dsvae.paths import path_argument, place_argument
 from tests.programs import PROGRAMS, options_of, parser_of
 
 NONSENSE = ("nan", "inf", "-inf", "1e400", "1e30", "-7", "99999999999999999999", "one", "")
@@ -30,11 +31,14 @@ def refuses(kind: object, text: str) -> bool:
     return False
 
 
+NO_NUMBERS = (None, Path, str, option_types.png_file, path_argument, place_argument)
+
+
 @pytest.mark.parametrize("program", PROGRAMS)
 def test_every_number_of_every_program_is_bounded(program: str) -> None:
     evaluation = {name.replace("_", "-") for name in EvaluationConfig.__dataclass_fields__}
     for name, action in options_of(parser_of(program)):
-        if action.type in (None, Path, str) or action.type is option_types.png_file or action.choices:
+        if action.type in NO_NUMBERS or action.choices:
             continue
         if program.endswith("evaluate.py") and name.rpartition("--")[2] in evaluation:
             continue  # the config's own checks, below
