@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 import torch
 
-from dist_dsvae.engine.doctor.finding import Finding, failed, ok, skipped, warning
+from dist_dsvae.engine.doctor.finding import Figure, Finding, failed, ok, skipped, warning
 
 _GIB = 2**30
 _SCARCE_MEMORY_BYTES = 4 * _GIB
@@ -25,12 +25,12 @@ def host() -> Finding:
     """Processor, threads and memory."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     free = psutil.virtual_memory().available
-    figures = {"cores": cores, "free_memory_gib": round(free / _GIB, 1)}
-    text = f"{cores} cores of {platform.machine()}, {free / _GIB:.1f} GiB of memory free"
+    figures: dict[str, Figure] = {"cores": cores, "free_memory_gib": round(free / _GIB, 1)}
+    text = f"{platform.machine()}, cores: {cores}, memory free: {free / _GIB:.1f} GiB"
     local = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     if local > cores:
-        remedy = f"Start at most {cores} processes here, or ask the scheduler for more cores."
-        return warning("host", f"{local} processes share {cores} cores", remedy, **figures)
+        remedy = "Start fewer processes here, or ask the scheduler for more cores."
+        return warning("host", f"{local} processes, but only {cores} cores to run on", remedy, **figures)
     if free < _SCARCE_MEMORY_BYTES:
         remedy = "Close other programs; data.source=stream and fewer data.num_workers take the least."
         return warning("host", text, remedy, **figures)
@@ -57,7 +57,7 @@ def gpus() -> Finding:
         f"{count} GPU{'s' if count > 1 else ''}, {local_rank} is {properties.name}, {total / _GIB:.0f} GiB, "
         f"compute capability {version}; driver {driver}, CUDA {torch.version.cuda}"
     )
-    figures = {"count": count, "name": properties.name, "free_gib": round(free / _GIB, 1)}
+    figures: dict[str, Figure] = {"count": count, "name": properties.name, "free_gib": round(free / _GIB, 1)}
     if free < (1 - _MUCH_USED) * total:
         remedy = "nvidia-smi shows who uses it: end that program, or choose another by CUDA_VISIBLE_DEVICES."
         return warning("gpus", f"{text}; only {free / _GIB:.0f} GiB are free", remedy, **figures)
@@ -146,11 +146,8 @@ def slurm(variables: Mapping[str, str] = os.environ, num_gpus: int | None = None
     names = ("JOB_NUM_NODES", "NTASKS", "CPUS_PER_TASK", "GPUS_ON_NODE")
     given = {name: variables[f"SLURM_{name}"] for name in names if f"SLURM_{name}" in variables}
     text = f"job {variables['SLURM_JOB_ID']}: " + ", ".join(f"{key} {value}" for key, value in given.items())
-    if (
-        int(variables.get("SLURM_NTASKS", "1")) > 1
-        and "WORLD_SIZE" not in variables
-        and _is_a_step(variables)
-    ):
+    several = int(variables.get("SLURM_NTASKS", "1")) > 1 and variables.get("SLURM_STEP_ID", "").isdigit()
+    if several and "WORLD_SIZE" not in variables:  # srun started this, and no launcher
         return failed(
             "slurm",
             f"{text}; srun started several programs, each of which believes that it is alone",
@@ -159,16 +156,9 @@ def slurm(variables: Mapping[str, str] = os.environ, num_gpus: int | None = None
         )
     granted = variables.get("SLURM_GPUS_ON_NODE", "0")
     if granted.isdigit() and int(granted) > count:
-        remedy = (
-            "Look at nvidia-smi on that node, and whether the container passes its GPUs on (--nv, --gpus)."
-        )
+        remedy = "Look at nvidia-smi on that node; does the container pass its GPUs on (--nv, --gpus)?"
         return warning("slurm", f"{text}; SLURM granted {granted} GPUs, torch sees {count}", remedy, **given)
     if "SLURM_CPUS_PER_TASK" not in variables:
         remedy = "Add --cpus-per-task: data workers and threads share what is given."
         return warning("slurm", f"{text}; no --cpus-per-task, which most clusters take as 1", remedy, **given)
     return ok("slurm", text, **given)
-
-
-def _is_a_step(variables: Mapping[str, str]) -> bool:
-    """Whether srun started this, and not the batch script itself."""
-    return variables.get("SLURM_STEP_ID", "").isdigit()

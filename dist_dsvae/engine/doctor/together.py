@@ -58,9 +58,7 @@ def collectives(runtime: Runtime) -> Finding:
     runtime.fence.settle()
     expected = torch.arange(1, size + 1, dtype=torch.float32)
     if not bool((total == expected.sum().item()).all()) or parts[:, 0].cpu().tolist() != expected.tolist():
-        remedy = (
-            "Do not train here: try another node, and NCCL_P2P_DISABLE=1 to see whether direct links are it."
-        )
+        remedy = "Do not train here. NCCL_P2P_DISABLE=1 tells whether the direct links are at fault."
         return failed(name, f"the ranks' numbers 1 to {size} added up or gathered wrongly", remedy)
     small, large = _zeros(4, runtime), _zeros(_LARGE[runtime.device.type], runtime)
     reduce_latency = _seconds(lambda: distributed.all_reduce_sum(small), _LATENCY_CALLS, runtime)
@@ -73,7 +71,7 @@ def collectives(runtime: Runtime) -> Finding:
 
 
 def judged_collectives(backend: str, size: int, reduce: float, gather: float, gigabytes: float) -> Finding:
-    """reduce, gather: seconds of 4 bytes. gigabytes: per second that each rank sends in a large all-reduce."""
+    """reduce, gather: seconds of 4 bytes. gigabytes: per second that each rank sends in a large one."""
     name = "collectives"
     backend = "nccl" if "nccl" in backend else "gloo"
     text = (
