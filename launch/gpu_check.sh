@@ -123,7 +123,7 @@ training() {
     settings+=("train.max_seconds=$((SECONDS_LEFT > evaluating + 20 ? SECONDS_LEFT - evaluating : 20))")
     if [[ $DRY_RUN ]]; then
         settings+=(train.epochs=1e-9 data.batch_size=8 train.sample_every_steps=0 train.evaluate_at_end=false)
-        settings+=(evaluation.batch_norm=running)
+        settings+=(evaluation.batch_norm=running data.train=shards/fashion-mnist-mini/test)
     fi
     attempt "$python" launch/train.py --config "$config" --run-dir "$run" "${settings[@]/#/--set=}"
     local few=()

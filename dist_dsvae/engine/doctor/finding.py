@@ -40,7 +40,7 @@ class Finding:
         return asdict(self) | {"state": str(self.state)}
 
 
-def ok(name: str, text: str, **figures: Figure) -> Finding:
+def ok(name: str, text: str, /, **figures: Figure) -> Finding:
     return Finding(name=name, state=State.OK, text=text, figures=figures)
 
 
@@ -48,11 +48,11 @@ def skipped(name: str, reason: str) -> Finding:
     return Finding(name=name, state=State.SKIPPED, text=reason)
 
 
-def warning(name: str, text: str, remedy: str, **figures: Figure) -> Finding:
+def warning(name: str, text: str, remedy: str, /, **figures: Figure) -> Finding:
     return Finding(name=name, state=State.WARNING, text=text, remedy=remedy, figures=figures)
 
 
-def failed(name: str, text: str, remedy: str, **figures: Figure) -> Finding:
+def failed(name: str, text: str, remedy: str, /, **figures: Figure) -> Finding:
     return Finding(name=name, state=State.FAILED, text=text, remedy=remedy, figures=figures)
 
 

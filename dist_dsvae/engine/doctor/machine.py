@@ -61,7 +61,7 @@ def gpus() -> Finding:
     if free < (1 - _MUCH_USED) * total:
         remedy = "nvidia-smi shows who uses it: end that program, or choose another by CUDA_VISIBLE_DEVICES."
         return warning("gpus", f"{text}; only {free / _GIB:.0f} GiB are free", remedy, **figures)
-    if not torch.cuda.is_bf16_supported(including_emulation=False):
+    if not torch.cuda.is_bf16_supported(False):
         remedy = "Nothing to mend: train.mixed_precision auto takes float32 here."
         return warning("gpus", f"{text}; it does not multiply bf16", remedy, **figures)
     return ok("gpus", text, **figures)
