@@ -41,6 +41,7 @@ def summary(folder: Path) -> dict[str, int]:
     return {match[1]: int(match[2]) for match in found if match}
 
 
+@pytest.mark.timeout(600)
 def test_every_part_reports(tmp_path: Path) -> None:
     out = tmp_path / "new/out"
     done = run(out, "--dry-run")
