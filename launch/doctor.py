@@ -13,6 +13,7 @@ import logging
 import sys
 import time
 import warnings
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import starting  # noqa: F401 - for its effect
@@ -42,9 +43,13 @@ def main() -> int:
         return trial_of(args, runtime)
 
     only = args.only or NAMES
-    examine(report.add, make_trial, disk_directory=args.disk, mixed_precision=args.mixed_precision, only=only)
+    is_sound = examine(
+        report.add, make_trial, disk_directory=args.disk, mixed_precision=args.mixed_precision, only=only
+    )
     status = conclude(report, as_json=args.json) if report.findings else 0  # only rank 0 has some
-    if status:
+    if not is_sound:
+        if not report.findings:
+            time.sleep(2)  # a launcher ends all when one leaves, and rank 0 still speaks
         leave_what_hangs()
     return status
 
@@ -64,7 +69,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument(
         "--disk",
         type=path_argument,
-        default=".",
+        default=Path(),
         metavar="DIR",
         help="where runs are written (default: here)",
     )

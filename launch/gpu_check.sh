@@ -20,7 +20,7 @@
 set -uo pipefail
 
 usage="bash launch/gpu_check.sh OUT [--dry-run]"
-total_seconds=540
+total_seconds=530
 python=${PYTHON:-python3}
 repository=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 
@@ -154,9 +154,10 @@ export PYTHONPATH="$repository${PYTHONPATH:+:$PYTHONPATH}"
 
 worst=0
 run_part() { # name, seconds at most
-    local begin=$SECONDS code line
+    local begin=$SECONDS limit=$2 code line
+    [[ $DRY_RUN ]] && limit=150 # a CPU may be busy with other things
     SECONDS_LEFT=$((total_seconds - SECONDS))
-    ((SECONDS_LEFT > $2)) && SECONDS_LEFT=$2
+    ((SECONDS_LEFT > limit)) && SECONDS_LEFT=$limit
     if ((SECONDS_LEFT < 20)); then
         line=$(printf '%-12s left out: no time' "$1")
     else

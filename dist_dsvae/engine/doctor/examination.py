@@ -59,12 +59,13 @@ def examine(
     disk_directory: Path,
     mixed_precision: str | None = None,
     only: Collection[str] = NAMES,
-) -> None:
+) -> bool:
     """Run the checks named in ``only`` and ``say`` each finding as it comes. Called by every process.
 
     say: called on rank 0 with its own findings, and with what is wrong on the others. A process that cannot
         join says what it has itself.
     make_trial: the iteration that is tried.
+    Returns False where this process may hang in its own end, because what all do together failed.
     """
     checks: dict[str, Callable[[], Finding]] = {
         "versions": packages.versions,
@@ -88,19 +89,22 @@ def examine(
         others = [company.gathered(finding) for finding in alone]
     except (ValueError, RuntimeError, OSError) as error:
         say(_here(_not_joined(error)))
-        return
+        return False
     if runtime.is_main:
         say(_here(ok("processes", runtime.describe())))
         for findings in others:
             for finding in worth_saying(findings)[1:]:
                 say(finding)
-    _together(say, runtime, make_trial, company, only)
-    runtime.close()
+    is_sound = _together(say, runtime, make_trial, company, only)
+    if is_sound:
+        runtime.close()
+    return is_sound
 
 
 def _together(
     say: Say, runtime: Runtime, make_trial: MakeTrial, company: _Company, only: Collection[str]
-) -> None:
+) -> bool:
+    """Whether none of the checks failed on any rank; the same on every rank."""
     checks: dict[str, Callable[[], Finding]] = {
         "clocks": lambda: together.clocks(runtime),
         "collectives": lambda: together.collectives(runtime),
@@ -125,6 +129,7 @@ def _together(
         if runtime.is_main:
             for finding in worth_saying(findings):
                 say(finding)
+    return broken is None
 
 
 class _Company:
