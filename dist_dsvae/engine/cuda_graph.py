@@ -135,15 +135,16 @@ def graphed_where_possible(
     """``function`` as a graph, or itself: by choice, or with one warning where a graph cannot be."""
     if setting == "off":
         return function
-    obstacle = _obstacle(runtime)
-    if obstacle is None:
+    reason = obstacle(runtime)
+    if reason is None:
         return Graphed(function, state, runtime.timeout)
     if setting == "on" or runtime.device.type == "cuda":
-        logger.warning("training without CUDA graphs, which is slower: %s", obstacle)
+        logger.warning("training without CUDA graphs, which is slower: %s", reason)
     return function
 
 
-def _obstacle(runtime: Runtime) -> str | None:
+def obstacle(runtime: Runtime) -> str | None:
+    """Why there can be no graph on this device and among these processes; None if there can."""
     if runtime.device.type != "cuda":
         return "they need a CUDA device"
     if runtime.zero_stage:

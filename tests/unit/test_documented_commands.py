@@ -45,6 +45,7 @@ PROGRAMS: dict[str, Any] = {
 NOT_RUN = {
     r"--num_processes|--num_machines": "several processes: tests/distributed run the same program so",
     r"launch/explore\.py": "serves a page until it is stopped: tests/unit/explore",
+    r"launch/doctor\.py": "examines this machine: tests/unit/engine/test_doctor.py runs it",
     r"launch/benchmark\.py": "measures: tests/unit/test_benchmark.py runs all that it can measure, smaller",
     r"http://": "needs a server: tests/unit/data/test_remote.py has one",
     r"build\.py (cifar|cub200|facescrub|casia)": "needs raw data; tests/unit/data make some up",
