@@ -28,6 +28,7 @@ from source_options import (
     add_workers_option,
 )
 
+from dist_dsvae import option_types
 from dist_dsvae.data.build import build
 from dist_dsvae.data.errors import DataError
 from dist_dsvae.data.indexing import find_splits, index, read_class_names
@@ -71,7 +72,10 @@ def add_index(parser: argparse.ArgumentParser) -> None:
         "--classes", type=path_argument, metavar="FILE", help="class names, one a line, id by place"
     )
     parser.add_argument(
-        "--empty-classes", type=int, metavar="N", help="so many may have no sample (a tenth, at least one)"
+        "--empty-classes",
+        type=option_types.whole(0),
+        metavar="N",
+        help="so many may have no sample (a tenth, at least one)",
     )
     add_workers_option(parser)
     parser.set_defaults(run=run_index)

@@ -6,6 +6,7 @@ import argparse
 
 from benchmarks.making import FAMILIES, make_inputs, make_iteration, make_method
 from benchmarks.timing import Result
+from dist_dsvae import option_types
 from dist_dsvae.config import TrainConfig
 from dist_dsvae.engine.operators import operators_of
 from dist_dsvae.engine.runtime import Runtime
@@ -13,8 +14,13 @@ from dist_dsvae.engine.runtime import Runtime
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--architecture", choices=sorted(FAMILIES), default="conv32")
-    parser.add_argument("--batch-size", type=int, default=8, help="makes no difference to the count")
-    parser.add_argument("--classes", type=int, default=10)
+    parser.add_argument(
+        "--batch-size",
+        type=option_types.training_batch_size,
+        default=8,
+        help="makes no difference to the count",
+    )
+    parser.add_argument("--classes", type=option_types.num_classes, default=10)
     parser.add_argument("--mixed_precision", choices=["auto", "no", "bf16", "fp16"])
 
 

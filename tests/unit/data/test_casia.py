@@ -109,7 +109,7 @@ def test_the_number_of_workers_changes_no_byte(tmp_path: Path, layout: str) -> N
         {name: data for name, data in all_files(tmp_path / workers).items() if not name.endswith(".json")}
         for workers in ("1", "2")
     )
-    assert len(one) == 2 * (3 + 1)
+    assert len(one) == 2 * (3 + 1) + 2  # tars, indexes, tables
     assert one == two
 
 

@@ -29,6 +29,7 @@ from dist_dsvae.data.reader import ShardReader
 from dist_dsvae.data.stream import HostBatch, Slice, one_pass, stream
 from dist_dsvae.data.transforms import normalise, to_batch
 from dist_dsvae.noise import Noise
+from tests.unit.data.making import as_version_1
 
 COUNTS = [7, 5, 9]
 SIZE = 8
@@ -200,6 +201,7 @@ def test_image_of_another_size(tmp_path: Path) -> None:
 def test_shell_urls_are_never_opened(tmp_path: Path) -> None:
     """Law 10: a shard is a file name inside its directory; `pipe:` is just a strange name."""
     manifest = write_shards(tmp_path / "train")
+    as_version_1(manifest.directory)
     text = (manifest.directory / "manifest.json").read_text()
     (manifest.directory / "manifest.json").write_text(
         text.replace('"000000.tar"', f'"pipe:touch {tmp_path}/hacked"')

@@ -15,6 +15,7 @@ from dist_dsvae.config import TrainConfig
 from dist_dsvae.config_io import load_config
 from dist_dsvae.engine import trainer
 from dist_dsvae.engine.clock import Clock, Due, is_early
+from dist_dsvae.engine.fence import Patience
 from dist_dsvae.engine.preemption import StopRequests
 from dist_dsvae.engine.run_state import RunState
 from dist_dsvae.engine.runtime import Runtime
@@ -88,7 +89,7 @@ def test_zero_means_never_and_an_evaluation_is_not_training() -> None:
 def test_a_process_begins_with_a_line_and_hears_the_rest(tmp_path: Path) -> None:
     time = Time()
     clock = make_clock(time, checkpoint_every_minutes=1.0)
-    requests = StopRequests(tmp_path, timedelta(seconds=5))
+    requests = StopRequests(tmp_path, Patience(timedelta(seconds=5)))
     assert requests.agreed(clock) is None
     assert clock.is_due(Due.LINE)
     clock.done(Due.LINE)
