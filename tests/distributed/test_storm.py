@@ -134,6 +134,7 @@ def assert_same(run_dir: Path, undisturbed: Path) -> None:
     assert metrics(run_dir) == metrics(undisturbed)
 
 
+@pytest.mark.timeout(600)  # many starts of real processes, on whatever machine
 def test_a_few_kills(config: Path, undisturbed: Path, tmp_path: Path) -> None:
     kills = storm(config, tmp_path / "run", 2, random.Random(0))
     assert kills.total() == 2
