@@ -16,6 +16,7 @@ from dist_dsvae.data.label_report import check_empty_classes, spoken_labels
 from dist_dsvae.data.manifest import MANIFEST_FILE, Manifest, Shard
 from dist_dsvae.data.parallel import run_tasks
 from dist_dsvae.data.scanned import ScannedShard, class_ids, common_encoding, places_of, scan_shard, two_names
+from dist_dsvae.data.shard_table import TABLE_FILE
 from dist_dsvae.data.system_names import is_system_name
 from dist_dsvae.data.tarscan import find_tars
 from dist_dsvae.data.unpacked import TAR_SUFFIXES
@@ -147,12 +148,16 @@ def _check_replaceable(split: Path) -> None:
 
     Damaged ones of our own are replaced, for that is how they are mended.
     """
-    manifest = split / MANIFEST_FILE
+    manifest, table = split / MANIFEST_FILE, split / TABLE_FILE
     said = manifest.read_bytes() if manifest.is_file() else b""
     foreign = None if not said or all(mark in said for mark in _MANIFEST_MARKS) else manifest
+    if table.is_file() and table.stat().st_size:
+        if not said:
+            foreign = table
+        said += table.read_bytes()  # of version 2, it has the names of the tars
     for tar in find_tars(split):
         path = split / index_file_of(tar.name)
-        if path.is_file() and path.stat().st_size and path.name.encode() not in said:
+        if path.is_file() and path.stat().st_size and tar.name.encode() not in said:
             try:
                 open_index(path, "")
             except DataError:

@@ -50,6 +50,7 @@ STRAY = [
     "shards.incomplete-photographs/a.png",
     "tars/manifest.json",
     "tars/000000.index.npy",
+    "tars/manifest.shards.npy",
     "run/notes.txt",
     "run/checkpoints/notes.txt",
     f"{STEP}/notes.txt",

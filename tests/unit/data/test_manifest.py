@@ -220,7 +220,7 @@ def test_verify_finds_a_wrong_shape_or_encoding(split: Path, key: str, value: ob
 def test_the_remedy_in_the_sentences_works(split: Path) -> None:
     shorter = split / "000001.tar"
     shorter.write_bytes((split / "000000.tar").read_bytes())
-    (split / "000002.index.npy").unlink()
+    (split / "000002.index.npy").write_bytes(b"damaged")
     with pytest.raises(DataError, match=r"build\.py index"):
         Manifest.load(split)
     index(split, command="index")
