@@ -35,7 +35,7 @@ def take_inventory(directory: Path) -> None:
     for path in files_below(directory):
         if path.name != INVENTORY_FILE:
             name = path.relative_to(directory).as_posix()
-            files[name] = {"bytes": path.stat().st_size, "sha256": _sha256(path)}
+            files[name] = {"bytes": path.stat().st_size, "sha256": sha256_of(path)}
     _write(directory, files)
 
 
@@ -87,7 +87,7 @@ def files_below(directory: Path) -> list[Path]:
 def _is_as_recorded(path: Path, entry: Any) -> bool:
     if path.is_symlink() or not path.is_file() or not isinstance(entry, dict):
         return False
-    return path.stat().st_size == entry.get("bytes") and _sha256(path) == entry.get("sha256")
+    return path.stat().st_size == entry.get("bytes") and sha256_of(path) == entry.get("sha256")
 
 
 def _recorded(directory: Path) -> dict[str, Any] | None:
@@ -111,6 +111,7 @@ def _write(directory: Path, files: dict[str, Any]) -> None:
         os.fsync(stream.fileno())
 
 
-def _sha256(path: Path) -> str:
+def sha256_of(path: Path) -> str:
+    """Of a file's content, in hexadecimal digits."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -20,7 +20,8 @@ from dist_dsvae.data.shard_table import TABLE_FILE
 from dist_dsvae.data.system_names import is_system_name
 from dist_dsvae.data.tarscan import find_tars
 from dist_dsvae.data.unpacked import TAR_SUFFIXES
-from dist_dsvae.data.writer import save_index, sha256_of
+from dist_dsvae.data.writer import save_index
+from dist_dsvae.inventory import sha256_of
 from dist_dsvae.text import TextError, read_text
 from dist_dsvae.types import ImageShape
 

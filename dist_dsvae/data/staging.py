@@ -158,10 +158,13 @@ def _files_of_older_shards(directory: Path) -> set[Path]:
         if not path.is_file() or path.is_symlink():
             continue
         try:
-            manifest = Manifest.parse(path.read_bytes(), path.parent)
+            content = path.read_bytes()
+            manifest = Manifest.parse(content, path.parent)
         except (DataError, OSError):
             continue
-        own |= {path, path.parent / TABLE_FILE}
+        own.add(path)
+        if b'"shards_sha256"' in content:  # which was compared with the table's
+            own.add(path.parent / TABLE_FILE)
         for number, shard in enumerate(manifest.shards):
             tar, index = path.parent / shard.file, path.parent / shard.index_file
             with suppress(DataError):

@@ -15,7 +15,7 @@ from dist_dsvae.data.scanned import class_ids, common_encoding, places_of, scan_
 from dist_dsvae.data.shard_table import fingerprint_of
 from dist_dsvae.data.store import Shard
 from dist_dsvae.data.tarscan import find_tars
-from dist_dsvae.data.writer import sha256_of
+from dist_dsvae.inventory import sha256_of
 
 
 def verify(manifest: Manifest, progress: Callable[[int], None] = lambda num_shards: None) -> None:

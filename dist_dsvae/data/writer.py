@@ -34,6 +34,7 @@ from dist_dsvae.data.errors import DataError
 from dist_dsvae.data.index_file import index_file_of
 from dist_dsvae.data.manifest import UNLABELLED, Manifest, Shard, write_atomically
 from dist_dsvae.data.parallel import run_tasks
+from dist_dsvae.inventory import sha256_of
 from dist_dsvae.noise import Draw, permutation
 from dist_dsvae.types import ImageShape
 
@@ -159,11 +160,6 @@ def save_index(path: Path, rows: Sequence[tuple[int, int, int]]) -> None:
 def hashed_name(name: str) -> str:
     """What the json member of an unlabelled sample says in place of its name."""
     return f"sha256:{hashlib.sha256(name.encode()).hexdigest()[:32]}"
-
-
-def sha256_of(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

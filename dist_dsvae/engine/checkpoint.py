@@ -15,7 +15,6 @@ The files hold pickles (torch.distributed.checkpoint's metadata): load only chec
 from __future__ import annotations
 
 import errno
-import hashlib
 import itertools
 import json
 import os
@@ -34,6 +33,7 @@ from torch.distributed.checkpoint.state_dict_saver import save as dcp_save
 
 from dist_dsvae import distributed
 from dist_dsvae.data.staging import fsync_directory
+from dist_dsvae.inventory import sha256_of
 
 MARKER = "checkpoint.json"
 _NAME = re.compile(r"step-(\d{8,})")
@@ -142,12 +142,7 @@ def _own_checksums(partial: Path) -> dict[str, str]:
     own = [*partial.glob(f"__{distributed.rank()}_*")]
     if distributed.is_main():
         own.append(partial / ".metadata")
-    return {path.name: _sha256(path) for path in own}
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return {path.name: sha256_of(path) for path in own}
 
 
 def verify(checkpoint: Path) -> None:
@@ -161,7 +156,7 @@ def verify(checkpoint: Path) -> None:
         for name, expected in recorded[distributed.rank() :: distributed.world_size()]:
             if not (checkpoint / name).is_file():
                 problem = f"{checkpoint} is damaged: its file {name} is missing"
-            elif _sha256(checkpoint / name) != expected:
+            elif sha256_of(checkpoint / name) != expected:
                 problem = (
                     f"{checkpoint} is damaged: its file {name} is not as it was written (other checksum)"
                 )

@@ -26,7 +26,8 @@ from dist_dsvae.data.sources.images import FileEncoder
 from dist_dsvae.data.sources.listing import folders_in, printable
 from dist_dsvae.data.sources.source import Source
 from dist_dsvae.data.system_names import HEADING, is_system_path
-from dist_dsvae.data.writer import Sample, sha256_of
+from dist_dsvae.data.writer import Sample
+from dist_dsvae.inventory import sha256_of
 from dist_dsvae.text import TextError, read_text
 
 LISTS = ("facescrub_actors.txt", "facescrub_actresses.txt")
