@@ -3,12 +3,14 @@
     SIGTERM, SIGINT to any rank --------+
                                         +--> flag --all-reduce, one iteration behind--> all ranks stop
     <run>/stop-request, seen by rank 0 -+                                              after the same one
+    torchrun is gone, seen by any rank -+
 
 The flags travel over a gloo group of their own while the next iteration runs, so agreeing never waits
-for the GPU, and for a rank that is gone no longer than ``Patience`` allows; beside them travels what is due
-by rank 0's clock (``clock``). The file is for those who
-cannot signal the processes themselves: a batch script's trap (a shell between the scheduler and the
-launcher swallows signals), or a person.
+for the GPU, and for a rank that is gone no longer than ``Patience`` allows; beside them travels what is
+due by rank 0's clock (``clock``). The file is for those who cannot signal the processes themselves: a
+batch script's trap (a shell between the scheduler and the launcher swallows signals), or a person. Ranks
+whose launcher was killed would train on with nobody to stop them, hold their GPUs and keep the run
+directory from the job's next start.
 
 A run that stopped early leaves <run>/stopped-early.json; it is gone once the run goes on.
 """
@@ -43,6 +45,7 @@ _REASONS = {
     int(signal.SIGTERM): "SIGTERM",
     int(signal.SIGINT): "Ctrl-C",
     -1: REQUEST_FILE,
+    -2: "the end of its launcher",
 }
 _SECONDS_BETWEEN_LOOKS = 1.0
 
@@ -67,6 +70,7 @@ class StopRequests:
         self._patience = patience
         self._group = distributed.new_cpu_group(patience.timeout)
         self._seen = 0  # this rank's reason, a key of _REASONS
+        self._launcher = os.getppid() if "TORCHELASTIC_RUN_ID" in os.environ else None
         self._under_way: tuple[dist.Work, torch.Tensor] | None = None
         self._last_look = 0.0
         self._nothing_to_lose = False
@@ -94,6 +98,8 @@ class StopRequests:
         Raises WaitTimeoutError if another rank does not answer, and RuntimeError if one is gone.
         """
         asked = Due(0)
+        if self._launcher not in (None, os.getppid()) and not self._seen:
+            self._seen = -2
         if distributed.is_main():
             asked = clock.asks() if clock is not None else asked
             self._look_for_the_file()

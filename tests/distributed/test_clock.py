@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import subprocess
 import time
 from pathlib import Path
@@ -14,6 +12,7 @@ from tests.distributed.launching import (
     differing_tensors,
     environment,
     epochs_of,
+    kill_job,
     metrics,
     train,
     write_config,
@@ -42,14 +41,13 @@ def test_saved_by_the_clock_killed_and_resumed(tmp_path: Path) -> None:
         env=environment(),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
-        start_new_session=True,
     ) as process:
         deadline = time.monotonic() + 120
         while not any(step % 5 for step in saved_steps(run_dir)):
             assert process.poll() is None, "the run ended before it could be killed"
             assert time.monotonic() < deadline
             time.sleep(0.01)
-        os.killpg(process.pid, signal.SIGKILL)
+        kill_job(process)
     assert saved_steps(run_dir)[-1] < ITERATIONS
 
     output = train(2, run_dir, config, *BY_THE_CLOCK)

@@ -114,6 +114,23 @@ def test_one_rank_s_sigterm_stops_all_after_the_same_iteration(
     assert differing_tensors(run_dir, undisturbed, ITERATIONS) == []
 
 
+def test_ranks_whose_launcher_was_killed_save_and_end(config: Path, tmp_path: Path, jobs: list[Job]) -> None:
+    run_dir = tmp_path / "run"
+    jobs.append(Job(run_dir, config))
+    jobs[-1].wait_for_lines(5)
+    ranks = jobs[-1].ranks()
+    jobs[-1].launcher.kill()
+    jobs[-1].launcher.wait()
+    _, alive = psutil.wait_procs(ranks, timeout=60)
+    for process in alive:
+        process.kill()
+    assert not alive, jobs[-1].output()
+    stopped = json.loads((run_dir / "stopped-early.json").read_text())
+    assert stopped["reason"] == "the end of its launcher"
+    assert (run_dir / f"checkpoints/step-{stopped['step']:08d}").is_dir()
+    assert not (run_dir / "lock.json").exists()
+
+
 def test_without_a_launcher_the_exit_code_asks_for_another_try(config: Path, tmp_path: Path) -> None:
     run_dir = tmp_path / "run"
     start = [sys.executable, "launch/train.py", "--config", str(config), "--run-dir", str(run_dir)]

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import random
 import shutil
-import signal
 import subprocess
 import time
 from pathlib import Path
@@ -20,6 +18,7 @@ from tests.distributed.launching import (
     differing_tensors,
     environment,
     epochs_of,
+    kill_job,
     metrics,
     train,
     write_config,
@@ -64,7 +63,6 @@ def kill_after(run_dir: Path, config: Path, num_processes: int, lines: int) -> N
         env=environment(),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
-        start_new_session=True,
     ) as process:
         path, deadline = run_dir / "metrics.jsonl", time.monotonic() + 120
         while not path.is_file() or len(path.read_text().splitlines()) < lines:
@@ -72,7 +70,7 @@ def kill_after(run_dir: Path, config: Path, num_processes: int, lines: int) -> N
             assert time.monotonic() < deadline
             time.sleep(0.01)
         time.sleep(random.uniform(0, 0.3))
-        os.killpg(process.pid, signal.SIGKILL)
+        kill_job(process)
 
 
 def test_killed_and_resumed_equals_undisturbed(config: Path, undisturbed: Path) -> None:
