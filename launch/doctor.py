@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 import starting  # noqa: F401 - for its effect
 
 from dist_dsvae.engine.doctor import packages
-from dist_dsvae.engine.doctor.report import Report
+from dist_dsvae.engine.doctor.findings_report import Report
 
 if TYPE_CHECKING:
     from dist_dsvae.engine.doctor.trial import Trial
@@ -37,7 +37,7 @@ def main() -> int:
     logging.basicConfig(level=logging.ERROR)
     warnings.filterwarnings("ignore")  # of libraries: what matters here is a finding
     from dist_dsvae.engine.doctor.examination import NAMES, examine
-    from dist_dsvae.engine.watchdog import leave_what_hangs
+    from dist_dsvae.engine.stopping.watchdog import leave_what_hangs
 
     def make_trial(runtime: Runtime) -> Trial:
         return trial_of(args, runtime)
@@ -57,9 +57,9 @@ def main() -> int:
 def arguments() -> argparse.Namespace:
     from benchmarks.making import FAMILIES
 
-    from dist_dsvae import option_types
+    from dist_dsvae.config import option_types
+    from dist_dsvae.core.paths import path_argument
     from dist_dsvae.engine.doctor.examination import NAMES
-    from dist_dsvae.paths import path_argument
 
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter

@@ -11,8 +11,8 @@ import sys
 
 import starting  # noqa: F401 - for its effect
 
-from dist_dsvae import option_types
-from dist_dsvae.paths import path_argument, place_argument
+from dist_dsvae.config import option_types
+from dist_dsvae.core.paths import path_argument, place_argument
 
 
 def main() -> int:

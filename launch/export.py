@@ -10,9 +10,9 @@ import sys
 
 import starting  # noqa: F401 - for its effect
 
-from dist_dsvae import option_types
-from dist_dsvae.engine.export import export
-from dist_dsvae.paths import path_argument
+from dist_dsvae.config import option_types
+from dist_dsvae.core.paths import path_argument
+from dist_dsvae.runs.export import export
 
 
 def main() -> int:

@@ -18,18 +18,17 @@ import sys
 import starting  # noqa: F401 - for its effect
 import torch
 
-from dist_dsvae import option_types
-from dist_dsvae.config import TrainConfig
-from dist_dsvae.config_fields import MAX_TEMPERATURE
-from dist_dsvae.engine.drawing import draw_points
-from dist_dsvae.engine.many import write_many
-from dist_dsvae.engine.opening import open_model, shown_files, shown_of_split, split_to_show
+from dist_dsvae.config import TrainConfig, option_types
+from dist_dsvae.config.fields import MAX_TEMPERATURE
+from dist_dsvae.core.paths import path_argument, place_argument
 from dist_dsvae.engine.runtime import Runtime
-from dist_dsvae.paths import path_argument, place_argument
 from dist_dsvae.pretrained import figures
 from dist_dsvae.pretrained.model import DSVAE
 from dist_dsvae.pretrained.pictures import read_picture
 from dist_dsvae.pretrained.requests import Mask, class_ids
+from dist_dsvae.runs.bulk_samples import write_many
+from dist_dsvae.runs.open_model import open_model, shown_files, shown_of_split, split_to_show
+from dist_dsvae.runs.scatter import draw_points
 from dist_dsvae.sampling.generate import spread
 from dist_dsvae.sampling.inpaint import NUM_STARTS, REFINE_STEPS
 from dist_dsvae.sampling.masks import HOLES

@@ -13,14 +13,14 @@ from pathlib import Path
 
 import starting  # noqa: F401 - for its effect
 
-from dist_dsvae.config_io import load_config
-from dist_dsvae.engine.guard import NonFiniteLossError
-from dist_dsvae.engine.preemption import Preempted
-from dist_dsvae.engine.run_lock import holding
+from dist_dsvae.config.reading import load_config
+from dist_dsvae.core.paths import path_argument, place_argument
+from dist_dsvae.engine.iteration.guard import NonFiniteLossError
 from dist_dsvae.engine.runtime import Runtime
+from dist_dsvae.engine.stopping.preemption import Preempted
+from dist_dsvae.engine.stopping.watchdog import MissingRankError, leave_what_hangs
 from dist_dsvae.engine.trainer import Trainer
-from dist_dsvae.engine.watchdog import MissingRankError, leave_what_hangs
-from dist_dsvae.paths import path_argument, place_argument
+from dist_dsvae.runs.run_lock import holding
 
 
 def main() -> int:

@@ -28,18 +28,18 @@ from source_options import (
     add_workers_option,
 )
 
-from dist_dsvae import option_types
-from dist_dsvae.data.build import build
-from dist_dsvae.data.errors import DataError
-from dist_dsvae.data.indexing import find_splits, index, read_class_names
-from dist_dsvae.data.manifest import Manifest
-from dist_dsvae.data.remote import is_remote
-from dist_dsvae.data.sources.source import Source
-from dist_dsvae.data.split import open_split
-from dist_dsvae.data.staging import check_free
-from dist_dsvae.data.tarscan import find_tars
-from dist_dsvae.data.verify import verify
-from dist_dsvae.paths import path_argument, place_argument
+from dist_dsvae.building.build import build
+from dist_dsvae.building.indexing import find_splits, index, read_class_names
+from dist_dsvae.building.sources.source import Source
+from dist_dsvae.building.tar_scan import find_tars
+from dist_dsvae.building.verify import verify
+from dist_dsvae.config import option_types
+from dist_dsvae.core.errors import DataError
+from dist_dsvae.core.paths import path_argument, place_argument
+from dist_dsvae.core.staging import check_free
+from dist_dsvae.data.open_split import open_split
+from dist_dsvae.data.remote.location import is_remote
+from dist_dsvae.data.shards.manifest import Manifest
 
 
 def parse_arguments() -> argparse.Namespace:

@@ -11,23 +11,23 @@ import os
 
 from progress import progress_of
 
-from dist_dsvae import option_types
-from dist_dsvae.data.errors import DataError
-from dist_dsvae.data.faces.detect import require_detector
-from dist_dsvae.data.faces.options import add_face_options, crop_faces_as_asked
-from dist_dsvae.data.faces.work_cache import WorkCache
-from dist_dsvae.data.sources.arrays import fashion_mnist
-from dist_dsvae.data.sources.casia import casia, read_persons
-from dist_dsvae.data.sources.cifar import cifar
-from dist_dsvae.data.sources.cub200 import cub200
-from dist_dsvae.data.sources.download import download
-from dist_dsvae.data.sources.facescrub import facescrub
-from dist_dsvae.data.sources.folder import folder, unlabelled_folder
-from dist_dsvae.data.sources.images import Codec, FileEncoder
-from dist_dsvae.data.sources.source import Source
-from dist_dsvae.data.sources.toy import toy
-from dist_dsvae.data.sources.unlabelled import Choice, read_excluded
-from dist_dsvae.paths import path_argument
+from dist_dsvae.building.faces.detect import require_detector
+from dist_dsvae.building.faces.options import add_face_options, crop_faces_as_asked
+from dist_dsvae.building.faces.work_cache import WorkCache
+from dist_dsvae.building.sources.arrays import fashion_mnist
+from dist_dsvae.building.sources.casia import casia, read_persons
+from dist_dsvae.building.sources.cifar import cifar
+from dist_dsvae.building.sources.cub200 import cub200
+from dist_dsvae.building.sources.download import download
+from dist_dsvae.building.sources.facescrub import facescrub
+from dist_dsvae.building.sources.folder import folder, unlabelled_folder
+from dist_dsvae.building.sources.images import Codec, FileEncoder
+from dist_dsvae.building.sources.source import Source
+from dist_dsvae.building.sources.toy import toy
+from dist_dsvae.building.sources.unlabelled import Choice, read_excluded
+from dist_dsvae.config import option_types
+from dist_dsvae.core.errors import DataError
+from dist_dsvae.core.paths import path_argument
 
 
 def add_folder(parser: argparse.ArgumentParser) -> None:

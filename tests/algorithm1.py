@@ -21,8 +21,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from dist_dsvae.core.types import Batch
 from dist_dsvae.methods.dsvae import DSVAE
-from dist_dsvae.types import Batch
 
 NormalOf = Callable[[str, int], Tensor]
 SeenBy = Callable[[str, Tensor], Tensor]

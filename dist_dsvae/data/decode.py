@@ -16,8 +16,8 @@ import numpy.typing as npt
 from PIL import Image
 from simplejpeg import decode_jpeg
 
-from dist_dsvae.data.manifest import DataError
-from dist_dsvae.types import ImageShape
+from dist_dsvae.core.types import ImageShape
+from dist_dsvae.data.shards.manifest import DataError
 
 Array = npt.NDArray[np.generic]
 

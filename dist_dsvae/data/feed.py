@@ -18,12 +18,12 @@ import torch
 from torch import Tensor
 
 from dist_dsvae.config import DataConfig
-from dist_dsvae.data.manifest import Manifest
+from dist_dsvae.core.noise import Noise
+from dist_dsvae.core.types import Batch
 from dist_dsvae.data.resident import ResidentData
+from dist_dsvae.data.shards.manifest import Manifest
 from dist_dsvae.data.stream import Inputs, Slice, stream
 from dist_dsvae.data.transforms import to_batch
-from dist_dsvae.noise import Noise
-from dist_dsvae.types import Batch
 
 
 class Feed:

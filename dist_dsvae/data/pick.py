@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dist_dsvae.core.errors import CorruptSampleError
 from dist_dsvae.data.decode import empty_batch
-from dist_dsvae.data.errors import CorruptSampleError
-from dist_dsvae.data.manifest import Manifest
 from dist_dsvae.data.reader import ShardReader
+from dist_dsvae.data.shards.manifest import Manifest
 from dist_dsvae.data.stream import read_one
 
 

@@ -18,7 +18,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from dist_dsvae.noise import Draw, permutation
+from dist_dsvae.core.noise import Draw, permutation
 
 IntArray = npt.NDArray[np.int64]
 

@@ -15,9 +15,9 @@ import zlib
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from dist_dsvae.data.errors import CorruptSampleError, DataError
-from dist_dsvae.data.manifest import Manifest
-from dist_dsvae.data.tar_header import BLOCK, promises
+from dist_dsvae.core.errors import CorruptSampleError, DataError
+from dist_dsvae.data.shards.manifest import Manifest
+from dist_dsvae.data.shards.tar_header import BLOCK, promises
 
 
 class _OpenShard(NamedTuple):

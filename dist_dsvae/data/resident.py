@@ -20,11 +20,11 @@ import torch
 from torch import Tensor
 
 from dist_dsvae.config import DataConfig
+from dist_dsvae.core.errors import CorruptSampleError, DataError
 from dist_dsvae.data.decode import empty_batch
-from dist_dsvae.data.errors import CorruptSampleError, DataError
-from dist_dsvae.data.manifest import Manifest
 from dist_dsvae.data.plan import IntArray
 from dist_dsvae.data.reader import ShardReader
+from dist_dsvae.data.shards.manifest import Manifest
 from dist_dsvae.data.stream import (
     SHARDS_AHEAD,
     Inputs,

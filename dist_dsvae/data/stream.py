@@ -27,13 +27,13 @@ from torch.utils.data import DataLoader, get_worker_info
 from webdataset.pipeline import DataPipeline
 
 from dist_dsvae.config import DataConfig
+from dist_dsvae.core.errors import CorruptSampleError, DataError
+from dist_dsvae.core.noise import Draw, hash_words
 from dist_dsvae.data.decode import Array, BatchBuffers, decode_into, empty_batch
-from dist_dsvae.data.errors import CorruptSampleError, DataError
-from dist_dsvae.data.manifest import Manifest
 from dist_dsvae.data.plan import IntArray, Plan
 from dist_dsvae.data.reader import ShardReader
+from dist_dsvae.data.shards.manifest import Manifest
 from dist_dsvae.data.workers import leave_signals_to_the_trainer, worker_failed
-from dist_dsvae.noise import Draw, hash_words
 
 logger = logging.getLogger(__name__)
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from dist_dsvae.core.noise import Draw, Noise
+from dist_dsvae.core.types import Batch
 from dist_dsvae.data.stream import HostBatch
-from dist_dsvae.noise import Draw, Noise
-from dist_dsvae.types import Batch
 
 
 def to_batch(

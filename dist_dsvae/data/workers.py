@@ -7,7 +7,7 @@ import signal
 import threading
 
 from dist_dsvae.config import DataConfig
-from dist_dsvae.data.errors import DataError
+from dist_dsvae.core.errors import DataError
 
 
 def leave_signals_to_the_trainer(worker: int) -> None:

@@ -15,12 +15,12 @@ from typing import Any
 import torch
 from torch import nn
 
-from dist_dsvae import distributed
-from dist_dsvae.engine import checkpoint
-from dist_dsvae.engine.checkpoint import CheckpointError
-from dist_dsvae.engine.ema import ExponentialMovingAverage
-from dist_dsvae.engine.optimizer import Optimizer
-from dist_dsvae.engine.telemetry import LossMeter
+from dist_dsvae.core import distributed
+from dist_dsvae.engine.iteration.ema import ExponentialMovingAverage
+from dist_dsvae.engine.iteration.optimizer import Optimizer
+from dist_dsvae.engine.reporting.telemetry import LossMeter
+from dist_dsvae.runs import checkpoint
+from dist_dsvae.runs.checkpoint import CheckpointError
 
 
 class RunState:

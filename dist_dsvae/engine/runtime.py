@@ -23,9 +23,9 @@ from accelerate.utils import DistributedDataParallelKwargs, DistributedType, Ini
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from dist_dsvae import distributed
 from dist_dsvae.config import TrainConfig
-from dist_dsvae.engine.fence import Fence, Patience
+from dist_dsvae.core import distributed
+from dist_dsvae.engine.stopping.fence import Fence, Patience
 
 _BUCKET_ELEMENTS = 2**23  # of gradients that DeepSpeed reduces at once; its default allocates 2 GB
 _NCCL_WAITS_LONGER = timedelta(seconds=60)

@@ -19,8 +19,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dist_dsvae import distributed
-from dist_dsvae.engine import checkpoint
+from dist_dsvae.core import distributed
+from dist_dsvae.runs import checkpoint
 
 
 class CheckpointSaver:

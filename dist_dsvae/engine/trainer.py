@@ -13,39 +13,39 @@ from typing import NoReturn
 
 import torch
 
-from dist_dsvae import distributed
 from dist_dsvae.config import ExperimentConfig
-from dist_dsvae.data.splits import open_splits
+from dist_dsvae.core import distributed
+from dist_dsvae.data.open_splits import open_splits
 from dist_dsvae.data.stream import Slice
-from dist_dsvae.engine.auto_augmentation import is_augmented, without_auto
-from dist_dsvae.engine.batch_norm import synchronise
-from dist_dsvae.engine.checkpoint import checkpoint_name
-from dist_dsvae.engine.clock import Clock, Due, is_early
-from dist_dsvae.engine.cuda_graph import Graphed, graphed_where_possible
-from dist_dsvae.engine.ema import moving_average
 from dist_dsvae.engine.evaluating.evaluate import evaluate_in_training, evaluation_of
-from dist_dsvae.engine.evaluating.held_out import Figures, final_figures, write_figures
-from dist_dsvae.engine.guard import Guard, raise_if_weights_are_bad
-from dist_dsvae.engine.initial import take_weights
-from dist_dsvae.engine.iteration import Iteration
-from dist_dsvae.engine.preemption import Preempted, StopRequests
-from dist_dsvae.engine.run_directory import (
+from dist_dsvae.engine.evaluating.test_codes import Figures, final_figures, write_figures
+from dist_dsvae.engine.initial_weights import take_weights
+from dist_dsvae.engine.iteration.batch_norm import synchronise
+from dist_dsvae.engine.iteration.cuda_graph import Graphed, graphed_where_possible
+from dist_dsvae.engine.iteration.ema import moving_average
+from dist_dsvae.engine.iteration.guard import Guard, raise_if_weights_are_bad
+from dist_dsvae.engine.iteration.iteration import Iteration
+from dist_dsvae.engine.iteration.streams import Streams, splits_drawn
+from dist_dsvae.engine.iteration.zero import step_optimizers
+from dist_dsvae.engine.reporting.telemetry import LossMeter, Telemetry
+from dist_dsvae.engine.reporting.visuals import Visuals
+from dist_dsvae.engine.run_state import RunState
+from dist_dsvae.engine.runtime import Runtime
+from dist_dsvae.engine.saver import CheckpointSaver
+from dist_dsvae.engine.stopping.clock import Clock, Due, is_early
+from dist_dsvae.engine.stopping.preemption import Preempted, StopRequests
+from dist_dsvae.engine.stopping.watchdog import Watchdog
+from dist_dsvae.methods.choose import make_method
+from dist_dsvae.methods.step import Method
+from dist_dsvae.runs.auto_augmentation import is_augmented, without_auto
+from dist_dsvae.runs.checkpoint import checkpoint_name
+from dist_dsvae.runs.run_directory import (
     check_same_experiment,
     checkpoint_to_resume,
     read_record,
     record_start,
     take_over,
 )
-from dist_dsvae.engine.run_state import RunState
-from dist_dsvae.engine.runtime import Runtime
-from dist_dsvae.engine.saver import CheckpointSaver
-from dist_dsvae.engine.streams import Streams, splits_drawn
-from dist_dsvae.engine.telemetry import LossMeter, Telemetry
-from dist_dsvae.engine.visuals import Visuals
-from dist_dsvae.engine.watchdog import Watchdog
-from dist_dsvae.engine.zero import step_optimizers
-from dist_dsvae.methods.choose import make_method
-from dist_dsvae.methods.step import Method
 
 
 class Trainer:

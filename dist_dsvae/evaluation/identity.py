@@ -19,9 +19,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from dist_dsvae.evaluation.scorers import Scorer
-from dist_dsvae.noise import Draw, hash_words
-from dist_dsvae.types import Codes
+from dist_dsvae.core.noise import Draw, hash_words
+from dist_dsvae.core.types import Codes
+from dist_dsvae.evaluation.judging.scorers import Scorer
 
 Encode = Callable[[Tensor, Tensor], Codes]  # of images [B, C, H, W] and labels [B]
 Decode = Callable[[Tensor], Tensor]  # codes [B, d] -> images [B, C, H, W] in [-1, 1]

@@ -7,10 +7,10 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from dist_dsvae.core.noise import Draw, permutation
 from dist_dsvae.evaluation.frechet import FeatureMoments
 from dist_dsvae.evaluation.inception_score import InceptionScore
-from dist_dsvae.evaluation.scorers import Scorer
-from dist_dsvae.noise import Draw, permutation
+from dist_dsvae.evaluation.judging.scorers import Scorer
 
 
 class ImageSums:

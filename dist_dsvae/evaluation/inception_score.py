@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from dist_dsvae.noise import Draw, permutation
+from dist_dsvae.core.noise import Draw, permutation
 
 
 class SplitScores(NamedTuple):

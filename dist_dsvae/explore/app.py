@@ -10,8 +10,8 @@ from typing import Any
 import gradio as gr
 from PIL import Image
 
-from dist_dsvae.explore.events import MODEL, Change
-from dist_dsvae.explore.source import Source, open_source
+from dist_dsvae.explore.controls import MODEL, Change
+from dist_dsvae.explore.subject import Source, open_source
 from dist_dsvae.explore.tab_training import training_tab
 from dist_dsvae.explore.tabs_codes import between_tab, dimensions_tab, samples_tab
 from dist_dsvae.explore.tabs_pictures import inpaint_tab, swap_tab

@@ -7,8 +7,8 @@ from typing import Any
 
 import gradio as gr
 
-from dist_dsvae.explore import training
-from dist_dsvae.explore.events import Change, shown
+from dist_dsvae.explore import watched_run
+from dist_dsvae.explore.controls import Change, shown
 
 _SECONDS_BETWEEN = 5
 _READING: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
@@ -18,10 +18,10 @@ def training_tab(run: Path) -> list[Change]:
     """The newest grids and the curves. Returns what fills the tab when the page is opened."""
 
     def look(seen: tuple[object, ...] | None) -> tuple[Any, ...]:
-        state = training.state_of(run)
+        state = watched_run.state_of(run)
         if state == seen:
             return tuple(gr.skip() for _ in range(5))
-        return state, *training.snapshot(run, state)
+        return state, *watched_run.snapshot(run, state)
 
     seen = gr.State(None)
     status = gr.Textbox(label="Progress", interactive=False)

@@ -7,10 +7,10 @@ from typing import Any
 import gradio as gr
 from PIL import Image
 
-from dist_dsvae.explore import drawing
-from dist_dsvae.explore.drawing import Base
-from dist_dsvae.explore.events import MODEL, SLIDING, Change, seed_control, shown, telling, whole
-from dist_dsvae.explore.slots import picture_slot
+from dist_dsvae.explore import renderings
+from dist_dsvae.explore.controls import MODEL, SLIDING, Change, seed_control, shown, telling, whole
+from dist_dsvae.explore.image_input import picture_slot
+from dist_dsvae.explore.renderings import Base
 from dist_dsvae.pretrained.model import DSVAE
 from dist_dsvae.sampling.temperature import Temperatures
 
@@ -31,7 +31,7 @@ def samples_tab(model: DSVAE) -> list[Change]:
         temperature_zu: float,
     ) -> Image.Image:
         temperatures = Temperatures(temperature_zs, temperature_zu)
-        return drawing.samples(
+        return renderings.samples(
             model, classes, int(num_samples), whole(seed), temperatures, shared_zu=shared_zu
         )
 
@@ -39,13 +39,19 @@ def samples_tab(model: DSVAE) -> list[Change]:
         list(model.classes),
         value=list(model.classes[:_FIRST_CLASSES]),
         multiselect=True,
-        max_choices=drawing.MAX_CLASSES,
+        max_choices=renderings.MAX_CLASSES,
         label="Classes",
     )
     with gr.Row():
         is_image = model.shape.is_image
         number = gr.Slider(
-            1, drawing.MAX_SAMPLES, value=8, step=1, label="Samples per class", visible=is_image, buttons=[]
+            1,
+            renderings.MAX_SAMPLES,
+            value=8,
+            step=1,
+            label="Samples per class",
+            visible=is_image,
+            buttons=[],
         )
         seed = seed_control()
         shared = gr.Checkbox(True, label="One zu per column", visible=is_image)
@@ -76,10 +82,10 @@ def between_tab(model: DSVAE) -> list[Change]:
     """Two classes and a place between them."""
 
     def draw_way(first: str, second: str, seed: float | None) -> Image.Image:
-        return drawing.between(model, first, second, whole(seed))
+        return renderings.between(model, first, second, whole(seed))
 
     def draw_place(first: str, second: str, fraction: float, seed: float | None) -> Image.Image:
-        return drawing.place_between(model, first, second, fraction, whole(seed))
+        return renderings.place_between(model, first, second, fraction, whole(seed))
 
     names = list(model.classes)
     with gr.Row():
@@ -101,28 +107,28 @@ def between_tab(model: DSVAE) -> list[Change]:
 
 def dimensions_tab(model: DSVAE, max_bytes: int) -> list[Change]:
     """A base picture, and sliders for the dimensions of zu that change it most."""
-    dimensions = drawing.expressive_dimensions(model)
+    dimensions = renderings.expressive_dimensions(model)
 
     def start(base: Base) -> tuple[Any, ...]:
-        values = drawing.slider_values(base, dimensions)
+        values = renderings.slider_values(base, dimensions)
         return (
             base,
-            drawing.enlarged(drawing.model_picture(base.decoded(model))),
+            renderings.enlarged(renderings.model_picture(base.decoded(model))),
             *values,
             _vary(base, *values),
         )
 
     def from_sample(class_name: str, seed: float | None) -> tuple[Any, ...]:
-        return start(drawing.base_of_sample(model, class_name, whole(seed)))
+        return start(renderings.base_of_sample(model, class_name, whole(seed)))
 
     def from_picture(picture: Image.Image | None, label: str | None, *sample: Any) -> tuple[Any, ...]:
         """Where no picture is left in the slot, the sample is the base again."""
         if picture is None:
             return from_sample(*sample)
-        return start(drawing.base_of_picture(model, picture, label))
+        return start(renderings.base_of_picture(model, picture, label))
 
     def _vary(base: Base, *values: float) -> Image.Image:
-        return drawing.varied(model, base, dimensions, values)
+        return renderings.varied(model, base, dimensions, values)
 
     base = gr.State(None)
     with gr.Row():
@@ -131,7 +137,7 @@ def dimensions_tab(model: DSVAE, max_bytes: int) -> list[Change]:
     with gr.Row():
         original = shown("Base", "The picture that the sliders start from", _HEIGHT)
         result = shown("With the sliders' values", "The base with the values of the sliders", _HEIGHT)
-    extent = drawing.EXTENT
+    extent = renderings.EXTENT
     with gr.Row():
         sliders = [
             gr.Slider(

@@ -7,9 +7,9 @@ from typing import Any
 import gradio as gr
 from PIL import Image
 
-from dist_dsvae.explore import drawing
-from dist_dsvae.explore.events import MODEL, Change, shown, telling
-from dist_dsvae.explore.slots import picture_slot
+from dist_dsvae.explore import renderings
+from dist_dsvae.explore.controls import MODEL, Change, shown, telling
+from dist_dsvae.explore.image_input import picture_slot
 from dist_dsvae.pretrained.model import DSVAE
 from dist_dsvae.pretrained.requests import RequestError
 from dist_dsvae.sampling.inpaint import REFINE_STEPS
@@ -30,7 +30,7 @@ def swap_tab(model: DSVAE, max_bytes: int) -> None:
     ) -> Image.Image | None:
         if first is None or second is None:
             return None
-        return drawing.crossed(model, first, second, (first_label, second_label))
+        return renderings.crossed(model, first, second, (first_label, second_label))
 
     with gr.Row():
         with gr.Column(min_width=280):
@@ -59,11 +59,11 @@ def inpaint_tab(model: DSVAE, max_bytes: int) -> None:
         if picture is None:
             raise RequestError("There is no picture yet. Give one, or take a sample.")
         mask = hole if hole != PAINTED else _painted(painted)
-        return drawing.inpainted(model, picture, mask, label, int(refine_steps))
+        return renderings.inpainted(model, picture, mask, label, int(refine_steps))
 
     def _painted(painted: Any) -> Any:
         layers = painted["layers"] if painted else []
-        return drawing.hole_of(layers, model.shape.height, model.shape.width)
+        return renderings.hole_of(layers, model.shape.height, model.shape.width)
 
     with gr.Row():
         with gr.Column(min_width=280):
@@ -78,7 +78,7 @@ def inpaint_tab(model: DSVAE, max_bytes: int) -> None:
             )
             refine = gr.Slider(
                 0,
-                drawing.MAX_REFINE_STEPS,
+                renderings.MAX_REFINE_STEPS,
                 value=REFINE_STEPS,
                 step=10,
                 buttons=[],

@@ -11,9 +11,9 @@ from pathlib import Path
 
 from PIL import Image
 
-from dist_dsvae.data.sources.images import foreign_format
+from dist_dsvae.building.sources.images import foreign_format
+from dist_dsvae.core.types import ImageShape
 from dist_dsvae.pretrained.pictures import PictureError, read_pictures
-from dist_dsvae.types import ImageShape
 
 FORMATS = ("PNG", "JPEG", "WEBP")
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")

@@ -10,8 +10,8 @@ Whoever needs an ability asks for it with isinstance, and never for a method by 
 isinstance does not see what nn.Module finds only when it is asked for: an ability has no sub-module among
 its members. All functions take and return tensors on the method's device. A method in training mode
 normalises by the batch's own statistics. In evaluation mode its decoder does so by those of the kind of codes
-that it is asked to decode, where they have been measured (``sampling.statistics``), else by the running ones;
-and its encoders by the running ones, which measured ones may replace.
+that it is asked to decode, where they have been measured (``sampling.statistics_codes``), else by the
+running ones; and its encoders by the running ones, which measured ones may replace.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from typing import Protocol, runtime_checkable
 
 from torch import Tensor, nn
 
+from dist_dsvae.core.noise import Normals
+from dist_dsvae.core.types import CodeKind, Codes
 from dist_dsvae.models.decoder import Decoder
-from dist_dsvae.noise import Normals
-from dist_dsvae.types import CodeKind, Codes
 
 
 @runtime_checkable

@@ -13,11 +13,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from dist_dsvae import losses
-from dist_dsvae.losses import Adversarial
+from dist_dsvae.core.noise import Draw, Noise
 from dist_dsvae.methods.routing import Route, shared_pass
+from dist_dsvae.models import losses
 from dist_dsvae.models.discriminator import Discriminator
-from dist_dsvae.noise import Draw, Noise
+from dist_dsvae.models.losses import Adversarial
 
 
 class Judgement(NamedTuple):

@@ -11,16 +11,16 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from dist_dsvae.config import CGANConfig, ModelConfig
+from dist_dsvae.core.noise import Draw, Noise, Normals
+from dist_dsvae.core.types import Batch, CodeKind, ImageShape
 from dist_dsvae.methods import conditional
 from dist_dsvae.methods.adversarial import discriminator_term, generator_term, judge, prior_labels
-from dist_dsvae.methods.augmentation import Group, augmentation
 from dist_dsvae.methods.routing import RoutingTable
 from dist_dsvae.methods.step import Reduction, Step
 from dist_dsvae.models.architectures import architecture_for
+from dist_dsvae.models.augmentation import Group, augmentation
 from dist_dsvae.models.decoder import Decoder
 from dist_dsvae.models.discriminator import Discriminator
-from dist_dsvae.noise import Draw, Noise, Normals
-from dist_dsvae.types import Batch, CodeKind, ImageShape
 
 
 class CGAN(nn.Module):

@@ -13,12 +13,12 @@ from dist_dsvae.config import (
     MethodConfig,
     ModelConfig,
 )
+from dist_dsvae.core.types import ImageShape
 from dist_dsvae.methods.cgan import CGAN
 from dist_dsvae.methods.classifier import Classifier
 from dist_dsvae.methods.cvae import CVAE
 from dist_dsvae.methods.cvae_gan import CVAEGAN
 from dist_dsvae.methods.dsvae import DSVAE
-from dist_dsvae.types import ImageShape
 
 
 def make_method(config: MethodConfig, model: ModelConfig, shape: ImageShape, num_classes: int) -> nn.Module:

@@ -12,11 +12,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dist_dsvae.config import ClassifierConfig, ModelConfig
+from dist_dsvae.core.noise import Draw, Noise
+from dist_dsvae.core.types import Batch, ImageShape
 from dist_dsvae.methods.routing import RoutingTable
 from dist_dsvae.methods.step import Reduction, Step
 from dist_dsvae.models.classifiers import ClassifierNetwork, classifier_network
-from dist_dsvae.noise import Draw, Noise
-from dist_dsvae.types import Batch, ImageShape
 
 
 class Classifier(nn.Module):

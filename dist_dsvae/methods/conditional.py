@@ -13,12 +13,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from dist_dsvae.core.noise import Draw, Normals
+from dist_dsvae.core.types import Codes, Gaussian, ImageShape
 from dist_dsvae.models.architectures import Architecture
 from dist_dsvae.models.decoder import Decoder
 from dist_dsvae.models.encoder import EncoderU, sample_gaussian
 from dist_dsvae.models.mixture_prior import standard_normal_log_density
-from dist_dsvae.noise import Draw, Normals
-from dist_dsvae.types import Codes, Gaussian, ImageShape
 
 
 def conditional_encoder(

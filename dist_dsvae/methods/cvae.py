@@ -8,16 +8,16 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from dist_dsvae import losses
 from dist_dsvae.config import CVAEConfig, ModelConfig
+from dist_dsvae.core.noise import Draw, Noise, Normals
+from dist_dsvae.core.types import Batch, CodeKind, Codes, Gaussian, ImageShape
 from dist_dsvae.methods import conditional
 from dist_dsvae.methods.routing import RoutingTable, largest_weight, scale_gradient
 from dist_dsvae.methods.step import Reduction, Step
+from dist_dsvae.models import losses
 from dist_dsvae.models.architectures import architecture_for
 from dist_dsvae.models.decoder import Decoder
 from dist_dsvae.models.encoder import sample_gaussian
-from dist_dsvae.noise import Draw, Noise, Normals
-from dist_dsvae.types import Batch, CodeKind, Codes, Gaussian, ImageShape
 
 
 def routing_table(config: CVAEConfig, shape: ImageShape, zu_dim: int) -> RoutingTable:

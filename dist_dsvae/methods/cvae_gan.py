@@ -15,20 +15,20 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from dist_dsvae import losses
 from dist_dsvae.config import CVAEGANConfig, ModelConfig
+from dist_dsvae.core.noise import Draw, Noise, Normals
+from dist_dsvae.core.types import Batch, CodeKind, Codes, Gaussian, ImageShape
 from dist_dsvae.methods import conditional
 from dist_dsvae.methods.adversarial import discriminator_term, generator_term, judge, prior_labels
-from dist_dsvae.methods.augmentation import Group, augmentation
 from dist_dsvae.methods.global_batch import mean_feature
 from dist_dsvae.methods.routing import Route, RoutingTable, largest_weight, scale_gradient, shared_pass
 from dist_dsvae.methods.step import Reduction, Step
+from dist_dsvae.models import losses
 from dist_dsvae.models.architectures import architecture_for
+from dist_dsvae.models.augmentation import Group, augmentation
 from dist_dsvae.models.decoder import Decoder
 from dist_dsvae.models.discriminator import Discriminator
 from dist_dsvae.models.encoder import sample_gaussian
-from dist_dsvae.noise import Draw, Noise, Normals
-from dist_dsvae.types import Batch, CodeKind, Codes, Gaussian, ImageShape
 
 
 def routing_table(config: CVAEGANConfig, shape: ImageShape, zu_dim: int) -> RoutingTable:

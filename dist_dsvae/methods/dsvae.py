@@ -27,14 +27,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from dist_dsvae import losses
 from dist_dsvae.config import DSVAEConfig, ModelConfig
+from dist_dsvae.core.noise import Draw, Noise, Normals
+from dist_dsvae.core.types import Batch, CodeKind, Codes, Gaussian, ImageShape
 from dist_dsvae.methods.adversarial import discriminator_term, generator_term, judge, prior_labels
-from dist_dsvae.methods.augmentation import augmentation
 from dist_dsvae.methods.dsvae_routing import UNLABELLED, routing_table, steps_of
 from dist_dsvae.methods.global_batch import aggregate_divergence, all_rows
 from dist_dsvae.methods.routing import Pass, Route, joint_passes, largest_weight, scale_gradient, shared_pass
+from dist_dsvae.models import losses
 from dist_dsvae.models.architectures import architecture_for
+from dist_dsvae.models.augmentation import augmentation
 from dist_dsvae.models.blocks import running_statistics_kept
 from dist_dsvae.models.decoder import Decoder
 from dist_dsvae.models.discriminator import Discriminator
@@ -47,8 +49,6 @@ from dist_dsvae.models.mixture_prior import (
     squared_distance,
     standard_normal_log_density,
 )
-from dist_dsvae.noise import Draw, Noise, Normals
-from dist_dsvae.types import Batch, CodeKind, Codes, Gaussian, ImageShape
 
 
 class _Zs(NamedTuple):

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dist_dsvae.config import DSVAEConfig
+from dist_dsvae.core.types import ImageShape
 from dist_dsvae.methods.conditional import autoencoder_weights
 from dist_dsvae.methods.routing import RoutingTable
 from dist_dsvae.methods.step import Reduction, Step
-from dist_dsvae.types import ImageShape
 
 UNLABELLED = "unlabelled_"
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from dist_dsvae import distributed
+from dist_dsvae.core import distributed
 
 
 def mean_feature(real: Tensor, fake: Tensor) -> Tensor:

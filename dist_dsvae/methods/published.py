@@ -25,10 +25,10 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from dist_dsvae.config import MethodConfig, ModelConfig
-from dist_dsvae.config_io import from_tree, to_tree
+from dist_dsvae.config.reading import from_tree, to_tree
+from dist_dsvae.core.types import CodeKind, ImageShape
 from dist_dsvae.methods.abilities import Generative
 from dist_dsvae.methods.choose import make_method
-from dist_dsvae.types import CodeKind, ImageShape
 
 WEIGHTS_FILE = "model.safetensors"
 CONFIG_FILE = "config.json"

@@ -11,9 +11,9 @@ from typing import Any, Literal, Protocol, cast, runtime_checkable
 import torch
 from torch import Tensor, nn
 
+from dist_dsvae.core.noise import Noise
+from dist_dsvae.core.types import Batch
 from dist_dsvae.methods.routing import RoutingTable, largest_weight
-from dist_dsvae.noise import Noise
-from dist_dsvae.types import Batch
 
 Split = Literal["train", "unlabelled"]
 

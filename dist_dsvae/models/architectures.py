@@ -15,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-from dist_dsvae.types import ImageShape
+from dist_dsvae.core.types import ImageShape
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

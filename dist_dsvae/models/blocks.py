@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dist_dsvae.models.casting import OwnArithmetic
-from dist_dsvae.models.statistics import batch_norms
+from dist_dsvae.models.norm_statistics import batch_norms
 
 
 class ConvBlock(nn.Sequential):

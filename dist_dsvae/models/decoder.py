@@ -2,7 +2,7 @@
 
 Codes of pictures and codes of the prior disagree, and the running statistics of the batch norms are a
 mixture over both. So a decoder may be given statistics of each kind, measured for its present weights
-(``models.statistics``). They are part of its state (``statistics.prior.mean_0``, ...) from then on; in
+(``models.norm_statistics``). They are part of its state (``statistics.prior.mean_0``, ...) from then on; in
 training there are none.
 """
 
@@ -14,6 +14,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
+from dist_dsvae.core.types import CodeKind, ImageShape
 from dist_dsvae.models.architectures import Architecture, Layer, Residual
 from dist_dsvae.models.blocks import (
     ConvBlock,
@@ -24,8 +25,7 @@ from dist_dsvae.models.blocks import (
     UpConvBlock,
     mlp,
 )
-from dist_dsvae.models.statistics import Moments, Statistics, batch_norms, normalised_by
-from dist_dsvae.types import CodeKind, ImageShape
+from dist_dsvae.models.norm_statistics import Moments, Statistics, batch_norms, normalised_by
 
 
 class Decoder(nn.Module):

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from dist_dsvae.core.types import ImageShape
 from dist_dsvae.models.architectures import Architecture
 from dist_dsvae.models.casting import FullPrecisionLinear
 from dist_dsvae.models.spectral import normalised_together, spectral_norm
-from dist_dsvae.types import ImageShape
 
 _LEAK = 0.1
 

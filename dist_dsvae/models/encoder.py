@@ -7,10 +7,10 @@ import itertools
 import torch
 from torch import Tensor, nn
 
+from dist_dsvae.core.types import Gaussian, ImageShape
 from dist_dsvae.models.architectures import Architecture, Layer, Residual
 from dist_dsvae.models.blocks import ConvBlock, LinearBlock, ResidualBlock, mlp
 from dist_dsvae.models.casting import FullPrecisionLinear
-from dist_dsvae.types import Gaussian, ImageShape
 
 
 class Trunk(nn.Module):

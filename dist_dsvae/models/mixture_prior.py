@@ -13,7 +13,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from dist_dsvae.types import Gaussian
+from dist_dsvae.core.types import Gaussian
 
 _MOST_BY_ONE_SAMPLE = 1 / 32
 

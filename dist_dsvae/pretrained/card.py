@@ -1,6 +1,6 @@
 """The model card: README.md and samples.png of a published model, from the model and what it says of itself.
 
-``about`` of config.json, as ``engine.export`` fills it in from a run:
+``about`` of config.json, as ``runs.export`` fills it in from a run:
 
     data, num_samples, run, checkpoint, samples_seen, weights, commands {train, export}, versions {...}
     evaluation: figures; from a run's evaluation/scores.json also real, judges, settings; else a note
@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from huggingface_hub import ModelCard, ModelCardData
 
-from dist_dsvae.evaluation.report import DESCRIPTIONS, shown
+from dist_dsvae.evaluation.printed_figures import DESCRIPTIONS, shown
 from dist_dsvae.methods.abilities import Generative
 from dist_dsvae.sampling.generate import spread
 from dist_dsvae.sampling.grids import save_grid, save_scatter

@@ -8,14 +8,14 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from dist_dsvae.noise import Draw, Noise
+from dist_dsvae.core.noise import Draw, Noise
+from dist_dsvae.core.types import ImageShape
 from dist_dsvae.pretrained.networks import Networks
 from dist_dsvae.pretrained.pictures import Kind, Pictures, read_pictures, to_network
 from dist_dsvae.pretrained.requests import ClassNames, Mask, RequestError, read_mask
 from dist_dsvae.sampling import inpaint, interpolate, vary
 from dist_dsvae.sampling.blend import blended
 from dist_dsvae.sampling.temperature import Temperatures
-from dist_dsvae.types import ImageShape
 
 Labelled = tuple[Pictures, ClassNames | None]
 

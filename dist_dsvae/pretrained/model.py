@@ -17,11 +17,12 @@ import torch
 from huggingface_hub import ModelCard, ModelHubMixin
 from torch import Tensor
 
+from dist_dsvae.core.types import CodeKind, Codes, Gaussian, ImageShape
 from dist_dsvae.methods.published import Published, save_published
 from dist_dsvae.pretrained import card, exploring
+from dist_dsvae.pretrained.hub import published_at
 from dist_dsvae.pretrained.networks import Networks
 from dist_dsvae.pretrained.pictures import Kind, Pictures, read_pictures
-from dist_dsvae.pretrained.places import published_at
 from dist_dsvae.pretrained.requests import (
     ClassNames,
     Mask,
@@ -39,7 +40,6 @@ from dist_dsvae.sampling.inpaint import NUM_STARTS, REFINE_STEPS
 from dist_dsvae.sampling.interpolate import Path as NoisePath
 from dist_dsvae.sampling.temperature import AT_ONE, Temperatures
 from dist_dsvae.sampling.vary import EXTENT
-from dist_dsvae.types import CodeKind, Codes, Gaussian, ImageShape
 
 Precision = Literal["no", "bf16"]
 

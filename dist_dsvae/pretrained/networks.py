@@ -7,17 +7,17 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from dist_dsvae.config_fields import MAX_TEMPERATURE
+from dist_dsvae.config.fields import MAX_TEMPERATURE
+from dist_dsvae.core.noise import Noise
+from dist_dsvae.core.types import CodeKind, Codes, Gaussian
 from dist_dsvae.methods.abilities import Autoencoding, Classifying, Generative, LabelFree, PriorDensity
 from dist_dsvae.methods.published import Published
-from dist_dsvae.models.statistics import Moments, Statistics
-from dist_dsvae.noise import Noise
+from dist_dsvae.models.norm_statistics import Moments, Statistics
 from dist_dsvae.pretrained.chunks import in_chunks
 from dist_dsvae.pretrained.pictures import Kind, to_network
 from dist_dsvae.pretrained.requests import ClassNames, RequestError, class_ids
-from dist_dsvae.sampling.statistics import FEW_CODES, prior_statistics
+from dist_dsvae.sampling.statistics_codes import FEW_CODES, prior_statistics
 from dist_dsvae.sampling.temperature import AT_ONE, PriorCodes, Temperatures
-from dist_dsvae.types import CodeKind, Codes, Gaussian
 
 _KEPT_TEMPERATURES = 8
 

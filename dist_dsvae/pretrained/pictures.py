@@ -24,8 +24,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from dist_dsvae.data.sources.images import Codec, FileEncoder, flatten, why_unreadable
-from dist_dsvae.types import ImageShape
+from dist_dsvae.building.sources.images import Codec, FileEncoder, flatten, why_unreadable
+from dist_dsvae.core.types import ImageShape
 
 Container = Literal["pil", "array", "tensor"]
 Pictures = Image.Image | Sequence[Image.Image] | npt.NDArray[Any] | Tensor

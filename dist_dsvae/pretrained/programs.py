@@ -17,8 +17,8 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim
 
+from dist_dsvae.core.types import CodeKind
 from dist_dsvae.methods.abilities import Autoencoding, Generative, LabelFree
-from dist_dsvae.types import CodeKind
 
 if TYPE_CHECKING:
     from dist_dsvae.pretrained.model import DSVAE

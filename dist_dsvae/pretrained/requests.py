@@ -12,9 +12,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from dist_dsvae.data.sources.images import as_stored
+from dist_dsvae.building.sources.images import as_stored
+from dist_dsvae.core.types import CodeKind, ImageShape
 from dist_dsvae.sampling.masks import HOLES, hole
-from dist_dsvae.types import CodeKind, ImageShape
 
 ClassNames = int | str | Sequence[int | str] | Tensor | npt.NDArray[Any]
 Seed = int | torch.Generator | None

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from dist_dsvae.noise import Draw, Normals
+from dist_dsvae.core.noise import Draw, Normals
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from dist_dsvae.core.noise import Noise
 from dist_dsvae.methods.abilities import Generative
-from dist_dsvae.noise import Noise
 
 
 def sample_codes(

@@ -16,8 +16,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from dist_dsvae.core.noise import Draw, Noise
 from dist_dsvae.methods.abilities import Generative
-from dist_dsvae.noise import Draw, Noise
 
 Path = Literal["linear", "spherical"]
 # Far from the positions of samples, so that a path has nothing in common with them.

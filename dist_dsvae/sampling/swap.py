@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from dist_dsvae.core.types import Codes
 from dist_dsvae.methods.abilities import Autoencoding
-from dist_dsvae.types import Codes
 
 
 @torch.no_grad()

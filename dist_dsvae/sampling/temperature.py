@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from dist_dsvae.noise import Draw, Normals
+from dist_dsvae.core.noise import Draw, Normals
 
 # Codes [B, code_dim] of labels [B] from the normals of zs and of zu: ``Generative.prior_codes`` is one.
 PriorCodes = Callable[[Tensor, Normals, Normals], Tensor]

@@ -12,12 +12,12 @@ from pathlib import Path
 
 from benchmarks.making import FAMILIES, make_iteration, make_method
 from benchmarks.timing import Result, in_turn, rounded, seconds
-from dist_dsvae import distributed, option_types
-from dist_dsvae.config import TrainConfig
-from dist_dsvae.engine import checkpoint
+from dist_dsvae.config import TrainConfig, option_types
+from dist_dsvae.core import distributed
 from dist_dsvae.engine.run_state import RunState
 from dist_dsvae.engine.runtime import Runtime
 from dist_dsvae.engine.saver import CheckpointSaver
+from dist_dsvae.runs import checkpoint
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -18,10 +18,9 @@ import webdataset
 from PIL import Image
 
 from benchmarks.timing import Result, in_turn
-from dist_dsvae import option_types
-from dist_dsvae.config import DataConfig
-from dist_dsvae.data.indexing import index
-from dist_dsvae.data.manifest import Manifest
+from dist_dsvae.building.indexing import index
+from dist_dsvae.config import DataConfig, option_types
+from dist_dsvae.data.shards.manifest import Manifest
 from dist_dsvae.data.stream import Slice, stream
 
 _BATCH_SIZE = 96

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from benchmarks.timing import in_turn, seconds
-from dist_dsvae import option_types
+from dist_dsvae.config import option_types
 from dist_dsvae.evaluation.diversity import pairwise_ms_ssim, settings_for
 
 PEER_BATCHES = {"cpu": (4, 8, 16, 32, 64, 128), "cuda": (64, 256, 1024)}  # pairs per call

@@ -12,15 +12,15 @@ import torch
 from torch import Tensor
 
 from dist_dsvae.config import DSVAEConfig, ModelConfig, OptimizerConfig
+from dist_dsvae.core.types import ImageShape
 from dist_dsvae.data.transforms import to_batch
-from dist_dsvae.engine.batch_norm import synchronise
-from dist_dsvae.engine.guard import Guard
-from dist_dsvae.engine.iteration import Iteration, ToBatch
+from dist_dsvae.engine.iteration.batch_norm import synchronise
+from dist_dsvae.engine.iteration.guard import Guard
+from dist_dsvae.engine.iteration.iteration import Iteration, ToBatch
+from dist_dsvae.engine.iteration.zero import step_optimizers
+from dist_dsvae.engine.reporting.telemetry import LossMeter
 from dist_dsvae.engine.runtime import Runtime
-from dist_dsvae.engine.telemetry import LossMeter
-from dist_dsvae.engine.zero import step_optimizers
 from dist_dsvae.methods.dsvae import DSVAE
-from dist_dsvae.types import ImageShape
 
 
 class Family(NamedTuple):

@@ -6,9 +6,8 @@ import argparse
 
 from benchmarks.making import FAMILIES, make_inputs, make_iteration, make_method
 from benchmarks.timing import Result
-from dist_dsvae import option_types
-from dist_dsvae.config import TrainConfig
-from dist_dsvae.engine.operators import operators_of
+from dist_dsvae.config import TrainConfig, option_types
+from dist_dsvae.engine.iteration.operators import operators_of
 from dist_dsvae.engine.runtime import Runtime
 
 

@@ -28,10 +28,9 @@ from torch.nn.parallel import DistributedDataParallel
 from benchmarks.making import FAMILIES, make_inputs, make_iteration, make_method
 from benchmarks.scaling_model import Collective, Links, step_seconds
 from benchmarks.timing import Result, in_turn, rounded, seconds
-from dist_dsvae import option_types
-from dist_dsvae.config import TrainConfig
-from dist_dsvae.engine.iteration import Iteration
-from dist_dsvae.engine.joint_step import OverlappedStep
+from dist_dsvae.config import TrainConfig, option_types
+from dist_dsvae.engine.iteration.iteration import Iteration
+from dist_dsvae.engine.iteration.joint_step import OverlappedStep
 from dist_dsvae.engine.runtime import Runtime
 from dist_dsvae.methods.step import Reduction
 

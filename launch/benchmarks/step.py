@@ -22,18 +22,18 @@ from torch.utils.flop_counter import flop_registry
 from benchmarks import making
 from benchmarks.making import FAMILIES, make_inputs, make_iteration, make_method, plain_iteration
 from benchmarks.timing import Result, in_turn, rounded, seconds, wait_for_gpu
-from dist_dsvae import distributed, option_types
-from dist_dsvae.config import DataConfig, TrainConfig
+from dist_dsvae.config import DataConfig, TrainConfig, option_types
+from dist_dsvae.core import distributed
+from dist_dsvae.core.paths import place_argument
 from dist_dsvae.data.feed import Feed
-from dist_dsvae.data.split import open_split
+from dist_dsvae.data.open_split import open_split
 from dist_dsvae.data.stream import Slice
-from dist_dsvae.engine.cuda_graph import Graphed
-from dist_dsvae.engine.gm_step import FlatStep
-from dist_dsvae.engine.iteration import Iteration
-from dist_dsvae.engine.joint_step import OverlappedStep
-from dist_dsvae.engine.optimizer import StepOptimizer
+from dist_dsvae.engine.iteration.cuda_graph import Graphed
+from dist_dsvae.engine.iteration.gm_step import FlatStep
+from dist_dsvae.engine.iteration.iteration import Iteration
+from dist_dsvae.engine.iteration.joint_step import OverlappedStep
+from dist_dsvae.engine.iteration.optimizer import StepOptimizer
 from dist_dsvae.engine.runtime import Runtime
-from dist_dsvae.paths import place_argument
 
 Run = Callable[[], object]
 

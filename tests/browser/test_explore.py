@@ -23,13 +23,13 @@ import pytest
 from PIL import Image
 
 from dist_dsvae.config import DSVAEConfig
-from dist_dsvae.config_io import load_config, to_tree
-from dist_dsvae.explore import drawing
+from dist_dsvae.config.reading import load_config, to_tree
+from dist_dsvae.core.types import ImageShape
+from dist_dsvae.explore import renderings
 from dist_dsvae.explore.uploads import read_upload
 from dist_dsvae.methods.published import save_published
 from dist_dsvae.pretrained.model import DSVAE
 from dist_dsvae.sampling.inpaint import REFINE_STEPS
-from dist_dsvae.types import ImageShape
 from tests.unit.explore.making import make_lively
 from tests.unit.pretrained.making import CLASSES
 
@@ -186,7 +186,7 @@ def picture_file(path: Path, seed: int, side: int = 40) -> Path:
 
 
 def drawn_samples(model: DSVAE, seed: int, classes: tuple[str, ...] = CLASSES) -> Image.Image:
-    return drawing.samples(model, list(classes), 8, seed, shared_zu=True)
+    return renderings.samples(model, list(classes), 8, seed, shared_zu=True)
 
 
 # What people do
@@ -220,38 +220,41 @@ def test_two_users_at_once(pages: Pages, model: DSVAE, tmp_path: Path) -> None:
             upload(page, 0, files[2 * user + number])
     for user, page in enumerate(users):
         own = [read_upload(path, SHAPE, 10**6) for path in files[2 * user : 2 * user + 2]]
-        wait_for(page, SWAPPED, like(drawing.crossed(model, own[0], own[1], (None, None))))
+        wait_for(page, SWAPPED, like(renderings.crossed(model, own[0], own[1], (None, None))))
 
 
 def test_a_slider_moves_between_classes_by_keyboard(pages: Pages, model: DSVAE) -> None:
     page = pages.open()
     open_tab(page, "Between classes")
     first, last = CLASSES[0], CLASSES[-1]
-    wait_for(page, PLACE, like(drawing.place_between(model, first, last, 0.5, 0)))
+    wait_for(page, PLACE, like(renderings.place_between(model, first, last, 0.5, 0)))
     page.get_by_label("range slider for Place between the classes (zs)").press("End")
-    wait_for(page, PLACE, like(drawing.place_between(model, first, last, 1.0, 0)))
+    wait_for(page, PLACE, like(renderings.place_between(model, first, last, 1.0, 0)))
     page.screenshot(path=pages.shots / "between.png", full_page=True)
 
 
 def test_a_slider_moves_a_dimension_of_zu(pages: Pages, model: DSVAE, tmp_path: Path) -> None:
     page = pages.open()
     open_tab(page, "Dimensions of zu")
-    base, dimensions = drawing.base_of_sample(model, CLASSES[0], 0), drawing.expressive_dimensions(model)
-    values = drawing.slider_values(base, dimensions)
-    wait_for(page, VARIED, like(drawing.varied(model, base, dimensions, values)))
+    base, dimensions = (
+        renderings.base_of_sample(model, CLASSES[0], 0),
+        renderings.expressive_dimensions(model),
+    )
+    values = renderings.slider_values(base, dimensions)
+    wait_for(page, VARIED, like(renderings.varied(model, base, dimensions, values)))
     slider = page.get_by_label(f"range slider for Dimension {dimensions[0]} of zu")
     assert float(slider.input_value()) == pytest.approx(values[0])
     slider.press("Home")
-    moved = drawing.varied(model, base, dimensions, [-3.0, *values[1:]])
-    assert not like(moved)(np.asarray(drawing.varied(model, base, dimensions, values).convert("RGB")))
+    moved = renderings.varied(model, base, dimensions, [-3.0, *values[1:]])
+    assert not like(moved)(np.asarray(renderings.varied(model, base, dimensions, values).convert("RGB")))
     wait_for(page, VARIED, like(moved))
     page.get_by_role("button", name="Back to the base").click()
-    wait_for(page, VARIED, like(drawing.varied(model, base, dimensions, values)))
+    wait_for(page, VARIED, like(renderings.varied(model, base, dimensions, values)))
     page.get_by_role("button", name="Start from a picture of your own").click()
     own = picture_file(tmp_path / "own.webp", 5)
     upload(page, 0, own)
-    from_own = drawing.base_of_picture(model, read_upload(own, SHAPE, 10**6), None)
-    wait_for(page, BASE, like(drawing.enlarged(drawing.model_picture(from_own.decoded(model)))))
+    from_own = renderings.base_of_picture(model, read_upload(own, SHAPE, 10**6), None)
+    wait_for(page, BASE, like(renderings.enlarged(renderings.model_picture(from_own.decoded(model)))))
     page.screenshot(path=pages.shots / "dimensions.png", full_page=True)
 
 
@@ -279,7 +282,7 @@ def test_swap_by_upload_and_broken_uploads(pages: Pages, model: DSVAE, tmp_path:
     page.get_by_role("img", name="The picture given as: First picture").wait_for()
     upload(page, 0, second)
     pictures = [read_upload(path, SHAPE, 10**6) for path in (first, second)]
-    wait_for(page, SWAPPED, like(drawing.crossed(model, pictures[0], pictures[1], (None, None))))
+    wait_for(page, SWAPPED, like(renderings.crossed(model, pictures[0], pictures[1], (None, None))))
     page.screenshot(path=pages.shots / "swap.png", full_page=True)
 
 
@@ -300,8 +303,8 @@ def test_inpaint_by_brush_and_by_name(pages: Pages, model: DSVAE) -> None:
     page.mouse.move(x + 30, y, steps=5)
     page.mouse.up()
     page.get_by_role("button", name="Inpaint", exact=True).click()
-    picture, _ = drawing.sample_of_all(model, 0)
-    original = np.asarray(drawing.enlarged(picture).convert("RGB")).astype(int)
+    picture, _ = renderings.sample_of_all(model, 0)
+    original = np.asarray(renderings.enlarged(picture).convert("RGB")).astype(int)
     seen = wait_for(page, INPAINTED, lambda seen: seen.shape == original.shape)
     page.screenshot(path=pages.shots / "inpaint.png", full_page=True)
     rows, columns = np.nonzero(np.abs(seen - original).max(axis=-1) > 1)
@@ -311,7 +314,7 @@ def test_inpaint_by_brush_and_by_name(pages: Pages, model: DSVAE) -> None:
 
     page.get_by_label("right-half").check()
     page.get_by_role("button", name="Inpaint", exact=True).click()
-    wait_for(page, INPAINTED, like(drawing.inpainted(model, picture, "right-half", None, REFINE_STEPS)))
+    wait_for(page, INPAINTED, like(renderings.inpainted(model, picture, "right-half", None, REFINE_STEPS)))
 
 
 def test_a_narrow_screen_does_not_scroll_sideways(pages: Pages) -> None:

@@ -13,13 +13,13 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from torch import nn
 
-from dist_dsvae import distributed
-from dist_dsvae.engine import checkpoint
-from dist_dsvae.engine.batch_norm import synchronise
-from dist_dsvae.engine.checkpoint import CheckpointError
-from dist_dsvae.engine.guard import Guard, NonFiniteLossError
+from dist_dsvae.core import distributed
+from dist_dsvae.engine.iteration.batch_norm import synchronise
+from dist_dsvae.engine.iteration.guard import Guard, NonFiniteLossError
 from dist_dsvae.methods.global_batch import aggregate_divergence, mean_feature
 from dist_dsvae.methods.step import Reduction, Step, objective
+from dist_dsvae.runs import checkpoint
+from dist_dsvae.runs.checkpoint import CheckpointError
 from tests.unit.engine.test_host_syncs import NoHostReads
 from tests.unit.methods.making import SHAPES, make_batch, make_method, noise_for
 

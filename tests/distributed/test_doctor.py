@@ -15,7 +15,7 @@ import os
 from pathlib import Path
 
 from dist_dsvae.engine.doctor import examination, together
-from dist_dsvae.engine.doctor.report import line_of
+from dist_dsvae.engine.doctor.findings_report import line_of
 
 examination._TIMEOUT_SECONDS = 4.0
 measure = together.collectives

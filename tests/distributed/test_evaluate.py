@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from dist_dsvae.core.types import ImageShape
 from dist_dsvae.methods.published import load_published
-from dist_dsvae.types import ImageShape
 from tests.distributed.launching import (
     REPOSITORY,
     checkpoint_tensors,

@@ -6,12 +6,12 @@ import pytest
 import torch
 from torch import nn
 
-from dist_dsvae import distributed
 from dist_dsvae.config import OptimizerConfig
-from dist_dsvae.engine.guard import NonFiniteLossError
-from dist_dsvae.engine.optimizer import StepOptimizer
-from dist_dsvae.engine.shard import Shard
-from dist_dsvae.engine.zero import Update, ZeroOptimizer
+from dist_dsvae.core import distributed
+from dist_dsvae.engine.iteration.guard import NonFiniteLossError
+from dist_dsvae.engine.iteration.optimizer import StepOptimizer
+from dist_dsvae.engine.iteration.zero import Update, ZeroOptimizer
+from dist_dsvae.engine.iteration.zero_slice import Shard
 from tests.distributed.test_collectives import on_ranks
 
 # on 3 ranks of 8: "long" lies on all three; of the second group ranks 1 and 2 hold only padding

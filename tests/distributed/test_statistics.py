@@ -7,14 +7,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from dist_dsvae import distributed
 from dist_dsvae.config import CVAEConfig, DSVAEConfig, MethodConfig
-from dist_dsvae.data.manifest import Manifest
-from dist_dsvae.engine import statistics as engine_statistics
-from dist_dsvae.engine.batch_norm import synchronise
-from dist_dsvae.engine.statistics import Measured, measure
-from dist_dsvae.models.statistics import Moments
-from dist_dsvae.sampling import statistics as sampling_statistics
+from dist_dsvae.core import distributed
+from dist_dsvae.data.shards.manifest import Manifest
+from dist_dsvae.engine.iteration.batch_norm import synchronise
+from dist_dsvae.models.norm_statistics import Moments
+from dist_dsvae.runs import measure_statistics as engine_statistics
+from dist_dsvae.runs.measure_statistics import Measured, measure
+from dist_dsvae.sampling import statistics_codes as sampling_statistics
 from tests.distributed.test_collectives import on_ranks
 from tests.unit.engine.making import write_pictures
 from tests.unit.methods.making import SHAPES, make_any

@@ -21,13 +21,13 @@ import torch
 import torch.multiprocessing as mp
 from torch.profiler import ProfilerActivity, profile
 
-from dist_dsvae import distributed
 from dist_dsvae.config import OptimizerConfig, TrainConfig
+from dist_dsvae.core import distributed
 from dist_dsvae.data.feed import copied_ahead
 from dist_dsvae.data.stream import Inputs
-from dist_dsvae.engine.batch_norm import synchronise
-from dist_dsvae.engine.cuda_graph import Graphed
-from dist_dsvae.engine.iteration import Iteration
+from dist_dsvae.engine.iteration.batch_norm import synchronise
+from dist_dsvae.engine.iteration.cuda_graph import Graphed
+from dist_dsvae.engine.iteration.iteration import Iteration
 from dist_dsvae.engine.runtime import Runtime
 from tests.distributed.launching import (
     REPOSITORY,

@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 import torch
 
-from dist_dsvae.engine.cuda_graph import Graphed
-from dist_dsvae.engine.iteration import Iteration
+from dist_dsvae.engine.iteration.cuda_graph import Graphed
+from dist_dsvae.engine.iteration.iteration import Iteration
 from tests.simulated.device import Device, Wait
 from tests.unit.engine.making import make_inputs
 

@@ -13,8 +13,8 @@ from dist_dsvae.engine.doctor import machine, trial
 from dist_dsvae.engine.doctor.examination import examine
 from dist_dsvae.engine.doctor.finding import Finding, State
 from dist_dsvae.engine.doctor.trial import Trial
-from dist_dsvae.engine.guard import Guard
-from dist_dsvae.engine.iteration import Iteration
+from dist_dsvae.engine.iteration.guard import Guard
+from dist_dsvae.engine.iteration.iteration import Iteration
 from dist_dsvae.engine.runtime import Runtime
 from tests.simulated.cuda import simulated_cuda
 from tests.unit.engine.making import make_inputs, make_iteration

@@ -9,17 +9,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from dist_dsvae import noise
 from dist_dsvae.config import OptimizerConfig, TrainConfig
-from dist_dsvae.engine import optimizer
-from dist_dsvae.engine.cuda_graph import CaptureError, Graphed
-from dist_dsvae.engine.ema import ExponentialMovingAverage, weights_of
-from dist_dsvae.engine.guard import Guard
-from dist_dsvae.engine.iteration import Iteration
-from dist_dsvae.engine.optimizer import StepOptimizer
+from dist_dsvae.core import noise
+from dist_dsvae.core.noise import Noise
+from dist_dsvae.engine.iteration.cuda_graph import CaptureError, Graphed
+from dist_dsvae.engine.iteration.ema import ExponentialMovingAverage, weights_of
+from dist_dsvae.engine.iteration.guard import Guard
+from dist_dsvae.engine.iteration.iteration import Iteration, optimizer
+from dist_dsvae.engine.iteration.optimizer import StepOptimizer
+from dist_dsvae.engine.reporting.telemetry import LossMeter
 from dist_dsvae.engine.runtime import Runtime
-from dist_dsvae.engine.telemetry import LossMeter
-from dist_dsvae.noise import Noise
 from tests.simulated.comparing import compare
 from tests.simulated.cuda import simulated_cuda
 from tests.simulated.memory import DeviceError

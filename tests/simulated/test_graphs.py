@@ -16,8 +16,8 @@ from dist_dsvae.config import (
     OptimizerConfig,
     TrainConfig,
 )
-from dist_dsvae.engine.cuda_graph import CaptureError, Graphed
-from dist_dsvae.engine.iteration import Iteration
+from dist_dsvae.engine.iteration.cuda_graph import CaptureError, Graphed
+from dist_dsvae.engine.iteration.iteration import Iteration
 from tests.simulated.comparing import compare
 from tests.simulated.cuda import simulated_cuda
 from tests.unit.engine.making import make_inputs, make_iteration

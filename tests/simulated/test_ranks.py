@@ -17,16 +17,15 @@ import torch.multiprocessing as mp
 from torch import nn
 from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedException
 
-from dist_dsvae import distributed
 from dist_dsvae.config import OptimizerConfig, TrainConfig
-from dist_dsvae.config_io import load_config
-from dist_dsvae.engine import gm_step, guard
+from dist_dsvae.config.reading import load_config
+from dist_dsvae.core import distributed
 from dist_dsvae.engine import runtime as runtime_module
-from dist_dsvae.engine.batch_norm import synchronise
-from dist_dsvae.engine.iteration import Iteration
+from dist_dsvae.engine.iteration.batch_norm import synchronise
+from dist_dsvae.engine.iteration.iteration import Iteration, gm_step, guard
 from dist_dsvae.engine.runtime import Runtime
+from dist_dsvae.engine.stopping.watchdog import MissingRankError
 from dist_dsvae.engine.trainer import Trainer
-from dist_dsvae.engine.watchdog import MissingRankError
 from tests.distributed.launching import REPOSITORY, epochs_of, write_config
 from tests.simulated.comparing import compare
 from tests.simulated.cuda import simulated_cuda

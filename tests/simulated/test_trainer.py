@@ -13,18 +13,19 @@ import pytest
 import torch
 from torch import Tensor
 
-from dist_dsvae.config_io import load_config
+from dist_dsvae.config.reading import load_config
+from dist_dsvae.core.types import ImageShape
 from dist_dsvae.data import feed
 from dist_dsvae.data.stream import Inputs
-from dist_dsvae.engine import checkpoint, statistics, visuals
-from dist_dsvae.engine.cuda_graph import Graphed
-from dist_dsvae.engine.evaluating import held_out
-from dist_dsvae.engine.fence import Fence, Patience
+from dist_dsvae.engine.evaluating import test_codes
+from dist_dsvae.engine.iteration.cuda_graph import Graphed
+from dist_dsvae.engine.reporting import visuals
 from dist_dsvae.engine.runtime import Runtime
 from dist_dsvae.engine.saver import CheckpointSaver
+from dist_dsvae.engine.stopping.fence import Fence, Patience
 from dist_dsvae.engine.trainer import Trainer
 from dist_dsvae.evaluation import probes
-from dist_dsvae.types import ImageShape
+from dist_dsvae.runs import checkpoint, measure_statistics
 from tests.distributed.launching import REPOSITORY, checkpoint_tensors, epochs_of, metrics, write_config
 from tests.simulated.cuda import simulated_cuda
 from tests.simulated.device import Device
@@ -50,12 +51,12 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(autouse=True)
 def _few(monkeypatch: pytest.MonkeyPatch, shards: Path) -> None:
     monkeypatch.chdir(REPOSITORY)
-    monkeypatch.setattr(held_out, "PROBE_TRAIN_SAMPLES", 20)
+    monkeypatch.setattr(test_codes, "PROBE_TRAIN_SAMPLES", 20)
     monkeypatch.setattr(probes, "_ITERATIONS", 3)
     monkeypatch.setattr(probes, "_FEWEST_ITERATIONS", 3)
-    shorter = functools.partial(held_out.mlp_probe_accuracy, epochs=1)
-    monkeypatch.setattr(held_out, "mlp_probe_accuracy", shorter)
-    monkeypatch.setattr(statistics, "NUM_CODES", 16)
+    shorter = functools.partial(test_codes.mlp_probe_accuracy, epochs=1)
+    monkeypatch.setattr(test_codes, "mlp_probe_accuracy", shorter)
+    monkeypatch.setattr(measure_statistics, "NUM_CODES", 16)
     monkeypatch.setattr(visuals, "FEW_CODES", 16)
     monkeypatch.setitem(DATA, "train", str(shards / "train"))
     monkeypatch.setitem(DATA, "test", str(shards / "test"))

@@ -134,7 +134,7 @@ def test_disk_full_while_saving(
     """The last write of a save fails as on a full disk."""
     import errno
 
-    from dist_dsvae.engine import checkpoint
+    from dist_dsvae.runs import checkpoint
 
     write = checkpoint._write
 

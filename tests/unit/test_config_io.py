@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from dist_dsvae.config import ExperimentConfig
-from dist_dsvae.config_io import ConfigError, differing_keys, from_tree, load_config, to_json, to_tree
+from dist_dsvae.config.reading import ConfigError, differing_keys, from_tree, load_config, to_json, to_tree
 
 REPOSITORY = Path(__file__).parents[2]
 MINIMAL = {"data": {"train": "t"}, "model": {"architecture": "small32"}}

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from dist_dsvae import config
-from dist_dsvae.config_fields import between, free, positive
-from dist_dsvae.config_reference import UndescribedError, descriptions, parse_docstring, reference
+from dist_dsvae.config.fields import between, free, positive
+from dist_dsvae.config.reference import UndescribedError, descriptions, parse_docstring, reference
 
 PAGE = Path(__file__).parents[2] / "docs/configuration.md"
 SECTIONS = [section for name in config.__all__ if dataclasses.is_dataclass(section := getattr(config, name))]
@@ -56,7 +56,7 @@ class Stale:
 
 def test_the_page_is_current() -> None:
     current = PAGE.read_text(encoding="utf-8") == reference()
-    assert current, "run: python -m dist_dsvae.config_reference > docs/configuration.md"
+    assert current, "run: python -m dist_dsvae.config.reference > docs/configuration.md"
 
 
 @pytest.mark.parametrize("section", SECTIONS, ids=lambda s: s.__name__)

@@ -13,9 +13,10 @@ from typing import Any
 
 import pytest
 
-from dist_dsvae.engine import statistics, visuals
-from dist_dsvae.engine.evaluating import held_out
-from dist_dsvae.types import ImageShape
+from dist_dsvae.core.types import ImageShape
+from dist_dsvae.engine.evaluating import test_codes
+from dist_dsvae.engine.reporting import visuals
+from dist_dsvae.runs import measure_statistics
 from tests.programs import REPOSITORY
 from tests.unit.data.making import run_build
 from tests.unit.engine.making import write_pictures
@@ -80,8 +81,8 @@ def test_it_trains_and_is_evaluated(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(held_out, "PROBE_TRAIN_SAMPLES", 24)
-    monkeypatch.setattr(statistics, "NUM_CODES", 24)
+    monkeypatch.setattr(test_codes, "PROBE_TRAIN_SAMPLES", 24)
+    monkeypatch.setattr(measure_statistics, "NUM_CODES", 24)
     monkeypatch.setattr(visuals, "FEW_CODES", 24)
     size = size_of(json.loads(path.read_text()))
     splits = {f"data.{split}": str(shards / f"{size}/{split}") for split in ("train", "test")}

@@ -19,9 +19,10 @@ import pytest
 from accelerate.commands.launch import launch_command_parser
 from PIL import Image
 
-from dist_dsvae.config_io import load_config
-from dist_dsvae.engine import statistics, visuals
-from dist_dsvae.engine.evaluating import held_out
+from dist_dsvae.config.reading import load_config
+from dist_dsvae.engine.evaluating import test_codes
+from dist_dsvae.engine.reporting import visuals
+from dist_dsvae.runs import measure_statistics
 from tests.documented import PAGES, Command, commands
 from tests.programs import REPOSITORY, parser_of
 from tests.unit.data.making import load_build_command
@@ -169,8 +170,8 @@ def run_alone(program: str, arguments: list[str], output: Path) -> int:
 def test_they_run_in_their_order(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(workplace)
     monkeypatch.setenv("XDG_CACHE_HOME", str(workplace / "cache"))
-    monkeypatch.setattr(held_out, "PROBE_TRAIN_SAMPLES", 100)
-    monkeypatch.setattr(statistics, "NUM_CODES", 64)
+    monkeypatch.setattr(test_codes, "PROBE_TRAIN_SAMPLES", 100)
+    monkeypatch.setattr(measure_statistics, "NUM_CODES", 64)
     monkeypatch.setattr(visuals, "FEW_CODES", 64)
     output = workplace / "output.txt"
     for line, command in RUN.items():

@@ -7,8 +7,8 @@ import math
 import pytest
 import torch
 
-from dist_dsvae import losses
-from dist_dsvae.types import Gaussian
+from dist_dsvae.core.types import Gaussian
+from dist_dsvae.models import losses
 
 F64 = torch.float64
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from dist_dsvae.noise import Draw, JointNoise, Noise, hash_words, permutation, uniform
+from dist_dsvae.core.noise import Draw, JointNoise, Noise, hash_words, permutation, uniform
 
 
 def splitmix64(word: int) -> int:

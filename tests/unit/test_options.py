@@ -9,14 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from dist_dsvae import option_types
-from dist_dsvae.config import EvaluationConfig
-from dist_dsvae.config_io import ConfigError
-from dist_dsvae.data.errors import DataError
-from dist_dsvae.data.sources.images import Codec, FileEncoder
-from dist_dsvae.data.sources.toy import toy
+from dist_dsvae.building.sources.images import Codec, FileEncoder
+from dist_dsvae.building.sources.toy import toy
+from dist_dsvae.config import EvaluationConfig, option_types
+from dist_dsvae.config.reading import ConfigError
+from dist_dsvae.core.errors import DataError
+from dist_dsvae.core.paths import path_argument, place_argument
 from dist_dsvae.engine.evaluating.evaluate import with_changes
-from dist_dsvae.paths import path_argument, place_argument
 from tests.programs import PROGRAMS, options_of, parser_of
 
 NONSENSE = ("nan", "inf", "-inf", "1e400", "1e30", "-7", "99999999999999999999", "one", "")

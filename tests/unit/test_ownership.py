@@ -18,10 +18,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image, PngImagePlugin
 
-from dist_dsvae.data.errors import DataError
-from dist_dsvae.data.indexing import index
-from dist_dsvae.data.staging import building, check_free
-from dist_dsvae.inventory import INVENTORY_FILE
+from dist_dsvae.building.indexing import index
+from dist_dsvae.core.errors import DataError
+from dist_dsvae.core.inventory import INVENTORY_FILE
+from dist_dsvae.core.staging import building, check_free
 from dist_dsvae.sampling.picture_file import PictureError, write_picture
 from tests.distributed.launching import REPOSITORY, write_config
 

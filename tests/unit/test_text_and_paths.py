@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from dist_dsvae.config_io import ConfigError, differing_keys, from_tree, load_config, to_tree
-from dist_dsvae.paths import PathError, expanded, path_argument
-from dist_dsvae.text import TextError, decode_text, read_text
+from dist_dsvae.config.reading import ConfigError, differing_keys, from_tree, load_config, to_tree
+from dist_dsvae.core.paths import PathError, expanded, path_argument
+from dist_dsvae.core.text import TextError, decode_text, read_text
 from tests.distributed.launching import REPOSITORY, write_config
 
 

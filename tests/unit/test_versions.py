@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from dist_dsvae.versions import version_of
+from dist_dsvae.core.versions import version_of
 
 
 def test_an_installed_package() -> None:

@@ -18,8 +18,8 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from dist_dsvae import distributed
 from dist_dsvae.config import TrainConfig
+from dist_dsvae.core import distributed
 from dist_dsvae.engine.doctor import machine, packages, together, trial
 from dist_dsvae.engine.doctor.disk import disk
 from dist_dsvae.engine.doctor.finding import Finding, State, failed, found_by, ok, skipped

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 import sys
 
+from dist_dsvae.core.versions import version_of
 from dist_dsvae.engine.doctor.finding import Finding, failed, ok, warning
-from dist_dsvae.versions import version_of
 
 PYTHON = (3, 11)
 # pyproject.toml's own words (a test compares), which an uninstalled clone has no metadata of

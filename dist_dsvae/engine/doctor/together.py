@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import torch
 
-from dist_dsvae import distributed
+from dist_dsvae.core import distributed
 from dist_dsvae.engine.doctor.finding import Finding, failed, ok, skipped, warning
 from dist_dsvae.engine.runtime import Runtime
 

@@ -11,13 +11,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from dist_dsvae.engine.cuda_graph import Graphed, obstacle
+from dist_dsvae.core.noise import Noise
+from dist_dsvae.core.types import Batch
 from dist_dsvae.engine.doctor.finding import Figure, Finding, failed, ok, skipped, warning
-from dist_dsvae.engine.iteration import Iteration
+from dist_dsvae.engine.iteration.cuda_graph import Graphed, obstacle
+from dist_dsvae.engine.iteration.iteration import Iteration
 from dist_dsvae.engine.runtime import Runtime
 from dist_dsvae.methods.step import Method, objective_and_terms
-from dist_dsvae.noise import Noise
-from dist_dsvae.types import Batch
 
 _MIB = 2**20
 _COPIED_BYTES = 64 * _MIB

@@ -17,27 +17,27 @@ from typing import Any
 
 from torch import nn
 
-from dist_dsvae import distributed
 from dist_dsvae.config import DataConfig, EvaluationConfig, ExperimentConfig, TrainConfig
-from dist_dsvae.config_checks import contradictions_in_evaluation
-from dist_dsvae.config_io import ConfigError, from_tree, to_tree
-from dist_dsvae.data.manifest import DataError, Manifest
-from dist_dsvae.data.split import cache_root
-from dist_dsvae.data.splits import open_splits
-from dist_dsvae.engine import checkpoint
-from dist_dsvae.engine.ema import ExponentialMovingAverage
+from dist_dsvae.config.checks import contradictions_in_evaluation
+from dist_dsvae.config.reading import ConfigError, from_tree, to_tree
+from dist_dsvae.core import distributed
+from dist_dsvae.data.open_split import cache_root
+from dist_dsvae.data.open_splits import open_splits
+from dist_dsvae.data.shards.manifest import DataError, Manifest
 from dist_dsvae.engine.evaluating.evaluation import Evaluation
-from dist_dsvae.engine.evaluating.held_out import Figures, write_figures
 from dist_dsvae.engine.evaluating.progress import Progress
 from dist_dsvae.engine.evaluating.scoring import OnProgress, shown
-from dist_dsvae.engine.outputs import Tolerant
-from dist_dsvae.engine.preemption import Preempted, StopRequests
+from dist_dsvae.engine.evaluating.test_codes import Figures, write_figures
+from dist_dsvae.engine.iteration.ema import ExponentialMovingAverage
+from dist_dsvae.engine.reporting.outputs import Tolerant
 from dist_dsvae.engine.runtime import Runtime
-from dist_dsvae.engine.statistics import Measured
-from dist_dsvae.engine.statistics_file import measured_for_evaluation
-from dist_dsvae.engine.trained import choose_checkpoint, load_method, read_run
-from dist_dsvae.engine.watchdog import Watchdog
+from dist_dsvae.engine.stopping.preemption import Preempted, StopRequests
+from dist_dsvae.engine.stopping.watchdog import Watchdog
 from dist_dsvae.evaluation.comparing.evaluated import FORMAT
+from dist_dsvae.runs import checkpoint
+from dist_dsvae.runs.measure_statistics import Measured
+from dist_dsvae.runs.run import choose_checkpoint, load_method, read_run
+from dist_dsvae.runs.statistics_file import measured_for_evaluation
 
 
 def run_config(run_dir: Path) -> TrainConfig:

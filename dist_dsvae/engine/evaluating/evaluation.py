@@ -19,20 +19,13 @@ import torch
 from torch import Tensor, nn
 
 from dist_dsvae.config import DataConfig, EvaluationConfig
-from dist_dsvae.data.errors import DataError
-from dist_dsvae.data.manifest import Manifest
+from dist_dsvae.core.errors import DataError
+from dist_dsvae.data.shards.manifest import Manifest
 from dist_dsvae.data.stream import one_pass
-from dist_dsvae.engine.evaluating.held_out import (
-    Figures,
-    HeldOut,
-    held_out_figures,
-    more_probe_figures,
-    read_held_out,
-)
-from dist_dsvae.engine.evaluating.identity import Identity
 from dist_dsvae.engine.evaluating.judges import Judges, described, open_judges
 from dist_dsvae.engine.evaluating.progress import Progress
 from dist_dsvae.engine.evaluating.real_images import RealImages
+from dist_dsvae.engine.evaluating.resemblance import Identity
 from dist_dsvae.engine.evaluating.sampler import Sampler
 from dist_dsvae.engine.evaluating.scoring import (
     OnProgress,
@@ -43,13 +36,20 @@ from dist_dsvae.engine.evaluating.scoring import (
     shown,
 )
 from dist_dsvae.engine.evaluating.swapping import swap_figures
+from dist_dsvae.engine.evaluating.test_codes import (
+    Figures,
+    HeldOut,
+    held_out_figures,
+    more_probe_figures,
+    read_held_out,
+)
 from dist_dsvae.engine.runtime import Runtime
-from dist_dsvae.engine.statistics import Measured, measure, measure_prior, using
 from dist_dsvae.evaluation.coverage import Points, coverage_figures
 from dist_dsvae.evaluation.diversity import settings_for
 from dist_dsvae.evaluation.frechet import frechet_distance
-from dist_dsvae.evaluation.scorers import Scorer
+from dist_dsvae.evaluation.judging.scorers import Scorer
 from dist_dsvae.methods.abilities import Autoencoding, Generative
+from dist_dsvae.runs.measure_statistics import Measured, measure, measure_prior, using
 from dist_dsvae.sampling.fitted_prior import FittedPrior, fit_prior
 from dist_dsvae.sampling.temperature import PriorCodes, Temperatures
 

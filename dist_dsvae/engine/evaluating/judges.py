@@ -10,9 +10,9 @@ import torch
 
 from dist_dsvae.config import EvaluationConfig
 from dist_dsvae.evaluation.image_sums import ImageSums
-from dist_dsvae.evaluation.own_classifier import open_scorer
-from dist_dsvae.evaluation.scorers import Scorer
-from dist_dsvae.evaluation.weight_files import ScorerError
+from dist_dsvae.evaluation.judging.own_classifier import open_scorer
+from dist_dsvae.evaluation.judging.scorers import Scorer
+from dist_dsvae.evaluation.judging.weight_files import ScorerError
 
 
 @dataclass(frozen=True)

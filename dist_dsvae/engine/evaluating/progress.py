@@ -18,8 +18,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from dist_dsvae import distributed
-from dist_dsvae.data.manifest import write_atomically
+from dist_dsvae.core import distributed
+from dist_dsvae.data.shards.manifest import write_atomically
 
 
 class Progress:

@@ -11,18 +11,18 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from dist_dsvae import distributed
 from dist_dsvae.config import EvaluationConfig
-from dist_dsvae.data.manifest import Manifest
+from dist_dsvae.core import distributed
+from dist_dsvae.core.types import Batch
+from dist_dsvae.data.shards.manifest import Manifest
 from dist_dsvae.data.stream import one_pass
 from dist_dsvae.data.transforms import to_device_batch
-from dist_dsvae.engine.evaluating.held_out import Figures
 from dist_dsvae.engine.evaluating.judges import Judges
 from dist_dsvae.engine.evaluating.progress import Progress, load_tensors, save_tensors
 from dist_dsvae.engine.evaluating.scoring import OnProgress, add_up, diversity, inception_figures
+from dist_dsvae.engine.evaluating.test_codes import Figures
 from dist_dsvae.engine.runtime import Runtime
 from dist_dsvae.evaluation.image_sums import ImageSums
-from dist_dsvae.types import Batch
 
 _VERSION = 1  # of what is computed; another one forgets what was kept
 

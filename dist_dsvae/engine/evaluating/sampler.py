@@ -14,11 +14,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from dist_dsvae.core.noise import Noise
+from dist_dsvae.core.types import Batch
 from dist_dsvae.engine.runtime import Runtime
 from dist_dsvae.methods.abilities import Generative
-from dist_dsvae.noise import Noise
 from dist_dsvae.sampling.temperature import PriorCodes
-from dist_dsvae.types import Batch
 
 
 class Sampler:

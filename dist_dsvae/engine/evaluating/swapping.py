@@ -7,13 +7,13 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from dist_dsvae import distributed
-from dist_dsvae.engine.evaluating.held_out import Figures
+from dist_dsvae.core import distributed
+from dist_dsvae.core.noise import Draw, permutation
 from dist_dsvae.engine.evaluating.sampler import as_8_bits
+from dist_dsvae.engine.evaluating.test_codes import Figures
 from dist_dsvae.engine.runtime import Runtime
-from dist_dsvae.evaluation.scorers import Scorer
+from dist_dsvae.evaluation.judging.scorers import Scorer
 from dist_dsvae.methods.abilities import Autoencoding
-from dist_dsvae.noise import Draw, permutation
 
 
 @torch.no_grad()

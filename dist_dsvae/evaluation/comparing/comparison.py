@@ -10,7 +10,7 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from dist_dsvae.config_io import differing_keys
+from dist_dsvae.config.reading import differing_keys
 from dist_dsvae.evaluation.comparing.columns import Column, columns_of
 from dist_dsvae.evaluation.comparing.evaluated import ComparisonError, EvaluatedRun
 from dist_dsvae.evaluation.comparing.paper import METHODS, PaperFigures, paper_figures

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from dist_dsvae.config import ExperimentConfig
-from dist_dsvae.config_io import ConfigError, from_tree
+from dist_dsvae.config.reading import ConfigError, from_tree
 
 FORMAT = "dist_dsvae-evaluation/1"
 

@@ -13,11 +13,11 @@ from typing import Any
 import matplotlib
 from matplotlib.figure import Figure
 
-from dist_dsvae.data.manifest import write_atomically
+from dist_dsvae.data.shards.manifest import write_atomically
 from dist_dsvae.evaluation.comparing.comparison import Comparison
+from dist_dsvae.evaluation.comparing.comparison_report import as_json, heading, markdown
 from dist_dsvae.evaluation.comparing.evaluated import ComparisonError
 from dist_dsvae.evaluation.comparing.paper import METHODS
-from dist_dsvae.evaluation.comparing.report import as_json, heading, markdown
 
 _MAIN = ("inception_score", "fid", "diversity", "label_accuracy", "coverage")
 _PANELS_PER_LINE = 4

@@ -11,13 +11,13 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from dist_dsvae.data.faces.face import Face, Point
-from dist_dsvae.data.faces.stage import FaceOptions, crop_faces
-from dist_dsvae.data.faces.survey import SeenFace
-from dist_dsvae.data.faces.work_cache import WorkCache
-from dist_dsvae.data.sources.folder import folder
-from dist_dsvae.data.sources.images import Codec, FileEncoder
-from dist_dsvae.data.sources.source import Source
+from dist_dsvae.building.faces.face import Face, Point
+from dist_dsvae.building.faces.stage import FaceOptions, crop_faces
+from dist_dsvae.building.faces.survey import SeenFace
+from dist_dsvae.building.faces.work_cache import WorkCache
+from dist_dsvae.building.sources.folder import folder
+from dist_dsvae.building.sources.images import Codec, FileEncoder
+from dist_dsvae.building.sources.source import Source
 
 PATTERN = 12  # edge of the pattern that makes an identity
 

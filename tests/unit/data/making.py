@@ -17,12 +17,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dist_dsvae.data.manifest import Manifest
-from dist_dsvae.data.shard_table import TABLE_FILE
-from dist_dsvae.data.tarscan import find_tars, scan
-from dist_dsvae.data.verify import verify
-from dist_dsvae.data.writer import Layout, Sample, UnreadableError, Written, write_split
-from dist_dsvae.types import ImageShape
+from dist_dsvae.building.tar_scan import find_tars, scan
+from dist_dsvae.building.verify import verify
+from dist_dsvae.building.writer import Layout, Sample, UnreadableError, Written, write_split
+from dist_dsvae.core.types import ImageShape
+from dist_dsvae.data.shards.manifest import Manifest
+from dist_dsvae.data.shards.table import TABLE_FILE
 
 REPOSITORY = Path(__file__).parents[3]
 CLASSES = ("apple", "bäume", "cat")

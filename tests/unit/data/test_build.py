@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dist_dsvae.data.manifest import Manifest
+from dist_dsvae.data.shards.manifest import Manifest
 from tests.unit.data.making import REPOSITORY, load_build_command, samples_of
 
 Run = Callable[..., int]

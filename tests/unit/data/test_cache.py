@@ -15,8 +15,8 @@ from typing import BinaryIO
 
 import pytest
 
-from dist_dsvae.data.cache import ShardCache
-from dist_dsvae.data.errors import DataError
+from dist_dsvae.core.errors import DataError
+from dist_dsvae.data.remote.cache import ShardCache
 
 SIZE = 1000
 fork = multiprocessing.get_context("fork")

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dist_dsvae.data.manifest import UNLABELLED, Manifest
+from dist_dsvae.data.shards.manifest import UNLABELLED, Manifest
 from tests.unit.data.making import REPOSITORY, all_files, samples_of, write_values
 from tests.unit.data.recordio_writer import content, write_faces, write_records
 

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dist_dsvae.data.manifest import Manifest
-from dist_dsvae.data.sources.cub200 import Box, cut_out
+from dist_dsvae.building.sources.cub200 import Box, cut_out
+from dist_dsvae.data.shards.manifest import Manifest
 from tests.unit.data.making import all_files, samples_of
 
 Run = Callable[..., int]

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from dist_dsvae.data.faces.align import Alignment
-from dist_dsvae.data.faces.choose import choose
-from dist_dsvae.data.faces.duplicates import near_duplicates, perceptual_hash
-from dist_dsvae.data.faces.face import Box, overlap
-from dist_dsvae.data.faces.survey import Seen
+from dist_dsvae.building.faces.align import Alignment
+from dist_dsvae.building.faces.choose_face import choose
+from dist_dsvae.building.faces.duplicates import near_duplicates, perceptual_hash
+from dist_dsvae.building.faces.face import Box, overlap
+from dist_dsvae.building.faces.survey import Seen
 from tests.unit.data.drawn_faces import (
     landmarks_at,
     seen_face,
@@ -84,8 +84,8 @@ def test_the_hash_survives_size_light_and_jpeg() -> None:
 def test_near_duplicates_are_those_of_the_plain_algorithm(
     block: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("dist_dsvae.data.faces.duplicates._BLOCK", block)
-    monkeypatch.setattr("dist_dsvae.data.faces.duplicates._COLUMNS", 4)
+    monkeypatch.setattr("dist_dsvae.building.faces.duplicates._BLOCK", block)
+    monkeypatch.setattr("dist_dsvae.building.faces.duplicates._COLUMNS", 4)
     rng = np.random.default_rng(0)
     bases = [int.from_bytes(rng.bytes(32)) for _ in range(12)]
     numbers = [

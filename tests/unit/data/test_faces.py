@@ -15,17 +15,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dist_dsvae.data.build import build
-from dist_dsvae.data.errors import DataError
-from dist_dsvae.data.faces import contact_sheet
-from dist_dsvae.data.faces.contact_sheet import Entry, Sheet, sheet_file, write_sheet
-from dist_dsvae.data.faces.face import BoxedPicture, Face
-from dist_dsvae.data.faces.stage import crop_faces
-from dist_dsvae.data.faces.work_cache import CHUNK, WorkCache
-from dist_dsvae.data.manifest import Manifest
-from dist_dsvae.data.sources.folder import folder, unlabelled_folder
-from dist_dsvae.data.sources.images import Codec, FileEncoder
-from dist_dsvae.data.sources.unlabelled import Choice
+from dist_dsvae.building.build import build
+from dist_dsvae.building.faces import contact_sheet
+from dist_dsvae.building.faces.contact_sheet import Entry, Sheet, sheet_file, write_sheet
+from dist_dsvae.building.faces.face import BoxedPicture, Face
+from dist_dsvae.building.faces.stage import crop_faces
+from dist_dsvae.building.faces.work_cache import CHUNK, WorkCache
+from dist_dsvae.building.sources.folder import folder, unlabelled_folder
+from dist_dsvae.building.sources.images import Codec, FileEncoder
+from dist_dsvae.building.sources.unlabelled import Choice
+from dist_dsvae.core.errors import DataError
+from dist_dsvae.data.shards.manifest import Manifest
 from tests.unit.data.drawn_faces import (
     Marks,
     cropped,

@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dist_dsvae.data.errors import DataError
-from dist_dsvae.data.faces import options
-from dist_dsvae.data.faces.detect import CenterFaceDetector, require_detector
-from dist_dsvae.data.manifest import Manifest
-from dist_dsvae.data.sources.facescrub import COLUMNS, read_list
+from dist_dsvae.building.faces import options
+from dist_dsvae.building.faces.detect import CenterFaceDetector, require_detector
+from dist_dsvae.building.sources.facescrub import COLUMNS, read_list
+from dist_dsvae.core.errors import DataError
+from dist_dsvae.data.shards.manifest import Manifest
 from tests.unit.data.drawn_faces import Marks, photograph
 from tests.unit.data.making import load_build_command, samples_of
 

@@ -17,9 +17,9 @@ import pytest
 import webdataset
 from PIL import Image
 
-from dist_dsvae.data.indexing import index, read_class_names
-from dist_dsvae.data.manifest import DataError, Manifest
-from dist_dsvae.data.verify import verify
+from dist_dsvae.building.indexing import index, read_class_names
+from dist_dsvae.building.verify import verify
+from dist_dsvae.data.shards.manifest import DataError, Manifest
 from tests.unit.data.making import images_of, png, run_build, write_values
 
 Files = Mapping[str, bytes]

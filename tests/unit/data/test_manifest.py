@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dist_dsvae.data.indexing import index
-from dist_dsvae.data.manifest import DataError, Manifest
-from dist_dsvae.data.shard_table import TABLE_FILE
-from dist_dsvae.data.verify import verify
+from dist_dsvae.building.indexing import index
+from dist_dsvae.building.verify import verify
+from dist_dsvae.data.shards.manifest import DataError, Manifest
+from dist_dsvae.data.shards.table import TABLE_FILE
 from tests.unit.data.making import CLASSES, as_version_1, images_of, png, write_values
 
 

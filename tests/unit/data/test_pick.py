@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from dist_dsvae.core.errors import CorruptSampleError
 from dist_dsvae.data import stream
-from dist_dsvae.data.errors import CorruptSampleError
-from dist_dsvae.data.manifest import Manifest
 from dist_dsvae.data.pick import first_of_classes, read_samples
+from dist_dsvae.data.shards.manifest import Manifest
 from dist_dsvae.data.stream import one_pass
 from tests.unit.data.making import write_values
 

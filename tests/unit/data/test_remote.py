@@ -25,18 +25,18 @@ import torch
 import webdataset
 from fsspec.implementations.memory import MemoryFileSystem
 
+from dist_dsvae.building.indexing import index
+from dist_dsvae.building.verify import verify
 from dist_dsvae.config import DataConfig
-from dist_dsvae.data.errors import DataError
-from dist_dsvae.data.fetch import FetchError, Patience, fetch
-from dist_dsvae.data.indexing import index
-from dist_dsvae.data.manifest import Manifest
+from dist_dsvae.core.errors import DataError
+from dist_dsvae.data.open_split import open_split
 from dist_dsvae.data.plan import Plan
-from dist_dsvae.data.remote import HttpSource, is_remote
+from dist_dsvae.data.remote.fetch import FetchError, Patience, fetch
+from dist_dsvae.data.remote.location import HttpSource, is_remote
 from dist_dsvae.data.resident import ResidentData
-from dist_dsvae.data.shard_table import TABLE_FILE
-from dist_dsvae.data.split import open_split
+from dist_dsvae.data.shards.manifest import Manifest
+from dist_dsvae.data.shards.table import TABLE_FILE
 from dist_dsvae.data.stream import HostBatch, Slice, one_pass, stream
-from dist_dsvae.data.verify import verify
 from tests.unit.data.http_server import Server, serving
 from tests.unit.data.making import as_version_1, run_build, write_values
 from tests.unit.data.test_stream import damage, pixels_of, png

@@ -15,12 +15,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dist_dsvae.data.manifest import DataError, Manifest
-from dist_dsvae.data.sources import arrays, download
-from dist_dsvae.data.sources.cifar import read_pickle
-from dist_dsvae.data.sources.toy import half_moons
-from dist_dsvae.data.tarscan import find_tars
-from dist_dsvae.data.verify import verify
+from dist_dsvae.building.sources import arrays, download
+from dist_dsvae.building.sources.cifar import read_pickle
+from dist_dsvae.building.sources.toy import half_moons
+from dist_dsvae.building.tar_scan import find_tars
+from dist_dsvae.building.verify import verify
+from dist_dsvae.data.shards.manifest import DataError, Manifest
 from tests.unit.data.making import REPOSITORY, all_files, samples_of, write_idx
 
 Run = Callable[..., int]

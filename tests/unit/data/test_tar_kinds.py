@@ -17,15 +17,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from dist_dsvae.building.indexing import find_splits, index
+from dist_dsvae.building.verify import verify
 from dist_dsvae.config import DataConfig
-from dist_dsvae.data.indexing import find_splits, index
-from dist_dsvae.data.manifest import DataError, Manifest
+from dist_dsvae.data.open_split import open_split
+from dist_dsvae.data.open_splits import open_splits
 from dist_dsvae.data.reader import ShardReader
-from dist_dsvae.data.split import open_split
-from dist_dsvae.data.splits import open_splits
-from dist_dsvae.data.system_names import HEADING
-from dist_dsvae.data.tar_header import promises
-from dist_dsvae.data.verify import verify
+from dist_dsvae.data.shards.manifest import DataError, Manifest
+from dist_dsvae.data.shards.system_names import HEADING
+from dist_dsvae.data.shards.tar_header import promises
 from tests.unit.data.making import as_version_1, png
 from tests.unit.data.test_indexing import index_one, labelled, write_tar
 

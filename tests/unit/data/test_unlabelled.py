@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from dist_dsvae.data.manifest import UNLABELLED, Manifest
-from dist_dsvae.data.sources.unlabelled import plain
+from dist_dsvae.building.sources.unlabelled import plain
+from dist_dsvae.data.shards.manifest import UNLABELLED, Manifest
 from tests.unit.data.making import all_files, samples_of
 
 Run = Callable[..., int]

@@ -20,12 +20,12 @@ import numpy as np
 import pytest
 import webdataset
 
-from dist_dsvae import inventory
-from dist_dsvae.data.manifest import DataError, Manifest
-from dist_dsvae.data.staging import building
-from dist_dsvae.data.verify import verify
-from dist_dsvae.data.writer import Layout, Sample, write_split
-from dist_dsvae.types import ImageShape
+from dist_dsvae.building.verify import verify
+from dist_dsvae.building.writer import Layout, Sample, write_split
+from dist_dsvae.core import inventory
+from dist_dsvae.core.staging import building
+from dist_dsvae.core.types import ImageShape
+from dist_dsvae.data.shards.manifest import DataError, Manifest
 from tests.unit.data.making import REPOSITORY, all_files, encode_value, png, run_build, write_values
 
 ARCHIVES = ("none", "gz", "xz")

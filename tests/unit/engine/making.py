@@ -11,18 +11,18 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from dist_dsvae.building.writer import Layout, Sample, write_split
 from dist_dsvae.config import OptimizerConfig, TrainConfig
-from dist_dsvae.data.manifest import Manifest
+from dist_dsvae.core.types import ImageShape
+from dist_dsvae.data.shards.manifest import Manifest
 from dist_dsvae.data.transforms import to_batch
-from dist_dsvae.data.writer import Layout, Sample, write_split
-from dist_dsvae.engine.ema import ExponentialMovingAverage, Pace
-from dist_dsvae.engine.guard import Guard
-from dist_dsvae.engine.iteration import Iteration
-from dist_dsvae.engine.optimizer import StepOptimizer
+from dist_dsvae.engine.iteration.ema import ExponentialMovingAverage, Pace
+from dist_dsvae.engine.iteration.guard import Guard
+from dist_dsvae.engine.iteration.iteration import Iteration
+from dist_dsvae.engine.iteration.optimizer import StepOptimizer
+from dist_dsvae.engine.reporting.telemetry import LossMeter
 from dist_dsvae.engine.runtime import Runtime
-from dist_dsvae.engine.telemetry import LossMeter
 from dist_dsvae.methods.step import parameter_groups
-from dist_dsvae.types import ImageShape
 from tests.unit.methods.making import SHAPES, make_method
 
 BATCH_SIZE = 6

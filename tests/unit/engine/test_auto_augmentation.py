@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from dist_dsvae.config import DSVAEConfig, ExperimentConfig
-from dist_dsvae.config_io import ConfigError, differing_keys, from_tree, load_config
-from dist_dsvae.engine.auto_augmentation import SMALL_DATA_SAMPLES, as_trained, without_auto
-from dist_dsvae.types import ImageShape
+from dist_dsvae.config.reading import ConfigError, differing_keys, from_tree, load_config
+from dist_dsvae.core.types import ImageShape
+from dist_dsvae.runs.auto_augmentation import SMALL_DATA_SAMPLES, as_trained, without_auto
 from tests.distributed.launching import differing_tensors, write_config
 from tests.unit.engine.making import write_pictures
 from tests.unit.engine.test_every_method import METHODS, Entries, entry, train

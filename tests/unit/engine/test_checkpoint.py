@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from dist_dsvae.engine import checkpoint
-from dist_dsvae.engine.checkpoint import (
+from dist_dsvae.runs import checkpoint
+from dist_dsvae.runs.checkpoint import (
     MARKER,
     CheckpointError,
     complete_checkpoints,
@@ -19,7 +19,7 @@ from dist_dsvae.engine.checkpoint import (
     save,
     verify,
 )
-from dist_dsvae.engine.run_directory import checkpoint_to_resume
+from dist_dsvae.runs.run_directory import checkpoint_to_resume
 
 
 def state(value: float) -> dict[str, dict[str, torch.Tensor]]:

@@ -10,8 +10,8 @@ import torch
 from torch import nn
 
 from dist_dsvae.config import ExperimentConfig, TrainConfig
-from dist_dsvae.config_io import ConfigError, differing_keys, from_tree, to_tree
-from dist_dsvae.engine.ema import (
+from dist_dsvae.config.reading import ConfigError, differing_keys, from_tree, to_tree
+from dist_dsvae.engine.iteration.ema import (
     ExponentialMovingAverage,
     Pace,
     averaged_networks,

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from dist_dsvae.config import CGANConfig, TrainConfig
+from dist_dsvae.core.types import Batch
 from dist_dsvae.engine.evaluating.progress import Progress
 from dist_dsvae.engine.evaluating.sampler import Sampler, as_8_bits
 from dist_dsvae.engine.evaluating.scoring import add_up, diversity, neighbour_figures
@@ -18,10 +19,9 @@ from dist_dsvae.engine.runtime import Runtime
 from dist_dsvae.evaluation.coverage import Points, coverage_figures
 from dist_dsvae.evaluation.diversity import class_diversity
 from dist_dsvae.evaluation.image_sums import ImageSums
+from dist_dsvae.evaluation.judging.scorers import Scorer
 from dist_dsvae.evaluation.precision_recall import precision_recall
-from dist_dsvae.evaluation.scorers import Scorer
 from dist_dsvae.sampling.generate import sample_codes
-from dist_dsvae.types import Batch
 from tests.unit.methods.making import NUM_CLASSES, make_any
 
 CPU = torch.device("cpu")

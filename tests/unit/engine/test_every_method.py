@@ -11,11 +11,12 @@ import pytest
 import torch
 
 from dist_dsvae.config import TrainConfig
-from dist_dsvae.engine import statistics, visuals
-from dist_dsvae.engine.ema import averaged_networks, weights_of
-from dist_dsvae.engine.evaluating import held_out
-from dist_dsvae.engine.preemption import StopRequests
+from dist_dsvae.engine.evaluating import test_codes
+from dist_dsvae.engine.iteration.ema import averaged_networks, weights_of
+from dist_dsvae.engine.reporting import visuals
+from dist_dsvae.engine.stopping.preemption import StopRequests
 from dist_dsvae.methods.published import load_published
+from dist_dsvae.runs import measure_statistics
 from tests.distributed.launching import REPOSITORY, checkpoint_tensors, metrics, write_config
 
 sys.path.insert(0, str(REPOSITORY / "launch"))
@@ -80,8 +81,8 @@ class Entries:
 def entry(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Entries:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.chdir(REPOSITORY)
-    monkeypatch.setattr(held_out, "PROBE_TRAIN_SAMPLES", 300)  # enough to run the probes, fast
-    monkeypatch.setattr(statistics, "NUM_CODES", 256)
+    monkeypatch.setattr(test_codes, "PROBE_TRAIN_SAMPLES", 300)  # enough to run the probes, fast
+    monkeypatch.setattr(measure_statistics, "NUM_CODES", 256)
     monkeypatch.setattr(visuals, "FEW_CODES", 256)
     return Entries(monkeypatch, capsys)
 

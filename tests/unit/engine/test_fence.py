@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from dist_dsvae import distributed
-from dist_dsvae.engine import fence
-from dist_dsvae.engine.fence import Fence, Patience, WaitTimeoutError
-from dist_dsvae.engine.preemption import StopRequests
-from dist_dsvae.engine.watchdog import MissingRankError, Watchdog
+from dist_dsvae.core import distributed
+from dist_dsvae.engine.stopping import fence
+from dist_dsvae.engine.stopping.fence import Fence, Patience, WaitTimeoutError
+from dist_dsvae.engine.stopping.preemption import StopRequests
+from dist_dsvae.engine.stopping.watchdog import MissingRankError, Watchdog
 
 
 @pytest.fixture

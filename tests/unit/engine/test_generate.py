@@ -14,15 +14,16 @@ import pytest
 import torch
 from PIL import Image
 
-from dist_dsvae import DSVAE, distributed
+from dist_dsvae import DSVAE
+from dist_dsvae.building.sources.images import Codec
+from dist_dsvae.building.writer import Layout, Sample, write_split
 from dist_dsvae.config import CGANConfig, DSVAEConfig
-from dist_dsvae.data.manifest import DataError, Manifest
-from dist_dsvae.data.sources.images import Codec
+from dist_dsvae.core import distributed
+from dist_dsvae.core.inventory import INVENTORY_FILE
+from dist_dsvae.data.shards.manifest import DataError, Manifest
 from dist_dsvae.data.stream import one_pass
-from dist_dsvae.data.writer import Layout, Sample, write_split
-from dist_dsvae.engine import many
-from dist_dsvae.engine.export import published_of_run
-from dist_dsvae.inventory import INVENTORY_FILE
+from dist_dsvae.runs import bulk_samples
+from dist_dsvae.runs.export import published_of_run
 from dist_dsvae.sampling.temperature import AT_ONE
 from tests.distributed.launching import REPOSITORY, environment, write_config
 from tests.unit.data.making import png_claiming
@@ -232,7 +233,7 @@ def as_processes(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
         monkeypatch.setattr(distributed, "world_size", lambda: count)
         for rank in range(count):
             monkeypatch.setattr(distributed, "rank", lambda rank=rank: rank)
-            many._write_own_units(model, folder, [0, 2, 4], per_class, 3, AT_ONE, lambda done: None)
+            bulk_samples._write_own_units(model, folder, [0, 2, 4], per_class, 3, AT_ONE, lambda done: None)
         monkeypatch.undo()
 
     return run
@@ -259,7 +260,7 @@ def test_many_are_the_same_for_any_number_of_processes(
 @pytest.mark.parametrize("architecture", ["small32", "mlp2d"])
 def test_many_as_shards_are_ready_for_training(architecture: str, tmp_path: Path) -> None:
     model = make_model(DSVAEConfig(), architecture)
-    sentence = many.write_many(model, tmp_path / "out", [1, 3], 5, 0, as_shards=True, command="me")
+    sentence = bulk_samples.write_many(model, tmp_path / "out", [1, 3], 5, 0, as_shards=True, command="me")
     assert "10 samples of 2 classes" in sentence
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"train", INVENTORY_FILE}
     manifest = Manifest.load(tmp_path / "out/train")
@@ -270,16 +271,16 @@ def test_many_as_shards_are_ready_for_training(architecture: str, tmp_path: Path
     expected = model.sample("bag", 5, 0, kind="array")
     assert sorted(a.sum() for a in bag) == pytest.approx(sorted(a.sum() for a in expected), rel=1e-3)
     with pytest.raises(DataError, match="exists already and is not empty"):
-        many.write_many(model, tmp_path / "out", [1], 1, 0)
+        bulk_samples.write_many(model, tmp_path / "out", [1], 1, 0)
 
 
 def test_nothing_is_left_of_what_went_wrong(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*arguments: object, **options: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(many, "_write_own_units", full)
+    monkeypatch.setattr(bulk_samples, "_write_own_units", full)
     with pytest.raises(DataError, match=r"The disk that holds .* is full"):
-        many.write_many(make_model(CGANConfig()), tmp_path / "out", [1], 1, 0)
+        bulk_samples.write_many(make_model(CGANConfig()), tmp_path / "out", [1], 1, 0)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -313,7 +314,7 @@ def test_two_processes_write_what_one_does(runs: dict[str, Path], entry: Entries
 def test_what_one_process_meets_all_raise(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(distributed, "gather_objects", lambda value: [value, "its disk is full"])
     with pytest.raises(DataError, match="Process 1: its disk is full"):
-        many.write_many(make_model(CGANConfig()), tmp_path / "out", [1], 1, 0)
+        bulk_samples.write_many(make_model(CGANConfig()), tmp_path / "out", [1], 1, 0)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -338,7 +339,7 @@ def test_the_card_has_figures_of_these_weights_alone(runs: dict[str, Path]) -> N
 
 
 def test_folder_names_are_apart() -> None:
-    assert many.folder_names(("a/b", "a-b", "..", "c", "")) == ["0-a-b", "1-a-b", "2-", "c", "4-"]
+    assert bulk_samples.folder_names(("a/b", "a-b", "..", "c", "")) == ["0-a-b", "1-a-b", "2-", "c", "4-"]
 
 
 def test_a_seed_is_a_seed_on_every_thread_count() -> None:

@@ -11,16 +11,16 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dist_dsvae.config import DataConfig, EvaluationConfig, TrainConfig
-from dist_dsvae.config_io import ConfigError
-from dist_dsvae.data.manifest import Manifest
+from dist_dsvae.config.reading import ConfigError
+from dist_dsvae.core.noise import Noise
+from dist_dsvae.core.types import Codes, Gaussian, ImageShape
+from dist_dsvae.data.shards.manifest import Manifest
 from dist_dsvae.engine.evaluating.evaluate import with_changes
-from dist_dsvae.engine.evaluating.identity import Identity
 from dist_dsvae.engine.evaluating.progress import Progress
+from dist_dsvae.engine.evaluating.resemblance import Identity
 from dist_dsvae.engine.evaluating.sampler import Sampler
 from dist_dsvae.engine.runtime import Runtime
-from dist_dsvae.evaluation.scorers import Scorer
-from dist_dsvae.noise import Noise
-from dist_dsvae.types import Codes, Gaussian, ImageShape
+from dist_dsvae.evaluation.judging.scorers import Scorer
 from tests.unit.engine.making import write_pictures
 
 SHAPE = ImageShape(1, 4, 4)

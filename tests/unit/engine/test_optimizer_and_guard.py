@@ -10,8 +10,8 @@ import torch
 from torch import nn
 
 from dist_dsvae.config import OptimizerConfig
-from dist_dsvae.engine.guard import Guard, NonFiniteLossError, raise_if_weights_are_bad
-from dist_dsvae.engine.optimizer import StepOptimizer, variance_rate
+from dist_dsvae.engine.iteration.guard import Guard, NonFiniteLossError, raise_if_weights_are_bad
+from dist_dsvae.engine.iteration.optimizer import StepOptimizer, variance_rate
 from dist_dsvae.methods.step import Reduction, Step
 from tests.unit.methods.making import make_method
 

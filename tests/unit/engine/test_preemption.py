@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from dist_dsvae.engine.fence import Patience
-from dist_dsvae.engine.preemption import Preempted, StopRequests
-from dist_dsvae.engine.watchdog import Watchdog
+from dist_dsvae.engine.stopping.fence import Patience
+from dist_dsvae.engine.stopping.preemption import Preempted, StopRequests
+from dist_dsvae.engine.stopping.watchdog import Watchdog
 
 
 @pytest.fixture

@@ -11,12 +11,12 @@ import pytest
 import torch
 import webdataset
 
-from dist_dsvae import distributed
-from dist_dsvae.config_io import load_config
-from dist_dsvae.data.errors import DataError
-from dist_dsvae.data.indexing import index
+from dist_dsvae.building.indexing import index
+from dist_dsvae.config.reading import load_config
+from dist_dsvae.core import distributed
+from dist_dsvae.core.errors import DataError
+from dist_dsvae.data.open_splits import open_splits
 from dist_dsvae.data.plan import Plan
-from dist_dsvae.data.splits import open_splits
 from tests.distributed.launching import REPOSITORY, checkpoint_tensors, epochs_of, metrics, write_config
 from tests.unit.data.http_server import serving
 from tests.unit.data.test_stream import png

@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
-from dist_dsvae.engine.checkpoint import CheckpointError
-from dist_dsvae.engine.run_lock import LOCK_FILE, Pace, RunLock, holding
+from dist_dsvae.runs.checkpoint import CheckpointError
+from dist_dsvae.runs.run_lock import LOCK_FILE, Pace, RunLock, holding
 from tests.distributed.launching import REPOSITORY, write_config
 
 QUICK = Pace(beat=0.1, stale=0.8, grace=0.3)
@@ -130,7 +130,7 @@ def test_a_moved_directory_is_told_once(tmp_path: Path, caplog: pytest.LogCaptur
 
 def test_who_was_taken_over_ends_without_writing(tmp_path: Path) -> None:
     program = (
-        "import sys, time; from pathlib import Path; from dist_dsvae.engine.run_lock import Pace, RunLock\n"
+        "import sys, time; from pathlib import Path; from dist_dsvae.runs.run_lock import Pace, RunLock\n"
         "RunLock(Path(sys.argv[1]), Pace(0.1, 1, 1)); print('held', flush=True); time.sleep(60)"
     )
     process = subprocess.Popen(

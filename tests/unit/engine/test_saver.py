@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from dist_dsvae.engine import checkpoint
-from dist_dsvae.engine.checkpoint import CheckpointError, complete_checkpoints, load
 from dist_dsvae.engine.saver import CheckpointSaver
+from dist_dsvae.runs import checkpoint
+from dist_dsvae.runs.checkpoint import CheckpointError, complete_checkpoints, load
 
 
 def test_training_goes_on_while_it_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

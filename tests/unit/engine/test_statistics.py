@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn import functional as F
 
+from dist_dsvae.building import writer
 from dist_dsvae.config import (
     CGANConfig,
     ClassifierConfig,
@@ -26,20 +27,20 @@ from dist_dsvae.config import (
     ModelConfig,
     TrainConfig,
 )
-from dist_dsvae.config_io import to_json
-from dist_dsvae.data import writer
-from dist_dsvae.data.manifest import Manifest
+from dist_dsvae.config.reading import to_json
+from dist_dsvae.core.noise import Draw, permutation
+from dist_dsvae.core.types import Batch
+from dist_dsvae.data.shards.manifest import Manifest
 from dist_dsvae.data.stream import one_pass
 from dist_dsvae.data.transforms import to_device_batch
-from dist_dsvae.engine import statistics, statistics_file, visuals
+from dist_dsvae.engine.reporting import visuals
+from dist_dsvae.engine.reporting.visuals import Visuals
 from dist_dsvae.engine.runtime import Runtime
-from dist_dsvae.engine.statistics import Measured, adopt, measure, using
-from dist_dsvae.engine.statistics_file import measured_of_checkpoint
-from dist_dsvae.engine.visuals import Visuals
-from dist_dsvae.models.statistics import Moments, Statistics, batch_norms
-from dist_dsvae.noise import Draw, permutation
-from dist_dsvae.sampling import statistics as sampling_statistics
-from dist_dsvae.types import Batch
+from dist_dsvae.models.norm_statistics import Moments, Statistics, batch_norms
+from dist_dsvae.runs import measure_statistics, statistics_file
+from dist_dsvae.runs.measure_statistics import Measured, adopt, measure, using
+from dist_dsvae.runs.statistics_file import measured_of_checkpoint
+from dist_dsvae.sampling import statistics_codes as sampling_statistics
 from tests.unit.engine.making import write_pictures
 from tests.unit.methods.making import SHAPES, make_any, make_method
 from tests.unit.sampling.test_statistics import by_hand
@@ -55,7 +56,7 @@ def split(tmp_path_factory: pytest.TempPathFactory) -> Manifest:
 @pytest.fixture(autouse=True)
 def few(monkeypatch: pytest.MonkeyPatch) -> None:
     """Codes enough for all of the pictures."""
-    monkeypatch.setattr(statistics, "NUM_CODES", 64)
+    monkeypatch.setattr(measure_statistics, "NUM_CODES", 64)
     monkeypatch.setattr(visuals, "FEW_CODES", 64)
 
 

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import torch
 
-from dist_dsvae.engine import outputs
-from dist_dsvae.engine.telemetry import LossMeter, Telemetry
+from dist_dsvae.engine.reporting import outputs
+from dist_dsvae.engine.reporting.telemetry import LossMeter, Telemetry
 from dist_dsvae.methods.step import Reduction, Step
 
 STEPS = (

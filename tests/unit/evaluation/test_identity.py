@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from dist_dsvae.core.types import Codes, Gaussian
 from dist_dsvae.evaluation.identity import (
     EmbeddingSums,
     SwapSums,
@@ -18,8 +19,7 @@ from dist_dsvae.evaluation.identity import (
     own_class_cosine,
     same_class_cosine,
 )
-from dist_dsvae.evaluation.scorers import Scorer
-from dist_dsvae.types import Codes, Gaussian
+from dist_dsvae.evaluation.judging.scorers import Scorer
 
 CPU = torch.device("cpu")
 SHAPE = (1, 2, 3)

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from dist_dsvae.core.noise import Draw, permutation
 from dist_dsvae.evaluation.inception_score import InceptionScore, split_of_positions
-from dist_dsvae.noise import Draw, permutation
 
 
 def class_ordered_logits(num_samples: int = 1003, num_classes: int = 7) -> Tensor:

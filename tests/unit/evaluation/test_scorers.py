@@ -13,9 +13,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from dist_dsvae.evaluation.scorers import Scorer, load_scorer
-from dist_dsvae.evaluation.scoring_networks import empty_face_network, empty_inception_v3
-from dist_dsvae.models.inception_resnet_v1 import InceptionResNetV1
+from dist_dsvae.evaluation.judging.scorers import Scorer, load_scorer
+from dist_dsvae.evaluation.judging.scoring_networks import empty_face_network, empty_inception_v3
+from dist_dsvae.models.classifiers.inception_resnet_v1 import InceptionResNetV1
 from tests.unit.evaluation.weights import random_state
 
 IMAGENET_MEAN = torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1)

@@ -13,9 +13,9 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from dist_dsvae.evaluation.scorers import load_scorer
-from dist_dsvae.evaluation.scoring_networks import empty_face_network, empty_inception_v3
-from dist_dsvae.evaluation.weight_files import ScorerError, fill
+from dist_dsvae.evaluation.judging.scorers import load_scorer
+from dist_dsvae.evaluation.judging.scoring_networks import empty_face_network, empty_inception_v3
+from dist_dsvae.evaluation.judging.weight_files import ScorerError, fill
 from tests.unit.evaluation.weights import random_state
 
 

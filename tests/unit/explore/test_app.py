@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from dist_dsvae.config import CGANConfig, ClassifierConfig, CVAEConfig, DSVAEConfig, MethodConfig
-from dist_dsvae.config_io import load_config, to_tree
+from dist_dsvae.config.reading import load_config, to_tree
 from dist_dsvae.methods.published import save_published
 from tests.unit.explore.making import make_model
 from tests.unit.pretrained.making import CLASSES, make_published
@@ -19,8 +19,8 @@ from tests.unit.pretrained.making import CLASSES, make_published
 gr = pytest.importorskip("gradio", reason="the page needs the extra explore")
 
 from dist_dsvae.explore.app import build_page, usable_port  # noqa: E402
-from dist_dsvae.explore.events import telling, whole  # noqa: E402
-from dist_dsvae.explore.source import Source, open_source  # noqa: E402
+from dist_dsvae.explore.controls import telling, whole  # noqa: E402
+from dist_dsvae.explore.subject import Source, open_source  # noqa: E402
 from dist_dsvae.pretrained.requests import RequestError  # noqa: E402
 
 REPOSITORY = Path(__file__).parents[3]

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from dist_dsvae.config import CGANConfig, CVAEConfig, DSVAEConfig, MethodConfig
-from dist_dsvae.explore import drawing
+from dist_dsvae.explore import renderings
 from dist_dsvae.pretrained.model import DSVAE
 from dist_dsvae.pretrained.requests import RequestError
 from tests.unit.explore.making import make_model
@@ -59,7 +59,7 @@ def test_samples_follow_from_seed_and_choices(config: MethodConfig) -> None:
     model = make_model(config)
 
     def draw(classes: list[str], seed: int, shared_zu: bool) -> Image.Image:
-        return drawing.samples(model, classes, 3, seed, shared_zu=shared_zu)
+        return renderings.samples(model, classes, 3, seed, shared_zu=shared_zu)
 
     one = draw(["bag", "coat"], 4, True)
     assert same(one, draw(["bag", "coat"], 4, True))
@@ -68,7 +68,7 @@ def test_samples_follow_from_seed_and_choices(config: MethodConfig) -> None:
 
 
 def test_samples_are_those_of_the_model(model: DSVAE) -> None:
-    grid = drawing.samples(model, ["coat"], 2, 4, shared_zu=False)
+    grid = renderings.samples(model, ["coat"], 2, 4, shared_zu=False)
     for expected in model.sample("coat", 2, 4):
         assert occurs(expected, 2, grid)
     assert not occurs(model.sample("coat", 2, 5)[0], 2, grid)
@@ -76,14 +76,14 @@ def test_samples_are_those_of_the_model(model: DSVAE) -> None:
 
 def test_samples_need_some_classes_and_not_too_many(model: DSVAE) -> None:
     with pytest.raises(RequestError, match="0 classes are chosen; choose 1 to 20"):
-        drawing.samples(model, [], 3, 0, shared_zu=True)
+        renderings.samples(model, [], 3, 0, shared_zu=True)
     with pytest.raises(RequestError, match="21 classes are chosen"):
-        drawing.samples(model, ["bag"] * 21, 3, 0, shared_zu=True)
+        renderings.samples(model, ["bag"] * 21, 3, 0, shared_zu=True)
 
 
 def test_points_are_a_cloud() -> None:
     model = make_model(DSVAEConfig(), "mlp2d")
-    cloud = np.asarray(drawing.samples(model, list(CLASSES[:2]), 3, 0, shared_zu=True).convert("RGB"))
+    cloud = np.asarray(renderings.samples(model, list(CLASSES[:2]), 3, 0, shared_zu=True).convert("RGB"))
     red, green, blue = cloud[..., 0].astype(int), cloud[..., 1].astype(int), cloud[..., 2].astype(int)
     assert ((blue - red) > 60).sum() > 100, "the first class is blue"
     assert ((red - blue) > 60).sum() > 100, "the second is orange"
@@ -93,44 +93,44 @@ def test_points_are_a_cloud() -> None:
 @pytest.mark.parametrize("config", GENERATIVE, ids=lambda c: c.name)
 def test_the_way_between_classes_starts_at_one_and_ends_at_the_other(config: MethodConfig) -> None:
     model = make_model(config)
-    first, second = drawing.base_of_sample(model, "bag", 3), drawing.base_of_sample(model, "coat", 3)
+    first, second = renderings.base_of_sample(model, "bag", 3), renderings.base_of_sample(model, "coat", 3)
     assert torch.equal(first.zu, second.zu)
     assert not torch.equal(first.zs, second.zs)
     for fraction, end in ((0, first), (1, second)):  # whole numbers, as the browser sends them
-        expected = drawing.enlarged(drawing.model_picture(end.decoded(model)))
-        assert same(drawing.place_between(model, "bag", "coat", fraction, 3), expected)
-    middle = drawing.place_between(model, "bag", "coat", 0.5, 3)
-    assert not same(middle, drawing.place_between(model, "bag", "coat", 0.0, 3))
-    assert same(drawing.between(model, "bag", "coat", 3), drawing.between(model, "bag", "coat", 3))
+        expected = renderings.enlarged(renderings.model_picture(end.decoded(model)))
+        assert same(renderings.place_between(model, "bag", "coat", fraction, 3), expected)
+    middle = renderings.place_between(model, "bag", "coat", 0.5, 3)
+    assert not same(middle, renderings.place_between(model, "bag", "coat", 0.0, 3))
+    assert same(renderings.between(model, "bag", "coat", 3), renderings.between(model, "bag", "coat", 3))
 
 
 def test_the_most_expressive_dimensions_come_first(model: DSVAE) -> None:
-    dimensions = drawing.expressive_dimensions(model)
+    dimensions = renderings.expressive_dimensions(model)
     ranks = model.expressiveness(8)
-    assert len(dimensions) == min(drawing.NUM_DIMENSIONS, model.code_dims[1])
+    assert len(dimensions) == min(renderings.NUM_DIMENSIONS, model.code_dims[1])
     assert [float(ranks[dim]) for dim in dimensions] == sorted(ranks.tolist(), reverse=True)[
         : len(dimensions)
     ]
 
 
 def test_sliders_start_at_the_base_and_move_their_dimension(model: DSVAE) -> None:
-    base, dimensions = drawing.base_of_sample(model, "coat", 1), [2, 0]
+    base, dimensions = renderings.base_of_sample(model, "coat", 1), [2, 0]
     exact = [float(base.zu[0, dim]) for dim in dimensions]
-    assert drawing.slider_values(base, dimensions) == pytest.approx(exact, abs=0.006)
-    at_base = drawing.varied(model, base, dimensions, exact)
-    assert same(at_base, drawing.enlarged(drawing.model_picture(base.decoded(model))))
-    assert not same(at_base, drawing.varied(model, base, dimensions, [exact[0] + 2, exact[1]]))
+    assert renderings.slider_values(base, dimensions) == pytest.approx(exact, abs=0.006)
+    at_base = renderings.varied(model, base, dimensions, exact)
+    assert same(at_base, renderings.enlarged(renderings.model_picture(base.decoded(model))))
+    assert not same(at_base, renderings.varied(model, base, dimensions, [exact[0] + 2, exact[1]]))
     assert float(base.zu[0, 2]) == exact[0], "the base itself stays"
 
 
 def test_values_beyond_the_sliders_are_shown_at_their_end() -> None:
-    base = drawing.Base(torch.zeros(1, 2), torch.tensor([[5.0, -4.0]]), "prior")
-    assert drawing.slider_values(base, [0, 1]) == [3.0, -3.0]
+    base = renderings.Base(torch.zeros(1, 2), torch.tensor([[5.0, -4.0]]), "prior")
+    assert renderings.slider_values(base, [0, 1]) == [3.0, -3.0]
 
 
 def test_a_picture_can_be_the_base() -> None:
     model = make_model(CVAEConfig())
-    base = drawing.base_of_picture(model, picture(0), "coat")
+    base = renderings.base_of_picture(model, picture(0), "coat")
     zs, zu = model.encode(picture(0), "coat")
     assert torch.equal(base.zs, zs)
     assert torch.equal(base.zu, zu.mean)
@@ -140,7 +140,7 @@ def test_a_picture_can_be_the_base() -> None:
 def test_swapping_crosses_two_pictures(config: MethodConfig) -> None:
     model = make_model(config)
     labels = ("bag", "coat") if model.needs_labels else (None, None)
-    grid = drawing.crossed(model, picture(0), picture(1), labels)
+    grid = renderings.crossed(model, picture(0), picture(1), labels)
     there = model.swap(picture(0), picture(1), *labels)
     back = model.swap(picture(1), picture(0), *reversed(labels))
     assert occurs(picture(0), 4, grid)
@@ -156,22 +156,22 @@ def test_a_hole_is_where_half_of_a_pixel_is_painted() -> None:
     layer = np.zeros((320, 320, 4), np.uint8)
     layer[40:56, 100:110, 3] = 255  # pixel row 4, and the upper 6 of row 5's 10
     layer[0:4, 0:10, 3] = 255  # less than half of the first pixel
-    hole = drawing.hole_of([layer, np.zeros_like(layer)], 32, 32)
+    hole = renderings.hole_of([layer, np.zeros_like(layer)], 32, 32)
     assert np.argwhere(hole).tolist() == [[4, 10], [5, 10]]
-    assert not drawing.hole_of([], 32, 32).any()
+    assert not renderings.hole_of([], 32, 32).any()
 
 
 def test_inpainting_changes_the_hole_alone(model: DSVAE) -> None:
     hole = np.zeros((32, 32), bool)
     hole[10:20, 5:9] = True
-    result = small(drawing.inpainted(model, picture(0), hole, None, 0))
+    result = small(renderings.inpainted(model, picture(0), hole, None, 0))
     original = np.asarray(picture(0))
     assert np.array_equal(result[~hole], original[~hole])
     assert not np.array_equal(result[hole], original[hole])
-    named = small(drawing.inpainted(model, picture(0), "right-half", None, 0))
+    named = small(renderings.inpainted(model, picture(0), "right-half", None, 0))
     assert np.array_equal(named[:, :16], original[:, :16])
 
 
 def test_inpainting_needs_a_hole(model: DSVAE) -> None:
     with pytest.raises(RequestError, match="Nothing is painted"):
-        drawing.inpainted(model, picture(0), np.zeros((32, 32), bool), None, 0)
+        renderings.inpainted(model, picture(0), np.zeros((32, 32), bool), None, 0)

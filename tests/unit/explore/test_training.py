@@ -7,7 +7,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from dist_dsvae.explore.training import draw_curves, newest_grid, read_metrics, snapshot, state_of
+from dist_dsvae.explore.watched_run import draw_curves, newest_grid, read_metrics, snapshot, state_of
 
 
 def line(samples_seen: int, **figures: float) -> str:

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from dist_dsvae.core.types import ImageShape
 from dist_dsvae.explore.uploads import MAX_PIXELS, UploadError, read_upload
-from dist_dsvae.types import ImageShape
 
 GREY, COLOUR = ImageShape(1, 32, 32), ImageShape(3, 32, 32)
 LIMIT = 100_000

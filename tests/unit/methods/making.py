@@ -6,11 +6,11 @@ import torch
 from torch import Tensor, nn
 
 from dist_dsvae.config import DSVAEConfig, MethodConfig, ModelConfig
-from dist_dsvae.methods.augmentation import NUM_NUMBERS, Group, augmented
+from dist_dsvae.core.noise import Draw, Noise
+from dist_dsvae.core.types import Batch, ImageShape
 from dist_dsvae.methods.choose import make_method as choose
 from dist_dsvae.methods.dsvae import DSVAE
-from dist_dsvae.noise import Draw, Noise
-from dist_dsvae.types import Batch, ImageShape
+from dist_dsvae.models.augmentation import NUM_NUMBERS, Group, augmented
 
 SHAPES = {
     "small": ImageShape(1, 32, 32),

@@ -11,10 +11,10 @@ import pytest
 import torch
 
 from dist_dsvae.config import OptimizerConfig, TrainConfig
-from dist_dsvae.engine.gm_step import FlatStep
-from dist_dsvae.engine.guard import Guard
-from dist_dsvae.engine.joint_step import OverlappedStep
-from dist_dsvae.engine.optimizer import StepOptimizer
+from dist_dsvae.engine.iteration.gm_step import FlatStep
+from dist_dsvae.engine.iteration.guard import Guard
+from dist_dsvae.engine.iteration.joint_step import OverlappedStep
+from dist_dsvae.engine.iteration.optimizer import StepOptimizer
 from dist_dsvae.engine.runtime import Runtime
 from dist_dsvae.methods.dsvae import DSVAE
 from dist_dsvae.methods.step import objective, parameter_groups

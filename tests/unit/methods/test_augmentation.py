@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from dist_dsvae.methods.augmentation import (
+from dist_dsvae.core.noise import Draw, Noise
+from dist_dsvae.models.augmentation import (
     NUM_NUMBERS,
     Group,
     augmentation,
@@ -14,7 +15,6 @@ from dist_dsvae.methods.augmentation import (
     coloured,
     moved_and_cut,
 )
-from dist_dsvae.noise import Draw, Noise
 
 UNCHANGED = 0.5  # brightness +0, factors 1, shift 0
 FORMATS = [torch.contiguous_format, torch.channels_last]

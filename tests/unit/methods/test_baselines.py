@@ -7,7 +7,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from dist_dsvae import losses
 from dist_dsvae.config import (
     CGANConfig,
     ClassifierConfig,
@@ -16,13 +15,14 @@ from dist_dsvae.config import (
     DSVAEConfig,
     MethodConfig,
 )
+from dist_dsvae.core.noise import Draw, Noise
+from dist_dsvae.core.types import Batch
 from dist_dsvae.methods.abilities import Autoencoding, Classifying, Generative, LabelFree, PriorDensity
 from dist_dsvae.methods.classifier import dropped_out, shifted
 from dist_dsvae.methods.global_batch import mean_feature
 from dist_dsvae.methods.step import Method, objective
-from dist_dsvae.noise import Draw, Noise
+from dist_dsvae.models import losses
 from dist_dsvae.sampling.generate import sample_codes
-from dist_dsvae.types import Batch
 from tests.unit.methods.making import (
     NUM_CLASSES,
     SHAPES,

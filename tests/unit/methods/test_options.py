@@ -7,9 +7,9 @@ import copy
 import pytest
 import torch
 
-from dist_dsvae import losses
+from dist_dsvae.core.noise import Draw
 from dist_dsvae.methods.step import objective
-from dist_dsvae.noise import Draw
+from dist_dsvae.models import losses
 from tests.unit.methods.making import NUM_CLASSES, SHAPES, make_batch, make_method, noise_for
 
 BATCH = make_batch(SHAPES["small32"])

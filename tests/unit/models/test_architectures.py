@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from dist_dsvae.config import DSVAEConfig, ModelConfig
+from dist_dsvae.core.types import ImageShape
 from dist_dsvae.methods.dsvae import DSVAE
 from dist_dsvae.models.architectures import ARCHITECTURES, RULES, SIZES
 from dist_dsvae.models.blocks import Unflatten
-from dist_dsvae.types import ImageShape
 
 
 def conv(cin: int, cout: int, k: int) -> int:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from dist_dsvae.models.inception_resnet_v1 import InceptionResNetV1
+from dist_dsvae.models.classifiers.inception_resnet_v1 import InceptionResNetV1
 
 # names per part of the network: 6 to a convolution with batch norm, 2 to the one that closes a block
 NAMES_PER_PART = {

@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from dist_dsvae import losses
+from dist_dsvae.core.noise import Draw, Noise
+from dist_dsvae.core.types import Gaussian
+from dist_dsvae.models import losses
 from dist_dsvae.models.mixture_prior import MixturePrior, gaussian_log_density
-from dist_dsvae.noise import Draw, Noise
-from dist_dsvae.types import Gaussian
 
 
 def make(num_classes: int, dim: int, spread: float = 0.5, floor: float = -10.0) -> MixturePrior:

@@ -10,8 +10,8 @@ import torch
 from torch import nn
 
 from dist_dsvae.config import DSVAEConfig, ModelConfig
+from dist_dsvae.core.types import ImageShape
 from dist_dsvae.methods.dsvae import DSVAE
-from dist_dsvae.types import ImageShape
 
 # recorded when these were all the families there were; zs_dim 8, zu_dim 6, 4 classes, 3 channels
 RECORDED = {

@@ -7,8 +7,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from dist_dsvae.engine.batch_norm import SynchronisedBatchNorm, synchronise
-from dist_dsvae.models.resnet import ResNet
+from dist_dsvae.engine.iteration.batch_norm import SynchronisedBatchNorm, synchronise
+from dist_dsvae.models.classifiers.resnet import ResNet
 
 
 @pytest.mark.parametrize(("channels", "width"), [(1, 4), (3, 8)])

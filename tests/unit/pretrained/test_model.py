@@ -12,10 +12,10 @@ from torch import Tensor
 
 from dist_dsvae import DSVAE
 from dist_dsvae.config import CGANConfig, ClassifierConfig, CVAEConfig, DSVAEConfig
-from dist_dsvae.models.statistics import Moments
+from dist_dsvae.core.types import Gaussian
+from dist_dsvae.models.norm_statistics import Moments
 from dist_dsvae.pretrained import chunks
 from dist_dsvae.pretrained.requests import RequestError
-from dist_dsvae.types import Gaussian
 from tests.unit.pretrained.making import CLASSES, make_model, pixels
 
 

@@ -121,7 +121,7 @@ def test_of_the_hub_two_files_are_fetched(directory: Path, monkeypatch: pytest.M
         asked.append((repository, name, options["revision"]))
         return str(directory / name)
 
-    monkeypatch.setattr("dist_dsvae.pretrained.places.hf_hub_download", download)
+    monkeypatch.setattr("dist_dsvae.pretrained.hub.hf_hub_download", download)
     model = DSVAE.from_pretrained("someone/faces", revision="v1")
     assert model.published.config.name == "dsvae"
     assert asked == [("someone/faces", name, "v1") for name in ("model.safetensors", "config.json")]

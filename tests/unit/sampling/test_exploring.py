@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from dist_dsvae.noise import Draw, Noise
+from dist_dsvae.core.noise import Draw, Noise
 from dist_dsvae.sampling import inpaint
 from dist_dsvae.sampling.interpolate import PathNoise, interpolated_codes
 from dist_dsvae.sampling.masks import HOLES, hole

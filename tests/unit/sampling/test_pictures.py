@@ -10,12 +10,12 @@ import torch
 from PIL import Image
 
 from dist_dsvae.config import DSVAEConfig
-from dist_dsvae.noise import Noise
+from dist_dsvae.core.noise import Noise
+from dist_dsvae.core.types import Codes, Gaussian
 from dist_dsvae.sampling.fitted_prior import fit_prior
 from dist_dsvae.sampling.generate import class_grid, sample_codes, spread
 from dist_dsvae.sampling.grids import save_grid, save_scatter, to_picture
 from dist_dsvae.sampling.swap import swap_grid
-from dist_dsvae.types import Codes, Gaussian
 from tests.unit.methods.making import make_any
 
 

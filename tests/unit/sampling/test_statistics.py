@@ -10,13 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from dist_dsvae.config import CGANConfig, CVAEConfig, DSVAEConfig
+from dist_dsvae.core.noise import Noise
 from dist_dsvae.methods.published import load_published, save_published
 from dist_dsvae.models.blocks import running_statistics_kept
-from dist_dsvae.models.statistics import Moments, batch_norms, replace_running, statistics_of
-from dist_dsvae.noise import Noise
+from dist_dsvae.models.norm_statistics import Moments, batch_norms, replace_running, statistics_of
 from dist_dsvae.pretrained.model import DSVAE
 from dist_dsvae.pretrained.requests import RequestError
-from dist_dsvae.sampling import statistics
+from dist_dsvae.sampling import statistics_codes
 from dist_dsvae.sampling.fitted_prior import FittedPrior
 from dist_dsvae.sampling.temperature import AT_ONE, Temperatures
 from tests.unit.methods.making import NUM_CLASSES, SHAPES, make_any, make_batch, make_method
@@ -44,26 +44,26 @@ def by_hand(layers: nn.Module, batches: list[Tensor]) -> list[Moments]:
 
 
 def test_statistics_are_those_of_all_codes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(statistics, "BATCH_SIZE", 8)
+    monkeypatch.setattr(statistics_codes, "BATCH_SIZE", 8)
     method = make_method().eval()
     before = {name: tensor.clone() for name, tensor in method.state_dict().items()}
-    codes = statistics.prior_codes(method, method.prior_codes, 27)
-    got = statistics.prior_statistics(method, method.prior_codes, 27)
+    codes = statistics_codes.prior_codes(method, method.prior_codes, 27)
+    got = statistics_codes.prior_statistics(method, method.prior_codes, 27)
     assert all(torch.equal(tensor, before[name]) for name, tensor in method.state_dict().items())
     batches = [codes[0:8], codes[8:16], codes[16:24]]  # a short one is left out
     for ours, theirs in zip(got, by_hand(method.decoder.layers, batches), strict=True):
         for a, b in zip(ours, theirs, strict=True):
             torch.testing.assert_close(a, b, rtol=1e-11, atol=1e-12)
     assert len(got) == len(batch_norms(method.decoder)) > 2
-    assert statistics.in_batches(codes[:1]) == ()
-    assert len(statistics.in_batches(codes[:3])[0]) == 3
+    assert statistics_codes.in_batches(codes[:1]) == ()
+    assert len(statistics_codes.in_batches(codes[:3])[0]) == 3
 
 
 def test_batches_of_one_process_or_several_add_up() -> None:
     method = make_method().eval()
-    batches = statistics.prior_codes(method, method.prior_codes, 12).split(3)
-    whole = statistics.sums_of(method.decoder, batches)
-    parts = sum(statistics.sums_of(method.decoder, batches[rank::5]) for rank in range(5))
+    batches = statistics_codes.prior_codes(method, method.prior_codes, 12).split(3)
+    whole = statistics_codes.sums_of(method.decoder, batches)
+    parts = sum(statistics_codes.sums_of(method.decoder, batches[rank::5]) for rank in range(5))
     torch.testing.assert_close(parts, whole, rtol=1e-13, atol=1e-13)
 
 
@@ -75,26 +75,26 @@ def test_prior_codes_cover_the_classes_and_image_codes_are_means() -> None:
         labels.append(told)
         return method.prior_codes(told, zs_noise, zu_noise)
 
-    codes = statistics.prior_codes(method, noting, 12)
+    codes = statistics_codes.prior_codes(method, noting, 12)
     assert labels[0].tolist() == [0, 1, 2, 3, 4, 0, 1, 2, 3, 4, 0, 1]
-    statistics.prior_codes(method, noting, 3)
+    statistics_codes.prior_codes(method, noting, 3)
     assert labels[1].tolist() == [0, 1, 3]  # fewer codes than classes: spread
     assert not torch.equal(codes, method.prior_codes(labels[0], *[Noise(0, torch.arange(12))] * 2))
 
     batch = make_batch(SHAPES["small32"])
     zs, posterior = method.encode(batch.images, batch.labels)
-    codes = statistics.image_codes(method, batch.images, batch.labels)
+    codes = statistics_codes.image_codes(method, batch.images, batch.labels)
     assert torch.equal(codes, torch.cat([zs, posterior.mean], 1))
-    assert sorted(statistics.shuffled(torch.arange(9)).tolist()) == list(range(9))
+    assert sorted(statistics_codes.shuffled(torch.arange(9)).tolist()) == list(range(9))
 
 
 def test_each_kind_has_its_own_in_evaluation_mode_alone() -> None:
     method = make_method().eval()
     decoder = method.decoder
-    codes = statistics.prior_codes(method, method.prior_codes, 6)
+    codes = statistics_codes.prior_codes(method, method.prior_codes, 6)
     running = decoder(codes)
     names = list(method.state_dict())
-    decoder.set_statistics("prior", statistics.prior_statistics(method, method.prior_codes, 128))
+    decoder.set_statistics("prior", statistics_codes.prior_statistics(method, method.prior_codes, 128))
     assert torch.equal(method.decode(codes, "images"), running)
     precise = method.decode(codes, "prior")
     assert (precise - running).abs().max() > 0.01
@@ -115,7 +115,7 @@ def test_running_ones_change_places() -> None:
     encoder, images = method.encoder_u, make_batch(SHAPES["small32"], 8).images
     before = {name: (tensor, tensor.clone()) for name, tensor in encoder.named_buffers()}
     running = encoder(images).mean
-    measured = statistics_of(encoder, statistics.sums_of(encoder, [images]))
+    measured = statistics_of(encoder, statistics_codes.sums_of(encoder, [images]))
     former = replace_running(encoder, measured)
     encoder.train()  # of one batch they are what training mode normalises by
     with running_statistics_kept(encoder):
@@ -131,11 +131,11 @@ def test_running_ones_change_places() -> None:
 
 def test_threads_have_their_own() -> None:
     method = make_method().eval()
-    codes = statistics.prior_codes(method, method.prior_codes, 6)
+    codes = statistics_codes.prior_codes(method, method.prior_codes, 6)
     kinds = []
     for scale in (1.0, 0.5):
         scaled = Temperatures(scale, scale).tempered(method.prior_codes)
-        kinds.append(statistics.prior_statistics(method, scaled, 128))
+        kinds.append(statistics_codes.prior_statistics(method, scaled, 128))
     with torch.no_grad():
         expected = [method.decoder(codes, kind) for kind in kinds]
     wrong: list[int] = []
@@ -156,7 +156,7 @@ def test_threads_have_their_own() -> None:
 
 def test_points_have_nothing_to_measure() -> None:
     method = make_any(CVAEConfig(), "mlp2d").eval()
-    assert statistics.prior_statistics(method, method.prior_codes) == ()
+    assert statistics_codes.prior_statistics(method, method.prior_codes) == ()
     method.decoder.set_statistics("prior", ())
     assert not [name for name in method.state_dict() if "statistics" in name]
 
@@ -167,10 +167,10 @@ def test_a_published_model_keeps_both_kinds(tmp_path) -> None:  # type: ignore[n
     save_published(published, tmp_path / "old")
     assert load_published(tmp_path / "old").method.decoder.statistics_of("prior") is None
     batch = make_batch(SHAPES["small32"])
-    codes = statistics.image_codes(method, batch.images.float(), batch.labels)
-    method.decoder.set_statistics("prior", statistics.prior_statistics(method, method.prior_codes, 128))
-    sums = statistics.sums_of(method.decoder, [codes])
-    method.decoder.set_statistics("images", statistics.statistics_of(method.decoder.layers, sums))
+    codes = statistics_codes.image_codes(method, batch.images.float(), batch.labels)
+    method.decoder.set_statistics("prior", statistics_codes.prior_statistics(method, method.prior_codes, 128))
+    sums = statistics_codes.sums_of(method.decoder, [codes])
+    method.decoder.set_statistics("images", statistics_codes.statistics_of(method.decoder.layers, sums))
     save_published(published, tmp_path / "new")
     loaded = load_published(tmp_path / "new").method
     for kind in ("images", "prior"):
@@ -210,7 +210,7 @@ def test_samples_at_a_temperature_have_statistics_of_their_own() -> None:
     assert torch.equal(model.sample([1, 2], 2, 5, temperature_zs=1, temperature_zu=1.0, kind="tensor"), plain)
     cool = model.sample([1, 2], 2, 5, temperature_zu=0.5, kind="tensor")
     prior = Temperatures(1, 0.5).tempered(method.prior_codes)
-    own = statistics.prior_statistics(method, prior, statistics.FEW_CODES)
+    own = statistics_codes.prior_statistics(method, prior, statistics_codes.FEW_CODES)
     labels = torch.tensor([1, 1, 2, 2])
     noise = Noise(5, torch.tensor([0, 1, 0, 1]) * NUM_CLASSES + labels)
     with torch.no_grad():

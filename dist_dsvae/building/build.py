@@ -1,0 +1,124 @@
+"""From a source to a finished directory of splits with a report of what was left out.
+
+OUT/train/  OUT/test/    a split each (manifest.py); OUT/held-out/ where classes are held out
+OUT/report.json          the command, counts per split and class, everything left out by name
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from dist_dsvae.building.sources.source import Source
+from dist_dsvae.building.writer import Archive, Layout, write_split
+from dist_dsvae.core.errors import DataError
+from dist_dsvae.core.staging import REPORT_FILE, building
+from dist_dsvae.data.shards.manifest import Manifest, write_atomically
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Report:
+    """What a build made and what it left out.
+
+    samples_per_class: split -> class name -> samples.
+    left_out: heading -> one line per thing.
+    notes: sentences on what was made of the raw data.
+    """
+
+    samples_per_class: Mapping[str, Mapping[str, int]]
+    left_out: Mapping[str, Sequence[str]]
+    notes: Sequence[str] = ()
+
+    def lines(self, num_examples: int = 10) -> list[str]:
+        """For the terminal: counts, and the first examples of whatever was left out."""
+        lines = []
+        for split, counts in self.samples_per_class.items():
+            used = sum(1 for count in counts.values() if count)
+            lines.append(f"{split}: {sum(counts.values()):,} samples of {used:,} classes")
+        lines += self.notes
+        for heading, names in self.left_out.items():
+            lines.append(f"{heading}: {len(names):,}")
+            lines += [f"    {name}" for name in names[:num_examples]]
+            if len(names) > num_examples:
+                lines.append(f"    ... and {len(names) - num_examples:,} more, see {REPORT_FILE}")
+        return lines
+
+
+def build(
+    source: Source,
+    out: Path,
+    *,
+    command: str,
+    samples_per_shard: int = 2000,
+    archive: Archive = "none",
+    num_workers: int = 1,
+    overwrite: bool = False,
+    apart_from: Sequence[Path] = (),
+    progress: Callable[[int], None] = lambda num_samples: None,
+) -> Report:
+    """Write all splits of ``source`` to ``out``, which appears complete or not at all.
+
+    apart_from: what the samples are read from; may neither hold ``out`` nor lie in it.
+    progress: called with the number of samples done since the last call.
+    Raises DataError if ``out`` is taken, a split has no readable sample, or the disk is full.
+    """
+    layout = Layout(
+        shape=source.shape, extension=source.extension, samples_per_shard=samples_per_shard, archive=archive
+    )
+    samples_per_class: dict[str, dict[str, int]] = {}
+    left_out = {heading: list(names) for heading, names in source.left_out.items()}
+    with building(out, overwrite=overwrite, apart_from=apart_from) as staging:
+        for split, samples in source.splits.items():
+            if not samples:
+                raise DataError(
+                    f"The split '{split}' has no sample. Give a source with at least one, or choose another "
+                    "share for the test split."
+                )
+            written = write_split(
+                staging / split,
+                samples,
+                source.encode,
+                layout,
+                classes=source.classes_of(split),
+                command=command,
+                source=source.name,
+                num_workers=num_workers,
+                progress=progress,
+            )
+            samples_per_class[split] = _count(written.manifest)
+            left_out.setdefault("unreadable files", []).extend(
+                f"{name} ({reason})" for name, reason in written.unreadable
+            )
+            left_out.setdefault("classes without a sample", []).extend(
+                f"{name} (in {split})" for name, count in samples_per_class[split].items() if not count
+            )
+        report = Report(
+            samples_per_class=samples_per_class,
+            left_out={heading: names for heading, names in left_out.items() if names},
+            notes=source.notes,
+        )
+        more = {} if source.companion is None else source.companion.report()
+        _save(report, more, command, staging / REPORT_FILE)
+        if source.companion is not None:
+            source.companion.write(staging)
+    if source.companion is not None:
+        source.companion.finish()
+    return report
+
+
+def _count(manifest: Manifest) -> dict[str, int]:
+    return dict(zip(manifest.classes, manifest.samples_per_class, strict=True))
+
+
+def _save(report: Report, more: Mapping[str, object], command: str, path: Path) -> None:
+    document = {
+        "command": command,
+        "samples_per_class": report.samples_per_class,
+        "left_out": report.left_out,
+        "notes": list(report.notes),
+        **more,
+    }
+    text = json.dumps(document, ensure_ascii=False, indent=1) + "\n"
+    write_atomically(path, text.encode())

@@ -1,0 +1,65 @@
+"""What the face stage passes around: a face in a picture, and a picture with the box of its face."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from dist_dsvae.building.sources.images import PictureFile
+
+Box = tuple[float, float, float, float]  # left, top, right, bottom, in pixels
+Point = tuple[float, float]  # x to the right and y down, in pixels
+
+
+@dataclass(frozen=True, slots=True)
+class Face:
+    """A detected face.
+
+    score: of the detector, 0 to 1.
+    landmarks: the eye on the left of the picture, the one on the right, nose, the corners of the mouth.
+    """
+
+    box: Box
+    score: float
+    landmarks: tuple[Point, Point, Point, Point, Point]
+
+    @property
+    def edge(self) -> float:
+        """The shorter edge of the box in pixels."""
+        return min(self.box[2] - self.box[0], self.box[3] - self.box[1])
+
+    def moved(self, right: float, down: float) -> Face:
+        return self._mapped(1.0, right, down)
+
+    def scaled(self, factor: float) -> Face:
+        return self._mapped(factor, 0.0, 0.0)
+
+    def _mapped(self, factor: float, right: float, down: float) -> Face:
+        # To a hundredth of a pixel: the last digits differ between processors.
+        def point(x: float, y: float) -> Point:
+            return round(factor * x + right, 2), round(factor * y + down, 2)
+
+        left_eye, right_eye, nose, left_mouth, right_mouth = (point(x, y) for x, y in self.landmarks)
+        box = (*point(*self.box[:2]), *point(*self.box[2:]))
+        return Face(box, self.score, (left_eye, right_eye, nose, left_mouth, right_mouth))
+
+
+@dataclass(frozen=True, slots=True)
+class BoxedPicture:
+    """A picture of which an annotation says where the wanted face is."""
+
+    picture: PictureFile
+    box: Box
+
+
+def overlap(one: Box, other: Box) -> float:
+    """Intersection over union of two boxes, 0 to 1."""
+    width = min(one[2], other[2]) - max(one[0], other[0])
+    height = min(one[3], other[3]) - max(one[1], other[1])
+    if width <= 0 or height <= 0:
+        return 0.0
+    shared = width * height
+    return shared / (_area(one) + _area(other) - shared)
+
+
+def _area(box: Box) -> float:
+    return (box[2] - box[0]) * (box[3] - box[1])

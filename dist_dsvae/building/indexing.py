@@ -1,0 +1,277 @@
+"""Adds manifests and indexes to shards that other tools made.
+
+tars --scan (worker processes)--> offsets, raw labels, shapes --all splits together--> classes
+     --> per split: index files, then manifest.json
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from dist_dsvae.building.foreign_shard import (
+    ScannedShard,
+    class_ids,
+    common_encoding,
+    places_of,
+    scan_shard,
+    two_names,
+)
+from dist_dsvae.building.label_report import check_empty_classes, spoken_labels
+from dist_dsvae.building.parallel import run_tasks
+from dist_dsvae.building.tar_scan import find_tars
+from dist_dsvae.building.writer import save_index
+from dist_dsvae.core.errors import DataError
+from dist_dsvae.core.inventory import sha256_of
+from dist_dsvae.core.text import TextError, read_text
+from dist_dsvae.core.types import ImageShape
+from dist_dsvae.data.shards.index_file import index_file_of, open_index
+from dist_dsvae.data.shards.manifest import MANIFEST_FILE, Manifest, Shard
+from dist_dsvae.data.shards.system_names import is_system_name
+from dist_dsvae.data.shards.table import TABLE_FILE
+from dist_dsvae.data.shards.unpacked import TAR_SUFFIXES
+
+_MOST_CLASSES = 1_000_000
+_MANIFEST_MARKS = (b'"format_version"', b'"classes"')
+
+
+def index(
+    directory: Path,
+    *,
+    command: str,
+    names: Sequence[str] | None = None,
+    max_empty_classes: int | None = None,
+    num_workers: int = 1,
+    progress: Callable[[int], None] = lambda num_shards: None,
+    tell: Callable[[str], None] = lambda line: None,
+) -> list[Manifest]:
+    """Write a manifest into ``directory``, or into its sub-folders if those hold the tars.
+
+    names: of the classes in the order of their ids; by default they come from the shards.
+    max_empty_classes: so many may have no sample in any split; None for a tenth of them, but at least one.
+    All splits get the same list of classes and must have the same image shape.
+    progress: called with the number of shards done since the last call.
+    tell: called with a line on what was made of labels and files, where that is not plain.
+    Raises DataError for anything about the shards that is not as it must be.
+    """
+    splits = find_splits(directory)
+    tars = [tar for split in splits for tar in find_tars(split)]
+    _check_index_names(tars)
+    for split in splits:
+        _check_replaceable(split)
+    scanned: dict[int, ScannedShard] = {}
+    for place, shard in run_tasks(scan_shard, tars, num_workers):
+        scanned[place] = shard
+        progress(1)
+    shards = [scanned[place] for place in range(len(tars))]
+    classes = tuple(names) if names is not None else _name_classes(shards)
+    shape = _common_shape(shards)
+    places = places_of(classes)
+    ids = [class_ids(shard, places) for shard in shards]
+    check_empty_classes(
+        classes, {label for of_shard in ids for label in of_shard}, max_empty_classes, directory
+    )
+    for line in spoken_labels(shards, ids, classes, splits):
+        tell(line)
+    return [
+        _write(
+            split,
+            [pair for pair in zip(shards, ids, strict=True) if pair[0].path.parent == split],
+            classes,
+            shape,
+            command,
+        )
+        for split in splits
+    ]
+
+
+def find_splits(directory: Path) -> list[Path]:
+    """``directory`` itself if it holds tars, otherwise its sub-folders that do.
+
+    Raises DataError if there is none, or if there are others on another level, which would be missed.
+    """
+    if not directory.is_dir():
+        if directory.name.endswith(TAR_SUFFIXES):
+            raise DataError(
+                f"{directory} is a shard, not a directory. Give the directory: {directory.parent}."
+            )
+        raise DataError(f"The shard directory {directory} does not exist. Correct the path.")
+    inner = _folders_with_tars(directory)
+    splits = [directory] if find_tars(directory) else inner
+    strangers = inner if splits == [directory] else []
+    strangers += [deeper for folder in _folders(directory) for deeper in _folders_with_tars(folder)]
+    if splits and strangers:
+        raise DataError(
+            f"{splits[0]} holds shards, and {strangers[0]} on another level does, too. Shards lie in "
+            f"{directory} itself or in its sub-folders, one for each split: move those of {strangers[0]}, or "
+            "index the two directories one by one."
+        )
+    if not splits:
+        where = f"; {strangers[0]} holds some: give {strangers[0].parent}" if strangers else ""
+        raise DataError(
+            f"Neither {directory} nor its sub-folders hold a shard{where}. Shards are files that end in "
+            f"{', '.join(TAR_SUFFIXES)}."
+        )
+    return splits
+
+
+def _folders(directory: Path) -> list[Path]:
+    return sorted(path for path in directory.iterdir() if path.is_dir() and not is_system_name(path.name))
+
+
+def _folders_with_tars(directory: Path) -> list[Path]:
+    return [path for path in _folders(directory) if find_tars(path)]
+
+
+def read_class_names(path: Path) -> list[str]:
+    """The lines of a file, one class name each in the order of the ids."""
+    try:
+        names = [line.strip() for line in read_text(path).splitlines()]
+    except (OSError, TextError) as error:
+        raise DataError(f"The class names cannot be read from {path} ({error}). Correct the path.") from error
+    while names and not names[-1]:
+        names.pop()
+    if not names or not all(names) or len(set(names)) < len(names):
+        raise DataError(
+            f"{path} must hold one class name a line, each only once, without empty lines in between; it "
+            f"has {len(names)} lines and {len(set(names) - {''})} different names."
+        )
+    return names
+
+
+def _check_index_names(tars: Sequence[Path]) -> None:
+    taken: dict[Path, Path] = {}
+    for tar in tars:
+        other = taken.setdefault(tar.with_name(index_file_of(tar.name)), tar)
+        if other != tar:
+            raise DataError(
+                f"{other} and {tar.name} differ only in their compression. Keep one of them: they "
+                "would count every sample twice."
+            )
+
+
+def _check_replaceable(split: Path) -> None:
+    """Raise DataError if a manifest or an index would replace a file of another program.
+
+    Damaged ones of our own are replaced, for that is how they are mended.
+    """
+    manifest, table = split / MANIFEST_FILE, split / TABLE_FILE
+    said = manifest.read_bytes() if manifest.is_file() else b""
+    foreign = None if not said or all(mark in said for mark in _MANIFEST_MARKS) else manifest
+    if table.is_file() and table.stat().st_size:
+        if not said:
+            foreign = table
+        said += table.read_bytes()  # of version 2, it has the names of the tars
+    for tar in find_tars(split):
+        path = split / index_file_of(tar.name)
+        if path.is_file() and path.stat().st_size and tar.name.encode() not in said:
+            try:
+                open_index(path, "")
+            except DataError:
+                foreign = path
+    if foreign is not None:
+        raise DataError(
+            f"{foreign} exists already, and is not of this program's making: indexing would replace it. Move "
+            "it away, or link the tars into another folder and index that."
+        )
+
+
+def _common_shape(shards: Sequence[ScannedShard]) -> ImageShape:
+    """The one height and width; one channel if all images are grey, otherwise three."""
+    first: tuple[ImageShape, str, Path] | None = None
+    channels = 0
+    for shard in shards:
+        for shape, key in shard.shapes.items():
+            first = first or (shape, key, shard.path)
+            if _extent(shape) != _extent(first[0]):
+                raise DataError(
+                    f"The sample '{key}' of the shard {shard.path} is {_spoken(shape)}, but '{first[1]}' of "
+                    f"{first[2]} is {_spoken(first[0])}. All images must have one height and width: scale "
+                    "them, for example by unpacking and `python shards/build.py folder`."
+                )
+            channels = max(channels, shape.channels)
+    assert first is not None, "scan_shard refuses a shard without a sample"
+    return first[0]._replace(channels=channels)
+
+
+def _extent(shape: ImageShape) -> tuple[int, int, int]:
+    """What all samples must share: grey and colour images may be mixed."""
+    return (shape.height, shape.width, 0 if shape.is_image else shape.channels)
+
+
+def _spoken(shape: ImageShape) -> str:
+    if shape.is_image:
+        return f"{shape.width} pixels wide and {shape.height} high"
+    return f"a point of {shape.channels} coordinates"
+
+
+def _name_classes(shards: Sequence[ScannedShard]) -> tuple[str, ...]:
+    """Class names from the shards alone: sorted names, or names by number."""
+    texts = {label for shard in shards for label in shard.labels if isinstance(label, str)}
+    numbers = {label for shard in shards for label in shard.labels if isinstance(label, int)}
+    if texts and numbers:
+        raise DataError(
+            f"Some labels are numbers (such as {min(numbers)}) and some are names (such as "
+            f"'{min(texts)}'). Use one kind, or give the names with --classes FILE, one name a line."
+        )
+    if texts:
+        return tuple(sorted(texts))
+    if min(numbers) < 0 or max(numbers) >= _MOST_CLASSES:
+        worst = min(numbers) if min(numbers) < 0 else max(numbers)
+        shard = next(shard for shard in shards if worst in shard.labels)
+        raise DataError(
+            f"The sample '{shard.keys[shard.labels.index(worst)]}' of the shard {shard.path} has the label "
+            f"{worst}; class ids count from 0 and stay below {_MOST_CLASSES:,}. Correct the label."
+        )
+    names: dict[int, str] = {}
+    for shard in shards:
+        for label, name in shard.names.items():
+            if names.setdefault(label, name) != name:
+                raise two_names(label, names[label], name, str(shard.path))
+    width = len(str(max(numbers)))
+    classes = tuple(names.get(label, f"{label:0{width}d}") for label in range(max(numbers) + 1))
+    twice = [name for name, count in Counter(classes).items() if count > 1]
+    if twice:
+        ids = [label for label, name in enumerate(classes) if name == twice[0]]
+        raise DataError(
+            f"The class ids {', '.join(map(str, ids))} have the same name '{twice[0]}'. "
+            "Give the names with --classes FILE, one name a line in the order of the ids."
+        )
+    return classes
+
+
+def _write(
+    split: Path,
+    scanned: Sequence[tuple[ScannedShard, list[int]]],
+    classes: tuple[str, ...],
+    shape: ImageShape,
+    command: str,
+) -> Manifest:
+    shards = []
+    for shard, labels in scanned:
+        index_file = index_file_of(shard.path.name)
+        rows = [(offset, size, label) for (offset, size), label in zip(shard.spans, labels, strict=True)]
+        save_index(split / index_file, rows)
+        shards.append(
+            Shard(
+                file=shard.path.name,
+                index_file=index_file,
+                num_samples=len(labels),
+                num_bytes=shard.path.stat().st_size,
+                sha256=sha256_of(shard.path),
+                index_sha256=sha256_of(split / index_file),
+                samples_per_class=dict(sorted(Counter(labels).items())),
+            )
+        )
+    manifest = Manifest.of(
+        directory=split,
+        classes=classes,
+        shape=shape,
+        encoding=common_encoding([shard for shard, _ in scanned]),
+        shards=shards,
+        command=command,
+        source="index",
+    )
+    manifest.save()
+    return manifest

@@ -1,0 +1,186 @@
+"""Any picture that Pillow reads -> one square RGB or grey image -> the bytes of a member."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, Literal
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from dist_dsvae.building.writer import Sample, UnreadableError
+from dist_dsvae.core.errors import DataError
+from dist_dsvae.core.types import ImageShape
+
+Resize = Literal["crop", "pad", "stretch"]
+Format = Literal["jpg", "png"]
+WHITE = (255, 255, 255)
+_GREY_BITS = (8, 10, 12, 14, 16, 24, 32)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Codec:
+    """How an image becomes bytes.
+
+    quality: of JPEG, 1..95; its colour is kept at full resolution (4:4:4).
+    png_level: of zlib, 0 (stored) .. 9.
+    """
+
+    extension: Format = "png"
+    quality: int = 95
+    png_level: int = 6
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.quality <= 95:
+            raise DataError(f"The JPEG quality is {self.quality}; allowed are 1 to 95.")
+        if not 0 <= self.png_level <= 9:
+            raise DataError(f"The PNG compression level is {self.png_level}; allowed are 0 to 9.")
+
+    def pack(self, image: Image.Image) -> bytes:
+        """The file of an image of mode "RGB" or "L"."""
+        stream = io.BytesIO()
+        if self.extension == "jpg":
+            image.save(stream, format="JPEG", quality=self.quality, subsampling=0)
+        else:
+            image.save(stream, format="PNG", compress_level=self.png_level)
+        return stream.getvalue()
+
+
+@dataclass(frozen=True, slots=True)
+class FilePart:
+    """A picture inside a larger file: ``num_bytes`` bytes at ``offset``.
+
+    rest: (offset, num_bytes) of what follows them, for a picture that does not lie in one piece.
+    """
+
+    path: str
+    offset: int
+    num_bytes: int
+    rest: tuple[tuple[int, int], ...] = ()
+
+
+PictureFile = str | FilePart  # a path, or a part of a file
+_HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
+_START_BYTES = 1024
+
+
+def open_picture(picture: PictureFile | Path) -> BinaryIO:
+    """The encoded picture as a seekable stream. Raises OSError if it cannot be read."""
+    if isinstance(picture, str | Path):
+        return Path(picture).open("rb")
+    content = bytearray()
+    with Path(picture.path).open("rb") as file:
+        for offset, num_bytes in ((picture.offset, picture.num_bytes), *picture.rest):
+            file.seek(offset)
+            piece = file.read(num_bytes)
+            if len(piece) < num_bytes:
+                raise OSError(f"{picture.path} ends before byte {offset + num_bytes:,}")
+            content += piece
+    return io.BytesIO(content)
+
+
+def why_unreadable(error: Exception, picture: PictureFile | Path) -> str:
+    """Why opening or decoding a picture failed: for the report, and for whoever gave the file."""
+    if isinstance(error, Image.DecompressionBombError):
+        return (
+            f"it has too many pixels; at most {2 * (Image.MAX_IMAGE_PIXELS or 0) // 1_000_000} million are "
+            "read. Make the picture smaller"
+        )
+    return foreign_format(picture) or f"{type(error).__name__}: {error}"
+
+
+def foreign_format(picture: PictureFile | Path) -> str | None:
+    """What to do about a picture of a common format that is not read; None for any other file."""
+    try:
+        with open_picture(picture) as stream:
+            start = stream.read(_START_BYTES)
+    except OSError:
+        return None
+    if start[4:8] == b"ftyp" and start[8:12] in _HEIF_BRANDS:
+        return "it is a HEIC picture, which is not read. Convert it to JPEG or PNG"
+    if start.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"<") and b"<svg" in start:
+        return "it is an SVG drawing, which is not read. Convert it to PNG"
+    return None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FileEncoder:
+    """Encodes the picture at ``sample.reference`` as a ``size`` x ``size`` image.
+
+    resize: "crop" keeps the aspect and cuts the centre, "pad" keeps it and adds white, "stretch"
+    does not keep it; all of them antialiased.
+    """
+
+    size: int
+    channels: int
+    resize: Resize
+    codec: Codec
+
+    def __post_init__(self) -> None:
+        if self.size < 1:
+            raise DataError(f"The image size is {self.size}; it must be at least 1 pixel.")
+        if self.channels not in (1, 3):
+            raise DataError(f"Images of {self.channels} channels were asked for; allowed are 1 and 3.")
+
+    @property
+    def shape(self) -> ImageShape:
+        return ImageShape(self.channels, self.size, self.size)
+
+    def __call__(self, sample: Sample[PictureFile]) -> tuple[bytes, dict[str, object]]:
+        try:
+            with open_picture(sample.reference) as stream, Image.open(stream) as opened:
+                # A JPEG larger than twice the target is decoded at a fraction of its size.
+                opened.draft(None, (2 * self.size, 2 * self.size))
+                image = self.fit(flatten(opened))
+        except Exception as error:  # codecs raise nearly anything on a broken file; it goes into the report
+            raise UnreadableError(why_unreadable(error, sample.reference)) from error
+        return self.codec.pack(image), {}
+
+    def fit(self, image: Image.Image) -> Image.Image:
+        """An RGB image brought to ``size`` and ``channels``."""
+        target, filter_ = (self.size, self.size), Image.Resampling.LANCZOS
+        if self.resize == "crop":
+            image = ImageOps.fit(image, target, filter_)
+        elif self.resize == "pad":
+            image = ImageOps.pad(image, target, filter_, color=WHITE)
+        else:
+            image = image.resize(target, filter_)
+        return image if self.channels == 3 else image.convert("L")
+
+
+def flatten(image: Image.Image) -> Image.Image:
+    """The first frame, turned upright as its EXIF says, on white where transparent, 8-bit RGB."""
+    return as_stored(ImageOps.exif_transpose(image))
+
+
+def as_stored(image: Image.Image) -> Image.Image:
+    """Like ``flatten``, but not turned: for what counts the pixels of the file, such as a box."""
+    if image.mode == "F" or image.mode.startswith("I"):
+        return _eight_bits(image).convert("RGB")
+    if image.has_transparency_data:
+        layer = image.convert("RGBA")
+        paper = Image.new("RGBA", layer.size, (*WHITE, 255))
+        return Image.alpha_composite(paper, layer).convert("RGB")
+    return image.convert("RGB")
+
+
+def _eight_bits(image: Image.Image) -> Image.Image:
+    """A grey image of more bits or of floats, scaled to 8 bits (Pillow itself would clip it).
+
+    Whole numbers often fill fewer bits than they are stored in: a camera's 12 in 16, a map's 8 in 32. What
+    is white follows from the largest value of the picture: 2^n - 1 for the fewest bits n of ``_GREY_BITS``
+    that hold it. Floats are 0 to 1, or 0 to 255 if one exceeds 1.
+    """
+    values = np.asarray(image).astype(np.float64)
+    if not np.isfinite(values).all() or values.min() < 0:
+        raise ValueError("grey values must be finite and not negative")
+    largest = float(values.max())
+    if image.mode == "F":
+        white = 1.0 if largest <= 1 else 255.0
+        if largest > white:
+            raise ValueError(f"a grey value of {largest:g} exceeds {white:g}")
+    else:
+        white = next(top for bits in _GREY_BITS if (top := 2.0**bits - 1) >= largest)
+    return Image.fromarray(np.rint(values * (255.0 / white)).astype(np.uint8))

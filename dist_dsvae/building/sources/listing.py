@@ -1,0 +1,155 @@
+"""What lies in a folder of pictures: classes with their picture files, and everything else by name."""
+
+from __future__ import annotations
+
+import os
+import unicodedata
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from PIL import Image
+
+from dist_dsvae.building.sources.images import PictureFile, foreign_format
+from dist_dsvae.building.writer import Sample
+from dist_dsvae.core.errors import DataError
+from dist_dsvae.data.shards import system_names
+from dist_dsvae.data.shards.system_names import is_system_name
+
+# Sub-folders of this name say nothing: pictures in CLASS/images/ are of the class CLASS.
+_PICTURE_FOLDERS = frozenset(
+    {
+        "image",
+        "images",
+        "img",
+        "imgs",
+        "picture",
+        "pictures",
+        "photo",
+        "photos",
+        "jpg",
+        "jpeg",
+        "jpegs",
+        "png",
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """Lists below ``root`` and keeps what was found but is not used.
+
+    recursive: take the pictures of folders inside the class folders too.
+    left_out: heading -> names of files (and of classes), relative to ``root``.
+    """
+
+    root: Path
+    recursive: bool = False
+    left_out: dict[str, list[str]] = field(default_factory=dict)
+
+    def name(self, path: Path) -> str:
+        return printable(path.relative_to(self.root).as_posix())
+
+    def leave_out(self, heading: str, path: Path) -> None:
+        """Name a file, or every file below a folder."""
+        self.left_out.setdefault(heading, []).extend(self.name(file) for file in _files_below(path))
+
+    def leave_out_system(self, folder: Path) -> None:
+        """Name what lies directly in ``folder`` under a hidden or system name."""
+        for path in sorted(folder.iterdir()):
+            if is_system_name(path.name):
+                self.leave_out(system_names.HEADING, path)
+
+    def found(self) -> str:
+        """The first things left out, for a sentence on nothing else being there."""
+        return "".join(f"; {heading}: {', '.join(names[:3])}" for heading, names in self.left_out.items())
+
+    def sample(self, path: Path, label: int) -> Sample[PictureFile]:
+        return Sample(str(path), label, self.name(path))
+
+    def classes(self, folder: Path) -> dict[str, list[Path]]:
+        """Class name (of a sub-folder, in Unicode NFC) -> pictures, both sorted.
+
+        Classes without a picture are left out. Raises DataError if two folders have one name.
+        """
+        classes: dict[str, list[Path]] = {}
+        self.leave_out_system(folder)
+        for path in folders_in(folder):
+            name = class_name(path.name)
+            if name in classes:
+                raise DataError(
+                    f"{folder} holds two folders that are both written '{name}' (in different Unicode "
+                    "forms). Merge them, or rename one."
+                )
+            classes[name] = self.pictures(path)
+            if not classes[name]:
+                self.left_out.setdefault("classes without a picture", []).append(self.name(path))
+        return {name: classes[name] for name in sorted(classes) if classes[name]}
+
+    def pictures(self, folder: Path) -> list[Path]:
+        """The pictures of one class: in its folder, or in ``images`` or the like if that is all it has."""
+        pictures = [picture for path in files_in(folder) for picture in self.picture(path)]
+        inner = folders_in(folder)
+        says_nothing = len(inner) == 1 and not pictures and is_picture_folder(inner[0].name)
+        self.leave_out_system(folder)
+        for path in inner:
+            if says_nothing or (self.recursive and not path.is_symlink()):
+                pictures += self.pictures(path)
+            else:
+                self.leave_out("folders inside a class", path)
+        return sorted(pictures)
+
+    def picture(self, path: Path) -> list[Path]:
+        """[path] if it is a picture, otherwise []."""
+        if is_picture(path):
+            return [path]
+        reason = foreign_format(path) if path.is_file() else None
+        name = self.name(path) + (f" ({reason})" if reason else "")
+        self.left_out.setdefault("files that are no pictures", []).append(name)
+        return []
+
+
+def files_in(folder: Path) -> list[Path]:
+    """What lies directly in ``folder`` and is no folder, sorted, without hidden and system files."""
+    return sorted(path for path in folder.iterdir() if not path.is_dir() and not is_system_name(path.name))
+
+
+def folders_in(folder: Path) -> list[Path]:
+    """The folders that lie directly in ``folder``, sorted, without hidden and system ones."""
+    return sorted(path for path in folder.iterdir() if path.is_dir() and not is_system_name(path.name))
+
+
+def is_picture_folder(name: str) -> bool:
+    """Whether a folder's name says only that pictures are in it."""
+    return name.casefold() in _PICTURE_FOLDERS
+
+
+def class_name(name: str) -> str:
+    """A folder's name, or a word of a list, as the name of a class: in Unicode NFC."""
+    return unicodedata.normalize("NFC", printable(name))
+
+
+def printable(name: str) -> str:
+    """A file name as text: bytes that are no UTF-8 become U+FFFD."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+
+
+def is_picture(path: Path) -> bool:
+    """By the ending of its name, or else by its first bytes. Opening a pipe or a device would block."""
+    if not path.is_file():
+        return False
+    if Image.registered_extensions().get(path.suffix.lower()) in Image.OPEN:
+        return True
+    try:
+        with Image.open(path):
+            return True
+    except Image.DecompressionBombError:
+        return True  # a picture, if one that is too large: the report says so
+    except (OSError, ValueError, SyntaxError):
+        return False
+
+
+def _files_below(path: Path) -> list[Path]:
+    """The files of a folder, at any depth, sorted; the folder itself if there is none."""
+    if not path.is_dir() or path.is_symlink():
+        return [path]
+    return sorted(Path(place) / name for place, _, names in os.walk(path) for name in names) or [path]

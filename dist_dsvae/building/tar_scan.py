@@ -1,0 +1,180 @@
+"""Reads the samples of a tar that any tool wrote, and notices when the tar is damaged.
+
+    file --gunzip / unxz (unpacked)--> tar stream --tarfile--> members --group by key--> samples
+
+Members are grouped as WebDataset groups them: the key is the path up to the first dot of the file
+name, the rest in lower case is the extension; neighbouring members of one key are one sample.
+"""
+
+from __future__ import annotations
+
+import gzip
+import lzma
+import re
+import tarfile
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from dist_dsvae.core.errors import DataError
+from dist_dsvae.data.shards.system_names import is_system_name, is_system_path
+from dist_dsvae.data.shards.tar_header import promises
+from dist_dsvae.data.shards.unpacked import TAR_SUFFIXES, open_uncompressed
+
+_ARCHIVE = re.compile(
+    r"[.](tar([.](gz|xz|bz2|zst|zstd|lz4|lzma|lzo|lz|br|z|7z|zip))?|tgz|txz|tbz2?|tzst|tlz)$", re.IGNORECASE
+)
+_KEY_AND_EXTENSION = re.compile(r"((?:.*/|)[^.]+)[.]([^/]*)", re.DOTALL)
+_META = re.compile(r"__[^/]*__($|/)")
+
+
+class Member(NamedTuple):
+    """A file of a sample. offset: of its content in the uncompressed tar."""
+
+    offset: int
+    content: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class TarSample:
+    """Neighbouring members of one key, by extension."""
+
+    key: str
+    members: dict[str, Member]
+
+
+class _Header(tarfile.TarInfo):
+    """A header that tells a damaged tar from one that ends; tarfile takes both for the end.
+
+    block: as it stands in the tar. after_end: whether the block before it was one of zeros.
+    """
+
+    block = b""
+    after_end = False
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> _Header:
+        ends = len(buf) == tarfile.BLOCKSIZE and not any(buf)
+        try:
+            header = super().frombuf(buf, encoding, errors)
+        except tarfile.HeaderError as error:
+            cls.after_end |= ends
+            if ends or (cls.after_end and not any(buf)):
+                raise  # zeros end every complete tar, and may be followed by another tar
+            if cls.after_end:
+                raise tarfile.ReadError(
+                    f"behind the end of the archive stands what is no archive: {error}"
+                ) from error
+            raise tarfile.ReadError(str(error)) from error
+        cls.after_end = False
+        header.block = bytes(buf)
+        return header
+
+
+def find_tars(directory: Path) -> list[Path]:
+    """The tars of a directory, sorted by name.
+
+    Raises DataError for an archive that is none of ``TAR_SUFFIXES``: its samples would be missing unseen.
+    """
+    tars = []
+    for path in sorted(directory.iterdir()):
+        if is_system_name(path.name) or path.is_dir():
+            continue
+        if _ARCHIVE.search(path.name) and not path.name.endswith(TAR_SUFFIXES):
+            raise DataError(
+                f"{path} is an archive that is not read: shards end in {', '.join(TAR_SUFFIXES)}. Unpack it "
+                "and pack it anew, or move it away."
+            )
+        if path.name.endswith(TAR_SUFFIXES):
+            if not path.is_file():
+                raise DataError(f"The shard {path} is no file, but perhaps a broken link. Mend or remove it.")
+            tars.append(path)
+    return tars
+
+
+def scan(path: Path, system_files: list[str] | None = None) -> Iterator[TarSample]:
+    """Yield the samples of a tar, or of several tars joined end to end, in their order.
+
+    system_files: gets the names of members that a system left behind (``system_names``).
+    Raises DataError, naming the tar and the last complete sample, if the tar is truncated or
+    damaged, if a key or a file name occurs twice, or if a sample has a member that is no plain file.
+    """
+    last_key = None
+    seen: set[str] = set()
+    try:
+        for sample in _group(path, _members(path, system_files if system_files is not None else [])):
+            if sample.key in seen:
+                raise DataError(
+                    f"The key '{sample.key}' occurs twice in the shard {path}, with other keys in between. "
+                    "The files of a sample must stand together, and keys (a file's name up to its first "
+                    "dot) must differ: write the shard again."
+                )
+            seen.add(sample.key)
+            yield sample
+            last_key = sample.key
+    except (tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile) as error:
+        place = f"after the sample '{last_key}'" if last_key is not None else "before its first sample ends"
+        raise DataError(
+            f"The shard {path} is truncated or damaged {place} ({error}). Copy or build it again; "
+            "a tar that was never finished can be packed anew from its sources."
+        ) from error
+
+
+def _members(path: Path, system_files: list[str]) -> Iterator[tuple[str, Member]]:
+    class Header(_Header):
+        """Of this tar: it notes where an archive has ended."""
+
+    with (
+        open_uncompressed(path) as stream,
+        tarfile.open(fileobj=stream, mode="r|", tarinfo=Header, bufsize=2**20, ignore_zeros=True) as tar,
+    ):
+        for info in tar:
+            if not info.isdir() and is_system_path(info.name):
+                system_files.append(f"{path.name}: {info.name}")
+            elif not info.isdir() and not _META.match(info.name) and _KEY_AND_EXTENSION.fullmatch(info.name):
+                _check_plain(info, path)
+                extracted = tar.extractfile(info)
+                assert extracted is not None, "a plain file has content"
+                yield info.name, Member(info.offset_data, extracted.read())
+            tar.members = []  # type: ignore[attr-defined]  # else it keeps every header
+
+
+def _check_plain(info: tarfile.TarInfo, path: Path) -> None:
+    """Raise DataError for a member whose content training could not find where the index says."""
+    assert isinstance(info, _Header)
+    if info.islnk() or info.issym():
+        kind, option = ("hard", "--hard-dereference") if info.islnk() else ("symbolic", "--dereference")
+        what = f"a {kind} link to '{info.linkname}'", f"Pack the files themselves (tar {option})."
+    elif info.issparse():
+        what = "a sparse file", "Pack it again without the option --sparse."
+    elif not info.isreg():
+        what = f"of the type {info.type!r}, no plain file", "Pack plain files alone."
+    elif not promises(info.block, info.size):
+        what = "written in another format than USTAR, GNU or PAX", "Pack it again (tar --format=pax)."
+    else:
+        return
+    raise DataError(
+        f"The member '{info.name}' of the shard {path} is {what[0]}, which is not read. {what[1]}"
+    )
+
+
+def _group(path: Path, members: Iterator[tuple[str, Member]]) -> Iterator[TarSample]:
+    sample: TarSample | None = None
+    for name, member in members:
+        match = _KEY_AND_EXTENSION.fullmatch(name)
+        assert match is not None, "_members yields no other"
+        key, extension = match.group(1), match.group(2).lower()
+        if sample is None or key != sample.key:
+            if sample is not None:
+                yield sample
+            sample = TarSample(key, {})
+        if extension in sample.members:
+            raise DataError(
+                f"The sample '{key}' has two files '.{extension}' in the shard {path}. Every file of a "
+                "sample needs an extension of its own: write the shard again."
+            )
+        sample.members[extension] = member
+    if sample is not None:
+        yield sample

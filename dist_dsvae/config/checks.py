@@ -1,0 +1,53 @@
+"""Settings that contradict each other, found when a config is read, before any data are opened.
+
+What a run recorded is read without these checks (``config_io.from_tree``): a run that an older version
+let through can still be drawn from and exported. Within one section, what could never have been trained is
+refused by the dataclass itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from dist_dsvae.config import EvaluationConfig, ExperimentConfig
+from dist_dsvae.config.methods import CGANConfig, ClassifierConfig, DSVAEConfig
+
+
+def contradictions(config: ExperimentConfig) -> Iterator[str]:
+    """A sentence for every pair of settings that cannot both be meant, with what to change."""
+    yield from contradictions_in_evaluation(config.evaluation)
+    data, method, train, evaluation = config.data, config.method, config.train, config.evaluation
+    if isinstance(method, DSVAEConfig) and method.unlabelled_steps and data.unlabelled is None:
+        yield (
+            f"method.unlabelled_steps is {method.unlabelled_steps}, but data.unlabelled is not set. Name the "
+            "shards there (shards/README.md says how to build them), or set method.unlabelled_steps to 0."
+        )
+    if evaluation.every_steps and data.test is None:
+        yield (
+            "evaluation.every_steps is set, but data.test is not. Give a test split to evaluate on, or set "
+            "evaluation.every_steps to 0."
+        )
+    if evaluation.weights == "ema" and not train.averages:
+        yield (
+            'evaluation.weights is "ema", but train.ema_half_life_updates is 0, so there is no moving '
+            'average. Give a half-life, or set evaluation.weights to "auto".'
+        )
+    if evaluation.prior == "fitted" and isinstance(method, CGANConfig | ClassifierConfig):
+        yield (
+            f'evaluation.prior is "fitted", but method.name is "{method.name}", which does not encode '
+            'images, so there are no codes to fit a prior to. Set it to "model".'
+        )
+    if train.keep_every_steps and not train.checkpoint_every_steps:
+        yield (
+            f"train.keep_every_steps is {train.keep_every_steps}, but train.checkpoint_every_steps is 0, so "
+            "no checkpoint is made after such an iteration. Set that, too, or train.keep_every_steps to 0."
+        )
+
+
+def contradictions_in_evaluation(config: EvaluationConfig) -> Iterator[str]:
+    """Those within the section, which the options of launch/evaluate.py can change."""
+    if config.diversity_samples > config.samples_per_class:
+        yield (
+            f"evaluation.diversity_samples is {config.diversity_samples}, more than the "
+            f"{config.samples_per_class} of evaluation.samples_per_class. Lower it, or raise that."
+        )

@@ -1,0 +1,303 @@
+"""Everything an experiment can choose: a tree of frozen dataclasses, one section per concern.
+
+The JSON files in configs/ hold what an experiment chooses; every default lives here.
+``config_io`` reads and writes the tree. A component receives its own section, never the whole.
+
+Fields marked ``free`` may differ between a run and its resumption: they steer how long, how
+often or how fast, but not what is computed. All other fields are part of the run's identity.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from dist_dsvae.config.fields import LARGE, MAX_TEMPERATURE, between, free, place, positive
+from dist_dsvae.config.methods import (
+    DSVAEConfig,
+    MethodConfig,
+)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DataConfig:
+    """The shards and how they are read.
+
+    train, test: shard directories, relative to the working directory or absolute, or URLs of such
+        directories (shards/README.md, "Shards from afar").
+    unlabelled: shards whose labels are not looked at, for semi-supervised training (``DSVAEConfig``).
+    build_command: shown when the shards are missing.
+    batch_size: samples per global batch, over all processes; every step draws one.
+    flip: random horizontal flip of images in training; false where left and right differ, as in writing.
+    shuffle_window_shards: samples are permuted within this many (already permuted) shards,
+        so that reading stays local however large the data set is.
+    source: "stream" reads and decodes the shards as training goes; "resident" decodes them once into
+        the device's memory. The batches are the same, bit for bit.
+    corrupt_sample: "raise" stops at an undecodable sample; "replace" puts a deterministically
+        chosen other sample of the same shard in its place and counts it.
+    num_workers: reader processes per rank of "stream"; 0 reads in the training process.
+    worker_timeout_seconds: a reader process that brings nothing for so long counts as hung, and the run
+        stops; 0 waits for ever.
+    cache_dir: local folder for what is fetched from URLs, shared by all processes of a machine;
+        null is dist_dsvae in $XDG_CACHE_HOME or in ~/.cache.
+    cache_gib: beyond so many GiB of shards in it, those used longest ago are removed; shards in use
+        and those of the window being read stay.
+    fetch_tries: attempts at a file before the run stops; two where the server says that there is none.
+    fetch_pause_seconds: before the second attempt; it doubles with each further one, up to 30 s.
+    fetch_timeout_seconds: a connection that brings nothing for so long counts as failed.
+    allow_pipe: let "pipe:COMMAND" name a split; it runs a shell, so only for commands you trust.
+    """
+
+    # the shards' fingerprint, not their place, is what a resume compares
+    train: str = field(metadata={"free": True, "path": True})
+    test: str | None = place(None)
+    unlabelled: str | None = place(None)
+    build_command: str = free("")
+    batch_size: int = between(2, LARGE, 96)
+    flip: bool = True
+    shuffle_window_shards: int = positive(8)
+    source: Literal["stream", "resident"] = free("stream")
+    corrupt_sample: Literal["raise", "replace"] = free("raise")
+    num_workers: int = between(0, 1024, 2, free=True)
+    worker_timeout_seconds: float = between(0, LARGE, 600.0, free=True)
+    cache_dir: str | None = place(None)
+    cache_gib: float = between(0, LARGE, 20.0, free=True)
+    fetch_tries: int = field(default=8, metadata={"free": True, "positive": True})
+    fetch_pause_seconds: float = between(0, 3600, 0.5, free=True)
+    fetch_timeout_seconds: float = field(default=30.0, metadata={"free": True, "positive": True})
+    allow_pipe: bool = free(False)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ModelConfig:
+    """Network family and the widths of the two codes.
+
+    architecture: the first eight (``models.architectures``) are for methods that generate, the others
+        for classifiers.
+    zs_dim: of dsvae's label-relevant code; the baselines have the one-hot label in its place.
+    zu_dim: of the label-irrelevant code; of z in the baselines.
+    """
+
+    architecture: Literal[
+        "vgg",
+        "small",
+        "vgg64",
+        "small64",
+        "conv32",
+        "conv32-reference",
+        "small32",
+        "mlp2d",
+        "resnet32",
+        "inception-resnet-v1",
+    ]
+    zs_dim: int = positive(512)
+    zu_dim: int = positive(512)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class OptimizerConfig:
+    """Adam for every network (appendix B.4), with a schedule for the mixture's variances.
+
+    learning_rate: of all weights but the mixture's log-variances.
+    variance_learning_rate: of the mixture's log-variances, before the schedule.
+    variance_schedule: "paper" multiplies the variances' learning rate by 0.01 after 2 epochs,
+        "reference" by 0.1 at every 10th epoch, "constant" leaves it.
+    beta1, beta2: Adam's decay rates of the mean and of the mean square of the gradients.
+    epsilon: added to Adam's denominator.
+    clip_gradient_norm: largest global L2 norm of one step's gradient; 0 switches clipping off.
+    decay_epochs: every learning rate falls to 0 along a half cosine over so many epochs; 0 leaves them.
+    """
+
+    learning_rate: float = positive(5e-4)
+    variance_learning_rate: float = positive(5e-4)
+    variance_schedule: Literal["paper", "reference", "constant"] = "paper"
+    beta1: float = between(0, 0.999999, 0.0)
+    beta2: float = between(0, 0.999999, 0.9)
+    epsilon: float = positive(1e-8)
+    clip_gradient_norm: float = between(0, LARGE, 0.0)
+    decay_epochs: float = between(0, LARGE, 0.0)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainConfig:
+    """How long, how often, how precisely.
+
+    epochs: passes over the training set (and the unlabelled one, where it is used), counted in samples
+        drawn (stage 1 draws as well).
+    max_seconds: stop with a checkpoint after this time in this process; 0 means no limit.
+    log_every_steps: a line in metrics.jsonl and TensorBoard, on GPUs also a look for infinite losses, every
+        so many iterations (n_gm stage-1 updates and one joint update each). People see a line at least every
+        10 s on a terminal, every 30 s elsewhere, and after the first iteration.
+    sample_every_steps: pictures in samples/ every so many iterations, and before the first of them after 1,
+        10, 100, ...; 0 means none during training.
+    checkpoint_every_steps: a checkpoint every so many iterations; 0 means none by iterations.
+    checkpoint_every_minutes: a checkpoint after so many minutes without one, after whatever iteration; 0
+        means none by the clock. There is one at the end in any case.
+    keep_checkpoints: how many of the newest checkpoints stay on disk.
+    keep_every_steps: checkpoints at multiples of so many iterations stay as well; 0 means none.
+    ema_half_life_updates: average weights over training with this half-life, in updates of the decoder (of
+        the classifier's network); 0 switches it off.
+    ema_ramp_up: the half-life is at most this share of the updates made so far, so that the initial
+        weights are soon forgotten; 0 means no such bound.
+    ema_networks: whose weights are averaged: "decoder" (the classifier's network), or "all" that sampling,
+        encoding and evaluation use: encoders, decoder and mixture prior (a copy of one that follows moments,
+        which are averages already).
+    ema_half_life_samples: deprecated: the half-life in samples drawn, without a ramp-up, instead of
+        ema_half_life_updates.
+    mixed_precision: "no", "bf16", "fp16", or "auto": bf16 where the processor multiplies it
+        natively (CUDA from Ampere on, CPUs with AVX512-BF16 or AMX), else float32. ``bf16`` or
+        ``fp16`` given to ``accelerate launch --mixed_precision``, and whatever is given to train.py,
+        go before it (the launcher's "no" cannot be told from its default).
+    cuda_graph: "auto" captures the whole iteration once and replays it where there is a CUDA device
+        (not under DeepSpeed); "on" warns where that is impossible; "off" launches every kernel anew.
+    double_precision: float64 throughout (tests and oracles).
+    sync_batch_norm: batch statistics over all processes; without it they are each rank's own and
+        results depend on the number of processes.
+    collective_timeout_seconds: how long a process waits for the others before it gives up and says
+        which of them is missing; on GPUs NCCL itself waits a minute longer.
+    cpu_threads: threads per process on a CPU; 0 shares the machine's cores among its processes.
+    evaluate_at_end: measure held-out figures for evaluation/summary.json after the last iteration, where
+        there is a test split.
+    tensorboard: write events for TensorBoard.
+    """
+
+    epochs: float = field(default=100.0, metadata={"free": True, "positive": True})
+    max_seconds: float = between(0, LARGE, 0.0, free=True)
+    log_every_steps: int = field(default=50, metadata={"free": True, "positive": True})
+    sample_every_steps: int = between(0, LARGE, 500, free=True)
+    checkpoint_every_steps: int = between(0, LARGE, 1000, free=True)
+    checkpoint_every_minutes: float = between(0, LARGE, 10.0, free=True)
+    keep_checkpoints: int = field(default=3, metadata={"free": True, "positive": True})
+    keep_every_steps: int = between(0, LARGE, 0, free=True)
+    ema_half_life_updates: float = between(0, LARGE, 0.0)
+    ema_ramp_up: float = between(0, 1, 0.05)
+    ema_networks: Literal["decoder", "all"] = "decoder"
+    ema_half_life_samples: float | None = between(0, 1e15, None)
+    mixed_precision: Literal["auto", "no", "bf16", "fp16"] = free("no")
+    cuda_graph: Literal["auto", "on", "off"] = free("auto")
+    double_precision: bool = False
+    sync_batch_norm: bool = True
+    collective_timeout_seconds: float = field(default=600.0, metadata={"free": True, "positive": True})
+    cpu_threads: int = between(0, 4096, 0, free=True)
+    evaluate_at_end: bool = free(True)
+    tensorboard: bool = free(True)
+
+    def __post_init__(self) -> None:
+        if self.ema_half_life_samples == 0:  # how older runs say that there is no average
+            object.__setattr__(self, "ema_half_life_samples", None)
+        if self.ema_half_life_samples is not None and self.ema_half_life_updates > 0:
+            raise ValueError(
+                f"train.ema_half_life_updates ({self.ema_half_life_updates:g}) and the deprecated "
+                f"train.ema_half_life_samples ({self.ema_half_life_samples:g}) are both given, but an "
+                "average has one half-life. Leave out train.ema_half_life_samples, or set it to 0."
+            )
+
+    @property
+    def averages(self) -> bool:
+        """Whether a moving average is kept."""
+        return self.ema_half_life_updates > 0 or self.ema_half_life_samples is not None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SamplingConfig:
+    """The pictures drawn during training: rows are classes, columns share one zu.
+
+    num_classes: rows of the grid, classes evenly spread over all.
+    num_columns: columns of the grid, and at most so many pictures on each side of the swap grid.
+    num_points: drawn of data that are points.
+    """
+
+    num_classes: int = field(default=10, metadata={"free": True, "positive": True})
+    num_columns: int = field(default=10, metadata={"free": True, "positive": True})
+    num_points: int = field(default=3000, metadata={"free": True, "positive": True})
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EvaluationConfig:
+    """How a run's images are scored (launch/evaluate.py); none of it changes what is trained.
+
+    classifier: what judges them: a published classifier (launch/export.py makes one from a run of
+        configs/classifier), or a file of weights, PATH or KIND=PATH (``evaluation.judging.scorers`` lists the
+        kinds). null takes the figures that need no judge.
+    fid_network: a file of weights whose features FID, precision and recall compare, likewise; null takes
+        the classifier's.
+    identity_network: a face network's file of weights, likewise: whom swaps, reconstructions and samples
+        resemble (``evaluation.identity``); null does not measure it.
+    identity_samples: so many pictures of a split, each giving a swap and a reconstruction, and so many of the
+        generated samples are shown to it; 0 takes all. Faces are enlarged to 160x160: a core of a CPU
+        looks at about 16 per second, at three for a picture.
+    held_out: a split of persons (classes) that training never saw, directory or URL as data.test: swaps and
+        reconstructions of its pictures are measured too, by methods that encode without a label.
+    samples_per_class: generated for the scores.
+    real_samples: so many real images are compared with them, evenly spread over real_split; 0 takes as
+        many as are generated.
+    real_split: where these real images come from.
+    diversity_samples: so many samples per class, for all pairs of a class.
+    neighbour_samples: at most so many of either set, for precision and recall.
+    radius: of points: one is covered if a point of the other set lies within it (the data's noise).
+    splits: of the customary second Inception Score.
+    batch_size: samples generated and judged at a time.
+    seed: of all samples and splits.
+    weights: the moving average ("ema"), the last weights ("raw"), or the average where there is one.
+    batch_norm: "precise" measures batch norms anew for the very weights (``sampling.statistics_codes``): the
+        encoders' on training pictures, the decoder's on the kind of codes that are decoded, those of the
+        prior for samples, those of pictures for reconstructions and swaps. "running": the moving averages of
+        training, in the decoder over both kinds. "batch": generate with the statistics of batches of
+        batch_size samples of all classes, as the authors' code does; all else as "running".
+    prior: draw codes from the method's prior ("model"), or from Gaussians fitted to the codes of training
+        images ("fitted", ``sampling.fitted_prior``; for methods that encode).
+    temperature_zs: the standard normals that a sample's zs is made of are multiplied by it: below 1 samples
+        are more typical of their class and less diverse, above 1 the reverse. Up to 10.
+    temperature_zu: likewise of zu.
+    every_steps: also during training, in iterations; 0 means only when asked.
+    """
+
+    classifier: str | None = place(None)
+    fid_network: str | None = place(None)
+    identity_network: str | None = place(None)
+    identity_samples: int = between(0, LARGE, 1000, free=True)
+    held_out: str | None = place(None)
+    samples_per_class: int = between(2, LARGE, 100, free=True)
+    real_samples: int = between(0, LARGE, 0, free=True)
+    real_split: Literal["train", "test"] = free("test")
+    diversity_samples: int = between(2, LARGE, 100, free=True)
+    neighbour_samples: int = between(4, LARGE, 10_000, free=True)
+    radius: float = field(default=0.15, metadata={"free": True, "positive": True})
+    splits: int = between(1, LARGE, 10, free=True)
+    batch_size: int = between(2, LARGE, 100, free=True)
+    seed: int = between(0, 2**62, 0, free=True)
+    weights: Literal["auto", "ema", "raw"] = free("auto")
+    batch_norm: Literal["precise", "running", "batch"] = free("precise")
+    prior: Literal["model", "fitted"] = free("model")
+    temperature_zs: float = field(
+        default=1.0, metadata={"free": True, "positive": True, "between": (0, MAX_TEMPERATURE)}
+    )
+    temperature_zu: float = field(
+        default=1.0, metadata={"free": True, "positive": True, "between": (0, MAX_TEMPERATURE)}
+    )
+    every_steps: int = between(0, LARGE, 0, free=True)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ExperimentConfig:
+    """One runnable experiment: the whole of a JSON file in configs/.
+
+    command: how to run the file; for its reader only.
+    run_dir: where the run lives; ``--run-dir`` goes before it.
+    seed: decides initial weights, sample order and all noise.
+    init_from: a run, or a checkpoint of one, whose weights a new run starts from; everything else
+        starts afresh. A run that is resumed does not look at it.
+    data, model, method, optimizer, train, sampling, evaluation: sections, below.
+    """
+
+    command: str = free("")
+    run_dir: str = place("runs/default")
+    seed: int = between(0, 2**62, 0)
+    init_from: str | None = place(None)
+    data: DataConfig
+    model: ModelConfig
+    method: MethodConfig = DSVAEConfig()  # noqa: RUF009 - frozen, so one may serve all
+    optimizer: OptimizerConfig = OptimizerConfig()
+    train: TrainConfig = TrainConfig()
+    sampling: SamplingConfig = SamplingConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()

@@ -1,0 +1,164 @@
+"""What each method lets an experiment choose; the section ``method`` of a configuration.
+
+Its ``name`` tells which of these dataclasses it is.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from dist_dsvae.config.fields import LARGE, between, positive
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DSVAEConfig:
+    """The paper's method (Algorithm 1) with every choice on which paper and reference differ.
+
+    name: which method the section describes.
+    gm_steps: stage-1 updates per iteration, n_gm; each takes a fresh batch.
+    joint_steps: joint updates per iteration (Algorithm 1: one).
+    unlabelled_steps: updates per iteration from batches of data.unlabelled (Sec. 3.6). Their number beside
+        the labelled ones' is the ratio in which both are mixed; with gm_steps and joint_steps 0 only
+        unlabelled images are trained on.
+    unlabelled_likelihood_weight: lambda_lkd of those updates. It draws every zs towards one point, the mean
+        of the mixture, so a large one takes from zs what tells new classes apart.
+    likelihood_weight: lambda_lkd of Eq. 9.
+    gm_margin: scales the true class's squared distance by 1 + margin in L_cls.
+    loss_weights: "reference" (10 x mean squared error, KL averaged over zu) or "paper"
+        (the text's lambdas, taken literally); see ``methods.conditional.autoencoder_weights``.
+    reconstruction_weight, kl_weight, confusion_weight, generator_weight: multiply what loss_weights gives
+        these terms (1 for confusion and generator).
+    adversarial: "logistic" (non-saturating, Eq. 10) or "hinge" (reference).
+    prior_labels: labels of the prior samples x'_p: the batch's ("batch") or uniform ("uniform").
+    augmentation: the discriminator sees real and generated images recoloured, moved and partly covered, so
+        that it cannot learn a small data set by heart (``models.augmentation``). "auto" is "on" below 5,000
+        training images, "off" from there on and for points; the run's config.json records which. A run
+        that is resumed keeps what it began with.
+    joint_batch: the joint step's batch: "fresh", or the last stage-1 batch ("last").
+    log_variance_floor: the mixture's log-variances are clamped from below (the likelihood is
+        unbounded as a variance goes to 0).
+    zs_posterior: "dirac", the limit that the paper takes (Eq. 7): zs is the encoder's output. "gaussian":
+        q(zs|x) = N(mean, var) by the encoder, as Eq. 2 has it; the likelihood is then the divergence
+        KL(q || N(mean_y, var_y)), and the decoder and L_cls are given samples.
+    mixture_fit: "gradient" trains the mixture by L_GM (Algorithm 1); "moments" lets it follow the moments of
+        the classes' zs, where the likelihood has its optimum; "fixed" leaves it as it begins.
+    mixture_rate: of following: the share of the way per stage-1 update. A class's moments are averages over
+        about data.batch_size / (number of classes * mixture_rate) of its samples: lower it for many classes.
+    mixture_spread: standard deviation of the means at the beginning; 0: Xavier's.
+    mixture_separation: a mixture that follows moments keeps its means at least so many standard deviations
+        of a component apart; 0 for another mixture_fit.
+    aggregate_weight: of the divergence of the global batch's zu, by mean and variance per dimension, from
+        N(0, I); trains encoder_u.
+    code_weight: of -log q(zs, zu | x'_p) of the codes that x'_p was made of; trains the decoder.
+    discriminator_gain: multiplies the discriminator's scores, which spectral norm holds close to 0.
+    """
+
+    name: Literal["dsvae"] = "dsvae"
+    gm_steps: int = between(0, 1000, 3)
+    joint_steps: int = between(0, 1000, 1)
+    unlabelled_steps: int = between(0, 1000, 0)
+    unlabelled_likelihood_weight: float = between(0, LARGE, 0.1)
+    likelihood_weight: float = between(0, LARGE, 0.1)
+    gm_margin: float = between(0, LARGE, 0.0)
+    loss_weights: Literal["reference", "paper"] = "reference"
+    reconstruction_weight: float = between(0, LARGE, 1.0)
+    kl_weight: float = between(0, LARGE, 1.0)
+    confusion_weight: float = between(0, LARGE, 1.0)
+    generator_weight: float = between(0, LARGE, 1.0)
+    adversarial: Literal["logistic", "hinge"] = "logistic"
+    prior_labels: Literal["batch", "uniform"] = "batch"
+    augmentation: Literal["auto", "on", "off"] = "auto"
+    joint_batch: Literal["fresh", "last"] = "fresh"
+    log_variance_floor: float = between(-80, 0, -10.0)
+    zs_posterior: Literal["dirac", "gaussian"] = "dirac"
+    mixture_fit: Literal["gradient", "moments", "fixed"] = "gradient"
+    mixture_rate: float = between(0, 1, 0.01)
+    mixture_spread: float = between(0, LARGE, 0.0)
+    mixture_separation: float = between(0, LARGE, 0.0)
+    aggregate_weight: float = between(0, LARGE, 0.0)
+    code_weight: float = between(0, LARGE, 0.0)
+    discriminator_gain: float = between(0, LARGE, 1.0)
+
+    def __post_init__(self) -> None:
+        if self.mixture_separation and self.mixture_fit != "moments":
+            raise ValueError(
+                f"method.mixture_separation is {self.mixture_separation:g}, but method.mixture_fit is "
+                f'"{self.mixture_fit}", and only a mixture that follows moments is held apart. Set '
+                'mixture_fit to "moments", or mixture_separation to 0.'
+            )
+        if not (self.gm_steps or self.joint_steps or self.unlabelled_steps):
+            raise ValueError(
+                "method.gm_steps, method.joint_steps and method.unlabelled_steps are all 0, so there is "
+                "nothing to train. Set at least one to 1 or more."
+            )
+        if self.joint_batch == "last" and self.joint_steps and not self.gm_steps:
+            raise ValueError(
+                'method.joint_batch is "last", the batch of the last stage-1 update, but method.gm_steps is '
+                '0. Set one to 1 or more, or the other to "fresh".'
+            )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CVAEConfig:
+    """Conditional VAE: encoder and decoder are told the label. Fields as in ``DSVAEConfig``."""
+
+    name: Literal["cvae"] = "cvae"
+    loss_weights: Literal["reference", "paper"] = "reference"
+    reconstruction_weight: float = between(0, LARGE, 1.0)
+    kl_weight: float = between(0, LARGE, 1.0)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CGANConfig:
+    """Conditional GAN with the projection discriminator. Fields as in ``DSVAEConfig``."""
+
+    name: Literal["cgan"] = "cgan"
+    discriminator_gain: float = between(0, LARGE, 1.0)
+    adversarial: Literal["logistic", "hinge"] = "logistic"
+    prior_labels: Literal["batch", "uniform"] = "batch"
+    augmentation: Literal["auto", "on", "off"] = "auto"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CVAEGANConfig:
+    """Conditional VAE whose images are judged by that discriminator. Fields as in ``DSVAEConfig``.
+
+    feature_weight: of the squared distance between the discriminator's features of an image and of its
+        reconstruction; trains encoder and decoder. 0 switches it off.
+    mean_feature_weight: of the squared distance between the mean features of the batch's images and
+        of the prior samples; trains the decoder. 0 switches it off.
+    """
+
+    name: Literal["cvae_gan"] = "cvae_gan"
+    loss_weights: Literal["reference", "paper"] = "reference"
+    reconstruction_weight: float = between(0, LARGE, 1.0)
+    kl_weight: float = between(0, LARGE, 1.0)
+    generator_weight: float = between(0, LARGE, 1.0)
+    feature_weight: float = between(0, LARGE, 1.0)
+    mean_feature_weight: float = between(0, LARGE, 1.0)
+    discriminator_gain: float = between(0, LARGE, 1.0)
+    adversarial: Literal["logistic", "hinge"] = "logistic"
+    prior_labels: Literal["batch", "uniform"] = "batch"
+    augmentation: Literal["auto", "on", "off"] = "auto"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ClassifierConfig:
+    """A classifier of the data set's own classes, to score generated images with.
+
+    name: which method the section describes.
+    width: channels of resnet32's first stage.
+    dropout: before the last layer, during training.
+    shift_pixels: each image is moved by up to so many pixels in both directions.
+    label_smoothing: share of the target that is spread over all classes.
+    """
+
+    name: Literal["classifier"] = "classifier"
+    width: int = positive(32)
+    dropout: float = between(0, 0.99, 0.0)
+    shift_pixels: int = between(0, 64, 0)
+    label_smoothing: float = between(0, 0.99, 0.0)
+
+
+MethodConfig = DSVAEConfig | CVAEConfig | CGANConfig | CVAEGANConfig | ClassifierConfig

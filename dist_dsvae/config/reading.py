@@ -1,0 +1,190 @@
+"""JSON <-> the dataclass tree of ``config``; every mistake is a sentence with the dotted key."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import json
+import math
+import types
+import typing
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from dist_dsvae.config import ExperimentConfig
+from dist_dsvae.config.checks import contradictions
+from dist_dsvae.core.paths import PathError, expanded
+from dist_dsvae.core.text import TextError, read_text
+
+T = TypeVar("T")
+
+
+class ConfigError(ValueError):
+    """A configuration that cannot be used; the message names the key and what is allowed."""
+
+
+def load_config(path: Path, overrides: Iterable[str] = ()) -> ExperimentConfig:
+    """Read a JSON experiment file and apply ``key.key=value`` overrides; paths may hold ``~`` and $NAME.
+
+    Raises ConfigError for a missing or malformed file, an unknown key, a wrong type or value, and for values
+    that contradict each other (``config_checks``).
+    """
+    try:
+        tree = json.loads(read_text(path))
+    except FileNotFoundError:
+        raise ConfigError(
+            f"There is no config file {path}. The ones that come with the project are in configs/."
+        ) from None
+    except (json.JSONDecodeError, TextError, RecursionError) as error:
+        raise ConfigError(f"{path} is not valid JSON: {error}.") from None
+    except OSError as error:
+        raise ConfigError(
+            f"{path} cannot be read: {error.strerror}. Give a JSON file from configs/."
+        ) from None
+    if not isinstance(tree, dict):
+        raise ConfigError(f"{path} must hold an object of keys, not {_show(tree)}.")
+    for override in overrides:
+        _apply_override(tree, override)
+    try:
+        config: ExperimentConfig = _with_paths_expanded(from_tree(ExperimentConfig, tree), "")
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from None
+    for contradiction in contradictions(config):
+        raise ConfigError(f"{path}: {contradiction}")
+    return config
+
+
+def _apply_override(tree: dict[str, Any], override: str) -> None:
+    dotted, separator, text = override.partition("=")
+    if not separator or not dotted:
+        raise ConfigError(f"--set {override!r} is not of the form key.key=value.")
+    *parents, last = dotted.split(".")
+    node = tree
+    for parent in parents:
+        node = node.setdefault(parent, {})
+        if not isinstance(node, dict):
+            raise ConfigError(f"--set {dotted}: {parent!r} is a value, not a section.")
+    try:
+        node[last] = json.loads(text)
+    except json.JSONDecodeError:
+        node[last] = text  # an unquoted string
+
+
+def from_tree(cls: type[T], tree: Any, prefix: str = "") -> T:
+    """Build a dataclass of type ``cls`` from parsed JSON, strictly."""
+    if not isinstance(tree, Mapping):
+        raise ConfigError(f"{prefix.rstrip('.') or 'the file'} must be an object of keys, not {_show(tree)}.")
+    fields = {f.name: f for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    hints = typing.get_type_hints(cls)
+    values: dict[str, Any] = {}
+    for key, value in tree.items():
+        if key not in fields:
+            raise ConfigError(_unknown_key(prefix + key, key, fields))
+        values[key] = _convert(value, hints[key], prefix + key)
+        if fields[key].metadata.get("positive") and not values[key] > 0:
+            raise ConfigError(f"{prefix}{key} is {_show(value)}; it must be greater than 0.")
+        low, high = fields[key].metadata.get("between", (-math.inf, math.inf))
+        if isinstance(values[key], int | float) and not low <= values[key] <= high:
+            raise ConfigError(f"{prefix}{key} is {_show(value)}; it must be between {low:g} and {high:g}.")
+    for name, f in fields.items():
+        no_default = f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
+        if no_default and name not in values:
+            raise ConfigError(f"{prefix}{name} is missing; it has no default, so the file must give it.")
+    try:
+        return cls(**values)
+    except ValueError as error:  # of fields that do not fit each other
+        raise ConfigError(str(error)) from None
+
+
+def _with_paths_expanded(section: T, prefix: str) -> T:
+    """The section with every path as a shell would have it. Raises ConfigError for an unknown variable."""
+    changed: dict[str, Any] = {}
+    for f in dataclasses.fields(section):  # type: ignore[arg-type]
+        value = getattr(section, f.name)
+        if dataclasses.is_dataclass(value):
+            changed[f.name] = _with_paths_expanded(value, f"{prefix}{f.name}.")
+        elif f.metadata.get("path") and value is not None:
+            try:
+                changed[f.name] = expanded(value)
+            except PathError as error:
+                raise ConfigError(f"{prefix}{f.name}: {error}") from None
+    return dataclasses.replace(section, **changed)  # type: ignore[type-var]
+
+
+def _unknown_key(dotted: str, key: str, fields: Iterable[str]) -> str:
+    near = difflib.get_close_matches(key, list(fields), n=1)
+    hint = f"Did you mean {near[0]!r}?" if near else f"Allowed here: {', '.join(sorted(fields))}."
+    return f"Unknown key {dotted!r}. {hint}"
+
+
+def _convert(value: Any, hint: Any, dotted: str) -> Any:
+    """Check ``value`` against a type hint; ints pass as floats, nothing else is coerced."""
+    origin = typing.get_origin(hint)
+    if dataclasses.is_dataclass(hint):
+        return from_tree(typing.cast(type, hint), value, dotted + ".")
+    if origin is Literal:
+        allowed = typing.get_args(hint)
+        if value not in allowed:
+            near = difflib.get_close_matches(str(value), [str(a) for a in allowed], n=1)
+            hint_text = f" Did you mean {near[0]!r}?" if near else ""
+            choices = ", ".join(json.dumps(a) for a in allowed)
+            raise ConfigError(f"{dotted} is {_show(value)}; allowed: {choices}.{hint_text}")
+        return value
+    if origin in (typing.Union, types.UnionType):
+        if dataclasses.is_dataclass(typing.get_args(hint)[0]):
+            return from_tree(_named(typing.get_args(hint), value, dotted), value, dotted + ".")
+        if value is None:
+            return None
+        inner = next(arg for arg in typing.get_args(hint) if arg is not type(None))
+        return _convert(value, inner, dotted)
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        value = float(value)
+    if not isinstance(value, hint) or (hint is int and isinstance(value, bool)):
+        raise ConfigError(f"{dotted} is {_show(value)}; it must be {_TYPE_NAMES[hint]}.")
+    if hint is float and not math.isfinite(value):
+        raise ConfigError(f"{dotted} is {value}; it must be a finite number.")
+    return value
+
+
+def _named(sections: tuple[type, ...], tree: Any, dotted: str) -> type:
+    """The section whose ``name`` the tree gives; the first where it gives none."""
+    by_name = {f.default: s for s in sections for f in dataclasses.fields(s) if f.name == "name"}
+    if not isinstance(tree, Mapping) or "name" not in tree:
+        return sections[0]
+    name = _convert(tree["name"], Literal[tuple(by_name)], f"{dotted}.name")
+    return by_name[name]
+
+
+_TYPE_NAMES = {int: "a whole number", float: "a number", str: "a string", bool: "true or false"}
+
+
+def _show(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) < 60 else text[:57] + "..."
+
+
+def to_tree(config: Any) -> dict[str, Any]:
+    """The resolved config as plain JSON values, defaults included."""
+    return dataclasses.asdict(config)
+
+
+def to_json(config: ExperimentConfig) -> str:
+    return json.dumps(to_tree(config), indent=2, ensure_ascii=False) + "\n"
+
+
+def differing_keys(old: ExperimentConfig, new: ExperimentConfig) -> list[str]:
+    """Dotted keys, with both values, in which two runs' identities differ (``free`` keys aside)."""
+    return list(_differences(old, new, ""))
+
+
+def _differences(old: Any, new: Any, prefix: str) -> Iterator[str]:
+    if type(old) is not type(new):
+        yield f"{prefix}name ({_show(old.name)} -> {_show(new.name)})"
+        return
+    for f in dataclasses.fields(old):
+        before, after = getattr(old, f.name), getattr(new, f.name)
+        if dataclasses.is_dataclass(before):
+            yield from _differences(before, after, f"{prefix}{f.name}.")
+        elif before != after and not f.metadata.get("free"):
+            yield f"{prefix}{f.name} ({_show(before)} -> {_show(after)})"

@@ -1,0 +1,162 @@
+"""The configuration reference, docs/configuration.md, from the dataclasses and their docstrings:
+
+python -m dist_dsvae.config.reference > docs/configuration.md
+
+A section's docstring is a paragraph about the section and an entry per field or group of fields:
+
+    name, other_name: what they mean,
+        over as many indented lines as it takes.
+
+Where the first paragraph says "Fields as in ``X``", fields without an entry take that of section X.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import json
+import re
+import sys
+import types
+import typing
+from collections.abc import Iterator
+from typing import Any, Literal
+
+from dist_dsvae import config
+from dist_dsvae.config.fields import LARGE
+
+_HEAD = """# Configuration
+
+Made from the dataclasses in [config.py](../dist_dsvae/config/experiment.py) and
+[method_config.py](../dist_dsvae/config/methods.py) by
+`python -m dist_dsvae.config.reference > docs/configuration.md`; change those, not this page.
+
+A configuration is a JSON file of the sections below. Keys that it leaves out have their defaults, an unknown
+key is an error, and any key can be set on the command line: `--set optimizer.learning_rate=0.001`. What a run
+used, defaults included, stands in the `config.json` of its directory.
+
+**Resume** says whether a key may have another value when a run goes on from a checkpoint. Where it may not,
+the run stops with a sentence that names the key: start a new one with another `--run-dir`.
+"""
+_ENTRY = re.compile(r"([a-z]\w*(?:, [a-z]\w*)*): (.*)")
+_TYPE_NAMES = {int: "whole number", float: "number", str: "text", bool: "true or false"}
+
+
+class UndescribedError(ValueError):
+    """A field that its section's docstring does not describe, or an entry of no field."""
+
+
+def reference() -> str:
+    """The whole page, in Markdown.
+
+    Raises UndescribedError if a field has no entry in its section's docstring, or an entry no field.
+    """
+    top = config.ExperimentConfig
+    parts = [_HEAD, *_section("The file", top)]
+    hints = typing.get_type_hints(top)
+    for name in _sections_of(top):
+        choices = typing.get_args(hints[name]) or (hints[name],)
+        for section in choices:
+            name_field = next((f for f in dataclasses.fields(section) if f.name == "name"), None)
+            own_name = "" if name_field is None else f", name {_default(name_field)}"
+            parts += _section(f"`{name}`{own_name}", section)
+    return "\n".join(parts)
+
+
+def _sections_of(section: type) -> list[str]:
+    """Names of the fields that are sections themselves."""
+    return [name for name, hint in typing.get_type_hints(section).items() if _is_section(hint)]
+
+
+def _is_section(hint: Any) -> bool:
+    return dataclasses.is_dataclass(hint) or any(map(dataclasses.is_dataclass, typing.get_args(hint)))
+
+
+def _section(title: str, section: type) -> Iterator[str]:
+    about, _ = parse_docstring(section)
+    described = descriptions(section)
+    yield f"## {title}\n"
+    yield f"{_markdown(about)}\n"
+    yield "| key | value | default | resume | meaning |"
+    yield "|---|---|---|---|---|"
+    inner = _sections_of(section)
+    hints = typing.get_type_hints(section)
+    for f in dataclasses.fields(section):
+        if f.name not in inner:
+            resume = "may change" if f.metadata.get("free") else ""
+            cells = (f"`{f.name}`", _allowed(f, hints[f.name]), _default(f), resume, described[f.name])
+            yield f"| {' | '.join(cells)} |"
+    yield ""
+
+
+def descriptions(section: type) -> dict[str, str]:
+    """What each field of a section means, in Markdown.
+
+    Raises UndescribedError if a field has no entry, or an entry no field.
+    """
+    about, own = parse_docstring(section)
+    names = [f.name for f in dataclasses.fields(section)]
+    unknown = [name for name in own if name not in names]
+    if unknown:
+        raise UndescribedError(f"{section.__name__} describes {unknown[0]!r}, but has no such field.")
+    other = re.search(r"Fields as in ``(\w+)``", about)
+    found = own if other is None else parse_docstring(getattr(config, other[1]))[1] | own
+    missing = [name for name in names if name not in found]
+    if missing:
+        raise UndescribedError(
+            f"The docstring of {section.__name__} has no entry for {', '.join(missing)}. "
+            "Write one: 'name: text'."
+        )
+    return {name: _markdown(found[name]) for name in names}
+
+
+def parse_docstring(section: type) -> tuple[str, dict[str, str]]:
+    """First paragraph, and text by field name; lines are joined."""
+    paragraph, _, rest = inspect.cleandoc(section.__doc__ or "").partition("\n\n")
+    entries: dict[str, str] = {}
+    names: list[str] = []
+    for line in rest.splitlines():
+        if line.startswith(" "):
+            if not names:
+                raise UndescribedError(f"{section.__name__}: the line {line.strip()!r} belongs to no field.")
+            for name in names:
+                entries[name] += f" {line.strip()}"
+        elif line:
+            entry = _ENTRY.fullmatch(line)
+            if entry is None:
+                raise UndescribedError(f"{section.__name__}: {line!r} is not of the form 'name: text'.")
+            names = entry[1].split(", ")
+            entries |= dict.fromkeys(names, entry[2])
+    return " ".join(paragraph.split()), entries
+
+
+def _markdown(text: str) -> str:
+    return text.replace("``", "`").replace("|", "\\|")
+
+
+def _allowed(f: dataclasses.Field[Any], hint: Any) -> str:
+    """Choices, or type and bounds."""
+    optional = ""
+    if isinstance(hint, types.UnionType):
+        hint = next(arg for arg in typing.get_args(hint) if arg is not type(None))
+        optional = " or null"
+    if typing.get_origin(hint) is Literal:
+        return ", ".join(f"`{json.dumps(choice)}`" for choice in typing.get_args(hint))
+    return _TYPE_NAMES[hint] + optional + _bounds(f)
+
+
+def _bounds(f: dataclasses.Field[Any]) -> str:
+    low, high = f.metadata.get("between", (None, None))
+    if f.metadata.get("positive"):
+        return " above 0" if high is None else f" above 0, up to {high:,g}"
+    if low is None:
+        return ""
+    return f", {low:,} or more" if high >= LARGE else f", {low:,} to {high:,}"
+
+
+def _default(f: dataclasses.Field[Any]) -> str:
+    return "**must be given**" if f.default is dataclasses.MISSING else f"`{json.dumps(f.default)}`"
+
+
+if __name__ == "__main__":
+    sys.stdout.write(reference())

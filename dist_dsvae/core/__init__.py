@@ -1,0 +1,1 @@
+"""What every room stands on: values with names, randomness, files, collectives."""

@@ -1,0 +1,238 @@
+"""Opens a split by its location: a directory, or a URL with a cache on this machine before it.
+
+    <cache>/splits/<hash of the URL>/manifest.json                    as it was last fetched
+    <cache>/splits/<hash of the URL>/<fingerprint>/000000.index.npy   all of them, fetched at the start
+    <cache>/shards/                                                   the tars (module ``cache``)
+
+The plan, the fingerprint and everything else that decides a run follow from the manifest, so a split
+from afar is read as its local twin is. Where the server is gone but the manifest was fetched before,
+that one is taken, with a warning: a run can go on for as long as the cache has what it needs.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import fcntl
+import functools
+import hashlib
+import io
+import json
+import logging
+import os
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from dist_dsvae.config import DataConfig
+from dist_dsvae.core.errors import DataError
+from dist_dsvae.data.remote.cache import Download, ShardCache
+from dist_dsvae.data.remote.fetch import FetchError, Patience, fetch
+from dist_dsvae.data.remote.location import Source, is_remote, source_of
+from dist_dsvae.data.remote.prefetch import BackgroundPrefetcher
+from dist_dsvae.data.shards.index_file import check_index, open_index, read_index
+from dist_dsvae.data.shards.manifest import MANIFEST_FILE, Manifest, write_atomically
+from dist_dsvae.data.shards.patterns import directory_of
+from dist_dsvae.data.shards.store import Prefetcher, Shard
+from dist_dsvae.data.shards.table import TABLE_FILE
+from dist_dsvae.data.shards.unpacked import TAR_SUFFIXES
+
+logger = logging.getLogger(__name__)
+
+_MAX_MANIFEST_BYTES = 2**30
+_MAX_NPY_HEADER_BYTES = 2**16
+_INDEXES_AT_ONCE = 8
+
+
+def open_split(location: str, config: DataConfig | None = None) -> Manifest:
+    """The manifest of the split at a directory or URL, checked as ``Manifest.load`` checks it.
+
+    Names that are all the shards of a directory stand for it (``shard_patterns``).
+    config: its cache and its patience (default: a DataConfig's own).
+    Raises DataError if the split cannot be had, or is not as its manifest says.
+    """
+    location = directory_of(location)
+    if not is_remote(location):
+        return Manifest.load(location)
+    config = config or DataConfig(train=location)
+    root = cache_root(config.cache_dir)
+    store = RemoteStore(
+        source_of(location, allow_pipe=config.allow_pipe),
+        ShardCache(root / "shards", int(config.cache_gib * 2**30)),
+        Patience(
+            tries=config.fetch_tries,
+            pause_seconds=config.fetch_pause_seconds,
+            timeout_seconds=config.fetch_timeout_seconds,
+        ),
+    )
+    folder = root / "splits" / hashlib.sha256(location.encode()).hexdigest()[:24]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        return _open_remote(store, folder)
+    except OSError as error:
+        raise DataError(
+            f"The cache of fetched shards, {root}, cannot be used ({error.strerror or error}). Mend that, or "
+            "choose another local folder with data.cache_dir."
+        ) from error
+
+
+def cache_root(cache_dir: str | None) -> Path:
+    """The folder of everything that may be computed or fetched again (``config.DataConfig.cache_dir``)."""
+    if cache_dir is not None:
+        return Path(cache_dir).expanduser().absolute()
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()) / "dist_dsvae"
+
+
+@dataclass(frozen=True, slots=True)
+class RemoteStore:
+    """The tars of a split from afar, fetched into a cache when they are first needed or before."""
+
+    source: Source
+    cache: ShardCache
+    patience: Patience
+
+    @property
+    def location(self) -> str:
+        return self.source.name("")
+
+    @property
+    def remedy(self) -> str:
+        return (
+            "Build the split again, or index it anew (`python shards/build.py index DIR`), and put it there "
+            f"again, whole; if it is right there, remove {self.cache.directory} on this machine."
+        )
+
+    @property
+    def max_bytes(self) -> int:
+        """What the cache may hold."""
+        return self.cache.max_bytes
+
+    def name(self, file: str) -> str:
+        return self.source.name(file)
+
+    def open(self, shard: Shard) -> BinaryIO:
+        """See ``store.ShardStore``. Raises FetchError."""
+        return self.cache.open(_cached_name(shard), shard.num_bytes, self._download(shard))
+
+    def open_at_once(self, shard: Shard) -> BinaryIO | None:
+        return self.cache.open_at_once(_cached_name(shard), shard.num_bytes, self._download(shard))
+
+    def open_present(self, shard: Shard) -> BinaryIO | None:
+        return self.cache.open_present(_cached_name(shard), shard.num_bytes)
+
+    def prefetcher(self) -> Prefetcher:
+        return BackgroundPrefetcher(self)
+
+    def _download(self, shard: Shard) -> Download:
+        def download(out: BinaryIO, waited_seconds: float) -> None:
+            fetch(
+                self.source,
+                shard.file,
+                out,
+                max_bytes=shard.num_bytes,
+                check=functools.partial(_check_tar, shard),
+                patience=self.patience,
+                waited_seconds=waited_seconds,
+            )
+
+        return download
+
+
+def _cached_name(shard: Shard) -> str:
+    suffix = next((suffix for suffix in TAR_SUFFIXES if shard.file.endswith(suffix)), ".tar")
+    return shard.sha256 + suffix
+
+
+def _check_tar(shard: Shard, tar: BinaryIO) -> None:
+    num_bytes = tar.seek(0, os.SEEK_END)
+    if num_bytes != shard.num_bytes:
+        raise DataError(f"it has {num_bytes:,} bytes, but the manifest says {shard.num_bytes:,}")
+    tar.seek(0)
+    digest = hashlib.sha256()
+    while chunk := tar.read(2**20):
+        digest.update(chunk)
+    found = digest.hexdigest()
+    if found != shard.sha256:
+        raise DataError(f"its sha256 is {found[:16]}..., but the manifest says {shard.sha256[:16]}...")
+
+
+# manifest and indexes
+
+
+def _open_remote(store: RemoteStore, folder: Path) -> Manifest:
+    content = _fetch_manifest(store, folder / MANIFEST_FILE)
+    _fetch_table(store, content, folder / TABLE_FILE)
+    manifest = Manifest.parse(content, folder, store)
+    manifest = dataclasses.replace(manifest, directory=folder / manifest.fingerprint[:24])
+    manifest.directory.mkdir(exist_ok=True)
+    with (folder / "lock").open("w") as lock, ThreadPoolExecutor(_INDEXES_AT_ONCE) as pool:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # one process of this machine fetches, the others find
+        list(pool.map(functools.partial(_fetch_index, manifest, store), manifest.shards))
+    return manifest
+
+
+def _fetch_manifest(store: RemoteStore, saved: Path) -> bytes:
+    """The manifest's bytes; those fetched last time if nothing can be reached now."""
+    out = io.BytesIO()
+
+    def check(content: BinaryIO) -> None:
+        json.loads(content.read())  # a whole one, and not some other page
+
+    try:
+        fetch(
+            store.source,
+            MANIFEST_FILE,
+            out,
+            max_bytes=_MAX_MANIFEST_BYTES,
+            check=check,
+            patience=store.patience,
+        )
+    except FetchError as error:
+        if error.lasting or not saved.is_file():
+            raise
+        logger.warning("%s Until then the manifest that was fetched before is used.", error)
+        return saved.read_bytes()
+    write_atomically(saved, out.getvalue())
+    return out.getvalue()
+
+
+def _fetch_table(store: RemoteStore, manifest: bytes, path: Path) -> None:
+    """Have the table that ``manifest`` tells the hash of, if it is of a version that has one."""
+    expected = json.loads(manifest).get("shards_sha256") if manifest.strip().startswith(b"{") else None
+    if not isinstance(expected, str):
+        return
+    if path.is_file() and hashlib.sha256(path.read_bytes()).hexdigest() == expected:
+        return
+    out = io.BytesIO()
+
+    def check(content: BinaryIO) -> None:
+        if hashlib.sha256(content.read()).hexdigest() != expected:
+            raise DataError("it is not the table that the manifest was written with")
+
+    fetch(store.source, TABLE_FILE, out, max_bytes=_MAX_MANIFEST_BYTES, check=check, patience=store.patience)
+    write_atomically(path, out.getvalue())
+
+
+def _fetch_index(manifest: Manifest, store: RemoteStore, shard: Shard) -> None:
+    """Have the shard's index in ``manifest.directory``."""
+    path = manifest.directory / shard.index_file
+    try:
+        check_index(open_index(path, ""), shard, manifest.num_classes, name=str(path), remedy="")
+        return
+    except DataError:
+        pass  # not here yet, or damaged
+    out = io.BytesIO()
+
+    def check(content: BinaryIO) -> None:
+        if shard.index_sha256 is not None:
+            found = hashlib.sha256(content.read()).hexdigest()
+            content.seek(0)
+            if found != shard.index_sha256:
+                said = shard.index_sha256[:16]
+                raise DataError(f"its sha256 is {found[:16]}..., but the manifest says {said}...")
+        index = read_index(content, shard.index_file, "")
+        check_index(index, shard, manifest.num_classes, name=shard.index_file, remedy="")
+
+    largest = _MAX_NPY_HEADER_BYTES + 24 * shard.num_samples
+    fetch(store.source, shard.index_file, out, max_bytes=largest, check=check, patience=store.patience)
+    write_atomically(path, out.getvalue())

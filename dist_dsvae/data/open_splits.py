@@ -1,0 +1,59 @@
+"""The splits that a configuration names, opened and found to belong together."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+from dist_dsvae.config import DataConfig
+from dist_dsvae.core import distributed
+from dist_dsvae.core.errors import DataError
+from dist_dsvae.data.open_split import open_split
+from dist_dsvae.data.remote.location import is_remote
+from dist_dsvae.data.shards.manifest import Manifest
+from dist_dsvae.data.shards.patterns import names_shards
+
+
+class Splits(NamedTuple):
+    """The classes of ``train`` are those of ``test``; ``unlabelled`` shares the shape of the images alone."""
+
+    train: Manifest
+    test: Manifest | None
+    unlabelled: Manifest | None
+
+
+def open_splits(config: DataConfig) -> Splits:
+    """The manifests of the splits; called by all ranks.
+
+    Raises DataError, with the command that builds them where they are missing.
+    """
+    named = [config.train, config.test, config.unlabelled]
+    for directory in filter(None, named):
+        is_directory = not is_remote(directory) and not names_shards(directory)
+        if config.build_command and is_directory and not Path(directory).is_dir():
+            raise DataError(
+                f"There are no shards in {directory}. Build them with:\n    {config.build_command}"
+            )
+    train = open_split(config.train, config)
+    test = open_split(config.test, config) if config.test else None
+    unlabelled = open_split(config.unlabelled, config) if config.unlabelled else None
+    for split in filter(None, [train, unlabelled]):
+        if len(set(distributed.gather_objects(split.fingerprint))) > 1:
+            raise DataError(
+                f"{split.location} differs between the processes: give every machine the same shards."
+            )
+    if test and (test.classes, test.shape) != (train.classes, train.shape):
+        raise DataError(
+            f"{test.location} and {train.location} do not belong together: their classes or "
+            "image sizes differ. Build both splits by one command."
+        )
+    if unlabelled and unlabelled.shape != train.shape:
+        raise DataError(
+            f"{unlabelled.location} holds samples of {_edges(unlabelled)} values, {train.location} of "
+            f"{_edges(train)}. Build the unlabelled shards with the same --size and --channels."
+        )
+    return Splits(train, test, unlabelled)
+
+
+def _edges(split: Manifest) -> str:
+    return " x ".join(map(str, split.shape))

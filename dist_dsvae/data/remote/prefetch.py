@@ -1,0 +1,113 @@
+"""A thread that brings the coming shards into the cache and keeps them there until they are read.
+
+    expect(shards) --which are here: hold them--> --the others: download, one at a time, and hold-->
+
+Every process of a machine may run one: what another is downloading is left to it and looked at again,
+so that several processes fetch several shards at a time, each of them once.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Sequence
+from typing import BinaryIO, Protocol
+
+from dist_dsvae.core.errors import DataError
+from dist_dsvae.data.shards.store import Shard
+
+logger = logging.getLogger(__name__)
+
+_LOOK_AGAIN_SECONDS = 0.2  # at shards that other processes are downloading
+
+
+class _Cached(Protocol):
+    """What the thread needs of a store (``split.RemoteStore``)."""
+
+    @property
+    def max_bytes(self) -> int: ...
+
+    def open_present(self, shard: Shard) -> BinaryIO | None:
+        """The tar if it is in the cache."""
+
+    def open_at_once(self, shard: Shard) -> BinaryIO | None:
+        """The tar, downloaded if need be; None while another process downloads it."""
+
+
+class BackgroundPrefetcher:
+    """Belongs to the process that made it: a store makes a new one in each."""
+
+    def __init__(self, store: _Cached) -> None:
+        self._store = store
+        self._changed = threading.Condition()
+        self._wanted: list[Shard] = []
+        self._held: dict[str, BinaryIO] = {}  # sha256 -> the open tar, which the cache does not remove
+        self._failed: set[str] = set()
+        self._closed = False
+        self._thread: threading.Thread | None = None
+
+    def expect(self, shards: Sequence[Shard]) -> None:
+        """These are needed next; as many are fetched as the cache may hold. Returns at once."""
+        room = self._store.max_bytes
+        wanted = []
+        for shard in shards:
+            room -= shard.num_bytes
+            if room >= 0:
+                wanted.append(shard)
+        with self._changed:
+            self._wanted = wanted
+            self._failed.clear()
+            self._let_go_except({shard.sha256 for shard in wanted})
+            self._changed.notify()
+        if self._thread is None:
+            # a daemon: a download that is under way does not delay the end of the process
+            self._thread = threading.Thread(target=self._run, name="shard prefetch", daemon=True)
+            self._thread.start()
+
+    def close(self) -> None:
+        """Let go of everything; the thread ends after the download that is under way."""
+        with self._changed:
+            self._closed = True
+            self._let_go_except(set())
+            self._changed.notify()
+
+    def _let_go_except(self, kept: set[str]) -> None:
+        for sha256 in self._held.keys() - kept:
+            self._held.pop(sha256).close()
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._closed or self._missing())
+                if self._closed:
+                    return
+                missing = self._missing()
+            # First hold what is here already, so that no download makes room by removing it
+            absent = [shard for shard in missing if not self._hold(shard, self._store.open_present)]
+            if absent and not any(self._hold(shard, self._store.open_at_once) for shard in absent):
+                with self._changed:
+                    self._changed.wait(_LOOK_AGAIN_SECONDS)
+
+    def _missing(self) -> list[Shard]:
+        done = self._held.keys() | self._failed
+        return [shard for shard in self._wanted if shard.sha256 not in done]
+
+    def _hold(self, shard: Shard, open_shard: Callable[[Shard], BinaryIO | None]) -> bool:
+        """Whether the shard is here now; then it stays until it is no longer expected."""
+        try:
+            file = open_shard(shard)
+        except DataError as error:
+            # whoever needs it will try again, and say so
+            logger.info("not fetched ahead: %s", error)
+            with self._changed:
+                self._failed.add(shard.sha256)
+            return False
+        if file is None:
+            return False
+        with self._changed:
+            expected = shard.sha256 in {wanted.sha256 for wanted in self._wanted}
+            if self._closed or not expected or shard.sha256 in self._held:
+                file.close()
+            else:
+                self._held[shard.sha256] = file
+        return True

@@ -1,0 +1,242 @@
+"""Whom swapped, reconstructed and generated faces resemble; of persons that training saw, and of others.
+
+test split -------+--> ``evaluation.identity.SwapSums`` -----> identity_*
+samples ----------+--> ``EmbeddingSums``  -------------------> identity_sample_to_*
+held-out persons -+--> the same, of a method that encodes without labels --> held_out_*
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dist_dsvae.config import DataConfig, EvaluationConfig
+from dist_dsvae.core import distributed
+from dist_dsvae.core.errors import DataError
+from dist_dsvae.core.types import Batch, Codes, ImageShape
+from dist_dsvae.data.open_split import open_split
+from dist_dsvae.data.shards.manifest import Manifest
+from dist_dsvae.data.stream import one_pass
+from dist_dsvae.data.transforms import to_device_batch
+from dist_dsvae.engine.evaluating.progress import Progress
+from dist_dsvae.engine.evaluating.sampler import Sampler, as_8_bits
+from dist_dsvae.engine.evaluating.scoring import OnProgress, add_up
+from dist_dsvae.engine.evaluating.test_codes import Figures
+from dist_dsvae.engine.runtime import Runtime
+from dist_dsvae.evaluation.identity import (
+    EmbeddingSums,
+    Encode,
+    SwapSums,
+    other_class_cosine,
+    own_class_cosine,
+)
+from dist_dsvae.evaluation.judging.own_classifier import open_scorer
+from dist_dsvae.evaluation.judging.scorers import Scorer
+from dist_dsvae.evaluation.judging.weight_files import ScorerError
+from dist_dsvae.methods.abilities import Autoencoding, Generative, LabelFree
+
+# Pictures that swap codes among themselves. Part of the result, so the same for any number of processes and
+# any memory; embedding them takes a core some seconds, and an evaluation can be stopped in between.
+_BATCH = 32
+_ERROR_BATCH = 256
+
+# What a pair of real pictures scores where the method's figure has the value beside it
+_REAL_PAIRS = {
+    "swap_to_zs": "same_person",
+    "swap_to_zu": "other_person",
+    "sample_to_class": "same_person",
+    "sample_to_others": "other_person",
+}
+
+
+class Identity:
+    """Measures a method, in evaluation mode; nothing where the configuration names no network and no split.
+
+    network: the face network, or None. held_out: the split of unknown persons, or None.
+    Raises DataError or ScorerError where one cannot be had, or does not fit the data.
+    """
+
+    def __init__(
+        self, config: EvaluationConfig, data: DataConfig, train: Manifest, test: Manifest, runtime: Runtime
+    ) -> None:
+        self.config, self.test, self.runtime = config, test, runtime
+        self.num_classes = train.num_classes
+        self.corrupt_sample = data.corrupt_sample
+        self.network = _open_network(config.identity_network, train.shape, runtime.device)
+        self.held_out = _open_held_out(config.held_out, data, train)
+
+    def num_samples(self, drawn: int) -> int:
+        """How many of ``drawn`` generated samples are looked at."""
+        return min(self.config.identity_samples or drawn, drawn)
+
+    def settings(self) -> dict[str, Any]:
+        """What the figures depend on, beside the weights and the other settings."""
+        found: dict[str, Any] = {}
+        if self.network is not None:
+            found["identity_samples"] = self.config.identity_samples
+        if self.held_out is not None:
+            found["held_out_fingerprint"] = self.held_out.fingerprint
+        return found
+
+    def __call__(
+        self, method: Generative, sampler: Sampler, progress: Progress, on_progress: OnProgress
+    ) -> tuple[Figures, Figures]:
+        """Figures of the method, and what pairs of real pictures have in their place. Called by all ranks."""
+        figures: Figures = {}
+        real: Figures = {}
+        if self.network is not None:
+            encode = method.encode if isinstance(method, Autoencoding) else None
+            swaps = self._swaps(method, encode, self.test, "identity", progress, on_progress)
+            known = swaps.figures() | self._samples(sampler, swaps.real, progress, on_progress)
+            _include("identity_", known, figures, real)
+        if self.held_out is not None and isinstance(method, LabelFree):
+            unknown = self.held_out
+            error = progress.whole("held-out-error", lambda: {"error": self._error(method, unknown)})
+            figures["held_out_reconstruction_error"] = error["error"].item()
+            if self.network is not None:
+
+                def encode_unlabelled(images: Tensor, labels: Tensor) -> Codes:
+                    return method.encode_unlabelled(images)
+
+                swaps = self._swaps(
+                    method, encode_unlabelled, unknown, "held-out-identity", progress, on_progress
+                )
+                _include("held_out_identity_", swaps.figures(), figures, real)
+        return figures, real
+
+    def _swaps(
+        self,
+        method: Generative,
+        encode: Encode | None,
+        split: Manifest,
+        part: str,
+        progress: Progress,
+        on_progress: OnProgress,
+    ) -> SwapSums:
+        network = self.network
+        assert network is not None
+
+        def decode(codes: Tensor) -> Tensor:
+            with self.runtime.autocast():
+                return as_8_bits(method.decode(codes, "images"))
+
+        def encode_mixed(images: Tensor, labels: Tensor) -> Codes:
+            assert encode is not None
+            with self.runtime.autocast():
+                return encode(images, labels)
+
+        def make_sums() -> SwapSums:
+            return SwapSums(
+                network,
+                None if encode is None else encode_mixed,
+                decode,
+                num_classes=split.num_classes,
+                seed=self.config.seed,
+                device=self.runtime.device,
+            )
+
+        num_pictures = min(self.config.identity_samples or split.num_samples, split.num_samples)
+
+        def pictures(first_batch: int) -> Iterator[Batch]:
+            return self._read(split, _BATCH, first_batch, num_pictures)
+
+        return add_up(pictures, -(-num_pictures // _BATCH), make_sums, progress, part, on_progress)
+
+    def _samples(
+        self, sampler: Sampler, real: EmbeddingSums, progress: Progress, on_progress: OnProgress
+    ) -> Figures:
+        network = self.network
+        assert network is not None
+        drawn = add_up(
+            sampler.share,
+            sampler.num_batches,
+            lambda: EmbeddingSums(network, self.num_classes, self.runtime.device),
+            progress,
+            "identity-samples",
+            on_progress,
+        )
+        found = {
+            "sample_to_class": own_class_cosine(drawn, real),
+            "sample_to_others": other_class_cosine(drawn, real),
+        }
+        return {name: value for name, value in found.items() if value is not None}
+
+    @torch.no_grad()
+    def _error(self, method: LabelFree, split: Manifest) -> Tensor:
+        """As ``reconstruction_error`` of the test split: the mean squared error per value, over all of it."""
+        sums = torch.zeros(2, dtype=torch.float64, device=self.runtime.device)
+        for batch in self._read(split, _ERROR_BATCH):
+            with self.runtime.autocast():
+                codes = method.encode_unlabelled(batch.images)
+                rebuilt = method.decode(torch.cat([codes.zs, codes.zu.mean], dim=1), "images")
+            sums[0] += (rebuilt.to(batch.images.dtype) - batch.images).double().square().sum()
+            sums[1] += batch.images.numel()
+        distributed.all_reduce_sum(sums)
+        return sums[0] / sums[1]
+
+    def _read(
+        self, split: Manifest, batch_size: int, first_batch: int = 0, limit: int | None = None
+    ) -> Iterator[Batch]:
+        """This rank's batches of a split's pictures."""
+        share = (self.runtime.rank, self.runtime.world_size)
+        skip = self.corrupt_sample == "replace"
+        for host in one_pass(
+            split, batch_size, *share, first_batch=first_batch, limit=limit, skip_corrupt=skip
+        ):
+            yield to_device_batch(host, self.runtime.device, self.runtime.dtype)
+
+
+def _include(prefix: str, found: Figures, figures: Figures, real: Figures) -> None:
+    figures |= {prefix + name: value for name, value in found.items()}
+    real |= {
+        prefix + name: found[pair] for name, pair in _REAL_PAIRS.items() if name in found and pair in found
+    }
+
+
+def _open_network(place: str | None, shape: ImageShape, device: torch.device) -> Scorer | None:
+    """The network that a configuration names, tried on a blank image."""
+    if place is None:
+        return None
+    if not shape.is_image:
+        raise DataError(
+            f"evaluation.identity_network is {place!r}, but the data are points: a face network looks at "
+            "pictures. Set it to null."
+        )
+    path = place if Path(place).exists() else place.partition("=")[2] or place
+    if not Path(path).exists():
+        raise ScorerError(
+            f"evaluation.identity_network is {place!r}, but there is no file {path}. Give a face network's "
+            "weights in facenet-pytorch's layout, as PATH or KIND=PATH, or null to leave identity unmeasured."
+        )
+    network, _ = open_scorer(place, device)
+    network(torch.zeros(1, *shape, device=device))  # or it would be found out after other long parts
+    return network
+
+
+def _open_held_out(location: str | None, data: DataConfig, train: Manifest) -> Manifest | None:
+    """The split of unknown persons that a configuration names."""
+    if location is None:
+        return None
+    split = open_split(location, data)
+    if split.shape != train.shape:
+        raise DataError(
+            f"evaluation.held_out, {split.location}, has samples of the shape {list(split.shape)}, but "
+            f"{train.location} of {list(train.shape)}. Build it with the same size."
+        )
+    shared = sorted(_persons(split) & _persons(train))
+    if shared:
+        raise DataError(
+            f"evaluation.held_out, {split.location}, has {len(shared)} classes that are trained on "
+            f"({', '.join(shared[:3])}{', ...' if len(shared) > 3 else ''}): give a split of others, which "
+            "training never saw. The test split's known ones are measured without it."
+        )
+    return split
+
+
+def _persons(split: Manifest) -> set[str]:
+    """The names of the classes that have samples."""
+    return {name for name, count in zip(split.classes, split.samples_per_class, strict=True) if count}

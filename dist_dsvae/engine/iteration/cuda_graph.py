@@ -1,0 +1,164 @@
+"""CUDA graphs: record what a function launches on the GPU once, then launch all of it at one call.
+
+    1st call   snapshot state -> warm up eagerly -> restore state -> capture -> replay
+    after      copy the inputs into those of the capture -> replay
+
+A graphed function has the signature of the eager one and computes the same. The function must do
+nothing on the host that matters: what it does in Python happens while it is captured, and never
+again. Where a graph is known not to be possible, the function itself runs, after one warning. A capture
+that fails ends the run: the CUDA context is not always sound afterwards (pytorch#180395, #190348).
+
+Capture forbids the default stream, and autograd remembers the stream on which a parameter was first
+used; so a process that captures works on one stream of its own from the start (``Runtime``).
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable
+from datetime import timedelta
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from dist_dsvae.core import distributed
+from dist_dsvae.engine.runtime import Runtime
+
+logger = logging.getLogger(__name__)
+
+# DistributedDataParallel rebuilds its buckets and times its first ten iterations; then it is steady.
+_WARM_UP_CALLS = 11
+_WARM_UP_CALLS_ALONE = 3
+
+Function = Callable[..., None]
+
+
+class CaptureError(ValueError):
+    """The iteration could not be captured; the message says why and what to do."""
+
+
+def _capture(function: Callable[[], None]) -> Callable[[], None]:
+    """Record what ``function`` launches on the current stream, not the default one; returns what runs it."""
+    graph = torch.cuda.CUDAGraph()
+    # thread_local: data workers' pinning threads and NCCL's watchdog go on meanwhile
+    with torch.cuda.graph(graph, stream=torch.cuda.current_stream(), capture_error_mode="thread_local"):
+        function()
+    return graph.replay
+
+
+class Graphed:
+    """``function`` as a graph. Made by all ranks, and called by all.
+
+    function: takes tensors; its effects are in tensors alone, and it returns nothing.
+    state: every tensor that the function changes, live; restored after warm-up.
+    timeout: of the ranks' agreement that all of them captured.
+    """
+
+    def __init__(
+        self,
+        function: Function,
+        state: Callable[[], Iterable[Tensor]],
+        timeout: timedelta | None = None,
+    ) -> None:
+        self._function = function
+        self._state = state
+        self._inputs: tuple[Tensor, ...] = ()
+        self._replay: Callable[[], None] | None = None
+        self._group = distributed.new_cpu_group(timeout)  # a failed capture may leave NCCL unusable
+
+    def __call__(self, *inputs: Tensor) -> None:
+        """Run once.
+
+        Raises ValueError if shapes or types differ from those of the first call, and CaptureError, on every
+        rank, if the first call cannot be captured on some rank.
+        """
+        if self._replay is None:
+            self._replay = self._prepare(inputs)
+        self._check(inputs)
+        for static, given in zip(self._inputs, inputs, strict=True):
+            static.copy_(given, non_blocking=True)
+        self._replay()
+
+    def release(self) -> None:
+        """Give the graph's memory back; it must be gone before its communicators are."""
+        self._replay = None
+        self._inputs = ()
+
+    def _prepare(self, inputs: tuple[Tensor, ...]) -> Callable[[], None]:
+        self._inputs = tuple(tensor.clone() for tensor in inputs)
+        self._warm_up()
+        replay: Callable[[], None] | None = None
+        problem: str | None = None
+        try:
+            replay = _capture(lambda: self._function(*self._inputs))
+        except RuntimeError as error:
+            problem = str(error).strip().partition("\n")[0].rstrip(".")
+        # all ranks replay or none: a collective in a graph waits for the others' graphs
+        problems = [p for p in distributed.gather_objects(problem, self._group) if p]
+        if replay is None or problems:
+            raise CaptureError(
+                f"The iteration could not be captured as a CUDA graph: {problems[0]}. After a failed capture "
+                "this process cannot go on safely. Start the same command again with --set "
+                "train.cuda_graph=off, which is slower and computes the same."
+            )
+        return replay
+
+    def _warm_up(self) -> None:
+        """Run eagerly until libraries have chosen kernels and allocated; leaves no trace in the state."""
+        before = _snapshot(self._state())
+        devices = {tensor.device for tensor in self._inputs if tensor.device.type == "cuda"}
+        with torch.random.fork_rng(devices=[d.index for d in devices]):
+            for _ in range(_WARM_UP_CALLS if distributed.is_initialized() else _WARM_UP_CALLS_ALONE):
+                self._function(*self._inputs)
+        _restore(self._state(), before)
+
+    def _check(self, inputs: tuple[Tensor, ...]) -> None:
+        if len(inputs) != len(self._inputs):
+            raise ValueError(
+                f"The graph was captured with {len(self._inputs)} inputs, but got {len(inputs)}."
+            )
+        for number, (static, given) in enumerate(zip(self._inputs, inputs, strict=True)):
+            if static.shape != given.shape or static.dtype != given.dtype:
+                raise ValueError(
+                    f"The graph was captured with {list(static.shape)} {static.dtype} as input {number}, but "
+                    f"got {list(given.shape)} {given.dtype}. Every batch must have the first one's shape."
+                )
+
+
+def graphed_where_possible(
+    function: Function,
+    state: Callable[[], Iterable[Tensor]],
+    setting: Literal["auto", "on", "off"],
+    runtime: Runtime,
+) -> Graphed | Function:
+    """``function`` as a graph, or itself: by choice, or with one warning where a graph cannot be."""
+    if setting == "off":
+        return function
+    reason = obstacle(runtime)
+    if reason is None:
+        return Graphed(function, state, runtime.timeout)
+    if setting == "on" or runtime.device.type == "cuda":
+        logger.warning("training without CUDA graphs, which is slower: %s", reason)
+    return function
+
+
+def obstacle(runtime: Runtime) -> str | None:
+    """Why there can be no graph on this device and among these processes; None if there can."""
+    if runtime.device.type != "cuda":
+        return "they need a CUDA device"
+    if runtime.zero_stage:
+        return "DeepSpeed reads the gradient's norm on the host at every step"
+    if distributed.is_initialized() and distributed.backend() != "nccl":
+        return f"a graph can hold NCCL's collectives, not those of {distributed.backend()}"
+    return None
+
+
+def _snapshot(tensors: Iterable[Tensor]) -> list[Tensor]:
+    return [tensor.detach().clone() for tensor in tensors]
+
+
+@torch.no_grad()
+def _restore(tensors: Iterable[Tensor], saved: Iterable[Tensor]) -> None:
+    for tensor, value in zip(tensors, saved, strict=True):
+        tensor.copy_(value)

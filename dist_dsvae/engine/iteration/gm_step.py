@@ -1,0 +1,66 @@
+"""Stage 1: forward, GM loss, gradients, ONE flat all-reduce, fused Adam (Algorithm 1, lines 3-8).
+
+Serves every step whose reduction is FLAT. The mixture prior stays replicated on every rank: all
+ranks apply the same averaged gradient to the same parameters.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from dist_dsvae.core import distributed
+from dist_dsvae.core.noise import Noise
+from dist_dsvae.core.types import Batch
+from dist_dsvae.engine.iteration.guard import Guard
+from dist_dsvae.engine.iteration.optimizer import Optimizer
+from dist_dsvae.engine.runtime import Runtime
+from dist_dsvae.methods.step import Method, Step, objective_and_terms
+from dist_dsvae.models.casting import JointCasts
+
+
+class FlatStep:
+    """Callable: one update from one batch; returns this rank's loss terms in the step's order, detached."""
+
+    def __init__(
+        self, method: nn.Module, step: Step, optimizer: Optimizer, guard: Guard, runtime: Runtime
+    ) -> None:
+        assert isinstance(method, Method)
+        self.method: Method = method
+        self.step = step
+        self.optimizer = optimizer
+        self.guard = guard
+        self.runtime = runtime
+        self.casts = JointCasts([method.get_submodule(network) for network in step.trains], jointly=True)
+
+    def __call__(self, batch: Batch, noise: Noise) -> Tensor:
+        with self.runtime.autocast(), self.casts(self.runtime.half):
+            terms = self.method.forward(batch, noise, self.step.name)
+            loss, values = objective_and_terms(self.method, self.step.terms, terms)
+        scaler = self.runtime.scaler
+        if scaler is not None:
+            loss = scaler.scale(loss)
+        # autograd.grad, not backward: DistributedDataParallel's hooks must not see this step
+        gradients = [
+            _laid_out_like(gradient, parameter)
+            for gradient, parameter in zip(
+                torch.autograd.grad(loss, self.optimizer.parameters), self.optimizer.parameters, strict=True
+            )
+        ]
+        bad = self.guard.inspect(self.step.name, values, batch.positions[0])
+        *averaged, bad_anywhere = distributed.all_reduce_flat([*gradients, bad.to(gradients[0].dtype)])
+        for parameter, gradient in zip(self.optimizer.parameters, averaged, strict=True):
+            parameter.grad = gradient
+        self.guard.record(bad_anywhere)
+        self.optimizer.step(self.guard.tripped, scaler)
+        return values
+
+
+def _laid_out_like(gradient: Tensor, parameter: Tensor) -> Tensor:
+    """The gradient with the parameter's strides.
+
+    backward() promises that, autograd.grad does not, and the fused optimiser reads both linearly.
+    """
+    if gradient.stride() == parameter.stride():
+        return gradient
+    return torch.empty_like(parameter).copy_(gradient)

@@ -1,0 +1,111 @@
+"""Guard: remembers on the device whether a loss became non-finite, and where, without a host sync.
+
+Updates are conditional on ``tripped``: the fused optimiser skips them on the device once it is 1.
+The weights thus stay those from before the bad loss until the host looks, at the next log tick.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from dist_dsvae.core import distributed
+from dist_dsvae.methods.step import Step
+
+
+class NonFiniteLossError(RuntimeError):
+    """A loss term became infinite or not a number; the message says which and where."""
+
+
+class Guard:
+    """One flag for all steps, and for each step the terms of its last update before the flag, or of that one.
+
+    All of it lives in tensors that are written in place, as a captured graph needs it.
+
+    settle: waits for the device before the host reads (``Fence.settle``).
+    tripped: float32 scalar on the device, 0 or 1; it never returns to 0.
+    """
+
+    def __init__(
+        self, steps: Sequence[Step], device: torch.device, settle: Callable[[], None] = lambda: None
+    ) -> None:
+        self._settle = settle
+        self.tripped = torch.zeros((), dtype=torch.float32, device=device)
+        self._last_position = torch.full((), -1, dtype=torch.int64, device=device)
+        self._term_names = {step.name: step.terms for step in steps}
+        self._last_terms = {
+            step.name: torch.zeros(len(step.terms), dtype=torch.float64, device=device) for step in steps
+        }
+
+    def inspect(self, step: str, values: Tensor, position: Tensor) -> Tensor:
+        """A scalar: NaN if one of this rank's terms is not finite, else 0. NaN survives a sum over the ranks.
+
+        Remembers the terms, unless tripped. values: the terms in the step's order, [number of terms].
+        position: int64 scalar, of the batch's first sample.
+        """
+        was_tripped = self.tripped > 0
+        last = self._last_terms[step]
+        torch.where(was_tripped, last, values, out=last)
+        torch.where(was_tripped, self._last_position, position, out=self._last_position)
+        return (values - values).sum()
+
+    def record(self, bad_anywhere: Tensor) -> None:
+        """Trip if any rank's terms were bad. bad_anywhere: from ``inspect``, summed over the ranks."""
+        self.tripped.masked_fill_(torch.isnan(bad_anywhere), 1.0)
+
+    def state(self) -> dict[str, Tensor]:
+        """The live tensors."""
+        return {"tripped": self.tripped, "last_position": self._last_position, **self._last_terms}
+
+    def raise_if_tripped(self) -> None:
+        """Raise NonFiniteLossError on every rank if any tripped. Reads the flag: a host sync."""
+        self._settle()
+        if self.tripped.item() == 0:
+            return
+        named = [
+            f"{step}/{name}"
+            for step, last in self._last_terms.items()
+            for name, is_finite in zip(
+                self._term_names[step],
+                torch.isfinite(distributed.all_gather(last).sum(0)).tolist(),
+                strict=True,
+            )
+            if not is_finite
+        ]
+        position = int(distributed.all_gather(self._last_position).min())
+        raise NonFiniteLossError(
+            f"Loss term {', '.join(named)} became infinite or NaN at sample position {position}. The update "
+            "was not applied and the last checkpoint is intact. Resume from it with --mixed_precision no "
+            "if this was fp16 or bf16; else start a new run with a lower optimizer.learning_rate or with "
+            "optimizer.clip_gradient_norm set."
+        )
+
+
+def raise_if_weights_are_bad(
+    method: nn.Module, samples_seen: int, settle: Callable[[], None] = lambda: None
+) -> None:
+    """Raise NonFiniteLossError if a weight or a statistic is not finite: such a state must not be saved.
+
+    Statistics count, because a mixture that follows moments, and batch norms, move without an optimiser; each
+    rank may have its own of them, so all ranks agree and raise alike. Called by all ranks. One host sync.
+
+    settle: waits for the device before the host reads (``Fence.settle``).
+    """
+    named = {
+        name: tensor.detach() for name, tensor in method.state_dict().items() if tensor.is_floating_point()
+    }
+    finite = torch.isfinite(
+        torch.stack([norm.double() for norm in torch._foreach_norm(list(named.values()))])
+    )
+    num_bad = distributed.all_reduce_sum((~finite).sum().double())
+    settle()
+    if num_bad.item() > 0:
+        bad = [name for name, is_finite in zip(named, finite.tolist(), strict=True) if not is_finite]
+        names = ", ".join(bad[:3]) or "of another process"
+        raise NonFiniteLossError(
+            f"The weights {names} became infinite or NaN before sample {samples_seen}, "
+            "although every loss was finite. Nothing was saved; the last checkpoint is intact. Start a new "
+            "run with optimizer.clip_gradient_norm set, or with --mixed_precision no."
+        )

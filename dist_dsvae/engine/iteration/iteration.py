@@ -1,0 +1,126 @@
+"""Iteration: every step of a method as often as it says, and all that follows each: device work alone.
+
+    inputs --to_batch--> batch --step--> terms --+--> sums of the loss meter     n_gm times stage 1,
+                                                 +--> guard                      then the joint step
+                                    parameters ------> moving average            (Algorithm 1)
+
+Nothing in here reads a tensor on the host or keeps a number in Python, so that the whole of it can
+be captured once and replayed (``cuda_graph``). What the host decides comes in between: which
+samples, which learning rates, which weight in the moving average.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+from torch import Tensor, nn
+
+from dist_dsvae.core.noise import JointNoise, Noise, seed_of
+from dist_dsvae.core.types import Batch
+from dist_dsvae.engine.iteration.batch_norm import JointCounts
+from dist_dsvae.engine.iteration.ema import ExponentialMovingAverage
+from dist_dsvae.engine.iteration.gm_step import FlatStep
+from dist_dsvae.engine.iteration.guard import Guard
+from dist_dsvae.engine.iteration.joint_step import OverlappedStep
+from dist_dsvae.engine.iteration.optimizer import Optimizer
+from dist_dsvae.engine.iteration.streams import splits_drawn
+from dist_dsvae.engine.reporting.telemetry import LossMeter
+from dist_dsvae.engine.runtime import Runtime
+from dist_dsvae.methods.step import Method, Reduction, Split
+
+ToBatch = Callable[[Sequence[Tensor], Noise], Batch]
+
+
+class Iteration:
+    """Callable: one iteration from the inputs of its batches, laid end to end.
+
+    to_batch: makes a Batch of one batch's inputs, of which the positions are the last, and its noise, by
+        the split that they come from.
+    global_batch_size: samples per batch on all ranks.
+    """
+
+    def __init__(
+        self,
+        method: nn.Module,
+        optimizers: Mapping[str, Optimizer],
+        guard: Guard,
+        meter: LossMeter,
+        ema: ExponentialMovingAverage | None,
+        runtime: Runtime,
+        to_batch: Mapping[Split, ToBatch],
+        *,
+        seed: int,
+        global_batch_size: int,
+    ) -> None:
+        assert isinstance(method, Method)
+        self.method = method
+        self.optimizers = optimizers
+        self.guard = guard
+        self.meter = meter
+        self.ema = ema
+        self.runtime = runtime
+        self.to_batch = to_batch
+        self.splits = splits_drawn(method)
+        self.seeds = [seed_of(split, seed) for split in self.splits]
+        self.noise = JointNoise(runtime.dtype)
+        self.counts = JointCounts(method)
+        self.num_batches = len(self.splits)
+        self.num_samples = self.num_batches * global_batch_size
+        self.run_step = self._steps(method)
+
+    def _steps(self, method: nn.Module) -> dict[str, FlatStep | OverlappedStep]:
+        """A callable per step of the method, by how its gradients are reduced."""
+        assert isinstance(method, Method)
+        overlapped = {n for s in method.steps if s.reduction is Reduction.OVERLAPPED for n in s.trains}
+        parameters = [name for name, _ in method.named_parameters()]
+        # DistributedDataParallel leaves alone what only flat steps train
+        ignored = [name for name in parameters if name.partition(".")[0] not in overlapped]
+        wrapped = self.runtime.wrap(method, ignored) if overlapped else method
+        run_step: dict[str, FlatStep | OverlappedStep] = {}
+        for step in method.steps:
+            common = (step, self.optimizers[step.name], self.guard, self.runtime)
+            flat = step.reduction is Reduction.FLAT
+            run_step[step.name] = (
+                FlatStep(method, *common) if flat else OverlappedStep(method, wrapped, *common)
+            )
+        return run_step
+
+    def set_rates(self, epoch: float, iteration: int) -> None:
+        """Move the learning rates to where they are after ``epoch`` passes, and the average's weight to where
+        it is after ``iteration`` earlier iterations; before the iteration.
+        """
+        for optimizer in self.optimizers.values():
+            optimizer.set_rates(epoch)
+        if self.ema is not None:
+            self.ema.set_weight(iteration)
+
+    def __call__(self, *inputs: Tensor) -> None:
+        per_batch = len(inputs) // self.num_batches
+        parts = [inputs[first : first + per_batch] for first in range(0, len(inputs), per_batch)]
+        noises = self.noise(self.seeds, [part[-1] for part in parts])
+        batches = (
+            (self.to_batch[split](part, noise), noise)
+            for split, part, noise in zip(self.splits, parts, noises, strict=True)
+        )
+        batch: Batch | None = None
+        with self.counts():
+            for step in self.method.steps:
+                for _ in range(step.repeats):
+                    if step.fresh_batch or batch is None:
+                        batch, noise = next(batches)
+                    self.meter.add(step.name, self.run_step[step.name](batch, noise))
+        if self.ema is not None:
+            self.ema.update()
+
+    def state(self) -> Iterator[Tensor]:
+        """Every tensor that an iteration changes, live."""
+        yield from self.method.parameters()
+        yield from self.method.buffers()
+        for optimizer in self.optimizers.values():
+            for moments in optimizer.state().values():
+                yield from moments.values()
+        yield from self.guard.state().values()
+        yield from self.meter.sums.values()
+        yield from self.runtime.scale_state()
+        if self.ema is not None:
+            yield from self.ema.averaged.values()

@@ -1,0 +1,75 @@
+"""Streams: the endless batches that a method's steps draw from, one stream per split.
+
+    train       3 stage-1 batches, 1 joint batch, 3, 1, ...       order and noise by the run's seed
+    unlabelled  1 batch per unlabelled step, ...                  by a seed of its own
+
+An iteration draws the same number of batches from each stream every time, so that the number of
+iterations, and with it ``samples_seen``, tells where every stream stands.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+from torch import Tensor, nn
+
+from dist_dsvae.config import ExperimentConfig
+from dist_dsvae.core.noise import Noise, seed_of
+from dist_dsvae.core.types import Batch
+from dist_dsvae.data.feed import Feed
+from dist_dsvae.data.open_splits import Splits
+from dist_dsvae.data.shards.manifest import Manifest
+from dist_dsvae.data.stream import Inputs, Slice
+from dist_dsvae.engine.runtime import Runtime
+from dist_dsvae.methods.step import Method, Split
+
+
+def splits_drawn(method: nn.Module) -> tuple[Split, ...]:
+    """The split of each batch of one iteration, in the order in which the steps take them."""
+    assert isinstance(method, Method)
+    return tuple(step.split for step in method.steps for _ in range(step.num_batches))
+
+
+class Streams:
+    """The batches of one rank on its device, of the splits that the method draws from."""
+
+    def __init__(
+        self, method: nn.Module, splits: Splits, config: ExperimentConfig, part: Slice, runtime: Runtime
+    ) -> None:
+        self.order = splits_drawn(method)
+        self._global_batch_size = part.global_batch_size
+        self._manifests: dict[Split, Manifest] = {}
+        for split in dict.fromkeys(self.order):
+            manifest = getattr(splits, split)
+            assert manifest is not None, f"data.{split} is not set"  # ``config_checks``
+            self._manifests[split] = manifest
+        self._feeds = {
+            split: Feed(
+                manifest, config.data, seed_of(split, config.seed), part, runtime.device, runtime.dtype
+            )
+            for split, manifest in self._manifests.items()
+        }
+        self.to_batch: Mapping[Split, Callable[[Sequence[Tensor], Noise], Batch]] = {
+            split: feed.to_batch for split, feed in self._feeds.items()
+        }
+
+    @property
+    def num_samples(self) -> int:
+        """Of all splits drawn from: one epoch."""
+        return sum(manifest.num_samples for manifest in self._manifests.values())
+
+    @property
+    def fingerprint(self) -> str:
+        """Of everything that decides content and order of the samples."""
+        return "+".join(manifest.fingerprint for manifest in self._manifests.values())
+
+    def iterations(self, first: int) -> Iterator[list[Inputs]]:
+        """The batches of iteration ``first`` and of all after it, each in the order of the steps."""
+        streams = {
+            split: self._feeds[split].batches(first * count * self._global_batch_size, copies_ahead=count)
+            for split, count in Counter(self.order).items()
+        }
+        for _ in itertools.count():
+            yield [next(streams[split]) for split in self.order]

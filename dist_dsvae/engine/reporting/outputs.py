@@ -1,0 +1,104 @@
+"""What a run writes besides its checkpoints: a full disk there costs a file, never the training.
+
+A write that the disk refuses gets one warning, and the next one tries again; refused lines are lost.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from torch.utils.tensorboard import SummaryWriter
+
+from dist_dsvae.data.shards.manifest import write_atomically
+
+logger = logging.getLogger(__name__)
+
+
+class Tolerant:
+    """Runs writes, and survives those that fail; says so once, and once again when they work anew."""
+
+    def __init__(self, what: str) -> None:
+        self._what = what
+        self._failing = False
+
+    def __call__(self, write: Callable[[], object]) -> bool:
+        """Whether ``write`` went through."""
+        try:
+            write()
+        except OSError as error:
+            if not self._failing:
+                logger.warning(
+                    "%s cannot be written (%s); training goes on without, and tries again.",
+                    self._what,
+                    error.strerror or error,
+                )
+            self._failing = True
+            return False
+        if self._failing:
+            logger.warning("%s is written again.", self._what)
+        self._failing = False
+        return True
+
+
+class MetricsFile:
+    """metrics.jsonl: a JSON object a line, appended; lines after ``samples_seen`` are dropped first."""
+
+    def __init__(self, path: Path, samples_seen: int) -> None:
+        self._path = path
+        self._tolerant = Tolerant(str(path))
+        self._torn = False  # the file may end in a part of a line
+        self._tolerant(lambda: _drop_lines_after(path, samples_seen))
+
+    def append(self, record: Mapping[str, Any]) -> None:
+        def write() -> None:
+            line = ("\n" if self._torn else "") + json.dumps(record) + "\n"
+            self._torn = True
+            with self._path.open("ab") as stream:
+                stream.write(line.encode())
+            self._torn = False
+
+        self._tolerant(write)
+
+
+class Board:
+    """TensorBoard's files, from ``samples_seen`` on; its writer is made anew after a failure."""
+
+    def __init__(self, directory: Path, samples_seen: int) -> None:
+        self._directory, self._samples_seen = directory, samples_seen
+        self._tolerant = Tolerant(str(directory))
+        self._writer: SummaryWriter | None = None
+        self.write(lambda writer: None)
+
+    def write(self, add: Callable[[SummaryWriter], None]) -> None:
+        def attempt() -> None:
+            if self._writer is None:
+                self._writer = SummaryWriter(str(self._directory), purge_step=self._samples_seen + 1)
+            add(self._writer)
+
+        if not self._tolerant(attempt):
+            self._writer = None  # its thread is dead
+
+    def close(self) -> None:
+        if self._writer is not None:
+            self._tolerant(self._writer.close)
+
+
+def _drop_lines_after(path: Path, samples_seen: int) -> None:
+    """Keep the lines of ticks up to ``samples_seen``; a last line cut off by a kill goes too."""
+    if not path.is_file():
+        return
+    before = path.read_text(encoding="utf-8")
+    kept = "".join(line + "\n" for line in before.splitlines() if _is_up_to(line, samples_seen))
+    if kept != before:
+        write_atomically(path, kept.encode())
+
+
+def _is_up_to(line: str, samples_seen: int) -> bool:
+    try:
+        return bool(json.loads(line)["samples_seen"] <= samples_seen)
+    except (ValueError, KeyError, TypeError):
+        return False

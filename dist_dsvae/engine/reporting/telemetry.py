@@ -1,0 +1,209 @@
+"""Telemetry: what a run says about itself, on rank 0.
+
+    metrics.jsonl   one line per log tick: samples_seen, step, epoch, every loss, images per second
+    tensorboard/    the same curves, and the sample grids
+    terminal        a live progress bar, or plain lines where the output is not a terminal; lines also by
+                    the clock (``clock``), which metrics.jsonl and TensorBoard do not get: they hold the means
+                    between ticks, whatever the speed
+
+Losses are summed on the device and read once per tick or line, so steps never wait for the host.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from rich.console import Console, RenderableType
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.text import Text
+from torch import Tensor
+from torch.utils.tensorboard import SummaryWriter
+
+from dist_dsvae.core import distributed
+from dist_dsvae.engine.reporting.outputs import Board, MetricsFile
+from dist_dsvae.methods.step import Step
+
+_SECONDS_BETWEEN_LINES = {True: 10.0, False: 30.0}  # at most, on a terminal and elsewhere
+
+
+class LossMeter:
+    """Sums of loss terms on the device, by step; means over steps and ranks when read.
+
+    Sums travel with checkpoints, so that the tick after a resume averages all its steps. Only ``read``
+    changes them: a checkpoint or a line leaves no trace in the means, not even by rounding.
+    settle: waits for the device before the host reads (``Fence.settle``).
+    """
+
+    def __init__(
+        self, steps: Sequence[Step], device: torch.device, settle: Callable[[], None] = lambda: None
+    ) -> None:
+        self._settle = settle
+        self._terms = {step.name: step.terms for step in steps}
+        self.sums = {
+            step.name: torch.zeros(len(step.terms), dtype=torch.float64, device=device) for step in steps
+        }
+        self._repeats = {step.name: step.repeats for step in steps}
+        self.num_iterations = 0
+
+    def add(self, step: str, values: Tensor) -> None:
+        """Add one step's terms, in its order, on the device alone; whoever runs iterations counts them."""
+        self.sums[step] += values
+
+    def means(self) -> dict[str, float]:
+        """Means since the last reading, by term name. Called by all ranks; a host sync."""
+        means: dict[str, float] = {}
+        state = self.state()
+        self._settle()
+        for step, sums in state.items():
+            count = max(self.num_iterations, 1) * self._repeats[step]
+            means |= dict(zip(self._terms[step], (sums / count).tolist(), strict=True))
+        return means
+
+    def read(self) -> dict[str, float]:
+        """``means``, and begin anew."""
+        means = self.means()
+        for sums in self.sums.values():
+            sums.zero_()
+        self.num_iterations = 0
+        return means
+
+    def state(self) -> dict[str, Tensor]:
+        """Copies of the sums, averaged over ranks, so that any rank's stand for all. Called by all ranks."""
+        return {
+            step: distributed.all_reduce_sum(sums.clone()).div_(distributed.world_size())
+            for step, sums in self.sums.items()
+        }
+
+    def own_sums(self) -> dict[str, list[float]]:
+        """This rank's sums, which as many ranks can go on from exactly. A host sync."""
+        return {step: sums.tolist() for step, sums in self.sums.items()}
+
+    def restore(self, state: Mapping[str, Tensor], own_sums: Mapping[str, list[float]] | None) -> None:
+        """Go on from ``own_sums``, or from ``state`` where they are those of another number of ranks."""
+        for step, sums in self.sums.items():
+            sums.copy_(state[step] if own_sums is None else torch.tensor(own_sums[step], dtype=sums.dtype))
+
+
+class Telemetry:
+    """Files and terminal of one run. On other ranks than 0 every method does nothing.
+
+    samples_seen: where the run (re)starts; later lines of an interrupted run are dropped, because
+        its steps are about to be repeated.
+    """
+
+    def __init__(self, run_dir: Path, *, total_steps: int, samples_seen: int, step: int, tensorboard: bool):
+        self.active = distributed.is_main()
+        self.seconds_between_lines = _SECONDS_BETWEEN_LINES[False]
+        self._last_tick = self._last_line = (time.perf_counter(), samples_seen, step)
+        if not self.active:
+            return
+        self.console = Console(highlight=False)
+        self.seconds_between_lines = _SECONDS_BETWEEN_LINES[self.console.is_terminal]
+        self._metrics = MetricsFile(run_dir / "metrics.jsonl", samples_seen)
+        self._board = Board(run_dir / "tensorboard", samples_seen) if tensorboard else None
+        self._total_steps = total_steps
+        self._bar = _ProgressWithLosses(
+            TextColumn("[bold]{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[rate]}"),
+            console=self.console,
+            disable=not self.console.is_terminal,
+        )
+        self._task = self._bar.add_task("train", total=total_steps, completed=step, rate="")
+        self._bar.start()
+
+    def say(self, message: str) -> None:
+        """One line for people."""
+        if self.active:
+            self._bar.console.print(message, markup=False, soft_wrap=True)
+
+    def advance(self, step: int) -> None:
+        if self.active:
+            self._bar.update(self._task, completed=step)
+
+    def log(self, samples_seen: int, step: int, epoch: float, values: Mapping[str, float]) -> None:
+        """Write one tick's values."""
+        if not self.active:
+            return
+        last_time, last_samples, _ = self._last_tick
+        self._last_tick = (time.perf_counter(), samples_seen, step)
+        rate = (samples_seen - last_samples) / (self._last_tick[0] - last_time)
+        record = {"samples_seen": samples_seen, "step": step, "epoch": round(epoch, 4)}
+        record |= values
+        record["images_per_second"] = round(rate, 1)
+        self._metrics.append(record)
+        self._draw_curves({**values, "images_per_second": rate}, samples_seen)
+        self.line(samples_seen, step, values)
+
+    def line(self, samples_seen: int, step: int, values: Mapping[str, float]) -> None:
+        """Show people how far the run is, and the mean losses since the last tick; once for one step."""
+        if not self.active or step == self._last_line[2]:
+            return
+        last_time, last_samples, last_step = self._last_line
+        self._last_line = (time.perf_counter(), samples_seen, step)
+        seconds = self._last_line[0] - last_time
+        speed = f"{(samples_seen - last_samples) / seconds:,.0f} images/s"
+        losses = "  ".join(f"{name} {value:.3f}" for name, value in values.items())
+        self._bar.losses = losses
+        self._bar.update(self._task, completed=step, rate=speed)
+        if self._bar.disable:
+            left = (self._total_steps - step) * seconds / (step - last_step)
+            self.say(f"step {step}/{self._total_steps}  {speed}  {losses}  ETA {_duration(left)}")
+
+    def figures(self, samples_seen: int, values: Mapping[str, float]) -> None:
+        """One evaluation's figures, for people and TensorBoard."""
+        if not self.active:
+            return
+        self.say("evaluation  " + "  ".join(f"{name} {value:.4g}" for name, value in values.items()))
+        self._draw_curves({f"evaluation/{name}": value for name, value in values.items()}, samples_seen)
+
+    def _draw_curves(self, values: Mapping[str, float], samples_seen: int) -> None:
+        def add(writer: SummaryWriter) -> None:
+            for name, value in values.items():
+                writer.add_scalar(name, value, samples_seen)
+
+        if self._board is not None:
+            self._board.write(add)
+
+    def pictures(self, paths: Iterable[Path], samples_seen: int) -> None:
+        """What ``Visuals`` drew, for TensorBoard."""
+        if not self.active or self._board is None:
+            return
+        for path in paths:
+            kind = "swap" if path.stem.endswith("-swap") else "samples"
+            with Image.open(path) as image:
+                pixels = np.asarray(image.convert("RGB"))
+            self._board.write(
+                lambda writer, kind=kind, pixels=pixels: writer.add_image(  # type: ignore[misc]
+                    kind, pixels, samples_seen, dataformats="HWC"
+                )
+            )
+
+    def close(self) -> None:
+        if self.active:
+            self._bar.stop()
+            if self._board is not None:
+                self._board.close()
+
+
+class _ProgressWithLosses(Progress):
+    """The bar with its numbers on one line, the losses on the lines below, whatever the width."""
+
+    losses = ""
+
+    def get_renderables(self) -> Iterable[RenderableType]:
+        yield self.make_tasks_table(self.tasks)
+        yield Text(self.losses, style="dim")
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}"

@@ -1,0 +1,74 @@
+"""A classifier trained here, as a scorer: a published model's directory (launch/export.py writes it)."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from dist_dsvae.core.types import ImageShape
+from dist_dsvae.evaluation.judging.scorers import Scorer, load_scorer
+from dist_dsvae.evaluation.judging.weight_files import ScorerError
+from dist_dsvae.methods.classifier import Classifier
+from dist_dsvae.methods.published import CONFIG_FILE, WEIGHTS_FILE, PublishedModelError, load_published
+
+
+class OwnScores(nn.Module):
+    """RGB images [N, 3, H, W] in [-1, 1] -> logits and features of a ``Classifier``."""
+
+    def __init__(self, classifier: Classifier, shape: ImageShape) -> None:
+        super().__init__()
+        self.classifier = classifier
+        self.shape = shape
+
+    def forward(self, rgb: Tensor) -> tuple[Tensor, Tensor]:
+        if rgb.shape[2:] != (self.shape.height, self.shape.width):
+            raise ScorerError(
+                f"the classifier was trained on {self.shape.height}x{self.shape.width} images, but these "
+                f"have {rgb.shape[2]}x{rgb.shape[3]} pixels. Give a classifier of this data set."
+            )
+        images = rgb if self.shape.channels == 3 else rgb.mean(dim=1, keepdim=True)
+        logits, features = self.classifier.logits_and_features(images)
+        return logits.float(), features.float()
+
+
+def open_scorer(place: str, device: torch.device) -> tuple[Scorer, tuple[str, ...] | None]:
+    """The scorer at ``place`` and the names of its classes, None where they are not a data set's of ours.
+
+    place: a published classifier's directory, or a file of weights as PATH or KIND=PATH.
+    Raises ScorerError, or PublishedModelError, with what is wrong.
+    """
+    kind, separator, path = place.partition("=")
+    if not separator or Path(place).exists():
+        kind, path = "", place
+    if not Path(path).suffix and not Path(path).exists():
+        raise ScorerError(
+            f"There is no classifier {path}. Train one of this data set and export it:\n"
+            "    accelerate launch launch/train.py --config configs/classifier/DATA.json\n"
+            "    python launch/export.py --run runs/classifier-DATA --out runs/classifier-DATA/model\n"
+            "Or give another with --classifier: a published one, or a file of weights."
+        )
+    if not Path(path).is_dir():
+        return load_scorer(path, device=device, kind=kind or None), None
+    if not (Path(path) / CONFIG_FILE).is_file() or (Path(path) / "dataset.json").is_file():
+        raise ScorerError(
+            f"{path} is not a published classifier. From the run of a classifier one is made by\n"
+            f"    python launch/export.py --run RUN --out {path.rstrip('/')}/model"
+        )
+    published = load_published(path)
+    method, classes = published.method, published.classes
+    if not isinstance(method, Classifier):
+        raise PublishedModelError(
+            f"{path} is a published {type(method).__name__}, not a classifier. Train one with "
+            "configs/classifier/<data>.json and export it."
+        )
+    digest = hashlib.sha256((Path(path) / WEIGHTS_FILE).read_bytes()).hexdigest()
+    network = OwnScores(method, published.shape).to(device).eval().requires_grad_(False)
+    head = method.network.get_submodule("head")
+    assert isinstance(head, nn.Linear)
+    name = (
+        f"own:{Path(path).resolve().parent.name}" if Path(path).name == "model" else f"own:{Path(path).name}"
+    )
+    return Scorer(name, digest, len(classes), head.in_features, network), classes

@@ -1,0 +1,227 @@
+"""The pictures behind the tabs: functions of a model and of choices, equal for equal choices.
+
+Codes are rows of float32: zs [1, zs_dim] and zu [1, zu_dim].
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image
+from torch import Tensor
+
+from dist_dsvae.core.noise import Noise
+from dist_dsvae.core.types import CodeKind
+from dist_dsvae.methods.abilities import Generative
+from dist_dsvae.pretrained.model import DSVAE
+from dist_dsvae.pretrained.pictures import read_pictures, to_network
+from dist_dsvae.pretrained.requests import RequestError, class_ids
+from dist_dsvae.sampling.grids import draw_grid, draw_scatter
+from dist_dsvae.sampling.temperature import AT_ONE, Temperatures
+
+MAX_CLASSES = 20
+MAX_SAMPLES = 12
+NUM_PLACES = 9
+NUM_DIMENSIONS = 6
+EXTENT = 3.0
+MAX_REFINE_STEPS = 100
+_NUM_POINTS = 3000
+_NUM_DECODED = 512  # pictures at start-up, to find the dimensions worth a slider
+_SIDE = 320
+_LARGE_TILE = 128
+_SAMPLE_SEED = 0
+
+
+class Base(NamedTuple):
+    """Codes that sliders start from, of a sample or of a picture."""
+
+    zs: Tensor
+    zu: Tensor
+    codes: CodeKind
+
+    def decoded(self, model: DSVAE) -> Tensor:
+        """Its picture [1, C, H, W]."""
+        images = model.decode(self.zs, self.zu, codes=self.codes)
+        assert isinstance(images, Tensor)
+        return images
+
+
+def enlarged(picture: Image.Image) -> Image.Image:
+    """A small picture some whole number of times as large, every pixel a square."""
+    factor = max(1, _SIDE // picture.width)
+    return picture.resize((picture.width * factor, picture.height * factor), Image.Resampling.NEAREST)
+
+
+# Samples
+
+
+def samples(
+    model: DSVAE,
+    classes: Sequence[str],
+    num_samples: int,
+    seed: int,
+    temperatures: Temperatures = AT_ONE,
+    *,
+    shared_zu: bool,
+) -> Image.Image:
+    """A row per class; of points, a cloud. shared_zu: one zu per column."""
+    if not 1 <= len(classes) <= MAX_CLASSES:
+        raise RequestError(f"{len(classes)} classes are chosen; choose 1 to {MAX_CLASSES}.")
+    if not model.shape.is_image:
+        return _cloud(model, classes, seed, temperatures)
+    images = model.sample(
+        *(classes, num_samples, seed),
+        shared_zu=shared_zu,
+        temperature_zs=temperatures.zs,
+        temperature_zu=temperatures.zu,
+        kind="tensor",
+    )
+    columns = "one zu per column" if shared_zu else "every picture its own zu"
+    return draw_grid(
+        images.unflatten(0, (len(classes), num_samples)),
+        title=f"seed {seed}: a class per row, {columns}",
+        row_names=list(classes),
+    )
+
+
+def _cloud(model: DSVAE, classes: Sequence[str], seed: int, temperatures: Temperatures) -> Image.Image:
+    per_class = -(-_NUM_POINTS // len(model.classes))
+    zs, zu = temperatures
+    points = model.sample(classes, per_class, seed, temperature_zs=zs, temperature_zu=zu, kind="tensor")
+    labels = torch.arange(len(classes)).repeat_interleave(per_class)
+    stream = io.BytesIO()
+    draw_scatter([(f"samples, seed {seed}", points, labels)], classes).savefig(stream, dpi=160, format="png")
+    return Image.open(stream)
+
+
+# Paths between classes (zs)
+
+
+def between(model: DSVAE, first: str, second: str, seed: int) -> Image.Image:
+    """The way from one class to another in ``NUM_PLACES`` pictures, zu the same in all."""
+    images = _between(model, first, second, torch.linspace(0, 1, NUM_PLACES), seed)
+    title = f"from {first} to {second}: zs moves, zu stays"
+    return draw_grid(images[None], title=title)
+
+
+def place_between(model: DSVAE, first: str, second: str, fraction: float, seed: int) -> Image.Image:
+    """One place of that way, enlarged: 0 is the first class, 1 the second."""
+    images = _between(model, first, second, torch.tensor([fraction], dtype=torch.float32), seed)
+    return enlarged(model_picture(images))
+
+
+def _between(model: DSVAE, first: str, second: str, fractions: Tensor, seed: int) -> Tensor:
+    """The same place in both classes' Gaussians, joined by a straight line."""
+    start, end = base_of_sample(model, first, seed), base_of_sample(model, second, seed)
+    zs = torch.lerp(start.zs, end.zs, fractions[:, None])
+    images = model.decode(zs, start.zu.expand(len(fractions), -1), codes="prior")
+    assert isinstance(images, Tensor)
+    return images
+
+
+# Single dimensions of zu
+
+
+def expressive_dimensions(model: DSVAE) -> list[int]:
+    """The dimensions of zu that change pictures most, the first of them first."""
+    zu_dim = model.code_dims[1]
+    num_codes = max(1, min(8, _NUM_DECODED // (2 * zu_dim)))
+    ranked = model.expressiveness(num_codes).argsort(descending=True, stable=True)
+    return [int(dim) for dim in ranked[:NUM_DIMENSIONS]]
+
+
+def base_of_sample(model: DSVAE, class_name: str, seed: int) -> Base:
+    """Codes of a sample of a class."""
+    method = model.published.method
+    assert isinstance(method, Generative)
+    labels = torch.tensor(class_ids(class_name, model.classes), device=model.device)
+    noise = Noise(seed, torch.zeros_like(labels))
+    with torch.no_grad():
+        codes = method.prior_codes(labels, noise, noise).cpu()
+    zs_dim, _ = model.code_dims
+    return Base(codes[:, :zs_dim], codes[:, zs_dim:], "prior")
+
+
+def base_of_picture(model: DSVAE, picture: Image.Image, class_name: str | None) -> Base:
+    """Codes of a picture; class_name: only for methods that encode with the label."""
+    zs, zu = model.encode(picture, class_name)
+    return Base(zs, zu.mean, "images")
+
+
+def slider_values(base: Base, dimensions: Sequence[int]) -> list[float]:
+    """Where the sliders of ``dimensions`` stand for the base itself."""
+    return [round(float(base.zu[0, dim].clamp(-EXTENT, EXTENT)), 2) for dim in dimensions]
+
+
+def varied(model: DSVAE, base: Base, dimensions: Sequence[int], values: Sequence[float]) -> Image.Image:
+    """The base with the values of some dimensions of zu replaced, enlarged."""
+    zu = base.zu.clone()
+    zu[0, list(dimensions)] = torch.tensor(values, dtype=zu.dtype)
+    return enlarged(model_picture(base._replace(zu=zu).decoded(model)))
+
+
+def model_picture(images: Tensor) -> Image.Image:
+    """The first of images [N, C, H, W] in [-1, 1]."""
+    pixels = images[0].add(1.0).mul(127.5).round().clamp(0, 255).to(torch.uint8)
+    array = pixels.movedim(0, -1).cpu().contiguous().numpy()
+    return Image.fromarray(array[..., 0] if array.shape[-1] == 1 else array)
+
+
+# Pictures from pictures
+
+
+def sample_of_all(model: DSVAE, number: int) -> tuple[Image.Image, str | None]:
+    """The ``number``-th picture to try things with, its classes in turn; its class where one is needed."""
+    label = number % len(model.classes)
+    numbers = torch.tensor([number // len(model.classes)])
+    pictures = model.sample_numbers(torch.tensor([label]), numbers, _SAMPLE_SEED)
+    return pictures[0], model.classes[label] if model.needs_labels else None
+
+
+def crossed(
+    model: DSVAE, first: Image.Image, second: Image.Image, labels: tuple[str | None, str | None]
+) -> Image.Image:
+    """Two pictures give rows their zs and columns their zu; the diagonal gives them back."""
+    both, given = [first, second], [label for label in labels if label is not None] or None
+    zs, zu = model.encode(both, given)
+    images = model.decode(zs.repeat_interleave(2, dim=0), zu.mean.repeat(2, 1), codes="images")
+    heads = to_network(read_pictures(both, model.shape)[0])
+    return draw_grid(
+        images.unflatten(0, (2, 2)),
+        title="zs of the left, zu of the top",
+        row_images=heads,
+        column_images=heads,
+        min_tile=_LARGE_TILE,
+    )
+
+
+def hole_of(layers: Sequence[npt.NDArray[Any]], height: int, width: int) -> npt.NDArray[np.bool_]:
+    """Where something was painted on the editor's layers (RGBA, of any size): bool [height, width].
+
+    A pixel of the model belongs to the hole if half of it was painted.
+    """
+    hole = np.zeros((height, width), bool)
+    for layer in layers:
+        alpha = Image.fromarray(layer[..., 3]).resize((width, height), Image.Resampling.BOX)
+        hole |= np.asarray(alpha) > 127
+    return hole
+
+
+def inpainted(
+    model: DSVAE,
+    picture: Image.Image,
+    mask: str | npt.NDArray[np.bool_],
+    label: str | None,
+    refine_steps: int,
+) -> Image.Image:
+    """The picture, its hole filled by the model, enlarged. mask: as for ``DSVAE.inpaint``."""
+    if not isinstance(mask, str) and not mask.any():
+        raise RequestError(
+            "Nothing is painted. Paint a hole with the brush, or choose one of the named holes."
+        )
+    return enlarged(model.inpaint(picture, mask, label, refine_steps=refine_steps))

@@ -1,0 +1,178 @@
+"""Many samples of every class, by all processes: a folder per class, or shards to train on.
+
+    numbers of the samples --units of 64, dealt out in turn--> each process: draw, encode, write
+                                                           --> rank 0: pack into shards, if wanted
+
+A unit holds the same samples whatever the number of processes and goes through the networks as a whole,
+on one thread of a CPU, so every byte is the same for any number of processes. A sample is a function of
+(seed, class, its number). What is written appears at once when all of it is there, or not at all.
+"""
+
+from __future__ import annotations
+
+import io
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from dist_dsvae.building.sources.images import Codec
+from dist_dsvae.building.writer import Layout, Sample, write_split
+from dist_dsvae.core import distributed
+from dist_dsvae.core.errors import DataError
+from dist_dsvae.core.staging import building
+from dist_dsvae.pretrained.model import DSVAE
+from dist_dsvae.pretrained.requests import at_least_one
+from dist_dsvae.sampling.temperature import AT_ONE, Temperatures
+
+UNIT = 64
+_TEMPORARY = "samples"
+Progress = Callable[[int], None]
+
+
+def write_many(
+    model: DSVAE,
+    out: Path,
+    classes: list[int],
+    per_class: int,
+    seed: int,
+    temperatures: Temperatures = AT_ONE,
+    *,
+    as_shards: bool = False,
+    overwrite: bool = False,
+    command: str = "",
+    progress: Progress = lambda done: None,
+) -> str:
+    """Write ``per_class`` samples of each of ``classes``; returns a sentence. Called by all processes.
+
+    Folders: OUT/CLASS/000000.png (.npy for points). as_shards: OUT/train, which training and evaluation
+    read; ``command`` goes into its manifest. overwrite: see ``staging.building``. progress: called with the
+    number of samples this process has written since the last call.
+    ``out`` lies where all processes see it.
+    Raises DataError, on all processes, if ``out`` is taken or cannot be written.
+    """
+    at_least_one("per_class", per_class)
+    with ExitStack() as stack:
+        error: Exception | None = None
+        place: Path | None = None
+        if distributed.is_main():
+            try:
+                place = stack.enter_context(building(out, overwrite=overwrite))
+            except (DataError, OSError) as caught:
+                error = caught
+        _raise_together(error)
+        staging = distributed.broadcast_object(place)
+        assert staging is not None
+        folder = staging / _TEMPORARY if as_shards else staging
+        try:
+            _write_own_units(model, folder, classes, per_class, seed, temperatures, progress)
+        except (OSError, ValueError) as caught:
+            error = caught
+        _raise_together(error)  # also the barrier before packing
+        if as_shards and distributed.is_main():
+            try:
+                _pack(model, folder, staging / "train", classes, per_class, command)
+                shutil.rmtree(folder)
+            except (OSError, ValueError) as caught:
+                error = caught
+        _raise_together(error)
+    distributed.barrier()
+    what = "as shards in train" if as_shards else "in a folder per class"
+    return f"Wrote {len(classes) * per_class:,} samples of {len(classes)} classes to {out}, {what}."
+
+
+def _raise_together(error: Exception | None) -> None:
+    """Raise on all processes what any of them met, so that none waits for the others for ever."""
+    messages = distributed.gather_objects(None if error is None else str(error))
+    if error is not None:
+        raise error
+    failed = [f"Process {rank}: {text}" for rank, text in enumerate(messages) if text is not None]
+    if failed:
+        raise DataError(failed[0])
+
+
+def _write_own_units(
+    model: DSVAE,
+    folder: Path,
+    classes: list[int],
+    per_class: int,
+    seed: int,
+    temperatures: Temperatures,
+    progress: Progress,
+) -> None:
+    names = folder_names(model.classes)
+    for label in classes:
+        (folder / names[label]).mkdir(parents=True, exist_ok=True)
+    extension, encode = _encoder(model)
+    total = len(classes) * per_class
+    step = UNIT * distributed.world_size()
+    for first in range(distributed.rank() * UNIT, total, step):
+        numbers = torch.arange(first, min(first + UNIT, total))
+        labels = torch.tensor(classes)[numbers // per_class]
+        numbers = numbers % per_class
+        arrays = model.sample_numbers(labels, numbers, seed, temperatures, kind="array")
+        for label, number, array in zip(labels.tolist(), numbers.tolist(), arrays, strict=True):
+            (folder / names[label] / f"{number:06d}.{extension}").write_bytes(encode(array))
+        progress(len(arrays))
+
+
+def _encoder(model: DSVAE) -> tuple[str, Callable[[Any], bytes]]:
+    """Extension of the files, and what makes their bytes of a picture [H, W, C] or a point [C]."""
+    if model.shape.is_image:
+        codec = Codec()
+        return codec.extension, lambda array: codec.pack(
+            Image.fromarray(array[..., 0] if array.shape[-1] == 1 else array)
+        )
+
+    def point(array: Any) -> bytes:
+        stream = io.BytesIO()
+        np.save(stream, array.astype(np.float32))
+        return stream.getvalue()
+
+    return "npy", point
+
+
+def folder_names(classes: tuple[str, ...]) -> list[str]:
+    """A folder's name for each class: its own, without what a file system or a glob minds.
+
+    Classes whose names would become one, or nothing, get their number in front.
+    """
+    plain = ["".join("-" if c in "/\\\0" else c for c in name).lstrip(".").strip() for name in classes]
+    return [
+        name if name and plain.count(name) == 1 else f"{label}-{name}" for label, name in enumerate(plain)
+    ]
+
+
+def _read_sample(sample: Sample[str]) -> tuple[bytes, Mapping[str, object]]:
+    return Path(sample.reference).read_bytes(), {}
+
+
+def _pack(
+    model: DSVAE, folder: Path, directory: Path, classes: list[int], per_class: int, command: str
+) -> None:
+    """The files of ``folder`` as the shards of a split whose classes are all of the model's."""
+    extension, _ = _encoder(model)
+    write_split(
+        directory,
+        list(_samples(model, folder, classes, per_class, extension)),
+        _read_sample,
+        Layout(shape=model.shape, extension=extension),
+        classes=model.classes,
+        command=command,
+        source="generated",
+    )
+
+
+def _samples(
+    model: DSVAE, folder: Path, classes: list[int], per_class: int, extension: str
+) -> Iterator[Sample[str]]:
+    names = folder_names(model.classes)
+    for label in classes:
+        for number in range(per_class):
+            path = folder / names[label] / f"{number:06d}.{extension}"
+            yield Sample(str(path), label, f"{names[label]}/{path.name}")

@@ -1,0 +1,300 @@
+"""Checkpoints: written by all ranks in parallel, complete or not there at all.
+
+    checkpoints/step-00001000/        torch.distributed.checkpoint files, one or more per rank
+                checkpoint.json       the marker: written last; samples_seen and other plain values,
+                                      and the checksum of every other file
+    checkpoints/.step-00001000.partial    while it is written; renamed when the marker is on disk
+
+A directory without its marker does not count, so a kill at any instant leaves the newest complete
+checkpoint loadable. Tensors are loaded into the live state in place; replicated ones are written
+once, spread over the ranks, and loaded on any number of ranks. ``saver`` writes while training goes on.
+
+The files hold pickles (torch.distributed.checkpoint's metadata): load only checkpoints you trust.
+"""
+
+from __future__ import annotations
+
+import errno
+import itertools
+import json
+import os
+import re
+import shutil
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from torch.distributed import ProcessGroup
+from torch.distributed.checkpoint.api import CheckpointException
+from torch.distributed.checkpoint.state_dict_loader import load as dcp_load
+from torch.distributed.checkpoint.state_dict_saver import save as dcp_save
+
+from dist_dsvae.core import distributed
+from dist_dsvae.core.inventory import sha256_of
+from dist_dsvae.core.staging import fsync_directory
+
+MARKER = "checkpoint.json"
+_NAME = re.compile(r"step-(\d{8,})")
+_FILE = re.compile(r"__\d+_\d+\.distcp|\.metadata(\.tmp)?|checkpoint\.json")
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that cannot be written or read; the message says which and what to do."""
+
+
+def checkpoint_name(step: int) -> str:
+    return f"step-{step:08d}"
+
+
+def complete_checkpoints(directory: Path) -> list[Path]:
+    """Complete checkpoints in a run's checkpoints/ directory, oldest first."""
+    if not directory.is_dir():
+        return []
+    found = [path for path in directory.iterdir() if _NAME.fullmatch(path.name) and (path / MARKER).is_file()]
+    return sorted(found, key=step_of)
+
+
+def step_of(checkpoint: Path) -> int:
+    return int(checkpoint.name.split("-")[1])
+
+
+def read_marker(checkpoint: Path) -> dict[str, Any]:
+    """The plain values stored with a checkpoint. Raises CheckpointError if it is not complete."""
+    values: dict[str, Any] = _marker(checkpoint)["values"]
+    return values
+
+
+def _marker(checkpoint: Path) -> dict[str, Any]:
+    try:
+        marker = json.loads((checkpoint / MARKER).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(
+            f"{checkpoint} is not a complete checkpoint: its {MARKER} cannot be read ({error}). "
+            "Name another one with --resume PATH."
+        ) from None
+    if not isinstance(marker, dict) or not {"values", "sha256"} <= marker.keys():
+        raise CheckpointError(f"{checkpoint / MARKER} was damaged. Name an older one with --resume PATH.")
+    return marker
+
+
+def save(
+    directory: Path,
+    step: int,
+    state: dict[str, Any],
+    values: dict[str, Any],
+    keep: int,
+    *,
+    keep_every: int = 0,
+    group: ProcessGroup | None = None,
+) -> Path:
+    """Write ``state`` (nested dictionaries of tensors) and ``values`` (JSON) as checkpoint ``step``.
+
+    keep: the newest ``keep`` checkpoints stay, older ones are removed, except those whose step is a
+        multiple of ``keep_every`` (0: no exception).
+    group: of all ranks, for this function's collectives; by default that of training.
+    Called by all ranks. Raises CheckpointError on every rank if any could not write; the partial
+    files are removed and older checkpoints stay.
+    """
+    final = directory / checkpoint_name(step)
+    partial = directory / f".{final.name}.partial"
+    checksums: dict[str, str] = {}
+
+    def prepare() -> None:
+        _remove_files(partial)
+        partial.mkdir(parents=True, exist_ok=True)
+
+    def publish() -> None:
+        marker = json.dumps({"values": values, "sha256": checksums}, indent=1) + "\n"
+        with (partial / MARKER).open("w", encoding="utf-8") as stream:
+            stream.write(marker)
+            stream.flush()
+            os.fsync(stream.fileno())
+        fsync_directory(partial)
+        remove(final)  # the same step of a run that was set back
+        partial.rename(final)
+        fsync_directory(directory)
+        _prune(directory, keep, keep_every)
+
+    try:
+        _on_main(prepare, group)
+        _collectively(lambda: _write_or_explain(state, partial, group), group)
+        _collectively(lambda: checksums.update(_own_checksums(partial)), group)
+        for others in distributed.gather_objects(dict(checksums), group):
+            checksums.update(others)
+        _on_main(publish, group)
+    except CheckpointError:
+        if distributed.is_main():
+            _remove_files(partial)
+        raise
+    return final
+
+
+def _prune(directory: Path, keep: int, keep_every: int) -> None:
+    for old in complete_checkpoints(directory)[:-keep]:
+        if not keep_every or step_of(old) % keep_every:
+            remove(old)
+
+
+def _own_checksums(partial: Path) -> dict[str, str]:
+    """sha256 of the files that this rank wrote, by name."""
+    own = [*partial.glob(f"__{distributed.rank()}_*")]
+    if distributed.is_main():
+        own.append(partial / ".metadata")
+    return {path.name: sha256_of(path) for path in own}
+
+
+def verify(checkpoint: Path) -> None:
+    """Compare every file with its checksum; the ranks share the work. Called by all ranks.
+
+    Raises CheckpointError on every rank if a file is missing or not as it was written.
+    """
+    problem: str | None = None
+    try:
+        recorded = sorted(_marker(checkpoint)["sha256"].items())
+        for name, expected in recorded[distributed.rank() :: distributed.world_size()]:
+            if not (checkpoint / name).is_file():
+                problem = f"{checkpoint} is damaged: its file {name} is missing"
+            elif sha256_of(checkpoint / name) != expected:
+                problem = (
+                    f"{checkpoint} is damaged: its file {name} is not as it was written (other checksum)"
+                )
+    except OSError as error:
+        problem = f"{checkpoint} cannot be read: {error.strerror} ({error.filename})"
+    except CheckpointError as error:
+        problem = str(error).rstrip(".")
+    problems = [p for p in distributed.gather_objects(problem) if p]
+    if problems:
+        raise CheckpointError(problems[0] + ".")
+
+
+def remove(checkpoint: Path) -> None:
+    """Delete a checkpoint; a kill on the way leaves nothing that counts as one.
+
+    Files in it that are none of a checkpoint's stay, in ``kept-step-...``.
+    """
+    if checkpoint.is_symlink():
+        checkpoint.unlink()  # what it leads to may be another run's
+        return
+    hidden = checkpoint.with_name(f".{checkpoint.name}.removed")
+    for place in (hidden, checkpoint):  # first what a kill left of an earlier removal
+        if place.exists():
+            place.rename(hidden)
+            _remove_files(hidden)
+            if hidden.exists():
+                hidden.rename(_unused(checkpoint.with_name(f"kept-{checkpoint.name}")))
+
+
+def _remove_files(directory: Path) -> None:
+    """Remove what ``save`` writes into a directory, and the directory if nothing else is in it."""
+    if directory.is_dir():
+        for path in directory.iterdir():
+            if _FILE.fullmatch(path.name) and not path.is_dir():
+                path.unlink()
+        with suppress(OSError):
+            directory.rmdir()
+
+
+def _unused(path: Path) -> Path:
+    """``path``, or with the first number behind it that is free."""
+    numbered = (path.with_name(f"{path.name}-{number}") for number in itertools.count(2))
+    return next(candidate for candidate in itertools.chain([path], numbered) if not candidate.exists())
+
+
+def set_back(directory: Path, step: int) -> list[Path]:
+    """Move checkpoints beyond ``step`` out of the way of a run that starts from there again.
+
+    They are renamed to ``abandoned-...``, not deleted. Rank 0 only; returns the new names.
+    """
+    later = [path for path in complete_checkpoints(directory) if step_of(path) > step]
+    return [path.rename(_unused(path.with_name(f"abandoned-{path.name}"))) for path in later]
+
+
+def load(checkpoint: Path, state: dict[str, Any]) -> None:
+    """Load a checkpoint into the live tensors of ``state``, in place. Called by all ranks."""
+
+    def read() -> None:
+        with _quiet():
+            dcp_load(state, checkpoint_id=checkpoint, no_dist=distributed.world_size() == 1)
+
+    what = f"{checkpoint} could not be read; an older one can be named with --resume PATH"
+    _collectively(read, what=what)
+
+
+def _write(state: dict[str, Any], partial: Path, group: ProcessGroup | None) -> None:
+    with _quiet():
+        dcp_save(state, checkpoint_id=partial, process_group=group, no_dist=distributed.world_size() == 1)
+
+
+def _write_or_explain(state: dict[str, Any], partial: Path, group: ProcessGroup | None) -> None:
+    """Torch reports a full disk in several disguises; the free space tells."""
+    try:
+        _write(state, partial, group)
+    except (Exception, CheckpointException) as error:
+        if shutil.disk_usage(partial.parent).free < _num_bytes(state):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(partial)) from error
+        raise
+
+
+def _num_bytes(state: Any) -> int:
+    if isinstance(state, dict):
+        return sum(_num_bytes(value) for value in state.values())
+    return int(state.numel() * state.element_size())
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    with warnings.catch_warnings():
+        # DCP announces that it runs in a single process, which is what no_dist asks for.
+        warnings.filterwarnings("ignore", message=".*torch.distributed is (disabled|unavailable).*")
+        yield
+
+
+def _on_main(action: Callable[[], None], group: ProcessGroup | None) -> None:
+    """Run on rank 0; all ranks wait, and all raise if it failed."""
+    _collectively(action if distributed.is_main() else lambda: None, group)
+
+
+def _collectively(
+    action: Callable[[], None],
+    group: ProcessGroup | None = None,
+    what: str = "The checkpoint could not be written",
+) -> None:
+    """Run on every rank; if it fails on any, raise CheckpointError on all, with the first reason."""
+    problem: str | None = None
+    try:
+        action()
+    except (Exception, CheckpointException) as error:  # or the other ranks would wait for ever
+        problem = _explain(error)
+    problems = [p for p in distributed.gather_objects(problem, group) if p]
+    if problems:
+        raise CheckpointError(f"{what}: {problems[0]}")
+
+
+def _explain(error: BaseException) -> str:
+    """The cause within torch's wrapping, as a sentence."""
+    for cause in _causes(error):
+        if isinstance(cause, OSError) and cause.errno == errno.ENOSPC:
+            return (
+                "the disk is full. Free some space or lower train.keep_checkpoints, then start the same "
+                "command again: it resumes from the last complete checkpoint."
+            )
+        if isinstance(cause, OSError) and cause.errno is not None:
+            return f"{cause.strerror} ({cause.filename}). Mend that, then start the same command again."
+    if "No space left on device" in str(error):
+        return _explain(OSError(errno.ENOSPC, "No space left on device"))
+    innermost = _causes(error)[-1]
+    return f"{type(innermost).__name__}: {str(innermost).strip()}"
+
+
+def _causes(error: BaseException) -> list[BaseException]:
+    """The error, what it wraps (CheckpointException.failures) and what caused it, innermost last."""
+    found = [error]
+    failures = getattr(error, "failures", {})
+    for failure in failures.values():
+        found += _causes(failure[0])
+    before = error.__cause__ or error.__context__
+    if before is not None:
+        found += _causes(before)
+    return found

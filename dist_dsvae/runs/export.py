@@ -1,0 +1,111 @@
+"""Export: a checkpoint of a run as a published model (``methods.published``), with its card."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from dist_dsvae.core.staging import building, check_free
+from dist_dsvae.core.versions import version_of
+from dist_dsvae.methods.published import Published
+from dist_dsvae.pretrained.model import DSVAE
+from dist_dsvae.pretrained.programs import save_programs
+from dist_dsvae.runs.checkpoint import complete_checkpoints
+from dist_dsvae.runs.measure_statistics import adopt
+from dist_dsvae.runs.run import choose_checkpoint, load_method, read_run
+from dist_dsvae.runs.statistics_file import measured_of_checkpoint
+
+Weights = Literal["auto", "ema", "raw"]
+
+
+def export(
+    run_dir: Path,
+    out: Path,
+    step: int | None = None,
+    weights: Weights = "auto",
+    *,
+    licence: str = "other",
+    programs: bool = False,
+    overwrite: bool = False,
+    say: Callable[[str], None] = lambda _: None,
+) -> str:
+    """Write the model of a run's checkpoint into ``out``; returns a sentence on what was written.
+
+    step: of the checkpoint (default: the newest). weights: see ``trained.load_method``. licence: for the
+    card. programs: also torch.export files of encoder and decoder (``pretrained.programs``). overwrite:
+    replace an earlier export (``staging.building``). say: is told what begins. Single process.
+    Raises CheckpointError if the run has no such checkpoint, or no average that was asked for; DataError if
+    ``out`` is taken.
+    """
+    check_free(out, overwrite)
+    say(f"Reading a checkpoint of {run_dir}; its batch norms are measured, if that was not done before.")
+    model = DSVAE(published_of_run(run_dir, step, weights))
+    say(f"Writing {out}.")
+    written = ""
+    with building(out, overwrite=overwrite) as staging:
+        model.save_pretrained(staging, model_card_kwargs={"licence": licence})
+        if programs:
+            say("Exporting encoder and decoder as programs, and comparing them with the model.")
+            written = f" {save_programs(model, staging)}"
+    about = model.published.about
+    described = "moving average" if about["weights"] == "ema" else "last weights"
+    return f"Wrote {out} from {run_dir / 'checkpoints' / about['checkpoint']} ({described}).{written}"
+
+
+def published_of_run(
+    run_dir: Path,
+    step: int | None = None,
+    weights: Weights = "auto",
+    device: torch.device = torch.device("cpu"),  # noqa: B008 - immutable
+) -> Published:
+    """A run's checkpoint on the CPU, as ``published.load_published`` would give it, and its history.
+
+    device: to measure batch norm on, which is done where no one has yet (``statistics_file``). Called by
+    all ranks, where there are several.
+    Raises CheckpointError as ``trained.choose_checkpoint`` and ``trained.load_method`` do.
+    """
+    config, shape, classes = read_run(run_dir)
+    chosen = choose_checkpoint(run_dir, step)
+    method, which = load_method(config, shape, len(classes), chosen, weights, device)
+    method.eval()
+    adopt(method, measured_of_checkpoint(chosen, method, which))
+    about = {
+        "run": run_dir.resolve().name,
+        "data": config.data.train,
+        "num_samples": json.loads((run_dir / "dataset.json").read_text("utf-8")).get("num_samples"),
+        "checkpoint": chosen.name,
+        "weights": which,
+        "commands": {
+            "train": config.command,
+            "export": f"python launch/export.py --run {config.run_dir} --weights {which}",
+        },
+        "versions": {package: version_of(package) or "not installed" for package in ("dist_dsvae", "torch")},
+        "evaluation": _evaluation(run_dir, chosen, which),
+    }
+    return Published(method.cpu(), shape, classes, config.method, config.model, about)
+
+
+def _evaluation(run_dir: Path, chosen: Path, weights: str) -> dict[str, Any]:
+    """The run's scores, if they are of these weights; else the figures of its end, if this is its end.
+
+    Figures of other weights say nothing of these.
+    """
+    scores = _read(run_dir / "evaluation/scores.json")
+    if (scores.get("checkpoint"), scores.get("weights")) == (chosen.name, weights):
+        return {key: scores[key] for key in ("figures", "real", "judges", "settings") if key in scores}
+    newest = complete_checkpoints(run_dir / "checkpoints")[-1]
+    if chosen.name != newest.name:
+        return {}
+    summary = _read(run_dir / "evaluation/summary.json")
+    figures = {key: value for key, value in summary.items() if key not in ("train_seconds", "samples_seen")}
+    return {"figures": figures, "note": "At the end of training, with the last weights."} if figures else {}
+
+
+def _read(path: Path) -> dict[str, Any]:
+    content = json.loads(path.read_text("utf-8")) if path.is_file() else {}
+    assert isinstance(content, dict)
+    return content

@@ -1,0 +1,119 @@
+"""What the commands of launch/generate.py work on: a model from a run or an export, and real pictures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dist_dsvae.config import DataConfig
+from dist_dsvae.core.errors import DataError
+from dist_dsvae.core.noise import permutation
+from dist_dsvae.data.open_split import open_split
+from dist_dsvae.data.open_splits import open_splits
+from dist_dsvae.data.pick import read_samples
+from dist_dsvae.data.shards.manifest import Manifest
+from dist_dsvae.pretrained.figures import Shown
+from dist_dsvae.pretrained.model import DSVAE
+from dist_dsvae.pretrained.pictures import read_picture, read_pictures
+from dist_dsvae.pretrained.requests import RequestError, device_from
+from dist_dsvae.runs.export import Weights, published_of_run
+from dist_dsvae.runs.run import read_run
+from dist_dsvae.sampling.generate import spread
+
+
+def open_model(
+    run: Path | None, model: str | None, step: int | None = None, weights: Weights = "auto", **options: Any
+) -> DSVAE:
+    """The model of a run's checkpoint, or a published one. options: as for ``DSVAE``.
+
+    Raises CheckpointError, PublishedModelError; RequestError unless exactly one of the two is given.
+    """
+    if (run is None) == (model is None):
+        raise RequestError("Give either --run RUN or --model DIRECTORY.")
+    if run is not None:
+        device = device_from(options.get("device", "cpu"))
+        return DSVAE(published_of_run(run, step, weights, device), **options)
+    if step is not None or weights != "auto":
+        raise RequestError("--step and --weights choose among a run's checkpoints; --model has one only.")
+    assert model is not None
+    return DSVAE.from_pretrained(model, **options)
+
+
+def shown_files(model: DSVAE, paths: list[Path], labels: list[int] | None) -> Shown:
+    """Pictures of files, brought to the model's size. labels: their classes, where known."""
+    images, _ = read_pictures([read_picture(path) for path in paths], model.shape, "--images")
+    if labels is not None and len(labels) != len(paths):
+        raise RequestError(
+            f"--classes names {len(labels)} classes for {len(paths)} pictures; name one for each."
+        )
+    if model.needs_labels and labels is None:
+        raise RequestError(
+            f"This model's encoder is told the label: name a class for each of the {len(paths)} pictures "
+            "with --classes."
+        )
+    return Shown(images, labels, "from files")
+
+
+def split_to_show(run: Path | None, data: str | None) -> Manifest:
+    """The split given by ``data``, or the run's test split (its training split, if it has no other)."""
+    if data is not None:
+        return open_split(data, DataConfig(train=data))
+    if run is None:
+        raise RequestError(
+            "A published model brings no pictures: give some with --images A.jpg B.png, or a split of "
+            "shards with --data shards/NAME/test."
+        )
+    config, _, _ = read_run(run)
+    train, test, _ = open_splits(config.data)
+    return test or train
+
+
+def shown_of_split(
+    model: DSVAE, split: Manifest, wanted: list[int] | None, count: int, seed: int, *, draw: int = 0
+) -> Shown:
+    """``count`` pictures of a split, one of each class in turn; which ones follows from ``seed``.
+
+    wanted: classes; by default ``count`` spread over all. Those without a picture are left out and named in
+    the result. draw: another number gives other pictures of the same classes.
+    Raises DataError if none of the classes has a picture, for a split of another shape than the model's, or
+    with other classes where they are needed.
+    """
+    if split.shape != model.shape:
+        raise DataError(
+            f"{split.location} holds samples of {tuple(split.shape)} (channels, height, width), the model is "
+            f"for {tuple(model.shape)}. Build the shards with the model's --size and --channels."
+        )
+    same_classes = split.classes == model.classes
+    if not same_classes and (model.needs_labels or wanted is not None):
+        raise DataError(
+            f"The classes of {split.location} are not the model's, so none of them can be chosen for it. "
+            "Leave --classes out, or give another split with --data."
+        )
+    labels = np.concatenate([split.index(number)[:, 2] for number in range(len(split.shards))])
+    counts, asked = split.samples_per_class, wanted or range(split.num_classes)
+    empty = [label for label in asked if not counts[label]]
+    present = [label for label in asked if counts[label]]
+    if not present:
+        raise DataError(
+            f"{split.location} has no picture of {_named(split, empty)}. Choose other classes, or give "
+            "another split with --data."
+        )
+    classes = present if wanted else [present[place] for place in spread(len(present), count)]
+    rounds = [(classes[i % len(classes)], i // len(classes)) for i in range(count)]
+    places = []
+    for label, turn in rounds:
+        own = np.flatnonzero(labels == label)
+        # Draws of one seed are pictures apart where the class has enough of them.
+        order = permutation(len(own), seed, label)
+        places.append(int(own[order[(turn + draw * -(-count // len(classes))) % len(own)]]))
+    images = read_samples(split, places)
+    shown_labels = [label for label, _ in rounds] if same_classes else None
+    left_out = f"{split.location} has no picture of {_named(split, empty)}; left out." if empty else ""
+    return Shown(images, shown_labels, f"from {split.location}", left_out)
+
+
+def _named(split: Manifest, labels: list[int]) -> str:
+    names = ", ".join(repr(split.classes[label]) for label in labels[:5])
+    return f"the {'classes' if len(labels) > 1 else 'class'} {names}" + (", ..." if len(labels) > 5 else "")

@@ -1,0 +1,232 @@
+"""The run directory: config.json, environment.json, and which checkpoint to go on from.
+
+runs/<name>/  config.json   the resolved configuration, defaults included
+              dataset.json  what the models need to know of the data: shape, classes
+              environment.json   one entry per start: versions (null: not installed), git, hardware, processes
+              lock.json     while a job trains (``run_lock``)
+              checkpoints/  samples/  metrics.jsonl  tensorboard/  evaluation/
+              statistics/   of batch norm, by whoever draws from a checkpoint (``statistics_file``)
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import platform
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from dist_dsvae.config import ExperimentConfig
+from dist_dsvae.config.reading import ConfigError, differing_keys, from_tree, to_json
+from dist_dsvae.core import distributed
+from dist_dsvae.core.versions import version_of
+from dist_dsvae.data.shards.manifest import Manifest, write_atomically
+from dist_dsvae.engine.runtime import Runtime
+from dist_dsvae.runs.auto_augmentation import as_trained
+from dist_dsvae.runs.checkpoint import (
+    MARKER,
+    CheckpointError,
+    complete_checkpoints,
+    set_back,
+    verify,
+)
+
+logger = logging.getLogger(__name__)
+
+# what a run writes besides its checkpoints; config.json comes first
+_WRITTEN = (
+    "dataset.json",
+    "environment.json",
+    "metrics.jsonl",
+    "tensorboard",
+    "samples",
+    "evaluation",
+    "statistics",
+)
+
+
+def checkpoint_to_resume(run_dir: Path, resume: str) -> Path | None:
+    """The checkpoint to go on from, the same on all ranks and sound; None for a fresh start.
+
+    resume: "auto" (the newest undamaged one, if any), "never", or a path to a checkpoint or a run.
+    Raises CheckpointError where the choice cannot be had. Called by all ranks.
+    """
+    try:
+        found: list[Path] | str = _candidates(run_dir, resume) if distributed.is_main() else []
+    except CheckpointError as error:
+        found = str(error)
+    candidates = distributed.broadcast_object(found)  # rank 0 decides for all
+    if isinstance(candidates, str):
+        raise CheckpointError(candidates)
+    for candidate in candidates:
+        try:
+            verify(candidate)
+        except CheckpointError as error:
+            if resume != "auto":
+                raise
+            if distributed.is_main():
+                logger.warning("%s Trying the checkpoint before it.", error)
+        else:
+            return candidate
+    if candidates:
+        raise CheckpointError(
+            f"None of the {len(candidates)} checkpoints in {run_dir} is sound. Restore one from a copy, or "
+            "remove them to start again."
+        )
+    return None
+
+
+def _candidates(run_dir: Path, resume: str) -> list[Path]:
+    """Checkpoints that would do, best first."""
+    _check_ours(run_dir)
+    existing = complete_checkpoints(run_dir / "checkpoints")
+    if resume == "auto":
+        return existing[::-1]
+    if resume == "never":
+        if existing:
+            raise CheckpointError(
+                f"--resume never was given, but {run_dir} already holds checkpoints (up to "
+                f"{existing[-1].name}). Choose another --run-dir, remove that one, or use --resume auto."
+            )
+        return []
+    path = Path(resume)
+    inside = complete_checkpoints(path / "checkpoints") or complete_checkpoints(path)
+    chosen = [path] if (path / MARKER).is_file() else inside[-1:]
+    if not chosen:
+        raise CheckpointError(
+            f"--resume {resume}: there is no complete checkpoint. Give a folder such as "
+            "runs/NAME/checkpoints/step-00001000, a run directory, auto or never."
+        )
+    _check_own(run_dir, chosen[0], existing)
+    return chosen
+
+
+def _check_ours(run_dir: Path) -> None:
+    """Raise CheckpointError if training in ``run_dir`` would replace files that no run wrote."""
+    if run_dir.exists() and not run_dir.is_dir():
+        raise CheckpointError(f"{run_dir} is a file, so no run can live there. Choose another --run-dir.")
+    try:
+        if read_record(run_dir) is not None:
+            return
+    except ConfigError as error:
+        raise CheckpointError(f"{error} Choose another --run-dir.") from None
+    taken = [name for name in _WRITTEN if (run_dir / name).exists()]
+    if taken:
+        raise CheckpointError(
+            f"{run_dir} is no run's directory (it has no config.json), but holds {', '.join(taken)}, which a "
+            "run would replace. Choose another --run-dir, or move them away."
+        )
+
+
+def take_over(run_dir: Path, chosen: Path, step: int) -> None:
+    """Make ``run_dir`` the run that goes on from checkpoint ``chosen``. Rank 0 only.
+
+    An older checkpoint of the same run sets it back: later ones are moved aside.
+    """
+    checkpoints = run_dir / "checkpoints"
+    if chosen.parent.resolve() == checkpoints.resolve():
+        set_back(checkpoints, step)
+
+
+def _check_own(run_dir: Path, chosen: Path, existing: list[Path]) -> None:
+    """Raise CheckpointError if the run has checkpoints of its own and ``chosen`` is not among them."""
+    if existing and chosen.resolve() not in [path.resolve() for path in existing]:
+        raise CheckpointError(
+            f"{run_dir} already holds checkpoints of its own, and {chosen} is another run's. Choose another "
+            "--run-dir to go on from it there."
+        )
+
+
+def read_record(run_dir: Path) -> ExperimentConfig | None:
+    """The configuration that a run recorded, as it trained; None if there is no record.
+
+    Raises ConfigError if there is one that cannot be used.
+    """
+    path = run_dir / "config.json"
+    if not path.is_file():
+        return None
+    try:
+        return as_trained(from_tree(ExperimentConfig, json.loads(path.read_text(encoding="utf-8"))))
+    except (json.JSONDecodeError, ConfigError) as error:
+        raise ConfigError(f"{path}, the run's own record, cannot be used: {error}") from None
+
+
+def check_same_experiment(run_dir: Path, config: ExperimentConfig) -> None:
+    """Raise ConfigError if the run directory's config differs in what is computed."""
+    record = read_record(run_dir)
+    differing = [] if record is None else differing_keys(record, config)
+    if differing:
+        raise ConfigError(
+            f"{run_dir} was started with another configuration: {'; '.join(differing)}. "
+            "Resume with the same values, or start a new run with another --run-dir."
+        )
+
+
+def record_start(
+    run_dir: Path,
+    config: ExperimentConfig,
+    train: Manifest,
+    runtime: Runtime,
+    samples_seen: int,
+    initial: Path | None,
+) -> None:
+    """Write config.json and dataset.json, and append to environment.json. Rank 0 only.
+
+    initial: the checkpoint whose weights the run starts from, if any.
+    """
+    run_dir.mkdir(parents=True, exist_ok=True)
+    write_atomically(run_dir / "config.json", to_json(config).encode())
+    dataset = {
+        "shape": train.shape._asdict(),
+        "num_samples": train.num_samples,
+        "fingerprint": train.fingerprint,
+        "classes": train.classes,
+    }
+    write_atomically(run_dir / "dataset.json", (json.dumps(dataset, indent=1) + "\n").encode())
+    path = run_dir / "environment.json"
+    try:
+        starts: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, json.JSONDecodeError):
+        starts = []
+    origin = {"init_from": str(initial)} if initial else {}
+    starts.append(_environment(runtime, samples_seen) | origin)
+    write_atomically(path, (json.dumps(starts, indent=1) + "\n").encode())
+
+
+def _environment(runtime: Runtime, samples_seen: int) -> dict[str, Any]:
+    packages = ("dist_dsvae", "torch", "torchvision", "accelerate", "webdataset", "numpy")
+    cuda = runtime.device.type == "cuda"
+    return {
+        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "samples_seen": samples_seen,
+        "command": sys.argv,
+        "world_size": runtime.world_size,
+        "mixed_precision": runtime.mixed_precision,
+        "device": torch.cuda.get_device_name(runtime.device) if cuda else platform.processor() or "cpu",
+        "threads": runtime.num_threads,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "packages": {name: version_of(name) for name in packages},
+        "git": _git_revision(),
+    }
+
+
+def _git_revision() -> str | None:
+    """The source tree's commit, with "+" if there are changes; None outside a checkout."""
+    here = Path(__file__).parent
+    try:
+        out = subprocess.run(
+            ["git", "describe", "--always", "--dirty=+", "--abbrev=12"],
+            cwd=here,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return out.stdout.strip()

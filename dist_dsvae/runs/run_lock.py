@@ -1,0 +1,221 @@
+"""One job at a time trains in a run directory.
+
+    <run>/lock.json    who trains here: host, pid, job; a token, and a count that grows every ten seconds
+
+The file is made by ``O_EXCL``, which holds on NFS too. Whether its holder still lives is asked of this
+machine, if it is the holder's; else the count tells: if it stands still for as long as several beats, by
+the clock of the one who waits, the holder is gone and the lock is taken over. Clocks of two machines are
+never compared.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import socket
+import sys
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import psutil
+
+from dist_dsvae.core import distributed
+from dist_dsvae.runs.checkpoint import CheckpointError
+
+logger = logging.getLogger(__name__)
+
+LOCK_FILE = "lock.json"
+_DIGITS = 12
+
+
+class Pace(NamedTuple):
+    """Seconds. beat: between two counts of a holder. stale: of standing still, after which it is gone.
+
+    grace: for a holder on this machine that may be about to end.
+    """
+
+    beat: float = 10.0
+    stale: float = 45.0
+    grace: float = 5.0
+
+
+@contextmanager
+def holding(run_dir: Path, pace: Pace = Pace()) -> Iterator[None]:  # noqa: B008 - immutable
+    """The run directory is this job's inside the block. Called by all ranks; rank 0 holds.
+
+    Raises CheckpointError on all ranks if another job trains there.
+    """
+    lock: RunLock | None = None
+    problem: str | None = None
+    if distributed.is_main():
+        try:
+            lock = RunLock(run_dir, pace)
+        except CheckpointError as error:
+            problem = str(error)
+    problem = distributed.broadcast_object(problem)
+    if problem is not None:
+        raise CheckpointError(problem)
+    try:
+        yield
+    finally:
+        if lock is not None:
+            lock.release()
+
+
+class RunLock:
+    """Held from its making until ``release``. Raises CheckpointError if another job holds it."""
+
+    def __init__(self, run_dir: Path, pace: Pace = Pace()) -> None:  # noqa: B008 - immutable
+        self._run_dir, self._pace = run_dir, pace
+        self._path = run_dir / LOCK_FILE
+        self._own: dict[str, Any] = {
+            "host": socket.gethostname(),
+            "pid": os.getpid(),
+            "job": os.environ.get("SLURM_JOB_ID"),
+            "process_started": psutil.Process().create_time(),
+            "machine": _machine(),
+            "token": uuid.uuid4().hex,
+            "beats": "0" * _DIGITS,
+        }
+        try:
+            run_dir.mkdir(parents=True, exist_ok=True)
+        except (FileExistsError, NotADirectoryError):
+            raise CheckpointError(
+                f"{run_dir} is a file, or lies in one, so no run can live there. Choose another --run-dir."
+            ) from None
+        while not self._made():
+            self._take_over(self._wait_for_the_holder())
+        self._stop = threading.Event()
+        self._beating = threading.Thread(target=self._beat, name="run lock", daemon=True)
+        self._beating.start()
+
+    def release(self) -> None:
+        self._stop.set()
+        self._beating.join()
+        if (_read(self._path) or {}).get("token") == self._own["token"]:
+            self._path.unlink(missing_ok=True)
+        with suppress(OSError):
+            self._run_dir.rmdir()  # nothing came of the run
+
+    def _made(self) -> bool:
+        try:
+            descriptor = os.open(self._path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
+        except FileExistsError:
+            return False
+        with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
+            stream.write(json.dumps(self._own))
+            stream.flush()
+            os.fsync(stream.fileno())
+        return True
+
+    def _wait_for_the_holder(self) -> dict[str, Any] | None:
+        """What the lock says of a holder that is gone. Raises CheckpointError if it is not."""
+        first = _read(self._path)
+        if first is None and self._path.is_file() and self._path.stat().st_size:
+            time.sleep(self._pace.beat / 4)  # it may be in the middle of a write
+            first = _read(self._path)
+            if first is None and self._path.is_file():
+                raise CheckpointError(
+                    f"{self._path} is no lock of this program's. Choose another --run-dir, or move it away."
+                )
+        local = first is not None and first.get("machine") == self._own["machine"]
+        begin = time.monotonic()
+        while time.monotonic() - begin < (self._pace.grace if local else self._pace.stale):
+            if local and first is not None and not _lives(first):
+                return first
+            now = _read(self._path)
+            if now is None and not self._path.exists():
+                return None
+            if now != first and not local:
+                if first is not None:
+                    break  # it counts
+                first = now  # it was being written
+            time.sleep(min(0.2, self._pace.beat / 4))
+        else:
+            if not local:
+                return first
+        holder = _read(self._path) or first or {}
+        job = f", job {holder['job']}" if holder.get("job") else ""
+        raise CheckpointError(
+            f"{self._run_dir} is in use: process {holder.get('pid')} on {holder.get('host')}{job} trains "
+            "there. Wait until it ends, stop it, or choose another --run-dir."
+        )
+
+    def _take_over(self, holder: dict[str, Any] | None) -> None:
+        """Put a stale lock out of the way, unless another job was quicker."""
+        aside = self._path.with_name(f".{LOCK_FILE}.{self._own['token']}")
+        try:
+            self._path.rename(aside)
+        except FileNotFoundError:
+            return
+        if _read(aside) != holder:
+            with suppress(OSError):
+                os.link(aside, self._path)  # another job's: back again, if there is none by now
+            aside.unlink()
+            return
+        aside.unlink()
+        if holder is not None:
+            logger.warning(
+                "%s is taken over: process %s on %s, which trained there, is gone.",
+                self._run_dir,
+                holder.get("pid"),
+                holder.get("host"),
+            )
+
+    def _beat(self) -> None:
+        told = False
+        while not self._stop.wait(self._pace.beat):
+            found = _read(self._path)
+            if found is not None and found.get("token") != self._own["token"]:
+                print(
+                    f"error: Process {found.get('pid')} on {found.get('host')} has taken over "
+                    f"{self._run_dir}, since this process stood still for too long. It ends without writing "
+                    "anything.",
+                    file=sys.stderr,
+                    flush=True,
+                )
+                os._exit(1)
+            if found is None and not told:
+                told = True
+                logger.error(
+                    "%s was moved or removed, or its %s was, while a job trains there. Checkpoints go to the "
+                    "old name; stop the job, move the directory back, and start the same command again.",
+                    self._run_dir,
+                    LOCK_FILE,
+                )
+            if found is not None:
+                self._own["beats"] = f"{int(self._own['beats']) + 1:0{_DIGITS}d}"
+                with suppress(OSError), self._path.open("r+", encoding="utf-8") as stream:
+                    stream.write(json.dumps(self._own))  # as long as before: no disk is too full for it
+
+
+def _lives(holder: dict[str, Any]) -> bool:
+    try:
+        process = psutil.Process(int(holder["pid"]))
+        same = abs(process.create_time() - float(holder["process_started"])) < 1.0
+        return bool(same and process.status() != psutil.STATUS_ZOMBIE)
+    except (psutil.Error, KeyError, TypeError, ValueError):
+        return False
+
+
+def _machine() -> str:
+    """Where process ids mean the same: a boot of a kernel, and a name space in it."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+        return f"{boot} {Path('/proc/self/ns/pid').readlink()}"
+    except OSError:
+        return f"{socket.gethostname()} {uuid.getnode()}"
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return found if isinstance(found, dict) and found.keys() >= {"token", "beats"} else None

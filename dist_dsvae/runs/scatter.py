@@ -1,0 +1,47 @@
+"""Figures drawn from trained runs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from dist_dsvae.core.errors import DataError
+from dist_dsvae.data.open_splits import open_splits
+from dist_dsvae.data.stream import one_pass
+from dist_dsvae.methods.abilities import Generative
+from dist_dsvae.runs.run import choose_checkpoint, load_method, read_run
+from dist_dsvae.sampling.generate import sample_codes
+from dist_dsvae.sampling.grids import save_scatter
+
+
+@torch.no_grad()
+def draw_points(runs: Sequence[Path], out: Path, num_points: int, seed: int) -> None:
+    """Figure 2: a panel of held-out points, and one of each run's samples of the same labels.
+
+    Raises CheckpointError for what is not a run, DataError for a run on images or on other data than
+    the first.
+    """
+    panels: list[tuple[str, torch.Tensor, torch.Tensor]] = []
+    classes: tuple[str, ...] = ()
+    for run_dir in runs:
+        config, shape, classes = read_run(run_dir)
+        train, test, _ = open_splits(config.data)
+        if shape.is_image:
+            raise DataError(f"{run_dir} was trained on images; give runs on points, such as runs/toy.")
+        if not panels:
+            hosts = list(one_pass(test or train, 1024, limit=num_points))
+            labels = torch.cat([host.labels for host in hosts])
+            panels.append(("real", torch.cat([host.images for host in hosts]), labels))
+            first = train
+        elif train.fingerprint != first.fingerprint:
+            raise DataError(f"{run_dir} was trained on other data than {runs[0]}; give runs on the same.")
+        chosen = choose_checkpoint(run_dir, None)
+        method, _ = load_method(config, shape, len(classes), chosen, "auto", torch.device("cpu"))
+        assert isinstance(method, Generative)
+        dtype = torch.float64 if config.train.double_precision else torch.float32
+        method.eval()
+        points = method.decode(sample_codes(method, labels, seed=seed, dtype=dtype), "prior")
+        panels.append((config.method.name, points, labels))
+    save_scatter(out, panels, classes)
