@@ -23,7 +23,7 @@ from dist_dsvae.engine.doctor.findings_report import Report
 
 if TYPE_CHECKING:
     from dist_dsvae.engine.doctor.trial import Trial
-    from dist_dsvae.engine.runtime import Runtime
+    from dist_dsvae.engine.processes.runtime import Runtime
 
 _BEGIN = time.perf_counter()
 

@@ -16,13 +16,13 @@ from rich.console import Console
 from dist_dsvae.config import option_types
 from dist_dsvae.core.paths import path_argument, place_argument
 from dist_dsvae.engine.evaluating.evaluate import evaluate, run_config, with_changes
-from dist_dsvae.engine.runtime import Runtime
+from dist_dsvae.engine.processes.runtime import Runtime
 from dist_dsvae.engine.stopping.preemption import TRY_AGAIN_LATER, Preempted
 from dist_dsvae.engine.stopping.watchdog import MissingRankError, leave_what_hangs
 from dist_dsvae.evaluation.comparing.comparison import compare
+from dist_dsvae.evaluation.comparing.comparison_files import save_comparison
 from dist_dsvae.evaluation.comparing.comparison_report import as_json, caption, tables_of
 from dist_dsvae.evaluation.comparing.evaluated import read_runs
-from dist_dsvae.evaluation.comparing.files import save_comparison
 from dist_dsvae.evaluation.printed_figures import Bars, table_of
 
 

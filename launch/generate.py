@@ -21,7 +21,7 @@ import torch
 from dist_dsvae.config import TrainConfig, option_types
 from dist_dsvae.config.fields import MAX_TEMPERATURE
 from dist_dsvae.core.paths import path_argument, place_argument
-from dist_dsvae.engine.runtime import Runtime
+from dist_dsvae.engine.processes.runtime import Runtime
 from dist_dsvae.pretrained import figures
 from dist_dsvae.pretrained.model import DSVAE
 from dist_dsvae.pretrained.pictures import read_picture

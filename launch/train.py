@@ -16,7 +16,7 @@ import starting  # noqa: F401 - for its effect
 from dist_dsvae.config.reading import load_config
 from dist_dsvae.core.paths import path_argument, place_argument
 from dist_dsvae.engine.iteration.guard import NonFiniteLossError
-from dist_dsvae.engine.runtime import Runtime
+from dist_dsvae.engine.processes.runtime import Runtime
 from dist_dsvae.engine.stopping.preemption import Preempted
 from dist_dsvae.engine.stopping.watchdog import MissingRankError, leave_what_hangs
 from dist_dsvae.engine.trainer import Trainer

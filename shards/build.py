@@ -30,6 +30,7 @@ from source_options import (
 
 from dist_dsvae.building.build import build
 from dist_dsvae.building.indexing import find_splits, index, read_class_names
+from dist_dsvae.building.older_shards import files_of_older_shards
 from dist_dsvae.building.sources.source import Source
 from dist_dsvae.building.tar_scan import find_tars
 from dist_dsvae.building.verify import verify
@@ -92,7 +93,7 @@ def add_verify(parser: argparse.ArgumentParser) -> None:
 
 
 def run_build(arguments: argparse.Namespace, command: str) -> None:
-    check_free(arguments.out, arguments.overwrite, sources_of(arguments))
+    check_free(arguments.out, arguments.overwrite, sources_of(arguments), files_of_older_shards)
     raw = getattr(arguments, "source", None)
     print(f"Looking through {raw}" if raw else "Listing the samples", flush=True)
     source: Source = arguments.make_source(arguments)

@@ -20,13 +20,14 @@ from dist_dsvae.building.sources.cifar import cifar
 from dist_dsvae.building.sources.cub200 import cub200
 from dist_dsvae.building.sources.download import download
 from dist_dsvae.building.sources.facescrub import facescrub
+from dist_dsvae.building.sources.file_encoder import FileEncoder
 from dist_dsvae.building.sources.folder import folder, unlabelled_folder
-from dist_dsvae.building.sources.images import Codec, FileEncoder
 from dist_dsvae.building.sources.source import Source
 from dist_dsvae.building.sources.toy import toy
 from dist_dsvae.building.sources.unlabelled import Choice, read_excluded
 from dist_dsvae.config import option_types
 from dist_dsvae.core.errors import DataError
+from dist_dsvae.core.images import Codec
 from dist_dsvae.core.paths import path_argument
 
 

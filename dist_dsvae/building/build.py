@@ -11,11 +11,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from dist_dsvae.building.older_shards import REPORT_FILE, files_of_older_shards
 from dist_dsvae.building.sources.source import Source
 from dist_dsvae.building.writer import Archive, Layout, write_split
 from dist_dsvae.core.errors import DataError
-from dist_dsvae.core.staging import REPORT_FILE, building
-from dist_dsvae.data.shards.manifest import Manifest, write_atomically
+from dist_dsvae.core.files import write_atomically
+from dist_dsvae.core.staging import building
+from dist_dsvae.data.shards.manifest import Manifest
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -69,7 +71,7 @@ def build(
     )
     samples_per_class: dict[str, dict[str, int]] = {}
     left_out = {heading: list(names) for heading, names in source.left_out.items()}
-    with building(out, overwrite=overwrite, apart_from=apart_from) as staging:
+    with building(out, overwrite=overwrite, apart_from=apart_from, proof=files_of_older_shards) as staging:
         for split, samples in source.splits.items():
             if not samples:
                 raise DataError(

@@ -23,7 +23,7 @@ from dist_dsvae.building.parallel import run_tasks
 from dist_dsvae.building.tar_scan import find_tars
 from dist_dsvae.building.writer import save_index
 from dist_dsvae.core.errors import DataError
-from dist_dsvae.core.inventory import sha256_of
+from dist_dsvae.core.files import sha256_of
 from dist_dsvae.core.text import TextError, read_text
 from dist_dsvae.core.types import ImageShape
 from dist_dsvae.data.shards.index_file import index_file_of, open_index

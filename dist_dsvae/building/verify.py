@@ -12,7 +12,7 @@ import numpy as np
 from dist_dsvae.building.foreign_shard import class_ids, common_encoding, places_of, scan_shard
 from dist_dsvae.building.tar_scan import find_tars
 from dist_dsvae.core.errors import DataError
-from dist_dsvae.core.inventory import sha256_of
+from dist_dsvae.core.files import sha256_of
 from dist_dsvae.data.shards.manifest import MANIFEST_FILE, Manifest
 from dist_dsvae.data.shards.store import Shard
 from dist_dsvae.data.shards.table import fingerprint_of

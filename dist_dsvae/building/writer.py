@@ -32,11 +32,11 @@ import numpy as np
 
 from dist_dsvae.building.parallel import run_tasks
 from dist_dsvae.core.errors import DataError
-from dist_dsvae.core.inventory import sha256_of
+from dist_dsvae.core.files import sha256_of, write_atomically
 from dist_dsvae.core.noise import Draw, permutation
 from dist_dsvae.core.types import ImageShape
 from dist_dsvae.data.shards.index_file import index_file_of
-from dist_dsvae.data.shards.manifest import UNLABELLED, Manifest, Shard, write_atomically
+from dist_dsvae.data.shards.manifest import UNLABELLED, Manifest, Shard
 
 T = TypeVar("T")
 Archive = Literal["none", "gz", "xz"]

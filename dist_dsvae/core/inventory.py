@@ -8,12 +8,13 @@ still has the content of which the inventory tells. Everything else, a link amon
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
+
+from dist_dsvae.core.files import sha256_of
 
 INVENTORY_FILE = ".dist_dsvae.json"
 FORMAT = "dist_dsvae-inventory/1"
@@ -109,9 +110,3 @@ def _write(directory: Path, files: dict[str, Any]) -> None:
         stream.write(text)
         stream.flush()
         os.fsync(stream.fileno())
-
-
-def sha256_of(path: Path) -> str:
-    """Of a file's content, in hexadecimal digits."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -12,32 +12,37 @@ from __future__ import annotations
 
 import errno
 import fcntl
-import json
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from dist_dsvae.core import inventory
 from dist_dsvae.core.errors import DataError
-from dist_dsvae.data.shards.manifest import MANIFEST_FILE, Manifest
-from dist_dsvae.data.shards.table import TABLE_FILE
+from dist_dsvae.core.files import fsync_directory
 
-REPORT_FILE = "report.json"
-_REPORT_KEYS = {"command", "samples_per_class", "left_out"}
+# The files below a directory that are this project's own by another proof than an inventory
+Proof = Callable[[Path], set[Path]]
+
+
+def _no_other_proof(directory: Path) -> set[Path]:
+    return set()
 
 
 @contextmanager
-def building(out: Path, *, overwrite: bool = False, apart_from: Sequence[Path] = ()) -> Iterator[Path]:
+def building(
+    out: Path, *, overwrite: bool = False, apart_from: Sequence[Path] = (), proof: Proof = _no_other_proof
+) -> Iterator[Path]:
     """A fresh directory that becomes ``out`` when the block ends without an exception.
 
     overwrite: replace an ``out`` of which every file is this project's own; without it a non-empty ``out``
-    is an error. apart_from: what is read meanwhile; may neither hold ``out`` nor lie in it.
+    is an error. apart_from: what is read meanwhile; may neither hold ``out`` nor lie in it. proof: tells of
+    files in ``out`` that are this project's own though no inventory says so.
     Raises DataError if ``out`` is taken, if another process is building it, or if the disk is full.
     """
     target = out.resolve()
-    check_free(out, overwrite, apart_from)
+    check_free(out, overwrite, apart_from, proof)
     target.parent.mkdir(parents=True, exist_ok=True)
     _remove_leftovers(target)
     staging = target.with_name(f"{target.name}.incomplete-{os.getpid()}")
@@ -52,7 +57,7 @@ def building(out: Path, *, overwrite: bool = False, apart_from: Sequence[Path] =
     try:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield staging
-        _publish(staging, out)
+        _publish(staging, out, proof)
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
@@ -65,7 +70,9 @@ def building(out: Path, *, overwrite: bool = False, apart_from: Sequence[Path] =
         os.close(lock)
 
 
-def check_free(out: Path, overwrite: bool, apart_from: Sequence[Path] = ()) -> None:
+def check_free(
+    out: Path, overwrite: bool, apart_from: Sequence[Path] = (), proof: Proof = _no_other_proof
+) -> None:
     """Raises DataError if ``out`` is taken: for those who work long before they build."""
     target = out.resolve()
     for source in apart_from:
@@ -84,7 +91,7 @@ def check_free(out: Path, overwrite: bool, apart_from: Sequence[Path] = ()) -> N
         raise DataError(f"{out} is the folder that you are in, or holds it. Give the name of a new folder.")
     if not any(target.iterdir()):
         return
-    foreign = next(inventory.foreign_files(target, _files_of_older_shards(target)), None)
+    foreign = next(inventory.foreign_files(target, proof(target)), None)
     if foreign is not None:
         what = f"{foreign.relative_to(target)}, which this program cannot prove to have written"
         more = ", so --overwrite does not touch it" if overwrite else ""
@@ -131,14 +138,14 @@ def _remove_made_now(staging: Path) -> None:
         inventory.remove_empty_folders(staging)
 
 
-def _publish(staging: Path, out: Path) -> None:
+def _publish(staging: Path, out: Path, proof: Proof) -> None:
     target = out.resolve()
     inventory.take_inventory(staging)
     for directory in [staging, *(path for path in staging.rglob("*") if path.is_dir())]:
         fsync_directory(directory)
     if target.exists():
-        check_free(out, overwrite=True)  # a person may have put something there meanwhile
-        older = _files_of_older_shards(target)
+        check_free(out, overwrite=True, proof=proof)  # a person may have put something there meanwhile
+        older = proof(target)
         replaced = staging.with_name(f"{staging.name}-replaced")
         target.rename(replaced)
         staging.rename(target)
@@ -146,49 +153,3 @@ def _publish(staging: Path, out: Path) -> None:
     else:
         staging.rename(target)
     fsync_directory(target.parent)
-
-
-def _files_of_older_shards(directory: Path) -> set[Path]:
-    """What manifests prove, for shards from before there were inventories.
-
-    The tars of a split that was only indexed are whoever's made them.
-    """
-    own: set[Path] = set()
-    for path in [directory / MANIFEST_FILE, *directory.glob(f"*/{MANIFEST_FILE}")]:
-        if not path.is_file() or path.is_symlink():
-            continue
-        try:
-            content = path.read_bytes()
-            manifest = Manifest.parse(content, path.parent)
-        except (DataError, OSError):
-            continue
-        own.add(path)
-        if b'"shards_sha256"' in content:  # which was compared with the table's
-            own.add(path.parent / TABLE_FILE)
-        for number, shard in enumerate(manifest.shards):
-            tar, index = path.parent / shard.file, path.parent / shard.index_file
-            with suppress(DataError):
-                manifest.index(number)
-                own.add(index)
-            if manifest.source != "index" and tar.is_file() and tar.stat().st_size == shard.num_bytes:
-                own.add(tar)
-    if own and _is_report(directory / REPORT_FILE):
-        own.add(directory / REPORT_FILE)
-    return {path for path in own if path.is_file() and not path.is_symlink()}
-
-
-def _is_report(path: Path) -> bool:
-    try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return False
-    return isinstance(document, dict) and document.keys() >= _REPORT_KEYS
-
-
-def fsync_directory(directory: Path) -> None:
-    """Make the names in a directory durable."""
-    descriptor = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -26,13 +26,14 @@ from typing import BinaryIO
 
 from dist_dsvae.config import DataConfig
 from dist_dsvae.core.errors import DataError
+from dist_dsvae.core.files import write_atomically
 from dist_dsvae.data.remote.cache import Download, ShardCache
 from dist_dsvae.data.remote.fetch import FetchError, Patience, fetch
 from dist_dsvae.data.remote.location import Source, is_remote, source_of
 from dist_dsvae.data.remote.prefetch import BackgroundPrefetcher
+from dist_dsvae.data.shard_patterns import directory_of
 from dist_dsvae.data.shards.index_file import check_index, open_index, read_index
-from dist_dsvae.data.shards.manifest import MANIFEST_FILE, Manifest, write_atomically
-from dist_dsvae.data.shards.patterns import directory_of
+from dist_dsvae.data.shards.manifest import MANIFEST_FILE, Manifest
 from dist_dsvae.data.shards.store import Prefetcher, Shard
 from dist_dsvae.data.shards.table import TABLE_FILE
 from dist_dsvae.data.shards.unpacked import TAR_SUFFIXES

@@ -27,10 +27,10 @@ from dist_dsvae.engine.iteration.guard import Guard, raise_if_weights_are_bad
 from dist_dsvae.engine.iteration.iteration import Iteration
 from dist_dsvae.engine.iteration.streams import Streams, splits_drawn
 from dist_dsvae.engine.iteration.zero import step_optimizers
+from dist_dsvae.engine.processes.runtime import Runtime
 from dist_dsvae.engine.reporting.telemetry import LossMeter, Telemetry
 from dist_dsvae.engine.reporting.visuals import Visuals
 from dist_dsvae.engine.run_state import RunState
-from dist_dsvae.engine.runtime import Runtime
 from dist_dsvae.engine.saver import CheckpointSaver
 from dist_dsvae.engine.stopping.clock import Clock, Due, is_early
 from dist_dsvae.engine.stopping.preemption import Preempted, StopRequests
@@ -241,7 +241,7 @@ class Trainer:
         if self.runtime.is_main:
             if self.resumed_from is not None:
                 take_over(self.run_dir, self.resumed_from, self.iteration)
-            record_start(self.run_dir, self.config, shards, self.runtime, seen, self.initial)
+            record_start(self.run_dir, self.config, shards, self.runtime.record(), seen, self.initial)
         telemetry = Telemetry(
             self.run_dir,
             total_steps=self.total_iterations,

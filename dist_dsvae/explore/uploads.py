@@ -11,7 +11,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from dist_dsvae.building.sources.images import foreign_format
+from dist_dsvae.core.images import foreign_format
 from dist_dsvae.core.types import ImageShape
 from dist_dsvae.pretrained.pictures import PictureError, read_pictures
 

@@ -1,4 +1,4 @@
-"""What the engine needs to know of any method: its steps, its networks, its terms."""
+"""What the engine needs to know of any method: its steps, its terms, its networks and their averages."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any, Literal, Protocol, cast, runtime_checkable
 import torch
 from torch import Tensor, nn
 
+from dist_dsvae.config import TrainConfig
 from dist_dsvae.core.noise import Noise
 from dist_dsvae.core.types import Batch
 from dist_dsvae.methods.routing import RoutingTable, largest_weight
@@ -123,3 +124,33 @@ def parameter_groups(method: Method, step: Step) -> dict[str, list[tuple[str, nn
         for name, parameter in module.named_parameters(prefix=network):
             groups["variances" if name in step.variances else "weights"].append((name, parameter))
     return {name: parameters for name, parameters in groups.items() if parameters}
+
+
+def averaged_networks(method: nn.Module, train: TrainConfig) -> tuple[str, ...]:
+    """The sub-modules of ``method`` that ``train.ema_networks`` names."""
+    assert isinstance(method, Method)
+    return method.averaged if train.ema_networks == "decoder" else method.inference
+
+
+def weights_of(method: nn.Module, networks: tuple[str, ...]) -> dict[str, Tensor]:
+    """Parameters and buffers of the networks, live, under the names that an average gives them.
+
+    Those of a single network have the names that they have in it, as checkpoints always had them.
+    """
+    weights: dict[str, Tensor] = {}
+    for network in networks:
+        prefix = in_network(networks, network)
+        weights |= method.get_submodule(network).state_dict(prefix=f"{prefix}." if prefix else "")
+    return weights
+
+
+def in_network(networks: tuple[str, ...], network: str) -> str:
+    """The prefix of a network's names among those of ``weights_of``."""
+    return network if len(networks) > 1 else ""
+
+
+@torch.no_grad()
+def put_weights(method: nn.Module, networks: tuple[str, ...], weights: Mapping[str, Tensor]) -> None:
+    """Copy what ``weights_of`` names into the networks."""
+    for name, live in weights_of(method, networks).items():
+        live.copy_(weights[name])

@@ -24,7 +24,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from dist_dsvae.building.sources.images import Codec, FileEncoder, flatten, why_unreadable
+from dist_dsvae.core.images import Fitter, flatten, why_unreadable
 from dist_dsvae.core.types import ImageShape
 
 Container = Literal["pil", "array", "tensor"]
@@ -140,7 +140,7 @@ def _read_pil(pictures: Sequence[Image.Image], shape: ImageShape, name: str) -> 
         )
     kind = Kind("pil", torch.uint8, torch.device("cpu"))
     pixels = np.zeros((len(pictures), shape.height, shape.width, shape.channels), np.uint8)
-    fitter = FileEncoder(size=shape.width, channels=shape.channels, resize="crop", codec=Codec())
+    fitter = Fitter(size=shape.width, channels=shape.channels, resize="crop")
     for number, picture in enumerate(pictures):
         try:
             fitted = fitter.fit(flatten(picture))

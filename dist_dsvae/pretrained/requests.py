@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from dist_dsvae.building.sources.images import as_stored
+from dist_dsvae.core.images import as_stored
 from dist_dsvae.core.types import CodeKind, ImageShape
 from dist_dsvae.sampling.masks import HOLES, hole
 

@@ -21,10 +21,10 @@ import numpy as np
 import torch
 from PIL import Image
 
-from dist_dsvae.building.sources.images import Codec
 from dist_dsvae.building.writer import Layout, Sample, write_split
 from dist_dsvae.core import distributed
 from dist_dsvae.core.errors import DataError
+from dist_dsvae.core.images import Codec
 from dist_dsvae.core.staging import building
 from dist_dsvae.pretrained.model import DSVAE
 from dist_dsvae.pretrained.requests import at_least_one
@@ -32,7 +32,6 @@ from dist_dsvae.sampling.temperature import AT_ONE, Temperatures
 
 UNIT = 64
 _TEMPORARY = "samples"
-Progress = Callable[[int], None]
 
 
 def write_many(
@@ -46,13 +45,11 @@ def write_many(
     as_shards: bool = False,
     overwrite: bool = False,
     command: str = "",
-    progress: Progress = lambda done: None,
 ) -> str:
     """Write ``per_class`` samples of each of ``classes``; returns a sentence. Called by all processes.
 
     Folders: OUT/CLASS/000000.png (.npy for points). as_shards: OUT/train, which training and evaluation
-    read; ``command`` goes into its manifest. overwrite: see ``staging.building``. progress: called with the
-    number of samples this process has written since the last call.
+    read; ``command`` goes into its manifest. overwrite: see ``staging.building``.
     ``out`` lies where all processes see it.
     Raises DataError, on all processes, if ``out`` is taken or cannot be written.
     """
@@ -70,7 +67,7 @@ def write_many(
         assert staging is not None
         folder = staging / _TEMPORARY if as_shards else staging
         try:
-            _write_own_units(model, folder, classes, per_class, seed, temperatures, progress)
+            _write_own_units(model, folder, classes, per_class, seed, temperatures)
         except (OSError, ValueError) as caught:
             error = caught
         _raise_together(error)  # also the barrier before packing
@@ -103,7 +100,6 @@ def _write_own_units(
     per_class: int,
     seed: int,
     temperatures: Temperatures,
-    progress: Progress,
 ) -> None:
     names = folder_names(model.classes)
     for label in classes:
@@ -118,7 +114,6 @@ def _write_own_units(
         arrays = model.sample_numbers(labels, numbers, seed, temperatures, kind="array")
         for label, number, array in zip(labels.tolist(), numbers.tolist(), arrays, strict=True):
             (folder / names[label] / f"{number:06d}.{extension}").write_bytes(encode(array))
-        progress(len(arrays))
 
 
 def _encoder(model: DSVAE) -> tuple[str, Callable[[Any], bytes]]:

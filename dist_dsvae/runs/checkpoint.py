@@ -32,8 +32,7 @@ from torch.distributed.checkpoint.state_dict_loader import load as dcp_load
 from torch.distributed.checkpoint.state_dict_saver import save as dcp_save
 
 from dist_dsvae.core import distributed
-from dist_dsvae.core.inventory import sha256_of
-from dist_dsvae.core.staging import fsync_directory
+from dist_dsvae.core.files import fsync_directory, sha256_of
 
 MARKER = "checkpoint.json"
 _NAME = re.compile(r"step-(\d{8,})")

@@ -16,17 +16,16 @@ import platform
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from dist_dsvae.config import ExperimentConfig
 from dist_dsvae.config.reading import ConfigError, differing_keys, from_tree, to_json
 from dist_dsvae.core import distributed
+from dist_dsvae.core.files import write_atomically
 from dist_dsvae.core.versions import version_of
-from dist_dsvae.data.shards.manifest import Manifest, write_atomically
-from dist_dsvae.engine.runtime import Runtime
+from dist_dsvae.data.shards.manifest import Manifest
 from dist_dsvae.runs.auto_augmentation import as_trained
 from dist_dsvae.runs.checkpoint import (
     MARKER,
@@ -48,6 +47,7 @@ _WRITTEN = (
     "evaluation",
     "statistics",
 )
+_RECORDED_PACKAGES = ("dist_dsvae", "torch", "torchvision", "accelerate", "webdataset", "numpy")
 
 
 def checkpoint_to_resume(run_dir: Path, resume: str) -> Path | None:
@@ -171,13 +171,14 @@ def record_start(
     run_dir: Path,
     config: ExperimentConfig,
     train: Manifest,
-    runtime: Runtime,
+    machine: Mapping[str, Any],
     samples_seen: int,
     initial: Path | None,
 ) -> None:
     """Write config.json and dataset.json, and append to environment.json. Rank 0 only.
 
-    initial: the checkpoint whose weights the run starts from, if any.
+    machine: what trains (``Runtime.record``). initial: the checkpoint whose weights the run starts from,
+    if any.
     """
     run_dir.mkdir(parents=True, exist_ok=True)
     write_atomically(run_dir / "config.json", to_json(config).encode())
@@ -194,26 +195,20 @@ def record_start(
     except (OSError, json.JSONDecodeError):
         starts = []
     origin = {"init_from": str(initial)} if initial else {}
-    starts.append(_environment(runtime, samples_seen) | origin)
+    starts.append(
+        {
+            "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+            "samples_seen": samples_seen,
+            "command": sys.argv,
+            **machine,
+            "python": platform.python_version(),
+            "platform": platform.platform(),
+            "packages": {name: version_of(name) for name in _RECORDED_PACKAGES},
+            "git": _git_revision(),
+        }
+        | origin
+    )
     write_atomically(path, (json.dumps(starts, indent=1) + "\n").encode())
-
-
-def _environment(runtime: Runtime, samples_seen: int) -> dict[str, Any]:
-    packages = ("dist_dsvae", "torch", "torchvision", "accelerate", "webdataset", "numpy")
-    cuda = runtime.device.type == "cuda"
-    return {
-        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-        "samples_seen": samples_seen,
-        "command": sys.argv,
-        "world_size": runtime.world_size,
-        "mixed_precision": runtime.mixed_precision,
-        "device": torch.cuda.get_device_name(runtime.device) if cuda else platform.processor() or "cpu",
-        "threads": runtime.num_threads,
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "packages": {name: version_of(name) for name in packages},
-        "git": _git_revision(),
-    }
 
 
 def _git_revision() -> str | None:

@@ -24,9 +24,10 @@ from torch import nn
 
 from dist_dsvae.core import distributed
 from dist_dsvae.core.errors import DataError
+from dist_dsvae.core.files import write_atomically
 from dist_dsvae.core.types import CodeKind
 from dist_dsvae.data.open_split import open_split
-from dist_dsvae.data.shards.manifest import Manifest, write_atomically
+from dist_dsvae.data.shards.manifest import Manifest
 from dist_dsvae.methods.abilities import Autoencoding, Generative
 from dist_dsvae.models.norm_statistics import Moments, Statistics, batch_norms
 from dist_dsvae.runs.checkpoint import MARKER

@@ -18,8 +18,8 @@ from dist_dsvae.engine.iteration.batch_norm import synchronise
 from dist_dsvae.engine.iteration.guard import Guard
 from dist_dsvae.engine.iteration.iteration import Iteration, ToBatch
 from dist_dsvae.engine.iteration.zero import step_optimizers
+from dist_dsvae.engine.processes.runtime import Runtime
 from dist_dsvae.engine.reporting.telemetry import LossMeter
-from dist_dsvae.engine.runtime import Runtime
 from dist_dsvae.methods.dsvae import DSVAE
 
 

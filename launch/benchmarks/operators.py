@@ -8,7 +8,7 @@ from benchmarks.making import FAMILIES, make_inputs, make_iteration, make_method
 from benchmarks.timing import Result
 from dist_dsvae.config import TrainConfig, option_types
 from dist_dsvae.engine.iteration.operators import operators_of
-from dist_dsvae.engine.runtime import Runtime
+from dist_dsvae.engine.processes.runtime import Runtime
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

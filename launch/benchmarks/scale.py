@@ -31,7 +31,7 @@ from benchmarks.timing import Result, in_turn, rounded, seconds
 from dist_dsvae.config import TrainConfig, option_types
 from dist_dsvae.engine.iteration.iteration import Iteration
 from dist_dsvae.engine.iteration.joint_step import OverlappedStep
-from dist_dsvae.engine.runtime import Runtime
+from dist_dsvae.engine.processes.runtime import Runtime
 from dist_dsvae.methods.step import Reduction
 
 _LARGE_BYTES = 2**24

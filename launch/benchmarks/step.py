@@ -33,7 +33,7 @@ from dist_dsvae.engine.iteration.gm_step import FlatStep
 from dist_dsvae.engine.iteration.iteration import Iteration
 from dist_dsvae.engine.iteration.joint_step import OverlappedStep
 from dist_dsvae.engine.iteration.optimizer import StepOptimizer
-from dist_dsvae.engine.runtime import Runtime
+from dist_dsvae.engine.processes.runtime import Runtime
 
 Run = Callable[[], object]
 

@@ -28,7 +28,7 @@ from dist_dsvae.data.stream import Inputs
 from dist_dsvae.engine.iteration.batch_norm import synchronise
 from dist_dsvae.engine.iteration.cuda_graph import Graphed
 from dist_dsvae.engine.iteration.iteration import Iteration
-from dist_dsvae.engine.runtime import Runtime
+from dist_dsvae.engine.processes.runtime import Runtime
 from tests.distributed.launching import (
     REPOSITORY,
     environment,

@@ -15,7 +15,7 @@ from dist_dsvae.engine.doctor.finding import Finding, State
 from dist_dsvae.engine.doctor.trial import Trial
 from dist_dsvae.engine.iteration.guard import Guard
 from dist_dsvae.engine.iteration.iteration import Iteration
-from dist_dsvae.engine.runtime import Runtime
+from dist_dsvae.engine.processes.runtime import Runtime
 from tests.simulated.cuda import simulated_cuda
 from tests.unit.engine.making import make_inputs, make_iteration
 

@@ -13,12 +13,13 @@ from dist_dsvae.config import OptimizerConfig, TrainConfig
 from dist_dsvae.core import noise
 from dist_dsvae.core.noise import Noise
 from dist_dsvae.engine.iteration.cuda_graph import CaptureError, Graphed
-from dist_dsvae.engine.iteration.ema import ExponentialMovingAverage, weights_of
+from dist_dsvae.engine.iteration.ema import ExponentialMovingAverage
 from dist_dsvae.engine.iteration.guard import Guard
 from dist_dsvae.engine.iteration.iteration import Iteration, optimizer
 from dist_dsvae.engine.iteration.optimizer import StepOptimizer
+from dist_dsvae.engine.processes.runtime import Runtime
 from dist_dsvae.engine.reporting.telemetry import LossMeter
-from dist_dsvae.engine.runtime import Runtime
+from dist_dsvae.methods.step import weights_of
 from tests.simulated.comparing import compare
 from tests.simulated.cuda import simulated_cuda
 from tests.simulated.memory import DeviceError

@@ -20,10 +20,10 @@ from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedExc
 from dist_dsvae.config import OptimizerConfig, TrainConfig
 from dist_dsvae.config.reading import load_config
 from dist_dsvae.core import distributed
-from dist_dsvae.engine import runtime as runtime_module
 from dist_dsvae.engine.iteration.batch_norm import synchronise
 from dist_dsvae.engine.iteration.iteration import Iteration, gm_step, guard
-from dist_dsvae.engine.runtime import Runtime
+from dist_dsvae.engine.processes import runtime as runtime_module
+from dist_dsvae.engine.processes.runtime import Runtime
 from dist_dsvae.engine.stopping.watchdog import MissingRankError
 from dist_dsvae.engine.trainer import Trainer
 from tests.distributed.launching import REPOSITORY, epochs_of, write_config

@@ -19,10 +19,10 @@ from dist_dsvae.data import feed
 from dist_dsvae.data.stream import Inputs
 from dist_dsvae.engine.evaluating import test_codes
 from dist_dsvae.engine.iteration.cuda_graph import Graphed
+from dist_dsvae.engine.processes.fence import Fence, Patience
+from dist_dsvae.engine.processes.runtime import Runtime
 from dist_dsvae.engine.reporting import visuals
-from dist_dsvae.engine.runtime import Runtime
 from dist_dsvae.engine.saver import CheckpointSaver
-from dist_dsvae.engine.stopping.fence import Fence, Patience
 from dist_dsvae.engine.trainer import Trainer
 from dist_dsvae.evaluation import probes
 from dist_dsvae.runs import checkpoint, measure_statistics

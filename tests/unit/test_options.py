@@ -9,11 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from dist_dsvae.building.sources.images import Codec, FileEncoder
+from dist_dsvae.building.sources.file_encoder import FileEncoder
 from dist_dsvae.building.sources.toy import toy
 from dist_dsvae.config import EvaluationConfig, option_types
 from dist_dsvae.config.reading import ConfigError
 from dist_dsvae.core.errors import DataError
+from dist_dsvae.core.images import Codec
 from dist_dsvae.core.paths import path_argument, place_argument
 from dist_dsvae.engine.evaluating.evaluate import with_changes
 from tests.programs import PROGRAMS, options_of, parser_of

@@ -13,8 +13,8 @@ from PIL import Image, ImageDraw
 
 from dist_dsvae.building.faces.align import Alignment
 from dist_dsvae.building.faces.face import Point
-from dist_dsvae.building.sources.images import WHITE, PictureFile, flatten, open_picture
-from dist_dsvae.data.shards.manifest import write_atomically
+from dist_dsvae.core.files import write_atomically
+from dist_dsvae.core.images import WHITE, PictureFile, flatten, open_picture
 
 COLUMNS = 16
 CELL = 72

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from dist_dsvae.building.sources.images import PictureFile
+from dist_dsvae.core.images import PictureFile
 
 Box = tuple[float, float, float, float]  # left, top, right, bottom, in pixels
 Point = tuple[float, float]  # x to the right and y down, in pixels

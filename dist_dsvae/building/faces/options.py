@@ -7,9 +7,9 @@ import argparse
 from dist_dsvae.building.faces.detect import CenterFaceDetector, require_detector
 from dist_dsvae.building.faces.stage import FaceOptions, ProgressOf, crop_faces
 from dist_dsvae.building.faces.work_cache import WorkCache
-from dist_dsvae.building.sources.images import Codec
 from dist_dsvae.building.sources.source import Source
 from dist_dsvae.config import option_types
+from dist_dsvae.core.images import Codec
 
 
 def add_face_options(parser: argparse.ArgumentParser) -> None:

@@ -21,10 +21,10 @@ from dist_dsvae.building.faces.survey import Seen, SeenFace, picture_of, survey
 from dist_dsvae.building.faces.work_cache import WorkCache
 from dist_dsvae.building.parallel import run_tasks
 from dist_dsvae.building.sources.folder import divide
-from dist_dsvae.building.sources.images import Codec, PictureFile, flatten, open_picture, why_unreadable
 from dist_dsvae.building.sources.source import Source
 from dist_dsvae.building.writer import Sample, UnreadableError
 from dist_dsvae.core.errors import DataError
+from dist_dsvae.core.images import Codec, PictureFile, flatten, open_picture, why_unreadable
 from dist_dsvae.core.types import ImageShape
 from dist_dsvae.data.shards.manifest import UNLABELLED
 

@@ -21,7 +21,7 @@ from dist_dsvae.building.faces.detect import Detector
 from dist_dsvae.building.faces.duplicates import perceptual_hash
 from dist_dsvae.building.faces.face import Box, BoxedPicture, Face
 from dist_dsvae.building.faces.work_cache import WorkCache, fingerprint_of
-from dist_dsvae.building.sources.images import (
+from dist_dsvae.core.images import (
     PictureFile,
     flatten,
     foreign_format,

@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from dist_dsvae.building.parallel import run_tasks
-from dist_dsvae.building.sources.images import PictureFile
-from dist_dsvae.data.shards.manifest import write_atomically
+from dist_dsvae.core.files import write_atomically
+from dist_dsvae.core.images import PictureFile
 
 Item = TypeVar("Item")
 CHUNK = 32  # pictures: a kill loses at most so many per worker

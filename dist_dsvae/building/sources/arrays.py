@@ -13,10 +13,10 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from dist_dsvae.building.sources.images import Codec
 from dist_dsvae.building.sources.source import Source, take_balanced
 from dist_dsvae.building.writer import Sample
 from dist_dsvae.core.errors import DataError
+from dist_dsvae.core.images import Codec
 from dist_dsvae.core.types import ImageShape
 
 Pixels = npt.NDArray[np.uint8]

@@ -12,13 +12,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from dist_dsvae.building.sources.images import FileEncoder, PictureFile
+from dist_dsvae.building.sources.file_encoder import FileEncoder
 from dist_dsvae.building.sources.listing import Listing, files_in
 from dist_dsvae.building.sources.recordio import Record, read_records
 from dist_dsvae.building.sources.source import Source
 from dist_dsvae.building.sources.unlabelled import Choice, Pictures, without_labels
 from dist_dsvae.building.writer import Sample
 from dist_dsvae.core.errors import DataError
+from dist_dsvae.core.images import PictureFile
 from dist_dsvae.core.text import TextError, read_text
 
 RECORDS, INDEX = "train.rec", "train.idx"

@@ -16,10 +16,11 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 from PIL import Image
 
-from dist_dsvae.building.sources.images import FileEncoder, as_stored, why_unreadable
+from dist_dsvae.building.sources.file_encoder import FileEncoder
 from dist_dsvae.building.sources.source import Source
 from dist_dsvae.building.writer import Sample, UnreadableError
 from dist_dsvae.core.errors import DataError
+from dist_dsvae.core.images import as_stored, why_unreadable
 from dist_dsvae.core.text import TextError, read_text
 
 FOLDER = "CUB_200_2011"

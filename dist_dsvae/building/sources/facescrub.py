@@ -20,13 +20,13 @@ from pathlib import Path
 from dist_dsvae.building.faces.face import Box, BoxedPicture
 from dist_dsvae.building.faces.stage import ProgressOf
 from dist_dsvae.building.faces.work_cache import WorkCache, fingerprint_of
+from dist_dsvae.building.sources.file_encoder import FileEncoder
 from dist_dsvae.building.sources.folder import folder
-from dist_dsvae.building.sources.images import FileEncoder
 from dist_dsvae.building.sources.listing import folders_in, printable
 from dist_dsvae.building.sources.source import Source
 from dist_dsvae.building.writer import Sample
 from dist_dsvae.core.errors import DataError
-from dist_dsvae.core.inventory import sha256_of
+from dist_dsvae.core.files import sha256_of
 from dist_dsvae.core.text import TextError, read_text
 from dist_dsvae.data.shards.system_names import HEADING, is_system_path
 

@@ -9,13 +9,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from dist_dsvae.building.sources.images import FileEncoder, PictureFile
+from dist_dsvae.building.sources.file_encoder import FileEncoder
 from dist_dsvae.building.sources.listing import Listing, files_in
 from dist_dsvae.building.sources.source import Source
 from dist_dsvae.building.sources.split_folders import Splits, deeper_source, folders_by_role, read_splits
 from dist_dsvae.building.sources.unlabelled import Choice, without_labels
 from dist_dsvae.building.writer import Sample
 from dist_dsvae.core.errors import DataError
+from dist_dsvae.core.images import PictureFile
 from dist_dsvae.core.noise import Draw, permutation
 
 T = TypeVar("T")

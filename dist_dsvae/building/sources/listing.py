@@ -9,9 +9,9 @@ from pathlib import Path
 
 from PIL import Image
 
-from dist_dsvae.building.sources.images import PictureFile, foreign_format
 from dist_dsvae.building.writer import Sample
 from dist_dsvae.core.errors import DataError
+from dist_dsvae.core.images import PictureFile, foreign_format
 from dist_dsvae.data.shards import system_names
 from dist_dsvae.data.shards.system_names import is_system_name
 

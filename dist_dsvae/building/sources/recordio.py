@@ -20,8 +20,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from dist_dsvae.building.sources.images import FilePart
 from dist_dsvae.core.errors import DataError
+from dist_dsvae.core.images import FilePart
 
 MAGIC = 0xCED7230A
 _PART = struct.Struct("<II")

@@ -15,10 +15,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from dist_dsvae.building.indexing import find_splits, read_class_names
-from dist_dsvae.building.sources.images import FileEncoder, PictureFile
+from dist_dsvae.building.sources.file_encoder import FileEncoder
 from dist_dsvae.building.sources.source import Source
 from dist_dsvae.building.writer import Sample
 from dist_dsvae.core.errors import DataError
+from dist_dsvae.core.images import PictureFile
 from dist_dsvae.core.noise import Draw, permutation
 from dist_dsvae.data.shards.manifest import UNLABELLED, Manifest
 

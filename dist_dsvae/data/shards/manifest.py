@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -26,6 +25,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dist_dsvae.core.errors import DataError
+from dist_dsvae.core.files import write_atomically
 from dist_dsvae.core.types import ImageShape
 from dist_dsvae.data.shards.index_file import check_index, open_index
 from dist_dsvae.data.shards.presence import check_tar, has_index
@@ -45,7 +45,6 @@ __all__ = [
     "DataError",
     "Manifest",
     "Shard",
-    "write_atomically",
 ]
 
 FORMAT_VERSION = 2
@@ -181,16 +180,6 @@ class Manifest:
         text = json.dumps(document, ensure_ascii=False, indent=1) + "\n"
         write_atomically(self.directory / TABLE_FILE, table)
         write_atomically(self.directory / MANIFEST_FILE, text.encode())
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file through a temporary name beside it; on return it is on the disk."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with temporary.open("wb") as stream:
-        stream.write(content)
-        stream.flush()
-        os.fsync(stream.fileno())
-    temporary.replace(path)
 
 
 def _read_local(directory: Path) -> bytes:

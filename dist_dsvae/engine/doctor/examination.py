@@ -24,7 +24,7 @@ from dist_dsvae.engine.doctor import machine, packages, together, trial
 from dist_dsvae.engine.doctor.disk import disk
 from dist_dsvae.engine.doctor.finding import Finding, State, failed, found_by, ok, skipped
 from dist_dsvae.engine.doctor.trial import MakeTrial
-from dist_dsvae.engine.runtime import Runtime
+from dist_dsvae.engine.processes.runtime import Runtime
 
 Say = Callable[[Finding], None]
 

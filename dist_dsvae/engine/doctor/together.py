@@ -10,7 +10,7 @@ import torch
 
 from dist_dsvae.core import distributed
 from dist_dsvae.engine.doctor.finding import Finding, failed, ok, skipped, warning
-from dist_dsvae.engine.runtime import Runtime
+from dist_dsvae.engine.processes.runtime import Runtime
 
 _CLOCK_ROUNDS = 5
 # A rank counts as silent if what it wrote 2.5 s ago by its clock is its last line

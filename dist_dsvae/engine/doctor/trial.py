@@ -16,7 +16,7 @@ from dist_dsvae.core.types import Batch
 from dist_dsvae.engine.doctor.finding import Figure, Finding, failed, ok, skipped, warning
 from dist_dsvae.engine.iteration.cuda_graph import Graphed, obstacle
 from dist_dsvae.engine.iteration.iteration import Iteration
-from dist_dsvae.engine.runtime import Runtime
+from dist_dsvae.engine.processes.runtime import Runtime
 from dist_dsvae.methods.step import Method, objective_and_terms
 
 _MIB = 2**20

@@ -29,8 +29,8 @@ from dist_dsvae.engine.evaluating.progress import Progress
 from dist_dsvae.engine.evaluating.scoring import OnProgress, shown
 from dist_dsvae.engine.evaluating.test_codes import Figures, write_figures
 from dist_dsvae.engine.iteration.ema import ExponentialMovingAverage
+from dist_dsvae.engine.processes.runtime import Runtime
 from dist_dsvae.engine.reporting.outputs import Tolerant
-from dist_dsvae.engine.runtime import Runtime
 from dist_dsvae.engine.stopping.preemption import Preempted, StopRequests
 from dist_dsvae.engine.stopping.watchdog import Watchdog
 from dist_dsvae.evaluation.comparing.evaluated import FORMAT

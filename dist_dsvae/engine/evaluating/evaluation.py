@@ -43,7 +43,7 @@ from dist_dsvae.engine.evaluating.test_codes import (
     more_probe_figures,
     read_held_out,
 )
-from dist_dsvae.engine.runtime import Runtime
+from dist_dsvae.engine.processes.runtime import Runtime
 from dist_dsvae.evaluation.coverage import Points, coverage_figures
 from dist_dsvae.evaluation.diversity import settings_for
 from dist_dsvae.evaluation.frechet import frechet_distance

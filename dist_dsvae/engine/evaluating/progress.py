@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from dist_dsvae.core import distributed
-from dist_dsvae.data.shards.manifest import write_atomically
+from dist_dsvae.core.files import write_atomically
 
 
 class Progress:

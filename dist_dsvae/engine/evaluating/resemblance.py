@@ -26,7 +26,7 @@ from dist_dsvae.engine.evaluating.progress import Progress
 from dist_dsvae.engine.evaluating.sampler import Sampler, as_8_bits
 from dist_dsvae.engine.evaluating.scoring import OnProgress, add_up
 from dist_dsvae.engine.evaluating.test_codes import Figures
-from dist_dsvae.engine.runtime import Runtime
+from dist_dsvae.engine.processes.runtime import Runtime
 from dist_dsvae.evaluation.identity import (
     EmbeddingSums,
     Encode,

@@ -16,7 +16,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from dist_dsvae.core.noise import Noise
 from dist_dsvae.core.types import Batch
-from dist_dsvae.engine.runtime import Runtime
+from dist_dsvae.engine.processes.runtime import Runtime
 from dist_dsvae.methods.abilities import Generative
 from dist_dsvae.sampling.temperature import PriorCodes
 

@@ -11,7 +11,7 @@ from dist_dsvae.core import distributed
 from dist_dsvae.core.noise import Draw, permutation
 from dist_dsvae.engine.evaluating.sampler import as_8_bits
 from dist_dsvae.engine.evaluating.test_codes import Figures
-from dist_dsvae.engine.runtime import Runtime
+from dist_dsvae.engine.processes.runtime import Runtime
 from dist_dsvae.evaluation.judging.scorers import Scorer
 from dist_dsvae.methods.abilities import Autoencoding
 

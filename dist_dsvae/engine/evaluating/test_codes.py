@@ -12,12 +12,13 @@ from torch import Tensor, nn
 
 from dist_dsvae.config import ExperimentConfig
 from dist_dsvae.core import distributed
+from dist_dsvae.core.files import write_atomically
 from dist_dsvae.core.noise import Draw, Noise
 from dist_dsvae.core.types import Batch
-from dist_dsvae.data.shards.manifest import Manifest, write_atomically
+from dist_dsvae.data.shards.manifest import Manifest
 from dist_dsvae.data.stream import one_pass
 from dist_dsvae.data.transforms import to_device_batch
-from dist_dsvae.engine.runtime import Runtime
+from dist_dsvae.engine.processes.runtime import Runtime
 from dist_dsvae.evaluation.probes import Share, linear_probe_accuracy, mlp_probe_accuracy
 from dist_dsvae.methods.abilities import Autoencoding, Classifying
 from dist_dsvae.models.encoder import sample_gaussian

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from dist_dsvae.core import distributed
-from dist_dsvae.engine.runtime import Runtime
+from dist_dsvae.engine.processes.runtime import Runtime
 
 logger = logging.getLogger(__name__)
 

@@ -14,16 +14,16 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from dist_dsvae.config import TrainConfig
 from dist_dsvae.core import distributed
-from dist_dsvae.methods.step import Method
+from dist_dsvae.methods.step import Method, averaged_networks, in_network, put_weights, weights_of
 
 logger = logging.getLogger(__name__)
 
@@ -58,35 +58,6 @@ def moving_average(
     return ExponentialMovingAverage(method, networks, _pace(method, train, samples_per_iteration))
 
 
-def averaged_networks(method: nn.Module, train: TrainConfig) -> tuple[str, ...]:
-    """The sub-modules of ``method`` that ``train.ema_networks`` names."""
-    assert isinstance(method, Method)
-    return method.averaged if train.ema_networks == "decoder" else method.inference
-
-
-def weights_of(method: nn.Module, networks: tuple[str, ...]) -> dict[str, Tensor]:
-    """Parameters and buffers of the networks, live, under the names that an average gives them.
-
-    Those of a single network have the names that they have in it, as checkpoints always had them.
-    """
-    weights: dict[str, Tensor] = {}
-    for network in networks:
-        prefix = _prefix(networks, network)
-        weights |= method.get_submodule(network).state_dict(prefix=f"{prefix}." if prefix else "")
-    return weights
-
-
-def _prefix(networks: tuple[str, ...], network: str) -> str:
-    return network if len(networks) > 1 else ""
-
-
-@torch.no_grad()
-def put_weights(method: nn.Module, networks: tuple[str, ...], weights: Mapping[str, Tensor]) -> None:
-    """Copy what ``weights_of`` names into the networks."""
-    for name, live in weights_of(method, networks).items():
-        live.copy_(weights[name])
-
-
 class ExponentialMovingAverage:
     """Averages the parameters of ``method``'s ``networks``; buffers are copied.
 
@@ -103,7 +74,9 @@ class ExponentialMovingAverage:
         parameters = {
             name
             for network in networks
-            for name, _ in method.get_submodule(network).named_parameters(prefix=_prefix(networks, network))
+            for name, _ in method.get_submodule(network).named_parameters(
+                prefix=in_network(networks, network)
+            )
         }
         self._parameters = [name for name in live if name in parameters]
         self._buffers: dict[torch.dtype, list[str]] = {}  # by type: lists of one type take one launch

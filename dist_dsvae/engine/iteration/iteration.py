@@ -24,8 +24,8 @@ from dist_dsvae.engine.iteration.guard import Guard
 from dist_dsvae.engine.iteration.joint_step import OverlappedStep
 from dist_dsvae.engine.iteration.optimizer import Optimizer
 from dist_dsvae.engine.iteration.streams import splits_drawn
+from dist_dsvae.engine.processes.runtime import Runtime
 from dist_dsvae.engine.reporting.telemetry import LossMeter
-from dist_dsvae.engine.runtime import Runtime
 from dist_dsvae.methods.step import Method, Reduction, Split
 
 ToBatch = Callable[[Sequence[Tensor], Noise], Batch]

@@ -13,7 +13,7 @@ from dist_dsvae.core.noise import Noise
 from dist_dsvae.core.types import Batch
 from dist_dsvae.engine.iteration.guard import Guard
 from dist_dsvae.engine.iteration.optimizer import Optimizer
-from dist_dsvae.engine.runtime import Runtime
+from dist_dsvae.engine.processes.runtime import Runtime
 from dist_dsvae.methods.step import Method, Step, objective_and_terms
 from dist_dsvae.models.casting import JointCasts
 

@@ -22,7 +22,7 @@ from dist_dsvae.data.feed import Feed
 from dist_dsvae.data.open_splits import Splits
 from dist_dsvae.data.shards.manifest import Manifest
 from dist_dsvae.data.stream import Inputs, Slice
-from dist_dsvae.engine.runtime import Runtime
+from dist_dsvae.engine.processes.runtime import Runtime
 from dist_dsvae.methods.step import Method, Split
 
 

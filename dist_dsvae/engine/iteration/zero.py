@@ -30,7 +30,7 @@ from dist_dsvae.core.types import Batch
 from dist_dsvae.engine.iteration.guard import NonFiniteLossError
 from dist_dsvae.engine.iteration.optimizer import NamedParameters, Optimizer, StepOptimizer, learning_rate
 from dist_dsvae.engine.iteration.zero_slice import Shard
-from dist_dsvae.engine.runtime import Runtime
+from dist_dsvae.engine.processes.runtime import Runtime
 from dist_dsvae.methods.step import Method, Reduction, parameter_groups
 
 _MOMENTS = ("exp_avg", "exp_avg_sq")

@@ -13,7 +13,7 @@ from typing import Any
 
 from torch.utils.tensorboard import SummaryWriter
 
-from dist_dsvae.data.shards.manifest import write_atomically
+from dist_dsvae.core.files import write_atomically
 
 logger = logging.getLogger(__name__)
 

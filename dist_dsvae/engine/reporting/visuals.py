@@ -18,7 +18,7 @@ from dist_dsvae.data.pick import first_of_classes
 from dist_dsvae.data.shards.manifest import Manifest
 from dist_dsvae.data.stream import one_pass
 from dist_dsvae.data.transforms import normalise
-from dist_dsvae.engine.runtime import Runtime
+from dist_dsvae.engine.processes.runtime import Runtime
 from dist_dsvae.methods.abilities import Autoencoding, Generative
 from dist_dsvae.runs.measure_statistics import measure_or_warn, using
 from dist_dsvae.sampling.generate import class_grid, sample_codes, spread

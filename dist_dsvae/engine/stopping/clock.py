@@ -12,9 +12,9 @@ import enum
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Protocol
 
 from dist_dsvae.config import TrainConfig
-from dist_dsvae.engine.run_state import RunState
 
 
 class Due(enum.IntFlag):
@@ -30,6 +30,12 @@ def is_early(iteration: int, every: int) -> bool:
     return iteration < every and iteration in (10**n for n in range(len(str(iteration))))
 
 
+class Timed(Protocol):
+    """What counts the seconds that a run has trained, over all its starts."""
+
+    train_seconds: float
+
+
 class Clock:
     """Adds this process's time to the run's, and says what is due by time.
 
@@ -41,7 +47,7 @@ class Clock:
 
     def __init__(
         self,
-        state: RunState,
+        state: Timed,
         train: TrainConfig,
         seconds_between_lines: float,
         now: Callable[[], float] = time.perf_counter,

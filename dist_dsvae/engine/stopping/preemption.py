@@ -31,8 +31,8 @@ import torch
 import torch.distributed as dist
 
 from dist_dsvae.core import distributed
+from dist_dsvae.engine.processes.fence import Patience
 from dist_dsvae.engine.stopping.clock import Clock, Due
-from dist_dsvae.engine.stopping.fence import Patience
 
 logger = logging.getLogger(__name__)
 

@@ -15,9 +15,10 @@ from dist_dsvae.building.faces.face import Face, Point
 from dist_dsvae.building.faces.stage import FaceOptions, crop_faces
 from dist_dsvae.building.faces.survey import SeenFace
 from dist_dsvae.building.faces.work_cache import WorkCache
+from dist_dsvae.building.sources.file_encoder import FileEncoder
 from dist_dsvae.building.sources.folder import folder
-from dist_dsvae.building.sources.images import Codec, FileEncoder
 from dist_dsvae.building.sources.source import Source
+from dist_dsvae.core.images import Codec
 
 PATTERN = 12  # edge of the pattern that makes an identity
 

@@ -21,10 +21,11 @@ from dist_dsvae.building.faces.contact_sheet import Entry, Sheet, sheet_file, wr
 from dist_dsvae.building.faces.face import BoxedPicture, Face
 from dist_dsvae.building.faces.stage import crop_faces
 from dist_dsvae.building.faces.work_cache import CHUNK, WorkCache
+from dist_dsvae.building.sources.file_encoder import FileEncoder
 from dist_dsvae.building.sources.folder import folder, unlabelled_folder
-from dist_dsvae.building.sources.images import Codec, FileEncoder
 from dist_dsvae.building.sources.unlabelled import Choice
 from dist_dsvae.core.errors import DataError
+from dist_dsvae.core.images import Codec
 from dist_dsvae.data.shards.manifest import Manifest
 from tests.unit.data.drawn_faces import (
     Marks,

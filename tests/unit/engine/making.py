@@ -20,8 +20,8 @@ from dist_dsvae.engine.iteration.ema import ExponentialMovingAverage, Pace
 from dist_dsvae.engine.iteration.guard import Guard
 from dist_dsvae.engine.iteration.iteration import Iteration
 from dist_dsvae.engine.iteration.optimizer import StepOptimizer
+from dist_dsvae.engine.processes.runtime import Runtime
 from dist_dsvae.engine.reporting.telemetry import LossMeter
-from dist_dsvae.engine.runtime import Runtime
 from dist_dsvae.methods.step import parameter_groups
 from tests.unit.methods.making import SHAPES, make_method
 

@@ -14,10 +14,10 @@ import pytest
 from dist_dsvae.config import TrainConfig
 from dist_dsvae.config.reading import load_config
 from dist_dsvae.engine import trainer
+from dist_dsvae.engine.processes.fence import Patience
+from dist_dsvae.engine.processes.runtime import Runtime
 from dist_dsvae.engine.run_state import RunState
-from dist_dsvae.engine.runtime import Runtime
 from dist_dsvae.engine.stopping.clock import Clock, Due, is_early
-from dist_dsvae.engine.stopping.fence import Patience
 from dist_dsvae.engine.stopping.preemption import StopRequests
 from tests.distributed.launching import (
     REPOSITORY,

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from dist_dsvae.config import TrainConfig
 from dist_dsvae.engine.iteration.cuda_graph import graphed_where_possible
-from dist_dsvae.engine.runtime import Runtime
+from dist_dsvae.engine.processes.runtime import Runtime
 from tests.unit.engine.making import make_iteration
 
 

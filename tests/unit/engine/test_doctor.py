@@ -22,7 +22,7 @@ from dist_dsvae.engine.doctor.examination import examine, worth_saying
 from dist_dsvae.engine.doctor.finding import Finding, State, failed, found_by, ok, skipped, warning
 from dist_dsvae.engine.doctor.findings_report import Report, line_of
 from dist_dsvae.engine.doctor.trial import Trial
-from dist_dsvae.engine.runtime import Runtime
+from dist_dsvae.engine.processes.runtime import Runtime
 from tests.unit.engine.making import make_inputs, make_iteration
 
 REPOSITORY = Path(__file__).parents[3]

@@ -11,14 +11,8 @@ from torch import nn
 
 from dist_dsvae.config import ExperimentConfig, TrainConfig
 from dist_dsvae.config.reading import ConfigError, differing_keys, from_tree, to_tree
-from dist_dsvae.engine.iteration.ema import (
-    ExponentialMovingAverage,
-    Pace,
-    averaged_networks,
-    moving_average,
-    put_weights,
-    weights_of,
-)
+from dist_dsvae.engine.iteration.ema import ExponentialMovingAverage, Pace, moving_average
+from dist_dsvae.methods.step import averaged_networks, put_weights, weights_of
 from tests.unit.engine.making import make_inputs, make_iteration
 from tests.unit.methods.making import make_method
 

@@ -15,7 +15,7 @@ from dist_dsvae.core.types import Batch
 from dist_dsvae.engine.evaluating.progress import Progress
 from dist_dsvae.engine.evaluating.sampler import Sampler, as_8_bits
 from dist_dsvae.engine.evaluating.scoring import add_up, diversity, neighbour_figures
-from dist_dsvae.engine.runtime import Runtime
+from dist_dsvae.engine.processes.runtime import Runtime
 from dist_dsvae.evaluation.coverage import Points, coverage_figures
 from dist_dsvae.evaluation.diversity import class_diversity
 from dist_dsvae.evaluation.image_sums import ImageSums

@@ -15,10 +15,10 @@ import torch
 from PIL import Image
 
 from dist_dsvae import DSVAE
-from dist_dsvae.building.sources.images import Codec
 from dist_dsvae.building.writer import Layout, Sample, write_split
 from dist_dsvae.config import CGANConfig, DSVAEConfig
 from dist_dsvae.core import distributed
+from dist_dsvae.core.images import Codec
 from dist_dsvae.core.inventory import INVENTORY_FILE
 from dist_dsvae.data.shards.manifest import DataError, Manifest
 from dist_dsvae.data.stream import one_pass

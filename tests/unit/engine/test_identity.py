@@ -19,7 +19,7 @@ from dist_dsvae.engine.evaluating.evaluate import with_changes
 from dist_dsvae.engine.evaluating.progress import Progress
 from dist_dsvae.engine.evaluating.resemblance import Identity
 from dist_dsvae.engine.evaluating.sampler import Sampler
-from dist_dsvae.engine.runtime import Runtime
+from dist_dsvae.engine.processes.runtime import Runtime
 from dist_dsvae.evaluation.judging.scorers import Scorer
 from tests.unit.engine.making import write_pictures
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from dist_dsvae.engine.stopping.fence import Patience
+from dist_dsvae.engine.processes.fence import Patience
 from dist_dsvae.engine.stopping.preemption import Preempted, StopRequests
 from dist_dsvae.engine.stopping.watchdog import Watchdog
 

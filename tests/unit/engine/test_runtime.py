@@ -9,8 +9,8 @@ import torch
 from accelerate.utils import DistributedType
 
 from dist_dsvae.config import TrainConfig
-from dist_dsvae.engine import runtime
-from dist_dsvae.engine.runtime import LaunchError
+from dist_dsvae.engine.processes import launch_checks
+from dist_dsvae.engine.processes.launch_checks import LaunchError
 
 
 @pytest.mark.parametrize(
@@ -28,7 +28,7 @@ def test_precision(
 ) -> None:
     monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", launcher)
     config = TrainConfig(mixed_precision=configured)
-    assert runtime._resolve_precision(config, argument, use_cpu=True) == expected
+    assert launch_checks.resolved_precision(config, argument, use_cpu=True) == expected
 
 
 @pytest.mark.parametrize(
@@ -44,9 +44,9 @@ def test_auto_precision_is_bf16_where_it_is_native(
     monkeypatch: pytest.MonkeyPatch, flags: tuple[str, ...], expected: str
 ) -> None:
     monkeypatch.delenv("ACCELERATE_MIXED_PRECISION", raising=False)
-    monkeypatch.setattr(runtime, "_cpu_flags", lambda: flags)
+    monkeypatch.setattr(launch_checks, "cpu_flags", lambda: flags)
     config = TrainConfig(mixed_precision="auto")
-    assert runtime._resolve_precision(config, None, use_cpu=True) == expected
+    assert launch_checks.resolved_precision(config, None, use_cpu=True) == expected
 
 
 @pytest.mark.parametrize(("vectors", "tiles"), [(True, True), (True, False), (False, False)])
@@ -54,35 +54,35 @@ def test_flags_as_torch_tells_them(monkeypatch: pytest.MonkeyPatch, vectors: boo
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: vectors, raising=False)
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: tiles, raising=False)
     expected = {"avx512_bf16"} if vectors else set()
-    assert runtime._cpu_flags() == expected | ({"amx_bf16"} if tiles else set())
+    assert launch_checks.cpu_flags() == expected | ({"amx_bf16"} if tiles else set())
 
 
 def test_flags_where_torch_does_not_tell_them(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.delattr(torch.cpu, "_is_avx512_bf16_supported", raising=False)
-    assert runtime._cpu_flags(tmp_path / "none") == set()
+    assert launch_checks.cpu_flags(tmp_path / "none") == set()
     (tmp_path / "cpuinfo").write_text("model name : AMD EPYC\nflags\t\t: fpu avx512f avx512_bf16 rdpid\n")
-    assert runtime._cpu_flags(tmp_path / "cpuinfo") == {"avx512_bf16"}
+    assert launch_checks.cpu_flags(tmp_path / "cpuinfo") == {"avx512_bf16"}
     (tmp_path / "cpuinfo").write_text("flags\t\t: fpu avx512f amx_tile amx_bf16\n")
-    assert runtime._cpu_flags(tmp_path / "cpuinfo") == {"amx_bf16"}
+    assert launch_checks.cpu_flags(tmp_path / "cpuinfo") == {"amx_bf16"}
 
 
 def test_precision_that_cannot_be_had(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("ACCELERATE_MIXED_PRECISION", raising=False)
     with pytest.raises(LaunchError, match="fp16 needs a GPU"):
-        runtime._resolve_precision(TrainConfig(), "fp16", use_cpu=True)
+        launch_checks.resolved_precision(TrainConfig(), "fp16", use_cpu=True)
     with pytest.raises(LaunchError, match="fp8' is not supported"):
-        runtime._resolve_precision(TrainConfig(), "fp8", use_cpu=True)
+        launch_checks.resolved_precision(TrainConfig(), "fp8", use_cpu=True)
     with pytest.raises(LaunchError, match="double_precision is set"):
-        runtime._resolve_precision(TrainConfig(double_precision=True), "bf16", use_cpu=True)
+        launch_checks.resolved_precision(TrainConfig(double_precision=True), "bf16", use_cpu=True)
 
 
 def test_launcher_and_accelerate_must_agree(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(LaunchError, match=r"started 2 processes .* sees 1: each would train"):
-        runtime._check_launcher(1)
-    runtime._check_launcher(2)
+        launch_checks.check_launcher(1)
+    launch_checks.check_launcher(2)
     monkeypatch.delenv("WORLD_SIZE")
-    runtime._check_launcher(1)
+    launch_checks.check_launcher(1)
 
 
 def zero(stage: int = 1, **more: object) -> dict[str, object]:
@@ -90,8 +90,8 @@ def zero(stage: int = 1, **more: object) -> dict[str, object]:
 
 
 def test_zero_stages() -> None:
-    assert runtime._checked_stage(zero(1)) == 1
-    assert runtime._checked_stage(zero(2, gradient_clipping="auto", gradient_accumulation_steps=1)) == 2
+    assert launch_checks.checked_stage(zero(1)) == 1
+    assert launch_checks.checked_stage(zero(2, gradient_clipping="auto", gradient_accumulation_steps=1)) == 2
 
 
 @pytest.mark.parametrize(
@@ -110,25 +110,25 @@ def test_zero_stages() -> None:
 )
 def test_what_zero_cannot_do_gets_a_sentence(config: dict[str, object], sentence: str) -> None:
     with pytest.raises(LaunchError, match=sentence):
-        runtime._checked_stage(config)
+        launch_checks.checked_stage(config)
 
 
 def test_deepspeed_that_cannot_be_had(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert not runtime._deepspeed_is_asked_for(TrainConfig(), "no")
+    assert not launch_checks.deepspeed_is_asked_for(TrainConfig(), "no")
     monkeypatch.setenv("ACCELERATE_USE_DEEPSPEED", "true")
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(LaunchError, match=r'pip install "dist_dsvae\[deepspeed\]"'):
-        runtime._deepspeed_is_asked_for(TrainConfig(), "no")
+        launch_checks.deepspeed_is_asked_for(TrainConfig(), "no")
     monkeypatch.setattr("importlib.util.find_spec", lambda name: object())
-    assert runtime._deepspeed_is_asked_for(TrainConfig(), "bf16")
+    assert launch_checks.deepspeed_is_asked_for(TrainConfig(), "bf16")
     with pytest.raises(LaunchError, match="fp16 is not supported together with DeepSpeed"):
-        runtime._deepspeed_is_asked_for(TrainConfig(), "fp16")
+        launch_checks.deepspeed_is_asked_for(TrainConfig(), "fp16")
     with pytest.raises(LaunchError, match="double_precision is not supported together with DeepSpeed"):
-        runtime._deepspeed_is_asked_for(TrainConfig(double_precision=True), "no")
+        launch_checks.deepspeed_is_asked_for(TrainConfig(double_precision=True), "no")
 
 
 def test_other_kinds_are_refused() -> None:
     with pytest.raises(LaunchError, match="FSDP, which is not supported"):
-        runtime._check_kind(DistributedType.FSDP, False)
+        launch_checks.check_kind(DistributedType.FSDP, False)
     with pytest.raises(LaunchError, match="Accelerate left it out"):
-        runtime._check_kind(DistributedType.MULTI_CPU, True)
+        launch_checks.check_kind(DistributedType.MULTI_CPU, True)

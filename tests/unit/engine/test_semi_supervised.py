@@ -16,7 +16,7 @@ from dist_dsvae.core.errors import DataError
 from dist_dsvae.data.open_splits import open_splits
 from dist_dsvae.data.stream import Slice
 from dist_dsvae.engine.iteration.streams import Streams
-from dist_dsvae.engine.runtime import Runtime
+from dist_dsvae.engine.processes.runtime import Runtime
 from tests.distributed.launching import REPOSITORY, checkpoint_tensors, write_config
 from tests.unit.engine.test_every_method import Entries, entry, train
 from tests.unit.methods.making import make_method

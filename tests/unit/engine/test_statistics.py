@@ -33,9 +33,9 @@ from dist_dsvae.core.types import Batch
 from dist_dsvae.data.shards.manifest import Manifest
 from dist_dsvae.data.stream import one_pass
 from dist_dsvae.data.transforms import to_device_batch
+from dist_dsvae.engine.processes.runtime import Runtime
 from dist_dsvae.engine.reporting import visuals
 from dist_dsvae.engine.reporting.visuals import Visuals
-from dist_dsvae.engine.runtime import Runtime
 from dist_dsvae.models.norm_statistics import Moments, Statistics, batch_norms
 from dist_dsvae.runs import measure_statistics, statistics_file
 from dist_dsvae.runs.measure_statistics import Measured, adopt, measure, using

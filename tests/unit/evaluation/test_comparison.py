@@ -23,9 +23,9 @@ from dist_dsvae.config import (
 )
 from dist_dsvae.config.reading import to_tree
 from dist_dsvae.evaluation.comparing.comparison import Comparison, compare
+from dist_dsvae.evaluation.comparing.comparison_files import save_comparison
 from dist_dsvae.evaluation.comparing.comparison_report import as_json, caption, markdown, sheet, tables_of
 from dist_dsvae.evaluation.comparing.evaluated import FORMAT, ComparisonError, read_runs
-from dist_dsvae.evaluation.comparing.files import save_comparison
 from dist_dsvae.evaluation.comparing.paper import paper_figures
 
 REPOSITORY = Path(__file__).parents[3]

@@ -15,7 +15,7 @@ from dist_dsvae.engine.iteration.gm_step import FlatStep
 from dist_dsvae.engine.iteration.guard import Guard
 from dist_dsvae.engine.iteration.joint_step import OverlappedStep
 from dist_dsvae.engine.iteration.optimizer import StepOptimizer
-from dist_dsvae.engine.runtime import Runtime
+from dist_dsvae.engine.processes.runtime import Runtime
 from dist_dsvae.methods.dsvae import DSVAE
 from dist_dsvae.methods.step import objective, parameter_groups
 from tests.algorithm1 import PlainTrainer

@@ -1,39 +1,39 @@
 """Runtime: the process group, the device and the precision that this process trains with.
 
-Owns the Accelerator. What `accelerate launch` promised and what Accelerate found are compared at
-the start, because the launcher's obvious CPU flags silently start one process, or several that
-each believe they are alone.
+Owns the Accelerator.
 """
 
 from __future__ import annotations
 
-import importlib.util
 import os
+import platform
 import warnings
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from datetime import timedelta
-from pathlib import Path
 from typing import Any, cast
 
 import psutil
 import torch
 from accelerate import Accelerator
-from accelerate.utils import DistributedDataParallelKwargs, DistributedType, InitProcessGroupKwargs
+from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from dist_dsvae.config import TrainConfig
 from dist_dsvae.core import distributed
-from dist_dsvae.engine.stopping.fence import Fence, Patience
+from dist_dsvae.engine.processes.fence import Fence, Patience
+from dist_dsvae.engine.processes.launch_checks import (
+    check_kind,
+    check_launcher,
+    checked_stage,
+    deepspeed_is_asked_for,
+    resolved_precision,
+)
 
 _BUCKET_ELEMENTS = 2**23  # of gradients that DeepSpeed reduces at once; its default allocates 2 GB
 _NCCL_WAITS_LONGER = timedelta(seconds=60)
 _NEVER = 2**31 - 1  # as a number of forwards
-
-
-class LaunchError(ValueError):
-    """The processes were not started as this program needs them."""
 
 
 class Runtime:
@@ -49,8 +49,8 @@ class Runtime:
         use_cpu = not torch.cuda.is_available()
         self.timeout = timedelta(seconds=config.collective_timeout_seconds)
         self.patience = Patience(self.timeout)
-        self.mixed_precision = _resolve_precision(config, mixed_precision, use_cpu=use_cpu)
-        zero = _deepspeed_is_asked_for(config, self.mixed_precision)
+        self.mixed_precision = resolved_precision(config, mixed_precision, use_cpu=use_cpu)
+        zero = deepspeed_is_asked_for(config, self.mixed_precision)
         self.accelerator = Accelerator(
             cpu=use_cpu and not zero,  # told of the CPU, Accelerate would leave DeepSpeed out
             # DeepSpeed's own bf16 keeps bf16 weights; here they stay float32 and torch casts, as without it
@@ -67,9 +67,9 @@ class Runtime:
             ],
         )
         self._engine: Any = None
-        _check_launcher(self.accelerator.num_processes)
-        _check_kind(self.accelerator.distributed_type, zero)
-        self.zero_stage = _checked_stage(self._deepspeed_config) if zero else 0
+        check_launcher(self.accelerator.num_processes)
+        check_kind(self.accelerator.distributed_type, zero)
+        self.zero_stage = checked_stage(self._deepspeed_config) if zero else 0
         self.device: torch.device = self.accelerator.device
         self.fence = Fence(self.device, self.patience)
         self.world_size: int = self.accelerator.num_processes
@@ -163,6 +163,16 @@ class Runtime:
         else:
             self.accelerator.backward(loss)
 
+    def record(self) -> dict[str, Any]:
+        """What trains, for environment.json."""
+        cuda = self.device.type == "cuda"
+        return {
+            "world_size": self.world_size,
+            "mixed_precision": self.mixed_precision,
+            "device": torch.cuda.get_device_name(self.device) if cuda else platform.processor() or "cpu",
+            "threads": self.num_threads,
+        }
+
     def describe(self) -> str:
         """One sentence for the log: what trains."""
         precision = {"no": "float32", "bf16": "bf16 autocast", "fp16": "fp16 autocast"}[self.mixed_precision]
@@ -176,120 +186,6 @@ class Runtime:
 
     def close(self) -> None:
         self.accelerator.end_training()
-
-
-def _resolve_precision(config: TrainConfig, argument: str | None, *, use_cpu: bool) -> str:
-    """train.py's own flag, else what the launcher was told (if not "no"), else the config."""
-    launcher = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
-    chosen = argument or (launcher if launcher != "no" else config.mixed_precision)
-    if config.double_precision:
-        if chosen not in ("no", "auto"):
-            raise LaunchError(
-                f"train.double_precision is set, but mixed precision {chosen!r} was asked for. "
-                "Leave one of them out."
-            )
-        return "no"
-    if chosen == "auto":
-        native = _multiplies_bf16(_cpu_flags()) if use_cpu else torch.cuda.is_bf16_supported(False)
-        return "bf16" if native else "no"
-    if chosen == "fp16" and use_cpu:
-        raise LaunchError("Mixed precision fp16 needs a GPU; on a CPU choose no or bf16.")
-    if chosen not in ("no", "bf16", "fp16"):
-        raise LaunchError(f"Mixed precision {chosen!r} is not supported; allowed: no, bf16, fp16.")
-    return chosen
-
-
-def _multiplies_bf16(flags: Collection[str]) -> bool:
-    """Whether a CPU with these flags multiplies bf16 natively: by vectors (AVX512-BF16) or tiles (AMX)."""
-    return "avx512_bf16" in flags or "amx_bf16" in flags
-
-
-def _cpu_flags(cpuinfo: Path = Path("/proc/cpuinfo")) -> set[str]:
-    """Those of this machine's CPU that matter to bf16, by their names in ``cpuinfo``."""
-    # private names of torch, which knows more systems than Linux; where they are gone, the file tells
-    names = {"avx512_bf16": "_is_avx512_bf16_supported", "amx_bf16": "_is_amx_tile_supported"}
-    if all(hasattr(torch.cpu, name) for name in names.values()):
-        return {flag for flag, name in names.items() if getattr(torch.cpu, name)()}
-    listed = cpuinfo.read_text(encoding="utf-8").split() if cpuinfo.is_file() else []
-    return names.keys() & set(listed)
-
-
-def _check_launcher(num_processes: int) -> None:
-    promised = int(os.environ.get("WORLD_SIZE", "1"))
-    if promised != num_processes:
-        raise LaunchError(
-            f"The launcher started {promised} processes (WORLD_SIZE), but Accelerate sees "
-            f"{num_processes}: each would train a model of its own. On a CPU start with `accelerate launch "
-            "--config_file configs/accelerate/cpu.yaml --num_processes N`; on GPUs with "
-            "`--multi_gpu --num_processes N`, N at most the number of GPUs."
-        )
-
-
-def _deepspeed_is_asked_for(config: TrainConfig, mixed_precision: str) -> bool:
-    """Whether the launcher asks for DeepSpeed. Raises LaunchError where it cannot be had."""
-    if os.environ.get("ACCELERATE_USE_DEEPSPEED", "false").lower() != "true":
-        return False
-    for package in ("deepspeed", "transformers"):
-        if importlib.util.find_spec(package) is None:
-            raise LaunchError(
-                f"The launcher asks for DeepSpeed, but the package {package} is missing. Install it with "
-                'pip install "dist_dsvae[deepspeed]", or launch with configs/accelerate/multi_gpu.yaml.'
-            )
-    if config.double_precision or mixed_precision == "fp16":
-        asked = "train.double_precision" if config.double_precision else "Mixed precision fp16"
-        raise LaunchError(
-            f"{asked} is not supported together with DeepSpeed, which keeps float32 weights here and no loss "
-            "scale. Choose --mixed_precision no or bf16, or launch without DeepSpeed."
-        )
-    return True
-
-
-def _checked_stage(config: Mapping[str, Any]) -> int:
-    """The stage of ZeRO in DeepSpeed's configuration. Raises LaunchError for what is not supported."""
-    zero = config["zero_optimization"]
-    stage = zero["stage"]
-    if stage not in (1, 2):
-        raise LaunchError(
-            f"DeepSpeed is asked for ZeRO stage {stage}; supported are 1 (optimiser state divided over the "
-            "processes) and 2 (gradients as well): configs/accelerate/zero1.yaml and zero2.yaml. Without "
-            "ZeRO launch with configs/accelerate/multi_gpu.yaml."
-        )
-    for key in ("offload_optimizer", "offload_param"):
-        device = (zero.get(key) or {}).get("device", "none")
-        if device != "none":
-            raise LaunchError(
-                f"DeepSpeed is asked to keep state elsewhere ({key}: {device}), which is not supported. "
-                "Leave that out of the launcher's file."
-            )
-    for key, allowed in (("gradient_accumulation_steps", (1, "auto")), ("gradient_clipping", ("auto",))):
-        given = config.get(key, allowed[0])
-        if given not in allowed:
-            raise LaunchError(
-                f"The launcher sets DeepSpeed's {key} to {given}. Leave it out: an update is made from one "
-                "batch (data.batch_size), its gradients clipped by optimizer.clip_gradient_norm."
-            )
-    for key in ("fp16", "bf16"):
-        if config.get(key, {}).get("enabled") is True:
-            raise LaunchError(
-                f"DeepSpeed's own {key} is switched on, which would train half-precision weights. Leave it "
-                "out and choose --mixed_precision bf16: float32 weights under autocast."
-            )
-    return int(stage)
-
-
-def _check_kind(kind: DistributedType, zero: bool) -> None:
-    if zero and kind is not DistributedType.DEEPSPEED:
-        raise LaunchError(
-            "The launcher asks for DeepSpeed, but Accelerate left it out. Launch with --config_file "
-            "configs/accelerate/zero1.yaml and without ACCELERATE_USE_CPU: where there is no GPU (or "
-            "CUDA_VISIBLE_DEVICES is empty) ZeRO trains on the CPU by itself."
-        )
-    supported = (DistributedType.NO, DistributedType.MULTI_GPU, DistributedType.MULTI_CPU)
-    if kind not in supported and not zero:
-        raise LaunchError(
-            f"The launcher asks for {kind.value}, which is not supported; use plain data parallelism: "
-            "`accelerate launch --multi_gpu`, or one of the files in configs/accelerate/."
-        )
 
 
 def _set_threads(configured: int) -> int:

@@ -13,7 +13,7 @@ from typing import Any
 import matplotlib
 from matplotlib.figure import Figure
 
-from dist_dsvae.data.shards.manifest import write_atomically
+from dist_dsvae.core.files import write_atomically
 from dist_dsvae.evaluation.comparing.comparison import Comparison
 from dist_dsvae.evaluation.comparing.comparison_report import as_json, heading, markdown
 from dist_dsvae.evaluation.comparing.evaluated import ComparisonError

@@ -1,4 +1,4 @@
-"""Any picture that Pillow reads -> one square RGB or grey image -> the bytes of a member."""
+"""Any picture that Pillow reads -> one square RGB or grey image -> the bytes of a file."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from typing import BinaryIO, Literal
 import numpy as np
 from PIL import Image, ImageOps
 
-from dist_dsvae.building.writer import Sample, UnreadableError
 from dist_dsvae.core.errors import DataError
 from dist_dsvae.core.types import ImageShape
 
@@ -106,8 +105,8 @@ def foreign_format(picture: PictureFile | Path) -> str | None:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class FileEncoder:
-    """Encodes the picture at ``sample.reference`` as a ``size`` x ``size`` image.
+class Fitter:
+    """Brings any RGB image to ``size`` x ``size`` pixels of ``channels``.
 
     resize: "crop" keeps the aspect and cuts the centre, "pad" keeps it and adds white, "stretch"
     does not keep it; all of them antialiased.
@@ -116,7 +115,6 @@ class FileEncoder:
     size: int
     channels: int
     resize: Resize
-    codec: Codec
 
     def __post_init__(self) -> None:
         if self.size < 1:
@@ -128,18 +126,7 @@ class FileEncoder:
     def shape(self) -> ImageShape:
         return ImageShape(self.channels, self.size, self.size)
 
-    def __call__(self, sample: Sample[PictureFile]) -> tuple[bytes, dict[str, object]]:
-        try:
-            with open_picture(sample.reference) as stream, Image.open(stream) as opened:
-                # A JPEG larger than twice the target is decoded at a fraction of its size.
-                opened.draft(None, (2 * self.size, 2 * self.size))
-                image = self.fit(flatten(opened))
-        except Exception as error:  # codecs raise nearly anything on a broken file; it goes into the report
-            raise UnreadableError(why_unreadable(error, sample.reference)) from error
-        return self.codec.pack(image), {}
-
     def fit(self, image: Image.Image) -> Image.Image:
-        """An RGB image brought to ``size`` and ``channels``."""
         target, filter_ = (self.size, self.size), Image.Resampling.LANCZOS
         if self.resize == "crop":
             image = ImageOps.fit(image, target, filter_)

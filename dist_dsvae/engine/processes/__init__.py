@@ -1,0 +1,1 @@
+"""The processes of a job: what they were launched with, their devices, and how they wait for one another."""
