@@ -3,16 +3,17 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from dist_dsvae.pretrained.model import DSVAE
+    from dist_dsvae.pretrained.model import PretrainedModel
 
 __version__ = "0.1.0"
-__all__ = ["DSVAE"]
+__all__ = ["PretrainedModel"]
+_EARLIER_NAME = "DSVAE"  # of PretrainedModel, for one release
 
 
 def __getattr__(name: str) -> Any:
-    """``DSVAE`` when it is first asked for: importing the package alone loads no torch."""
-    if name != "DSVAE":
+    """``PretrainedModel`` when it is first asked for: importing the package alone loads no torch."""
+    if name not in ("PretrainedModel", _EARLIER_NAME):
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from dist_dsvae.pretrained.model import DSVAE
+    from dist_dsvae.pretrained.model import PretrainedModel
 
-    return DSVAE
+    return PretrainedModel

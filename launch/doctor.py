@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 import starting  # noqa: F401 - for its effect
 
 from dist_dsvae.engine.doctor import packages
-from dist_dsvae.engine.doctor.findings_report import Report
+from dist_dsvae.engine.doctor.findings_report import Findings
 
 if TYPE_CHECKING:
     from dist_dsvae.engine.doctor.trial import Trial
@@ -29,7 +29,7 @@ _BEGIN = time.perf_counter()
 
 
 def main() -> int:
-    report = Report(sys.stderr if "--json" in sys.argv else sys.stdout)
+    report = Findings(sys.stderr if "--json" in sys.argv else sys.stdout)
     if packages.missing():  # of what everything below imports
         report.add(packages.versions())
         return conclude(report, as_json="--json" in sys.argv)
@@ -95,7 +95,7 @@ def trial_of(args: argparse.Namespace, runtime: Runtime) -> Trial:
     return Trial(iteration, make_inputs(*networks, iteration.num_batches, runtime.device))
 
 
-def conclude(report: Report, *, as_json: bool) -> int:
+def conclude(report: Findings, *, as_json: bool) -> int:
     report.conclude()
     if as_json:
         print(report.as_json(time.perf_counter() - _BEGIN))

@@ -23,7 +23,7 @@ from dist_dsvae.config.fields import MAX_TEMPERATURE
 from dist_dsvae.core.paths import path_argument, place_argument
 from dist_dsvae.engine.processes.runtime import Runtime
 from dist_dsvae.pretrained import figures
-from dist_dsvae.pretrained.model import DSVAE
+from dist_dsvae.pretrained.model import PretrainedModel
 from dist_dsvae.pretrained.pictures import read_picture
 from dist_dsvae.pretrained.requests import Mask, class_ids
 from dist_dsvae.runs.bulk_samples import write_many
@@ -152,7 +152,7 @@ def draw(args: argparse.Namespace) -> str:
     return f"Wrote {args.out}."
 
 
-def load(args: argparse.Namespace, device: str | torch.device) -> DSVAE:
+def load(args: argparse.Namespace, device: str | torch.device) -> PretrainedModel:
     return open_model(
         args.run,
         args.model,
@@ -185,7 +185,7 @@ def draw_many(args: argparse.Namespace) -> str:
         runtime.close()
 
 
-def draw_real(args: argparse.Namespace, model: DSVAE, wanted: list[int] | None) -> str:
+def draw_real(args: argparse.Namespace, model: PretrainedModel, wanted: list[int] | None) -> str:
     """The figures that begin with real pictures."""
     counts = [args.rows, args.columns] if args.command == "swap" else [args.pictures]
     if args.images:

@@ -24,7 +24,7 @@ from dist_dsvae.building.sources.file_encoder import FileEncoder
 from dist_dsvae.building.sources.folder import folder, unlabelled_folder
 from dist_dsvae.building.sources.source import Source
 from dist_dsvae.building.sources.toy import toy
-from dist_dsvae.building.sources.unlabelled import Choice, read_excluded
+from dist_dsvae.building.sources.unlabelled import HeldOutChoice, read_excluded
 from dist_dsvae.config import option_types
 from dist_dsvae.core.errors import DataError
 from dist_dsvae.core.images import Codec
@@ -141,7 +141,7 @@ def add_image_options(parser: argparse.ArgumentParser) -> None:
 
 
 def add_choice_options(parser: argparse.ArgumentParser) -> None:
-    """Those of ``Choice`` that all unlabelled sources share."""
+    """Those of ``HeldOutChoice`` that all unlabelled sources share."""
     parser.add_argument(
         "--held-out-classes",
         type=option_types.whole(0),
@@ -255,8 +255,8 @@ def encoder_of(arguments: argparse.Namespace) -> FileEncoder:
     )
 
 
-def choice_of(arguments: argparse.Namespace, num_unlabelled: int | None) -> Choice:
-    return Choice(
+def choice_of(arguments: argparse.Namespace, num_unlabelled: int | None) -> HeldOutChoice:
+    return HeldOutChoice(
         num_unlabelled=num_unlabelled,
         num_held_out=arguments.held_out_classes,
         excluded=read_excluded(arguments.exclude),

@@ -142,6 +142,13 @@ def test_a_stranger_finds_things() -> None:
         if path.stem != "__init__":
             stems.setdefault(path.stem, []).append(path)
     assert {stem: paths for stem, paths in stems.items() if len(paths) > 1} == {}
+    classes = [
+        node.name
+        for path in MODULES
+        for node in ast.parse(path.read_text(encoding="utf-8")).body
+        if isinstance(node, ast.ClassDef) and not node.name.startswith("_")
+    ]
+    assert sorted({name for name in classes if classes.count(name) > 1}) == []
     for folder in {path.parent for path in MODULES}:
         entries = [entry for entry in folder.iterdir() if entry.name != "__pycache__"]
         assert len(entries) <= MOST_ENTRIES, folder

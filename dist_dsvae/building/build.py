@@ -21,7 +21,7 @@ from dist_dsvae.data.shards.manifest import Manifest
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Report:
+class BuildReport:
     """What a build made and what it left out.
 
     samples_per_class: split -> class name -> samples.
@@ -59,7 +59,7 @@ def build(
     overwrite: bool = False,
     apart_from: Sequence[Path] = (),
     progress: Callable[[int], None] = lambda num_samples: None,
-) -> Report:
+) -> BuildReport:
     """Write all splits of ``source`` to ``out``, which appears complete or not at all.
 
     apart_from: what the samples are read from; may neither hold ``out`` nor lie in it.
@@ -96,7 +96,7 @@ def build(
             left_out.setdefault("classes without a sample", []).extend(
                 f"{name} (in {split})" for name, count in samples_per_class[split].items() if not count
             )
-        report = Report(
+        report = BuildReport(
             samples_per_class=samples_per_class,
             left_out={heading: names for heading, names in left_out.items() if names},
             notes=source.notes,
@@ -114,7 +114,7 @@ def _count(manifest: Manifest) -> dict[str, int]:
     return dict(zip(manifest.classes, manifest.samples_per_class, strict=True))
 
 
-def _save(report: Report, more: Mapping[str, object], command: str, path: Path) -> None:
+def _save(report: BuildReport, more: Mapping[str, object], command: str, path: Path) -> None:
     document = {
         "command": command,
         "samples_per_class": report.samples_per_class,

@@ -28,8 +28,8 @@ from dist_dsvae.config import DataConfig
 from dist_dsvae.core.errors import DataError
 from dist_dsvae.core.files import write_atomically
 from dist_dsvae.data.remote.cache import Download, ShardCache
-from dist_dsvae.data.remote.fetch import FetchError, Patience, fetch
-from dist_dsvae.data.remote.location import Source, is_remote, source_of
+from dist_dsvae.data.remote.fetch import FetchError, Retries, fetch
+from dist_dsvae.data.remote.location import Location, is_remote, source_of
 from dist_dsvae.data.remote.prefetch import BackgroundPrefetcher
 from dist_dsvae.data.shard_patterns import directory_of
 from dist_dsvae.data.shards.index_file import check_index, open_index, read_index
@@ -60,7 +60,7 @@ def open_split(location: str, config: DataConfig | None = None) -> Manifest:
     store = RemoteStore(
         source_of(location, allow_pipe=config.allow_pipe),
         ShardCache(root / "shards", int(config.cache_gib * 2**30)),
-        Patience(
+        Retries(
             tries=config.fetch_tries,
             pause_seconds=config.fetch_pause_seconds,
             timeout_seconds=config.fetch_timeout_seconds,
@@ -88,9 +88,9 @@ def cache_root(cache_dir: str | None) -> Path:
 class RemoteStore:
     """The tars of a split from afar, fetched into a cache when they are first needed or before."""
 
-    source: Source
+    source: Location
     cache: ShardCache
-    patience: Patience
+    patience: Retries
 
     @property
     def location(self) -> str:

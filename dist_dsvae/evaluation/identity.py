@@ -23,7 +23,7 @@ from dist_dsvae.core.noise import Draw, hash_words
 from dist_dsvae.core.types import Codes
 from dist_dsvae.evaluation.judging.scorers import Scorer
 
-Encode = Callable[[Tensor, Tensor], Codes]  # of images [B, C, H, W] and labels [B]
+EncodeZs = Callable[[Tensor, Tensor], Codes]  # of images [B, C, H, W] and labels [B]
 Decode = Callable[[Tensor], Tensor]  # codes [B, d] -> images [B, C, H, W] in [-1, 1]
 
 
@@ -72,7 +72,7 @@ class SwapSums:
     def __init__(
         self,
         network: Scorer,
-        encode: Encode | None,
+        encode: EncodeZs | None,
         decode: Decode,
         *,
         num_classes: int,

@@ -11,7 +11,7 @@ import gradio as gr
 from PIL import Image
 
 from dist_dsvae.explore.controls import MODEL, Change
-from dist_dsvae.explore.subject import Source, open_source
+from dist_dsvae.explore.subject import Subject, open_source
 from dist_dsvae.explore.tab_training import training_tab
 from dist_dsvae.explore.tabs_codes import between_tab, dimensions_tab, samples_tab
 from dist_dsvae.explore.tabs_pictures import inpaint_tab, swap_tab
@@ -29,7 +29,7 @@ _STYLE = """
 """
 
 
-def build_page(source: Source, max_bytes: int) -> gr.Blocks:
+def build_page(source: Subject, max_bytes: int) -> gr.Blocks:
     """The tabs that the model can fill, and the run's."""
     with gr.Blocks(
         title=f"dist_dsvae: {source.name}",
@@ -49,7 +49,7 @@ def build_page(source: Source, max_bytes: int) -> gr.Blocks:
     return page
 
 
-def _model_tabs(source: Source, max_bytes: int) -> list[Change]:
+def _model_tabs(source: Subject, max_bytes: int) -> list[Change]:
     model = source.model
     assert model is not None
     with gr.Tab("Samples"):

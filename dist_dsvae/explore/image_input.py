@@ -11,7 +11,7 @@ from PIL import Image
 from dist_dsvae.explore import renderings
 from dist_dsvae.explore.controls import MENDABLE, MODEL, Change, shown, warn
 from dist_dsvae.explore.uploads import SUFFIXES, read_upload
-from dist_dsvae.pretrained.model import DSVAE
+from dist_dsvae.pretrained.model import PretrainedModel
 
 
 class Slot(NamedTuple):
@@ -33,7 +33,7 @@ class Slot(NamedTuple):
                 event = event.then(change.function, change.inputs, change.outputs, **MODEL)
 
 
-def picture_slot(model: DSVAE, title: str, max_bytes: int, first_sample: int) -> Slot:
+def picture_slot(model: PretrainedModel, title: str, max_bytes: int, first_sample: int) -> Slot:
     """Controls for one picture. first_sample: which sample its button draws first."""
 
     def read(path: str | None) -> tuple[Image.Image | None, Image.Image | None]:

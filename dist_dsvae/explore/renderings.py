@@ -18,7 +18,7 @@ from torch import Tensor
 from dist_dsvae.core.noise import Noise
 from dist_dsvae.core.types import CodeKind
 from dist_dsvae.methods.abilities import Generative
-from dist_dsvae.pretrained.model import DSVAE
+from dist_dsvae.pretrained.model import PretrainedModel
 from dist_dsvae.pretrained.pictures import read_pictures, to_network
 from dist_dsvae.pretrained.requests import RequestError, class_ids
 from dist_dsvae.sampling.grids import draw_grid, draw_scatter
@@ -44,7 +44,7 @@ class Base(NamedTuple):
     zu: Tensor
     codes: CodeKind
 
-    def decoded(self, model: DSVAE) -> Tensor:
+    def decoded(self, model: PretrainedModel) -> Tensor:
         """Its picture [1, C, H, W]."""
         images = model.decode(self.zs, self.zu, codes=self.codes)
         assert isinstance(images, Tensor)
@@ -61,7 +61,7 @@ def enlarged(picture: Image.Image) -> Image.Image:
 
 
 def samples(
-    model: DSVAE,
+    model: PretrainedModel,
     classes: Sequence[str],
     num_samples: int,
     seed: int,
@@ -89,7 +89,9 @@ def samples(
     )
 
 
-def _cloud(model: DSVAE, classes: Sequence[str], seed: int, temperatures: Temperatures) -> Image.Image:
+def _cloud(
+    model: PretrainedModel, classes: Sequence[str], seed: int, temperatures: Temperatures
+) -> Image.Image:
     per_class = -(-_NUM_POINTS // len(model.classes))
     zs, zu = temperatures
     points = model.sample(classes, per_class, seed, temperature_zs=zs, temperature_zu=zu, kind="tensor")
@@ -102,20 +104,20 @@ def _cloud(model: DSVAE, classes: Sequence[str], seed: int, temperatures: Temper
 # Paths between classes (zs)
 
 
-def between(model: DSVAE, first: str, second: str, seed: int) -> Image.Image:
+def between(model: PretrainedModel, first: str, second: str, seed: int) -> Image.Image:
     """The way from one class to another in ``NUM_PLACES`` pictures, zu the same in all."""
     images = _between(model, first, second, torch.linspace(0, 1, NUM_PLACES), seed)
     title = f"from {first} to {second}: zs moves, zu stays"
     return draw_grid(images[None], title=title)
 
 
-def place_between(model: DSVAE, first: str, second: str, fraction: float, seed: int) -> Image.Image:
+def place_between(model: PretrainedModel, first: str, second: str, fraction: float, seed: int) -> Image.Image:
     """One place of that way, enlarged: 0 is the first class, 1 the second."""
     images = _between(model, first, second, torch.tensor([fraction], dtype=torch.float32), seed)
     return enlarged(model_picture(images))
 
 
-def _between(model: DSVAE, first: str, second: str, fractions: Tensor, seed: int) -> Tensor:
+def _between(model: PretrainedModel, first: str, second: str, fractions: Tensor, seed: int) -> Tensor:
     """The same place in both classes' Gaussians, joined by a straight line."""
     start, end = base_of_sample(model, first, seed), base_of_sample(model, second, seed)
     zs = torch.lerp(start.zs, end.zs, fractions[:, None])
@@ -127,7 +129,7 @@ def _between(model: DSVAE, first: str, second: str, fractions: Tensor, seed: int
 # Single dimensions of zu
 
 
-def expressive_dimensions(model: DSVAE) -> list[int]:
+def expressive_dimensions(model: PretrainedModel) -> list[int]:
     """The dimensions of zu that change pictures most, the first of them first."""
     zu_dim = model.code_dims[1]
     num_codes = max(1, min(8, _NUM_DECODED // (2 * zu_dim)))
@@ -135,7 +137,7 @@ def expressive_dimensions(model: DSVAE) -> list[int]:
     return [int(dim) for dim in ranked[:NUM_DIMENSIONS]]
 
 
-def base_of_sample(model: DSVAE, class_name: str, seed: int) -> Base:
+def base_of_sample(model: PretrainedModel, class_name: str, seed: int) -> Base:
     """Codes of a sample of a class."""
     method = model.published.method
     assert isinstance(method, Generative)
@@ -147,7 +149,7 @@ def base_of_sample(model: DSVAE, class_name: str, seed: int) -> Base:
     return Base(codes[:, :zs_dim], codes[:, zs_dim:], "prior")
 
 
-def base_of_picture(model: DSVAE, picture: Image.Image, class_name: str | None) -> Base:
+def base_of_picture(model: PretrainedModel, picture: Image.Image, class_name: str | None) -> Base:
     """Codes of a picture; class_name: only for methods that encode with the label."""
     zs, zu = model.encode(picture, class_name)
     return Base(zs, zu.mean, "images")
@@ -158,7 +160,9 @@ def slider_values(base: Base, dimensions: Sequence[int]) -> list[float]:
     return [round(float(base.zu[0, dim].clamp(-EXTENT, EXTENT)), 2) for dim in dimensions]
 
 
-def varied(model: DSVAE, base: Base, dimensions: Sequence[int], values: Sequence[float]) -> Image.Image:
+def varied(
+    model: PretrainedModel, base: Base, dimensions: Sequence[int], values: Sequence[float]
+) -> Image.Image:
     """The base with the values of some dimensions of zu replaced, enlarged."""
     zu = base.zu.clone()
     zu[0, list(dimensions)] = torch.tensor(values, dtype=zu.dtype)
@@ -175,7 +179,7 @@ def model_picture(images: Tensor) -> Image.Image:
 # Pictures from pictures
 
 
-def sample_of_all(model: DSVAE, number: int) -> tuple[Image.Image, str | None]:
+def sample_of_all(model: PretrainedModel, number: int) -> tuple[Image.Image, str | None]:
     """The ``number``-th picture to try things with, its classes in turn; its class where one is needed."""
     label = number % len(model.classes)
     numbers = torch.tensor([number // len(model.classes)])
@@ -184,7 +188,7 @@ def sample_of_all(model: DSVAE, number: int) -> tuple[Image.Image, str | None]:
 
 
 def crossed(
-    model: DSVAE, first: Image.Image, second: Image.Image, labels: tuple[str | None, str | None]
+    model: PretrainedModel, first: Image.Image, second: Image.Image, labels: tuple[str | None, str | None]
 ) -> Image.Image:
     """Two pictures give rows their zs and columns their zu; the diagonal gives them back."""
     both, given = [first, second], [label for label in labels if label is not None] or None
@@ -213,13 +217,13 @@ def hole_of(layers: Sequence[npt.NDArray[Any]], height: int, width: int) -> npt.
 
 
 def inpainted(
-    model: DSVAE,
+    model: PretrainedModel,
     picture: Image.Image,
     mask: str | npt.NDArray[np.bool_],
     label: str | None,
     refine_steps: int,
 ) -> Image.Image:
-    """The picture, its hole filled by the model, enlarged. mask: as for ``DSVAE.inpaint``."""
+    """The picture, its hole filled by the model, enlarged. mask: as for ``PretrainedModel.inpaint``."""
     if not isinstance(mask, str) and not mask.any():
         raise RequestError(
             "Nothing is painted. Paint a hole with the brush, or choose one of the named holes."

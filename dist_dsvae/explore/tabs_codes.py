@@ -11,7 +11,7 @@ from dist_dsvae.explore import renderings
 from dist_dsvae.explore.controls import MODEL, SLIDING, Change, seed_control, shown, telling, whole
 from dist_dsvae.explore.image_input import picture_slot
 from dist_dsvae.explore.renderings import Base
-from dist_dsvae.pretrained.model import DSVAE
+from dist_dsvae.pretrained.model import PretrainedModel
 from dist_dsvae.sampling.temperature import Temperatures
 
 _FIRST_CLASSES = 10
@@ -19,7 +19,7 @@ _HEIGHT = 360
 _MAX_TEMPERATURE = 2.0
 
 
-def samples_tab(model: DSVAE) -> list[Change]:
+def samples_tab(model: PretrainedModel) -> list[Change]:
     """Classes, how many, seed. Returns what fills the tab when the page is opened; so do the others."""
 
     def draw(
@@ -78,7 +78,7 @@ def _temperature(code: str) -> Any:
     )
 
 
-def between_tab(model: DSVAE) -> list[Change]:
+def between_tab(model: PretrainedModel) -> list[Change]:
     """Two classes and a place between them."""
 
     def draw_way(first: str, second: str, seed: float | None) -> Image.Image:
@@ -105,7 +105,7 @@ def between_tab(model: DSVAE) -> list[Change]:
     return changes
 
 
-def dimensions_tab(model: DSVAE, max_bytes: int) -> list[Change]:
+def dimensions_tab(model: PretrainedModel, max_bytes: int) -> list[Change]:
     """A base picture, and sliders for the dimensions of zu that change it most."""
     dimensions = renderings.expressive_dimensions(model)
 

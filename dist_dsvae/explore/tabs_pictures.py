@@ -10,7 +10,7 @@ from PIL import Image
 from dist_dsvae.explore import renderings
 from dist_dsvae.explore.controls import MODEL, Change, shown, telling
 from dist_dsvae.explore.image_input import picture_slot
-from dist_dsvae.pretrained.model import DSVAE
+from dist_dsvae.pretrained.model import PretrainedModel
 from dist_dsvae.pretrained.requests import RequestError
 from dist_dsvae.sampling.inpaint import REFINE_STEPS
 from dist_dsvae.sampling.masks import HOLES
@@ -19,7 +19,7 @@ PAINTED = "painted"
 _CANVAS = 320
 
 
-def swap_tab(model: DSVAE, max_bytes: int) -> None:
+def swap_tab(model: PretrainedModel, max_bytes: int) -> None:
     """Two pictures; what each looks like with the other's zu."""
 
     def cross(
@@ -43,7 +43,7 @@ def swap_tab(model: DSVAE, max_bytes: int) -> None:
     second.then(crossing)
 
 
-def inpaint_tab(model: DSVAE, max_bytes: int) -> None:
+def inpaint_tab(model: PretrainedModel, max_bytes: int) -> None:
     """A picture, a hole in it (painted, or one of the named ones), and what the model puts there."""
 
     def lay(picture: Image.Image | None, _label: str | None) -> tuple[Any, None]:

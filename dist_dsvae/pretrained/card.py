@@ -26,7 +26,7 @@ from dist_dsvae.sampling.generate import spread
 from dist_dsvae.sampling.grids import save_grid, save_scatter
 
 if TYPE_CHECKING:
-    from dist_dsvae.pretrained.model import DSVAE
+    from dist_dsvae.pretrained.model import PretrainedModel
 
 SAMPLES_FILE = "samples.png"
 _SEED = 0
@@ -35,7 +35,7 @@ _NUM_POINTS = 3000
 _MANY_CLASSES = 40
 
 
-def save_samples(model: DSVAE, directory: Path) -> None:
+def save_samples(model: PretrainedModel, directory: Path) -> None:
     """The card's picture, if the model draws: a class per row, one zu per column; points as a cloud."""
     if not isinstance(model.published.method, Generative):
         return
@@ -56,7 +56,7 @@ def save_samples(model: DSVAE, directory: Path) -> None:
     )
 
 
-def model_card(model: DSVAE, licence: str) -> ModelCard:
+def model_card(model: PretrainedModel, licence: str) -> ModelCard:
     """The card's text. licence: an identifier of the hub ("mit", "cc-by-nc-4.0", ...), or "other"."""
     about = model.published.about
     is_image = model.shape.is_image
@@ -76,7 +76,7 @@ def model_card(model: DSVAE, licence: str) -> ModelCard:
     return ModelCard(f"---\n{data.to_yaml()}\n---\n\n{text}\n")
 
 
-def _head(model: DSVAE) -> str:
+def _head(model: PretrainedModel) -> str:
     published = model.published
     drawn = f"\n\n![samples]({SAMPLES_FILE})" if isinstance(published.method, Generative) else ""
     about_codes = (
@@ -91,7 +91,7 @@ def _head(model: DSVAE) -> str:
     )
 
 
-def _data(model: DSVAE, about: Mapping[str, Any]) -> Iterator[str]:
+def _data(model: PretrainedModel, about: Mapping[str, Any]) -> Iterator[str]:
     shape, classes = model.shape, model.classes
     what = f"{shape.height}x{shape.width} pixels, {shape.channels} channel(s)" if shape.is_image else "points"
     named = ", ".join(map(_plain, classes[:_MANY_CLASSES])) + (
@@ -102,8 +102,12 @@ def _data(model: DSVAE, about: Mapping[str, Any]) -> Iterator[str]:
     yield f"## Data\n\n{source}{count}{what}, {len(classes)} classes: {named}."
 
 
-def _use(model: DSVAE) -> Iterator[str]:
-    lines = ["from dist_dsvae import DSVAE", "", 'model = DSVAE.from_pretrained("PATH OR ID OF THIS MODEL")']
+def _use(model: PretrainedModel) -> Iterator[str]:
+    lines = [
+        "from dist_dsvae import PretrainedModel",
+        "",
+        'model = PretrainedModel.from_pretrained("PATH OR ID OF THIS MODEL")',
+    ]
     if isinstance(model.published.method, Generative):
         lines.append(f"pictures = model.sample({model.classes[0]!r}, n=8, generator=0)")
     if model.can_encode:

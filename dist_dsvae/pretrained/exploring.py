@@ -1,4 +1,4 @@
-"""What ``DSVAE`` does with codes: samples, paths, single dimensions, swaps, holes to paint."""
+"""What ``PretrainedModel`` does with codes: samples, paths, single dimensions, swaps, holes to paint."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ def crossed(zs: Tensor, zu: Tensor) -> Tensor:
 
 
 class Painting(NamedTuple):
-    """How holes are painted: see ``DSVAE.inpaint``."""
+    """How holes are painted: see ``PretrainedModel.inpaint``."""
 
     refine_steps: int
     num_starts: int

@@ -16,7 +16,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from dist_dsvae.pretrained.model import DSVAE
+from dist_dsvae.pretrained.model import PretrainedModel
 from dist_dsvae.pretrained.pictures import to_network
 from dist_dsvae.pretrained.requests import Mask, RequestError, at_least_one, read_mask
 from dist_dsvae.sampling.blend import seam
@@ -39,7 +39,7 @@ class Shown(NamedTuple):
 
 
 def grid(
-    model: DSVAE,
+    model: PretrainedModel,
     out: Path,
     classes: list[int],
     num_columns: int,
@@ -62,7 +62,7 @@ def grid(
 
 
 def interpolated(
-    model: DSVAE,
+    model: PretrainedModel,
     out: Path,
     classes: list[int],
     num_steps: int,
@@ -84,7 +84,7 @@ def interpolated(
 
 
 def varied(
-    model: DSVAE,
+    model: PretrainedModel,
     out: Path,
     classes: list[int],
     dims: Sequence[int] | int,
@@ -113,7 +113,7 @@ def varied(
     return drawn
 
 
-def swapped(model: DSVAE, out: Path, rows: Shown, columns: Shown) -> None:
+def swapped(model: PretrainedModel, out: Path, rows: Shown, columns: Shown) -> None:
     """Figure 6."""
     _check_images(model)
     images = model.swap_grid(rows.images, columns.images, rows.labels, columns.labels)
@@ -135,7 +135,7 @@ class HoleScores(NamedTuple):
 
 
 def inpainted(
-    model: DSVAE,
+    model: PretrainedModel,
     out: Path,
     shown: Shown,
     masks: Mapping[str, Mask],
@@ -181,15 +181,15 @@ def inpainted(
     return scores
 
 
-def _of(model: DSVAE) -> str:
+def _of(model: PretrainedModel) -> str:
     return str(model.published.about.get("run", model.published.config.name))
 
 
-def _names(model: DSVAE, classes: Sequence[int]) -> list[str]:
+def _names(model: PretrainedModel, classes: Sequence[int]) -> list[str]:
     return [model.classes[label] for label in classes]
 
 
-def _check_images(model: DSVAE) -> None:
+def _check_images(model: PretrainedModel) -> None:
     if not model.shape.is_image:
         raise RequestError(
             "This model was trained on points, of which no pictures can be shown; the command points draws "

@@ -1,6 +1,6 @@
-"""``DSVAE``: a trained model as a few functions of pictures. Whatever method it was trained with.
+"""``PretrainedModel``: a trained model as a few functions of pictures. Whatever method it was trained with.
 
-    model = DSVAE.from_pretrained("model")            a directory of launch/export.py, or a hub's id
+    model = PretrainedModel.from_pretrained("model")            a directory of launch/export.py, or a hub's id
     zs, zu = model.encode(pictures)                   zu is a distribution: mean and log-variance
     model.swap(anna, ben)                             Anna, as Ben looks in his picture
 
@@ -44,7 +44,7 @@ from dist_dsvae.sampling.vary import EXTENT
 Precision = Literal["no", "bf16"]
 
 
-class DSVAE(ModelHubMixin, library_name="dist_dsvae"):
+class PretrainedModel(ModelHubMixin, library_name="dist_dsvae"):
     """A trained model: networks, shape of the samples, names of the classes.
 
     published: the model. batch_size: pictures that go through the networks at once, at most; an

@@ -21,7 +21,7 @@ from dist_dsvae.core.types import CodeKind
 from dist_dsvae.methods.abilities import Autoencoding, Generative, LabelFree
 
 if TYPE_CHECKING:
-    from dist_dsvae.pretrained.model import DSVAE
+    from dist_dsvae.pretrained.model import PretrainedModel
 
 _TRACED, _CHECKED = 3, 5  # rows: the check is on another number than the program was traced with
 _TOLERANCE = 1e-4
@@ -61,7 +61,7 @@ class _LabelFreeEncoder(nn.Module):
         return zs, mean, log_variance
 
 
-def save_programs(model: DSVAE, directory: Path) -> str:
+def save_programs(model: PretrainedModel, directory: Path) -> str:
     """Write what the model has of encoder.pt2 and decoder.pt2; returns a sentence on them.
 
     Raises ProgramError where a program, read back, differs from the model by more than 1e-4 (and then

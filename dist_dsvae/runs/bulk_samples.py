@@ -26,7 +26,7 @@ from dist_dsvae.core import distributed
 from dist_dsvae.core.errors import DataError
 from dist_dsvae.core.images import Codec
 from dist_dsvae.core.staging import building
-from dist_dsvae.pretrained.model import DSVAE
+from dist_dsvae.pretrained.model import PretrainedModel
 from dist_dsvae.pretrained.requests import at_least_one
 from dist_dsvae.sampling.temperature import AT_ONE, Temperatures
 
@@ -35,7 +35,7 @@ _TEMPORARY = "samples"
 
 
 def write_many(
-    model: DSVAE,
+    model: PretrainedModel,
     out: Path,
     classes: list[int],
     per_class: int,
@@ -94,7 +94,7 @@ def _raise_together(error: Exception | None) -> None:
 
 
 def _write_own_units(
-    model: DSVAE,
+    model: PretrainedModel,
     folder: Path,
     classes: list[int],
     per_class: int,
@@ -116,7 +116,7 @@ def _write_own_units(
             (folder / names[label] / f"{number:06d}.{extension}").write_bytes(encode(array))
 
 
-def _encoder(model: DSVAE) -> tuple[str, Callable[[Any], bytes]]:
+def _encoder(model: PretrainedModel) -> tuple[str, Callable[[Any], bytes]]:
     """Extension of the files, and what makes their bytes of a picture [H, W, C] or a point [C]."""
     if model.shape.is_image:
         codec = Codec()
@@ -148,7 +148,7 @@ def _read_sample(sample: Sample[str]) -> tuple[bytes, Mapping[str, object]]:
 
 
 def _pack(
-    model: DSVAE, folder: Path, directory: Path, classes: list[int], per_class: int, command: str
+    model: PretrainedModel, folder: Path, directory: Path, classes: list[int], per_class: int, command: str
 ) -> None:
     """The files of ``folder`` as the shards of a split whose classes are all of the model's."""
     extension, _ = _encoder(model)
@@ -164,7 +164,7 @@ def _pack(
 
 
 def _samples(
-    model: DSVAE, folder: Path, classes: list[int], per_class: int, extension: str
+    model: PretrainedModel, folder: Path, classes: list[int], per_class: int, extension: str
 ) -> Iterator[Sample[str]]:
     names = folder_names(model.classes)
     for label in classes:

@@ -12,7 +12,7 @@ import torch
 from dist_dsvae.core.staging import building, check_free
 from dist_dsvae.core.versions import version_of
 from dist_dsvae.methods.published import Published
-from dist_dsvae.pretrained.model import DSVAE
+from dist_dsvae.pretrained.model import PretrainedModel
 from dist_dsvae.pretrained.programs import save_programs
 from dist_dsvae.runs.checkpoint import complete_checkpoints
 from dist_dsvae.runs.measure_statistics import adopt
@@ -43,7 +43,7 @@ def export(
     """
     check_free(out, overwrite)
     say(f"Reading a checkpoint of {run_dir}; its batch norms are measured, if that was not done before.")
-    model = DSVAE(published_of_run(run_dir, step, weights))
+    model = PretrainedModel(published_of_run(run_dir, step, weights))
     say(f"Writing {out}.")
     written = ""
     with building(out, overwrite=overwrite) as staging:

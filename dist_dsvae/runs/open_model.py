@@ -15,7 +15,7 @@ from dist_dsvae.data.open_splits import open_splits
 from dist_dsvae.data.pick import read_samples
 from dist_dsvae.data.shards.manifest import Manifest
 from dist_dsvae.pretrained.figures import Shown
-from dist_dsvae.pretrained.model import DSVAE
+from dist_dsvae.pretrained.model import PretrainedModel
 from dist_dsvae.pretrained.pictures import read_picture, read_pictures
 from dist_dsvae.pretrained.requests import RequestError, device_from
 from dist_dsvae.runs.export import Weights, published_of_run
@@ -25,8 +25,8 @@ from dist_dsvae.sampling.generate import spread
 
 def open_model(
     run: Path | None, model: str | None, step: int | None = None, weights: Weights = "auto", **options: Any
-) -> DSVAE:
-    """The model of a run's checkpoint, or a published one. options: as for ``DSVAE``.
+) -> PretrainedModel:
+    """The model of a run's checkpoint, or a published one. options: as for ``PretrainedModel``.
 
     Raises CheckpointError, PublishedModelError; RequestError unless exactly one of the two is given.
     """
@@ -34,14 +34,14 @@ def open_model(
         raise RequestError("Give either --run RUN or --model DIRECTORY.")
     if run is not None:
         device = device_from(options.get("device", "cpu"))
-        return DSVAE(published_of_run(run, step, weights, device), **options)
+        return PretrainedModel(published_of_run(run, step, weights, device), **options)
     if step is not None or weights != "auto":
         raise RequestError("--step and --weights choose among a run's checkpoints; --model has one only.")
     assert model is not None
-    return DSVAE.from_pretrained(model, **options)
+    return PretrainedModel.from_pretrained(model, **options)
 
 
-def shown_files(model: DSVAE, paths: list[Path], labels: list[int] | None) -> Shown:
+def shown_files(model: PretrainedModel, paths: list[Path], labels: list[int] | None) -> Shown:
     """Pictures of files, brought to the model's size. labels: their classes, where known."""
     images, _ = read_pictures([read_picture(path) for path in paths], model.shape, "--images")
     if labels is not None and len(labels) != len(paths):
@@ -71,7 +71,7 @@ def split_to_show(run: Path | None, data: str | None) -> Manifest:
 
 
 def shown_of_split(
-    model: DSVAE, split: Manifest, wanted: list[int] | None, count: int, seed: int, *, draw: int = 0
+    model: PretrainedModel, split: Manifest, wanted: list[int] | None, count: int, seed: int, *, draw: int = 0
 ) -> Shown:
     """``count`` pictures of a split, one of each class in turn; which ones follows from ``seed``.
 

@@ -34,7 +34,7 @@ LOCK_FILE = "lock.json"
 _DIGITS = 12
 
 
-class Pace(NamedTuple):
+class LockPace(NamedTuple):
     """Seconds. beat: between two counts of a holder. stale: of standing still, after which it is gone.
 
     grace: for a holder on this machine that may be about to end.
@@ -46,7 +46,7 @@ class Pace(NamedTuple):
 
 
 @contextmanager
-def holding(run_dir: Path, pace: Pace = Pace()) -> Iterator[None]:  # noqa: B008 - immutable
+def holding(run_dir: Path, pace: LockPace = LockPace()) -> Iterator[None]:  # noqa: B008 - immutable
     """The run directory is this job's inside the block. Called by all ranks; rank 0 holds.
 
     Raises CheckpointError on all ranks if another job trains there.
@@ -71,7 +71,7 @@ def holding(run_dir: Path, pace: Pace = Pace()) -> Iterator[None]:  # noqa: B008
 class RunLock:
     """Held from its making until ``release``. Raises CheckpointError if another job holds it."""
 
-    def __init__(self, run_dir: Path, pace: Pace = Pace()) -> None:  # noqa: B008 - immutable
+    def __init__(self, run_dir: Path, pace: LockPace = LockPace()) -> None:  # noqa: B008 - immutable
         self._run_dir, self._pace = run_dir, pace
         self._path = run_dir / LOCK_FILE
         self._own: dict[str, Any] = {

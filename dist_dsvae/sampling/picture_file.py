@@ -16,18 +16,18 @@ from PIL import Image, PngImagePlugin
 _KEY = "dist_dsvae"
 
 
-class PictureError(ValueError):
+class ForeignPictureError(ValueError):
     """A picture that cannot go where it was wanted; the message says why."""
 
 
 def check_replaceable(path: Path) -> None:
     """Raise PictureError if a picture may not be written to ``path``: for those who draw long before."""
     if path.is_dir():
-        raise PictureError(
+        raise ForeignPictureError(
             f"{path} is a folder. Give the name of a PNG file in it, such as {path / 'grid.png'}."
         )
     if path.exists() and not is_own(path):
-        raise PictureError(
+        raise ForeignPictureError(
             f"{path} exists already, and is no picture that this program drew. Choose another name, or move "
             "that file away yourself."
         )

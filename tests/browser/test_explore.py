@@ -28,7 +28,7 @@ from dist_dsvae.core.types import ImageShape
 from dist_dsvae.explore import renderings
 from dist_dsvae.explore.uploads import read_upload
 from dist_dsvae.methods.published import save_published
-from dist_dsvae.pretrained.model import DSVAE
+from dist_dsvae.pretrained.model import PretrainedModel
 from dist_dsvae.sampling.inpaint import REFINE_STEPS
 from tests.unit.explore.making import make_lively
 from tests.unit.pretrained.making import CLASSES
@@ -94,8 +94,8 @@ def address_in(log: Path, server: subprocess.Popen[bytes]) -> str:
 
 
 @pytest.fixture(scope="module")
-def model() -> DSVAE:
-    return DSVAE(make_lively(DSVAEConfig()))
+def model() -> PretrainedModel:
+    return PretrainedModel(make_lively(DSVAEConfig()))
 
 
 @pytest.fixture(scope="module")
@@ -185,14 +185,14 @@ def picture_file(path: Path, seed: int, side: int = 40) -> Path:
     return path
 
 
-def drawn_samples(model: DSVAE, seed: int, classes: tuple[str, ...] = CLASSES) -> Image.Image:
+def drawn_samples(model: PretrainedModel, seed: int, classes: tuple[str, ...] = CLASSES) -> Image.Image:
     return renderings.samples(model, list(classes), 8, seed, shared_zu=True)
 
 
 # What people do
 
 
-def test_samples_of_chosen_classes(pages: Pages, model: DSVAE) -> None:
+def test_samples_of_chosen_classes(pages: Pages, model: PretrainedModel) -> None:
     page = pages.open()
     assert page.locator("h1").inner_text() == "tiny <b>model</b>"
     wait_for(page, SAMPLES, like(drawn_samples(model, 0)))
@@ -204,7 +204,7 @@ def test_samples_of_chosen_classes(pages: Pages, model: DSVAE) -> None:
     page.screenshot(path=pages.shots / "samples.png", full_page=True)
 
 
-def test_two_users_at_once(pages: Pages, model: DSVAE, tmp_path: Path) -> None:
+def test_two_users_at_once(pages: Pages, model: PretrainedModel, tmp_path: Path) -> None:
     users = [pages.open(), pages.open()]
     for seed, page in enumerate(users, start=21):
         page.get_by_label("Seed").locator("visible=true").fill(str(seed))
@@ -223,7 +223,7 @@ def test_two_users_at_once(pages: Pages, model: DSVAE, tmp_path: Path) -> None:
         wait_for(page, SWAPPED, like(renderings.crossed(model, own[0], own[1], (None, None))))
 
 
-def test_a_slider_moves_between_classes_by_keyboard(pages: Pages, model: DSVAE) -> None:
+def test_a_slider_moves_between_classes_by_keyboard(pages: Pages, model: PretrainedModel) -> None:
     page = pages.open()
     open_tab(page, "Between classes")
     first, last = CLASSES[0], CLASSES[-1]
@@ -233,7 +233,7 @@ def test_a_slider_moves_between_classes_by_keyboard(pages: Pages, model: DSVAE) 
     page.screenshot(path=pages.shots / "between.png", full_page=True)
 
 
-def test_a_slider_moves_a_dimension_of_zu(pages: Pages, model: DSVAE, tmp_path: Path) -> None:
+def test_a_slider_moves_a_dimension_of_zu(pages: Pages, model: PretrainedModel, tmp_path: Path) -> None:
     page = pages.open()
     open_tab(page, "Dimensions of zu")
     base, dimensions = (
@@ -258,7 +258,7 @@ def test_a_slider_moves_a_dimension_of_zu(pages: Pages, model: DSVAE, tmp_path: 
     page.screenshot(path=pages.shots / "dimensions.png", full_page=True)
 
 
-def test_swap_by_upload_and_broken_uploads(pages: Pages, model: DSVAE, tmp_path: Path) -> None:
+def test_swap_by_upload_and_broken_uploads(pages: Pages, model: PretrainedModel, tmp_path: Path) -> None:
     page = pages.open()
     open_tab(page, "Swap")
     first = picture_file(tmp_path / "first.png", 1)
@@ -286,7 +286,7 @@ def test_swap_by_upload_and_broken_uploads(pages: Pages, model: DSVAE, tmp_path:
     page.screenshot(path=pages.shots / "swap.png", full_page=True)
 
 
-def test_inpaint_by_brush_and_by_name(pages: Pages, model: DSVAE) -> None:
+def test_inpaint_by_brush_and_by_name(pages: Pages, model: PretrainedModel) -> None:
     page = pages.open()
     open_tab(page, "Inpaint")
     page.get_by_role("button", name="Inpaint", exact=True).click()
@@ -327,7 +327,7 @@ def test_a_narrow_screen_does_not_scroll_sideways(pages: Pages) -> None:
         page.screenshot(path=pages.shots / f"narrow-{name.split()[0]}.png", full_page=True)
 
 
-def test_the_keyboard_reaches_every_control(pages: Pages, model: DSVAE) -> None:
+def test_the_keyboard_reaches_every_control(pages: Pages, model: PretrainedModel) -> None:
     page = pages.open()
     wait_for(page, SAMPLES, like(drawn_samples(model, 0)))
     name_of_focus = (

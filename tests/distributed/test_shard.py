@@ -11,7 +11,7 @@ from dist_dsvae.core import distributed
 from dist_dsvae.engine.iteration.guard import NonFiniteLossError
 from dist_dsvae.engine.iteration.optimizer import StepOptimizer
 from dist_dsvae.engine.iteration.zero import Update, ZeroOptimizer
-from dist_dsvae.engine.iteration.zero_slice import Shard
+from dist_dsvae.engine.iteration.zero_slice import ZeroSlice
 from tests.distributed.test_collectives import on_ranks
 
 # on 3 ranks of 8: "long" lies on all three; of the second group ranks 1 and 2 hold only padding
@@ -19,18 +19,18 @@ GROUPS = {"weights": {"first": (3,), "long": (3, 5), "last": (2, 2)}, "variances
 PADDED = {"weights": 24, "variances": 6}
 
 
-def networks() -> tuple[dict[str, nn.Parameter], dict[str, Shard]]:
+def networks() -> tuple[dict[str, nn.Parameter], dict[str, ZeroSlice]]:
     """Parameters by name, and the shards that they are views of."""
     torch.manual_seed(0)
     parameters: dict[str, nn.Parameter] = {}
-    shards: dict[str, Shard] = {}
+    shards: dict[str, ZeroSlice] = {}
     for group, shapes in GROUPS.items():
         flat, first = torch.zeros(PADDED[group]), 0
         for name, shape in shapes.items():
             view = flat[first:][: torch.Size(shape).numel()].view(shape)
             parameters[name] = nn.Parameter(view.copy_(torch.randn(shape)))
             first += view.numel()
-        shards[group] = Shard(flat, {name: parameters[name] for name in shapes})
+        shards[group] = ZeroSlice(flat, {name: parameters[name] for name in shapes})
     return parameters, shards
 
 

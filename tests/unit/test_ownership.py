@@ -22,7 +22,7 @@ from dist_dsvae.building.indexing import index
 from dist_dsvae.core.errors import DataError
 from dist_dsvae.core.inventory import INVENTORY_FILE
 from dist_dsvae.core.staging import building, check_free
-from dist_dsvae.sampling.picture_file import PictureError, write_picture
+from dist_dsvae.sampling.picture_file import ForeignPictureError, write_picture
 from tests.distributed.launching import REPOSITORY, write_config
 
 sys.path.insert(0, str(REPOSITORY / "launch"))
@@ -297,5 +297,5 @@ def test_a_picture_is_ours_by_its_pixels(tmp_path: Path) -> None:
         text = PngImagePlugin.PngInfo()
         text.add_text("dist_dsvae", ours.info["dist_dsvae"])  # an editor may keep it
     edited.save(path, pnginfo=text)
-    with pytest.raises(PictureError, match="is no picture that this program drew"):
+    with pytest.raises(ForeignPictureError, match="is no picture that this program drew"):
         write_picture(path, Image.new("RGB", (3, 3)))

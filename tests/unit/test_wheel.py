@@ -33,8 +33,8 @@ def test_the_wheel_loads_a_model_and_samples(tmp_path: Path) -> None:
 
     make_model(DSVAEConfig()).save_pretrained(tmp_path / "model")
     script = (
-        "import dist_dsvae; from dist_dsvae import DSVAE; print(dist_dsvae.__file__);"
-        "print(DSVAE.from_pretrained('./model').sample('bag', 2, 0))"
+        "import dist_dsvae; from dist_dsvae import PretrainedModel; print(dist_dsvae.__file__);"
+        "print(PretrainedModel.from_pretrained('./model').sample('bag', 2, 0))"
     )
     environment = os.environ | {"PYTHONPATH": str(tmp_path / "installed")}
     done = subprocess.run(

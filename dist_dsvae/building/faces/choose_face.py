@@ -8,10 +8,10 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from dist_dsvae.building.faces.face import Box, overlap
+from dist_dsvae.building.faces.face import FaceBox, overlap
 from dist_dsvae.building.faces.survey import Seen, SeenFace
 
-Choice = Literal["consistent", "largest"]
+FaceChoice = Literal["consistent", "largest"]
 MIN_OVERLAP = 0.2  # with the listed box: annotated boxes are drawn tighter or wider than detected ones
 NO_FACE = "no face"
 # A face smaller than this share of the picture's largest is somebody in the background.
@@ -22,7 +22,12 @@ Vector = npt.NDArray[np.float64]
 
 
 def choose(
-    seen: Sequence[Seen], labels: Sequence[int], boxes: Sequence[Box | None], *, how: Choice, min_face: float
+    seen: Sequence[Seen],
+    labels: Sequence[int],
+    boxes: Sequence[FaceBox | None],
+    *,
+    how: FaceChoice,
+    min_face: float,
 ) -> list[SeenFace | str]:
     """The face of each picture, or the reason why there is none.
 
@@ -50,7 +55,7 @@ def _edge(face: SeenFace) -> float:
     return face.face.edge
 
 
-def _in_box(faces: Sequence[SeenFace], box: Box) -> SeenFace | str:
+def _in_box(faces: Sequence[SeenFace], box: FaceBox) -> SeenFace | str:
     best = max(faces, key=lambda face: overlap(face.face.box, box))
     return best if overlap(best.face.box, box) >= MIN_OVERLAP else f"{NO_FACE} in the listed box"
 

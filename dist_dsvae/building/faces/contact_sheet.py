@@ -27,7 +27,7 @@ MAX_LEFT_OUT = 160
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class SheetEntry:
     """A picture on a sheet. landmarks: of the crop to show; None shows the whole picture, small."""
 
     picture: PictureFile
@@ -42,8 +42,8 @@ class Sheet:
 
     path: Path
     title: str
-    kept: Sequence[Entry]
-    left_out: Sequence[Entry]
+    kept: Sequence[SheetEntry]
+    left_out: Sequence[SheetEntry]
 
 
 def write_sheet(sheet: Sheet) -> None:
@@ -79,7 +79,7 @@ def sheet_file(class_name: str) -> str:
     return f"{safe or 'class'}-{hashlib.sha256(class_name.encode()).hexdigest()[:8]}.png"
 
 
-def _picture(entry: Entry) -> Image.Image:
+def _picture(entry: SheetEntry) -> Image.Image:
     """The crop or the small picture; a grey square where it cannot be decoded."""
     try:
         with open_picture(entry.picture) as stream, Image.open(stream) as opened:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from dist_dsvae.core.images import PictureFile
 
-Box = tuple[float, float, float, float]  # left, top, right, bottom, in pixels
+FaceBox = tuple[float, float, float, float]  # left, top, right, bottom, in pixels
 Point = tuple[float, float]  # x to the right and y down, in pixels
 
 
@@ -18,7 +18,7 @@ class Face:
     landmarks: the eye on the left of the picture, the one on the right, nose, the corners of the mouth.
     """
 
-    box: Box
+    box: FaceBox
     score: float
     landmarks: tuple[Point, Point, Point, Point, Point]
 
@@ -44,14 +44,14 @@ class Face:
 
 
 @dataclass(frozen=True, slots=True)
-class BoxedPicture:
+class PictureOfPerson:
     """A picture of which an annotation says where the wanted face is."""
 
     picture: PictureFile
-    box: Box
+    box: FaceBox
 
 
-def overlap(one: Box, other: Box) -> float:
+def overlap(one: FaceBox, other: FaceBox) -> float:
     """Intersection over union of two boxes, 0 to 1."""
     width = min(one[2], other[2]) - max(one[0], other[0])
     height = min(one[3], other[3]) - max(one[1], other[1])
@@ -61,5 +61,5 @@ def overlap(one: Box, other: Box) -> float:
     return shared / (_area(one) + _area(other) - shared)
 
 
-def _area(box: Box) -> float:
+def _area(box: FaceBox) -> float:
     return (box[2] - box[0]) * (box[3] - box[1])

@@ -12,11 +12,11 @@ import numpy as np
 from PIL import Image
 
 from dist_dsvae.building.faces.align import Alignment
-from dist_dsvae.building.faces.choose_face import Choice, choose
-from dist_dsvae.building.faces.contact_sheet import Entry, Sheet, sheet_file, write_sheet
+from dist_dsvae.building.faces.choose_face import FaceChoice, choose
+from dist_dsvae.building.faces.contact_sheet import Sheet, SheetEntry, sheet_file, write_sheet
 from dist_dsvae.building.faces.detect import Detector
 from dist_dsvae.building.faces.duplicates import HASH_BITS, near_duplicates
-from dist_dsvae.building.faces.face import BoxedPicture, Point
+from dist_dsvae.building.faces.face import PictureOfPerson, Point
 from dist_dsvae.building.faces.survey import Seen, SeenFace, picture_of, survey
 from dist_dsvae.building.faces.work_cache import WorkCache
 from dist_dsvae.building.parallel import run_tasks
@@ -50,7 +50,7 @@ class FaceOptions:
     size: int
     channels: int
     codec: Codec
-    choice: Choice = "consistent"
+    choice: FaceChoice = "consistent"
     min_face: float = 24
     duplicate_bits: int = 40
     test_fraction: float = 0.0
@@ -184,7 +184,8 @@ def _decide(
     source: Source, samples: Sequence[tuple[str, Sample[Any]]], seen: Sequence[Seen], options: FaceOptions
 ) -> list[Fate]:
     boxes = [
-        sample.reference.box if isinstance(sample.reference, BoxedPicture) else None for _, sample in samples
+        sample.reference.box if isinstance(sample.reference, PictureOfPerson) else None
+        for _, sample in samples
     ]
     identities = _identities(source, samples)
     chosen = choose(seen, identities, boxes, how=options.choice, min_face=options.min_face)
@@ -260,9 +261,9 @@ def _sheet(path: Path, name: str, fates: Sequence[Fate]) -> Sheet:
     return Sheet(
         path,
         f"{name}: {len(kept)} kept of {len(fates)}",
-        [Entry(fate.crop.picture, fate.sample.name, fate.crop.landmarks) for fate in kept],
+        [SheetEntry(fate.crop.picture, fate.sample.name, fate.crop.landmarks) for fate in kept],
         [
-            Entry(picture_of(fate.sample.reference), fate.sample.name, caption=fate.heading)
+            SheetEntry(picture_of(fate.sample.reference), fate.sample.name, caption=fate.heading)
             for fate in left_out
         ],
     )

@@ -19,7 +19,7 @@ from PIL import Image, UnidentifiedImageError
 from dist_dsvae.building.faces.align import Alignment
 from dist_dsvae.building.faces.detect import Detector
 from dist_dsvae.building.faces.duplicates import perceptual_hash
-from dist_dsvae.building.faces.face import Box, BoxedPicture, Face
+from dist_dsvae.building.faces.face import Face, FaceBox, PictureOfPerson
 from dist_dsvae.building.faces.work_cache import WorkCache, fingerprint_of
 from dist_dsvae.core.images import (
     PictureFile,
@@ -64,7 +64,7 @@ class Seen:
 
 
 def survey(
-    pictures: Sequence[PictureFile | BoxedPicture],
+    pictures: Sequence[PictureFile | PictureOfPerson],
     detector: Detector,
     cache: WorkCache,
     *,
@@ -83,12 +83,12 @@ def survey(
     return [_from_json(entry) for entry in found]
 
 
-def picture_of(reference: PictureFile | BoxedPicture) -> PictureFile:
-    return reference.picture if isinstance(reference, BoxedPicture) else reference
+def picture_of(reference: PictureFile | PictureOfPerson) -> PictureFile:
+    return reference.picture if isinstance(reference, PictureOfPerson) else reference
 
 
-def _fingerprint(reference: PictureFile | BoxedPicture) -> str:
-    box = reference.box if isinstance(reference, BoxedPicture) else None
+def _fingerprint(reference: PictureFile | PictureOfPerson) -> str:
+    box = reference.box if isinstance(reference, PictureOfPerson) else None
     return f"{fingerprint_of(picture_of(reference))} {box}"
 
 
@@ -98,7 +98,7 @@ class _Look:
 
     detector: Detector
 
-    def __call__(self, reference: PictureFile | BoxedPicture) -> dict[str, object]:
+    def __call__(self, reference: PictureFile | PictureOfPerson) -> dict[str, object]:
         try:
             with open_picture(picture_of(reference)) as stream, Image.open(stream) as opened:
                 image = flatten(opened)
@@ -110,8 +110,8 @@ class _Look:
             return {"error": why_unreadable(error, picture_of(reference)), "faces": []}
         return {"error": None, "faces": [_describe(image, face) for face in self._detect(image, reference)]}
 
-    def _detect(self, image: Image.Image, reference: PictureFile | BoxedPicture) -> Sequence[Face]:
-        if not isinstance(reference, BoxedPicture):
+    def _detect(self, image: Image.Image, reference: PictureFile | PictureOfPerson) -> Sequence[Face]:
+        if not isinstance(reference, PictureOfPerson):
             return self.detector(image)
         # Only around the box: in a shrunken large picture a small face would be lost.
         left, top, right, bottom = _around(reference.box, image)
@@ -121,7 +121,7 @@ class _Look:
         return [face.moved(left, top) for face in faces]
 
 
-def _around(box: Box, image: Image.Image) -> tuple[int, int, int, int]:
+def _around(box: FaceBox, image: Image.Image) -> tuple[int, int, int, int]:
     """The box, widened by its longer edge on every side, inside the image."""
     margin = max(box[2] - box[0], box[3] - box[1])
     return (

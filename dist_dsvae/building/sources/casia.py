@@ -16,7 +16,7 @@ from dist_dsvae.building.sources.file_encoder import FileEncoder
 from dist_dsvae.building.sources.listing import Listing, files_in
 from dist_dsvae.building.sources.recordio import Record, read_records
 from dist_dsvae.building.sources.source import Source
-from dist_dsvae.building.sources.unlabelled import Choice, Pictures, without_labels
+from dist_dsvae.building.sources.unlabelled import HeldOutChoice, UnlabelledPictures, without_labels
 from dist_dsvae.building.writer import Sample
 from dist_dsvae.core.errors import DataError
 from dist_dsvae.core.images import PictureFile
@@ -27,7 +27,7 @@ _HEADER_KEY = 0
 
 
 def casia(
-    source: Path, encoder: FileEncoder, choice: Choice, *, persons: Mapping[str, str] | None = None
+    source: Path, encoder: FileEncoder, choice: HeldOutChoice, *, persons: Mapping[str, str] | None = None
 ) -> Source:
     """The pictures of the identities that ``choice`` takes, those of "train" without labels.
 
@@ -85,7 +85,7 @@ def read_persons(path: Path) -> dict[str, str]:
     return persons
 
 
-def _pictures_in_folders(source: Path) -> tuple[Pictures, Mapping[str, Sequence[str]]]:
+def _pictures_in_folders(source: Path) -> tuple[UnlabelledPictures, Mapping[str, Sequence[str]]]:
     listing = Listing(source)
     for path in files_in(source):
         listing.leave_out("files outside the identities' folders", path)
@@ -99,7 +99,7 @@ def _pictures_in_folders(source: Path) -> tuple[Pictures, Mapping[str, Sequence[
     return pictures, listing.left_out
 
 
-def _pictures_in_records(records: Path, index: Path) -> Pictures:
+def _pictures_in_records(records: Path, index: Path) -> UnlabelledPictures:
     """Identity (its number) -> pictures in the order of their keys."""
     found = read_records(records, index)
     pictures: dict[str, list[Sample[PictureFile]]] = {}

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from dist_dsvae.building.faces.face import Box, BoxedPicture
+from dist_dsvae.building.faces.face import FaceBox, PictureOfPerson
 from dist_dsvae.building.faces.stage import ProgressOf
 from dist_dsvae.building.faces.work_cache import WorkCache, fingerprint_of
 from dist_dsvae.building.sources.file_encoder import FileEncoder
@@ -70,7 +70,7 @@ class _Row:
     identity: str
     face_id: str
     image_id: str
-    box: Box
+    box: FaceBox
     sha256: str
 
 
@@ -107,7 +107,7 @@ def _listed(
     class_ids = {name: place for place, name in enumerate(classes)}
     samples = [
         Sample(
-            BoxedPicture(str(by_hash[row.sha256]), row.box),
+            PictureOfPerson(str(by_hash[row.sha256]), row.box),
             class_ids[row.identity],
             f"{printable(by_hash[row.sha256].relative_to(source).as_posix())} (face {row.face_id})",
         )

@@ -12,8 +12,13 @@ from typing import TypeVar
 from dist_dsvae.building.sources.file_encoder import FileEncoder
 from dist_dsvae.building.sources.listing import Listing, files_in
 from dist_dsvae.building.sources.source import Source
-from dist_dsvae.building.sources.split_folders import Splits, deeper_source, folders_by_role, read_splits
-from dist_dsvae.building.sources.unlabelled import Choice, without_labels
+from dist_dsvae.building.sources.split_folders import (
+    SplitFolders,
+    deeper_source,
+    folders_by_role,
+    read_splits,
+)
+from dist_dsvae.building.sources.unlabelled import HeldOutChoice, without_labels
 from dist_dsvae.building.writer import Sample
 from dist_dsvae.core.errors import DataError
 from dist_dsvae.core.images import PictureFile
@@ -73,7 +78,7 @@ def folder(
     )
 
 
-def _pictures_by_split(source: Path, listing: Listing) -> Splits:
+def _pictures_by_split(source: Path, listing: Listing) -> SplitFolders:
     roles = folders_by_role(source)
     if roles:
         return read_splits(source, roles, listing)
@@ -91,11 +96,16 @@ def _pictures_by_split(source: Path, listing: Listing) -> Splits:
                 else "; --recursive takes pictures of deeper folders too."
             )
         )
-    return Splits({"train": classes}, ())
+    return SplitFolders({"train": classes}, ())
 
 
 def unlabelled_folder(
-    source: Path, encoder: FileEncoder, choice: Choice, *, recursive: bool = False, min_pictures: int = 1
+    source: Path,
+    encoder: FileEncoder,
+    choice: HeldOutChoice,
+    *,
+    recursive: bool = False,
+    min_pictures: int = 1,
 ) -> Source:
     """The pictures of ``source`` without labels: those of its sub-folders and those that lie in none.
 

@@ -34,7 +34,7 @@ _ROLE_OF = {name: role for role, names in _ROLES.items() for name in names}
 _ENDING = re.compile(r"[ _-]?(set|data|images?|split)$")
 
 
-class Splits(NamedTuple):
+class SplitFolders(NamedTuple):
     """The pictures of "train" and perhaps "test" by class, and what is to be said about the folders."""
 
     pictures: Mapping[str, Mapping[str, Sequence[Path]]]
@@ -76,7 +76,7 @@ def folders_by_role(source: Path) -> dict[str, Path]:
     return {} if strangers else roles
 
 
-def read_splits(source: Path, roles: Mapping[str, Path], listing: Listing) -> Splits:
+def read_splits(source: Path, roles: Mapping[str, Path], listing: Listing) -> SplitFolders:
     """The labelled pictures of the splits that ``folders_by_role`` found; the rest is named in ``listing``.
 
     Raises DataError if there is no training split with labels.
@@ -113,7 +113,7 @@ def read_splits(source: Path, roles: Mapping[str, Path], listing: Listing) -> Sp
         pictures["test"] = found
         if role == "val":
             notes.append(f"{name}/ serves as the split 'test'")
-    return Splits(pictures, notes)
+    return SplitFolders(pictures, notes)
 
 
 def deeper_source(source: Path) -> Path | None:

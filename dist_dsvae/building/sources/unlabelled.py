@@ -24,14 +24,14 @@ from dist_dsvae.core.noise import Draw, permutation
 from dist_dsvae.data.shards.manifest import UNLABELLED, Manifest
 
 # Class -> its pictures; the labels of the samples are not used.
-Pictures = Mapping[str, Sequence[Sample[PictureFile]]]
+UnlabelledPictures = Mapping[str, Sequence[Sample[PictureFile]]]
 
 HELD_OUT = "held-out"
 _FEWEST_HELD_OUT = 2  # pictures of a class, for at least one pair
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Choice:
+class HeldOutChoice:
     """Which classes become the unlabelled split and which the split "held-out".
 
     num_unlabelled: so many, or None for all that are not held out.
@@ -49,8 +49,8 @@ class Choice:
 def without_labels(
     name: str,
     origin: Path,
-    pictures: Pictures,
-    choice: Choice,
+    pictures: UnlabelledPictures,
+    choice: HeldOutChoice,
     encoder: FileEncoder,
     left_out: Mapping[str, Sequence[str]],
     *,
@@ -96,7 +96,7 @@ def without_labels(
 
 
 def _allowed(
-    pictures: Pictures,
+    pictures: UnlabelledPictures,
     excluded: Sequence[str],
     persons: Mapping[str, str] | None,
     left_out: dict[str, Sequence[str]],
@@ -126,7 +126,7 @@ def _allowed(
     return sorted(kept.values())
 
 
-def _choose(sizes: Mapping[str, int], choice: Choice, origin: Path) -> tuple[list[str], list[str]]:
+def _choose(sizes: Mapping[str, int], choice: HeldOutChoice, origin: Path) -> tuple[list[str], list[str]]:
     """(unlabelled, held out) classes, both sorted. sizes: class -> number of pictures, sorted by name."""
     names = list(sizes)
     order = [names[place] for place in permutation(len(names), int(Draw.BUILD_CLASSES), choice.seed).tolist()]

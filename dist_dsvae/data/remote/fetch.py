@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import BinaryIO
 
 from dist_dsvae.core.errors import DataError
-from dist_dsvae.data.remote.location import GO_ON, AttemptError, Source
+from dist_dsvae.data.remote.location import GO_ON, AttemptError, Location
 
 logger = logging.getLogger(__name__)
 
@@ -35,7 +35,7 @@ class FetchError(DataError):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Patience:
+class Retries:
     """How often and how long.
 
     tries: attempts at a file. pause_seconds: before the second; it doubles with each further one.
@@ -57,13 +57,13 @@ class Patience:
 
 
 def fetch(
-    source: Source,
+    source: Location,
     file: str,
     out: BinaryIO,
     *,
     max_bytes: int,
     check: Callable[[BinaryIO], None],
-    patience: Patience,
+    patience: Retries,
     waited_seconds: float = 0.0,
 ) -> None:
     """Write a file of a source to ``out``, in place of what that holds.
@@ -107,7 +107,7 @@ def fetch(
         time.sleep(pause)
 
 
-def _receive(source: Source, file: str, out: BinaryIO, max_bytes: int, timeout_seconds: float) -> None:
+def _receive(source: Location, file: str, out: BinaryIO, max_bytes: int, timeout_seconds: float) -> None:
     """One attempt."""
     received = seen = 0
     since = time.monotonic()

@@ -58,7 +58,7 @@ GO_ON = "See whether it can be reached, then start the same command again: a run
 _NOT_THERE = "Correct the location, or put the file there; a split's files lie beside its manifest.json."
 
 
-class Source(Protocol):
+class Location(Protocol):
     """A place that has a split's files under their names. A value: it can be sent to other processes."""
 
     def name(self, file: str) -> str:
@@ -73,7 +73,7 @@ def is_remote(location: str) -> bool:
     return location.startswith(_PIPE) or _SCHEME.match(location) is not None
 
 
-def source_of(location: str, *, allow_pipe: bool) -> Source:
+def source_of(location: str, *, allow_pipe: bool) -> Location:
     """The source at a location that ``is_remote``.
 
     Raises DataError if its kind is unknown, not installed, or not allowed.

@@ -11,7 +11,7 @@ from dist_dsvae.engine.doctor.finding import Finding, State
 _WORST_FIRST = (State.FAILED, State.WARNING, State.OK)
 
 
-class Report:
+class Findings:
     """Prints each finding when it comes, and at the end the sum of them.
 
     stream: of the lines for people.

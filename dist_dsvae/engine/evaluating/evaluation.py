@@ -38,7 +38,7 @@ from dist_dsvae.engine.evaluating.scoring import (
 from dist_dsvae.engine.evaluating.swapping import swap_figures
 from dist_dsvae.engine.evaluating.test_codes import (
     Figures,
-    HeldOut,
+    TestCodes,
     held_out_figures,
     more_probe_figures,
     read_held_out,
@@ -166,7 +166,7 @@ class Evaluation:
         figures: Figures = {}
 
         @functools.cache
-        def held_out() -> HeldOut:  # read if a part that needs it is not done yet
+        def held_out() -> TestCodes:  # read if a part that needs it is not done yet
             splits, fitted = (self.train, self.test), self.config.prior == "fitted"
             return read_held_out(method, *splits, self.runtime, self.corrupt_sample, with_drawn_zs=fitted)
 
@@ -222,7 +222,7 @@ class Evaluation:
         )
         return figures, real_figures | real_pairs
 
-    def _prior(self, method: Generative, held_out: Callable[[], HeldOut]) -> PriorCodes:
+    def _prior(self, method: Generative, held_out: Callable[[], TestCodes]) -> PriorCodes:
         """What samples are drawn from; "precise" statistics are made those of its codes."""
         c = self.config
         own: PriorCodes = method.prior_codes
@@ -246,7 +246,7 @@ class Evaluation:
     def _swaps(
         self,
         method: Autoencoding,
-        held_out: Callable[[], HeldOut],
+        held_out: Callable[[], TestCodes],
         classifier: Scorer,
         progress: Progress,
     ) -> Figures:
@@ -257,7 +257,7 @@ class Evaluation:
 
         return {name: value.item() for name, value in progress.whole("swaps", swaps).items()}
 
-    def _fitted_prior(self, held_out: Callable[[], HeldOut]) -> FittedPrior:
+    def _fitted_prior(self, held_out: Callable[[], TestCodes]) -> FittedPrior:
         fit = held_out().fit
         if not fit:
             raise DataError(

@@ -29,7 +29,7 @@ from dist_dsvae.engine.evaluating.test_codes import Figures
 from dist_dsvae.engine.processes.runtime import Runtime
 from dist_dsvae.evaluation.identity import (
     EmbeddingSums,
-    Encode,
+    EncodeZs,
     SwapSums,
     other_class_cosine,
     own_class_cosine,
@@ -111,7 +111,7 @@ class Identity:
     def _swaps(
         self,
         method: Generative,
-        encode: Encode | None,
+        encode: EncodeZs | None,
         split: Manifest,
         part: str,
         progress: Progress,

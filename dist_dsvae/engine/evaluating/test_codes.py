@@ -30,7 +30,7 @@ PROBE_TRAIN_SAMPLES = 10_000
 _EVALUATION_BATCH = 256
 
 
-class HeldOut(NamedTuple):
+class TestCodes(NamedTuple):
     """What ``read_out`` gives of the test split, and of the part of the training split that probes fit."""
 
     test: dict[str, Tensor]
@@ -46,7 +46,7 @@ def read_held_out(
     corrupt_sample: str,
     *,
     with_drawn_zs: bool = False,
-) -> HeldOut:
+) -> TestCodes:
     """Read both splits with a method in evaluation mode. Called by all ranks.
 
     with_drawn_zs: of the training split, for a prior that is fitted to it; it encodes that split once more.
@@ -57,7 +57,7 @@ def read_held_out(
     fit: dict[str, Tensor] = {}
     if probed:
         fit = read_out(method, train, runtime, PROBE_TRAIN_SAMPLES, skip, with_drawn_zs=with_drawn_zs)
-    return HeldOut(found, fit, test.num_classes)
+    return TestCodes(found, fit, test.num_classes)
 
 
 def final_figures(
@@ -80,7 +80,7 @@ def final_figures(
     return held_out_figures(held_out)
 
 
-def held_out_figures(held_out: HeldOut) -> Figures:
+def held_out_figures(held_out: TestCodes) -> Figures:
     """The figures that the method's abilities allow.
 
     accuracy, zs_accuracy: argmax of the posterior (dsvae: of the mixture's, given zs) on the test split.
@@ -102,7 +102,7 @@ def held_out_figures(held_out: HeldOut) -> Figures:
     return figures | {"test_samples": len(test["labels"])}
 
 
-def more_probe_figures(held_out: HeldOut) -> Figures:
+def more_probe_figures(held_out: TestCodes) -> Figures:
     """The linear probe from zs, and a perceptron's from zs and zu: nothing linear may hide in zu either."""
     if "zu" not in held_out.test:
         return {}
@@ -113,7 +113,7 @@ def more_probe_figures(held_out: HeldOut) -> Figures:
     return figures | {"zu_mlp_accuracy": _mlp_probe(held_out, "zu")}
 
 
-def _linear_probe(held_out: HeldOut, code: str) -> float:
+def _linear_probe(held_out: TestCodes, code: str) -> float:
     """Called by all ranks, which share the work."""
     test, fit, num_classes = held_out
     share = Share(distributed.rank(), distributed.world_size(), distributed.all_reduce_sum)
@@ -122,7 +122,7 @@ def _linear_probe(held_out: HeldOut, code: str) -> float:
     )
 
 
-def _mlp_probe(held_out: HeldOut, code: str) -> float:
+def _mlp_probe(held_out: TestCodes, code: str) -> float:
     test, fit, num_classes = held_out
     return mlp_probe_accuracy(fit[code], fit["labels"], test[code], test["labels"], num_classes)
 

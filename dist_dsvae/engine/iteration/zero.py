@@ -29,7 +29,7 @@ from dist_dsvae.core.noise import Noise
 from dist_dsvae.core.types import Batch
 from dist_dsvae.engine.iteration.guard import NonFiniteLossError
 from dist_dsvae.engine.iteration.optimizer import NamedParameters, Optimizer, StepOptimizer, learning_rate
-from dist_dsvae.engine.iteration.zero_slice import Shard
+from dist_dsvae.engine.iteration.zero_slice import ZeroSlice
 from dist_dsvae.engine.processes.runtime import Runtime
 from dist_dsvae.methods.step import Method, Reduction, parameter_groups
 
@@ -84,7 +84,7 @@ class ZeroOptimizer:
         self,
         config: OptimizerConfig,
         groups: Mapping[str, NamedParameters],
-        shards: Mapping[str, Shard],
+        shards: Mapping[str, ZeroSlice],
         through_engine: Callable[[Update], bool] | None,
     ) -> None:
         self.config = config
@@ -224,11 +224,11 @@ class _ClientOptimizer(torch.optim.Optimizer):
 
 def _adopt(
     sharding: Any, client: _ClientOptimizer, groups: Mapping[str, NamedParameters]
-) -> dict[str, Shard]:
+) -> dict[str, ZeroSlice]:
     """This rank's slices of what DeepSpeed laid end to end, by group."""
-    shards: dict[str, Shard] = {}
+    shards: dict[str, ZeroSlice] = {}
     for flat, group in zip(sharding.bit16_groups_flat, client.param_groups, strict=True):
-        shard = shards[group["name"]] = Shard(flat, dict(groups[group["name"]]))
+        shard = shards[group["name"]] = ZeroSlice(flat, dict(groups[group["name"]]))
         # DeepSpeed updates a float32 copy of half-precision weights. These are float32: drop the
         # copy, and what refers to it, and let the slice itself be updated.
         (copy,) = group["params"]

@@ -24,7 +24,7 @@ class _Span:
     end: int
 
 
-class Shard:
+class ZeroSlice:
     """This rank's slice of a group.
 
     flat: the group on every rank, of which the parameters are views. own: this rank's slice of it.

@@ -23,7 +23,7 @@ from dist_dsvae.methods.abilities import Autoencoding, Generative
 from dist_dsvae.runs.measure_statistics import measure_or_warn, using
 from dist_dsvae.sampling.generate import class_grid, sample_codes, spread
 from dist_dsvae.sampling.grids import save_grid, save_scatter
-from dist_dsvae.sampling.picture_file import PictureError
+from dist_dsvae.sampling.picture_file import ForeignPictureError
 from dist_dsvae.sampling.statistics_codes import FEW_CODES
 from dist_dsvae.sampling.swap import swap_grid
 
@@ -65,7 +65,7 @@ class Visuals:
         with torch.no_grad(), using(self.method, measured), self.runtime.autocast():
             try:
                 paths = draw(self.method, directory, name)
-            except (PictureError, OSError) as error:  # training goes on without
+            except (ForeignPictureError, OSError) as error:  # training goes on without
                 logger.warning("Pictures of %s could not be written: %s", name, error)
                 paths = []
         self.method.train()

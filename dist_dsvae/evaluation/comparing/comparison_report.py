@@ -22,7 +22,7 @@ _LABEL_WIDTH = 30
 
 
 @dataclass(frozen=True)
-class Entry:
+class TableEntry:
     """What a cell shows."""
 
     text: str = ""
@@ -34,7 +34,7 @@ class Strip:
     """A column as it is shown: the lines of its heading, and an entry for each of the sheet's rows."""
 
     heading: tuple[str, ...]
-    entries: tuple[Entry, ...]
+    entries: tuple[TableEntry, ...]
 
 
 def sheet(comparison: Comparison) -> tuple[list[str], list[Strip]]:
@@ -46,17 +46,17 @@ def sheet(comparison: Comparison) -> tuple[list[str], list[Strip]]:
     only = _only_in_paper(comparison)
     labels = [row.label for row in comparison.rows]
     labels += [f"{method} (paper only)" for method in only] + [f"real {kind}"]
-    seeds = [Entry(str(len(row.runs))) for row in comparison.rows] + [Entry()] * (len(only) + 1)
+    seeds = [TableEntry(str(len(row.runs))) for row in comparison.rows] + [TableEntry()] * (len(only) + 1)
     strips = [Strip(("seeds",), tuple(seeds))]
     pending = list(comparison.paper.figures) if comparison.paper else []
     for i, column in enumerate(comparison.columns):
         entries = [
-            Entry(_shown(row.cells[i], column.metric.digits, len(row.runs)), comparison.best[j][i])
+            TableEntry(_shown(row.cells[i], column.metric.digits, len(row.runs)), comparison.best[j][i])
             for j, row in enumerate(comparison.rows)
         ]
         real = comparison.real[i]
-        entries += [Entry()] * len(only)
-        entries.append(Entry() if real is None else Entry(f"{real:.{column.metric.digits}f}"))
+        entries += [TableEntry()] * len(only)
+        entries.append(TableEntry() if real is None else TableEntry(f"{real:.{column.metric.digits}f}"))
         strips.append(Strip(heading(column, comparison.num_classes), tuple(entries)))
         figure = column.metric.figure
         others = [c.metric.figure for c in comparison.columns[i + 1 :]]
@@ -92,11 +92,11 @@ def _paper_strip(comparison: Comparison, figure: str) -> Strip:
     methods = [row.method for row in comparison.rows] + _only_in_paper(comparison)
     values = [comparison.paper.figures[figure].get(method) for method in methods]
     digits = _PAPER_DIGITS[figure]
-    entries = [Entry() if value is None else Entry(f"{value:.{digits}f}") for value in values]
+    entries = [TableEntry() if value is None else TableEntry(f"{value:.{digits}f}") for value in values]
     name = figure.replace("_", " ").replace("inception score", "Inception Score")
     note = ("its classifier",) if figure == "inception_score" else ("its scale",)
     title = f"paper: {comparison.paper.data_set} {name}"
-    return Strip((title, *note), (*entries, Entry()))
+    return Strip((title, *note), (*entries, TableEntry()))
 
 
 # Below the table

@@ -77,7 +77,7 @@ class Branches(nn.Module):
         return torch.cat([branch(features) for branch in branches], dim=1)
 
 
-class Reduction(Branches):
+class ReductionBlock(Branches):
     """Convolutions of stride 2 beside a max pool: fewer positions, more channels."""
 
     def forward(self, features: Tensor) -> Tensor:
@@ -131,22 +131,22 @@ def block_8(scale: float, *, relu: bool = True) -> ResidualInception:
     return ResidualInception(branches, joined=384, channels=1792, scale=scale, relu=relu)
 
 
-def reduction_6a() -> Reduction:
+def reduction_6a() -> ReductionBlock:
     """[B, 256, H, W] -> [B, 896, (H - 1) / 2, (W - 1) / 2]."""
     deep = nn.Sequential(
         ConvUnit(256, 192, 1), ConvUnit(192, 192, 3, padded=True), ConvUnit(192, 256, 3, stride=2)
     )
-    return Reduction([ConvUnit(256, 384, 3, stride=2), deep, nn.MaxPool2d(3, 2)])
+    return ReductionBlock([ConvUnit(256, 384, 3, stride=2), deep, nn.MaxPool2d(3, 2)])
 
 
-def reduction_7a() -> Reduction:
+def reduction_7a() -> ReductionBlock:
     """[B, 896, H, W] -> [B, 1792, (H - 1) / 2, (W - 1) / 2]."""
     wide = nn.Sequential(ConvUnit(896, 256, 1), ConvUnit(256, 384, 3, stride=2))
     narrow = nn.Sequential(ConvUnit(896, 256, 1), ConvUnit(256, 256, 3, stride=2))
     deep = nn.Sequential(
         ConvUnit(896, 256, 1), ConvUnit(256, 256, 3, padded=True), ConvUnit(256, 256, 3, stride=2)
     )
-    return Reduction([wide, narrow, deep, nn.MaxPool2d(3, 2)])
+    return ReductionBlock([wide, narrow, deep, nn.MaxPool2d(3, 2)])
 
 
 class InceptionResNetV1(nn.Module):

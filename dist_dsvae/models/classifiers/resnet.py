@@ -20,7 +20,7 @@ from dist_dsvae.models.casting import FullPrecisionLinear
 BLOCKS_PER_STAGE = 2
 
 
-class ResidualBlock(nn.Module):
+class StridedBlock(nn.Module):
     """[B, in, H, W] -> [B, out, H/stride, W/stride]: x + f(x), the shortcut projected where shapes differ."""
 
     def __init__(self, in_channels: int, out_channels: int, stride: int) -> None:
@@ -66,7 +66,7 @@ class ResNet(nn.Module):
         in_channels = width
         for out_channels in (2 * width, 4 * width):
             for number in range(BLOCKS_PER_STAGE):
-                blocks.append(ResidualBlock(in_channels, out_channels, stride=2 if number == 0 else 1))
+                blocks.append(StridedBlock(in_channels, out_channels, stride=2 if number == 0 else 1))
                 in_channels = out_channels
         self.blocks = nn.Sequential(*blocks)
         self.norm = nn.BatchNorm2d(self.num_features)

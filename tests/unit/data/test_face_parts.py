@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw
 from dist_dsvae.building.faces.align import Alignment
 from dist_dsvae.building.faces.choose_face import choose
 from dist_dsvae.building.faces.duplicates import near_duplicates, perceptual_hash
-from dist_dsvae.building.faces.face import Box, overlap
+from dist_dsvae.building.faces.face import FaceBox, overlap
 from dist_dsvae.building.faces.survey import Seen
 from tests.unit.data.drawn_faces import (
     landmarks_at,
@@ -142,7 +142,7 @@ def test_one_identity_and_too_few_pictures_to_compare() -> None:
 
 def test_the_listed_box_decides_and_small_faces_do_not_count() -> None:
     one = Seen((seen_face(1, 100), seen_face(2, 40, left=200.0), seen_face(3, 9, left=300.0)))
-    box: Box = (205, 0, 240, 45)
+    box: FaceBox = (205, 0, 240, 45)
     cases = [(one, box), (one, (290, 0, 320, 20)), (Seen(), None), (Seen((one.faces[2],)), None)]
     found = choose(
         [case[0] for case in cases], [0] * 4, [case[1] for case in cases], how="largest", min_face=10

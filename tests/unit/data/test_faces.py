@@ -17,13 +17,13 @@ from PIL import Image
 
 from dist_dsvae.building.build import build
 from dist_dsvae.building.faces import contact_sheet
-from dist_dsvae.building.faces.contact_sheet import Entry, Sheet, sheet_file, write_sheet
-from dist_dsvae.building.faces.face import BoxedPicture, Face
+from dist_dsvae.building.faces.contact_sheet import Sheet, SheetEntry, sheet_file, write_sheet
+from dist_dsvae.building.faces.face import Face, PictureOfPerson
 from dist_dsvae.building.faces.stage import crop_faces
 from dist_dsvae.building.faces.work_cache import CHUNK, WorkCache
 from dist_dsvae.building.sources.file_encoder import FileEncoder
 from dist_dsvae.building.sources.folder import folder, unlabelled_folder
-from dist_dsvae.building.sources.unlabelled import Choice
+from dist_dsvae.building.sources.unlabelled import HeldOutChoice
 from dist_dsvae.core.errors import DataError
 from dist_dsvae.core.images import Codec
 from dist_dsvae.data.shards.manifest import Manifest
@@ -113,7 +113,7 @@ def test_unlabelled_and_held_out_faces() -> None:
     photograph(Path("photos/clara/x.png"), (901, 80, 70, 36))
     photograph(Path("photos/clara/y.png"), (902, 80, 70, 36), (903, 190, 190, 20), size=240)
     encoder = FileEncoder(size=64, channels=3, resize="crop", codec=Codec())
-    listed = unlabelled_folder(Path("photos"), encoder, Choice(num_held_out=1, seed=4))
+    listed = unlabelled_folder(Path("photos"), encoder, HeldOutChoice(num_held_out=1, seed=4))
     held_out = listed.classes_of("held-out")
     source = crop_faces(
         listed, options_of(), Marks(), WorkCache(Path("out")), num_workers=1, progress_of=silent
@@ -178,7 +178,7 @@ def test_a_box_is_searched_at_full_size() -> None:
     plain = folder(Path("photos"), FileEncoder(size=64, channels=3, resize="crop", codec=Codec()))
     (sample,) = plain.splits["train"]
     for box, expected in (((1160.0, 870.0, 1240.0, 950.0), 1200), ((460.0, 360.0, 540.0, 450.0), 500)):
-        boxed = replace(sample, reference=BoxedPicture(sample.reference, box))
+        boxed = replace(sample, reference=PictureOfPerson(sample.reference, box))
         source = crop_faces(
             replace(plain, splits={"train": [boxed]}),
             options_of(),
@@ -249,9 +249,9 @@ def test_file_names_of_sheets_are_safe_and_differ() -> None:
 def test_a_sheet_of_a_large_class_stays_small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(contact_sheet, "MAX_KEPT", 40)
     photograph(Path("one.png"), (1, 80, 70, 36))
-    entry = Entry("one.png", "anna/one.png", landmarks_at(80, 70, 36))
+    entry = SheetEntry("one.png", "anna/one.png", landmarks_at(80, 70, 36))
     write_sheet(Sheet(Path("large.png"), "anna", [entry] * 90, [entry] * 3))
-    write_sheet(Sheet(Path("full.png"), "anna", [entry] * 40, [Entry("gone.png", "näme")] * 3))
+    write_sheet(Sheet(Path("full.png"), "anna", [entry] * 40, [SheetEntry("gone.png", "näme")] * 3))
     with Image.open("large.png") as large, Image.open("full.png") as full:
         assert large.size == full.size
         assert full.height < 500

@@ -31,7 +31,7 @@ from dist_dsvae.config import DataConfig
 from dist_dsvae.core.errors import DataError
 from dist_dsvae.data.open_split import open_split
 from dist_dsvae.data.plan import Plan
-from dist_dsvae.data.remote.fetch import FetchError, Patience, fetch
+from dist_dsvae.data.remote.fetch import FetchError, Retries, fetch
 from dist_dsvae.data.remote.location import HttpSource, is_remote
 from dist_dsvae.data.resident import ResidentData
 from dist_dsvae.data.shards.manifest import Manifest
@@ -412,7 +412,7 @@ def test_a_split_that_is_gone_is_not_read_from_memory(server: Server, settings: 
 def test_waiting_counts_as_patience(server: Server) -> None:
     """Who waited for another process's attempts makes one of its own, not all of them again."""
     server.tell("000000.tar", "500")
-    source, patience = HttpSource(server.url), Patience(tries=3, pause_seconds=0.01, timeout_seconds=1)
+    source, patience = HttpSource(server.url), Retries(tries=3, pause_seconds=0.01, timeout_seconds=1)
     with pytest.raises(FetchError, match="tried once"):
         fetch(
             source,
@@ -426,7 +426,7 @@ def test_waiting_counts_as_patience(server: Server) -> None:
 
 
 def test_patience_is_bounded() -> None:
-    patience = Patience()
+    patience = Retries()
     assert [patience.pause_after(tried) for tried in range(1, 9)] == [0.5, 1, 2, 4, 8, 16, 30, 30]
     assert patience.total_seconds == 61.5 + 8 * 30
 

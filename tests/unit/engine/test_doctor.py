@@ -20,7 +20,7 @@ from dist_dsvae.config import TrainConfig
 from dist_dsvae.engine.doctor import disk, examination, machine, packages, together, trial
 from dist_dsvae.engine.doctor.examination import examine, worth_saying
 from dist_dsvae.engine.doctor.finding import Finding, State, failed, found_by, ok, skipped, warning
-from dist_dsvae.engine.doctor.findings_report import Report, line_of
+from dist_dsvae.engine.doctor.findings_report import Findings, line_of
 from dist_dsvae.engine.doctor.trial import Trial
 from dist_dsvae.engine.processes.runtime import Runtime
 from tests.unit.engine.making import make_inputs, make_iteration
@@ -222,7 +222,7 @@ def test_other_ranks_are_heard_where_something_is_wrong() -> None:
 )
 def test_report(findings: list[Finding], state: str, verdict: str) -> None:
     stream = io.StringIO()
-    report = Report(stream)
+    report = Findings(stream)
     for finding in findings:
         report.add(finding)
     report.conclude()

@@ -14,7 +14,7 @@ import pytest
 import torch
 from PIL import Image
 
-from dist_dsvae import DSVAE
+from dist_dsvae import PretrainedModel
 from dist_dsvae.building.writer import Layout, Sample, write_split
 from dist_dsvae.config import CGANConfig, DSVAEConfig
 from dist_dsvae.core import distributed
@@ -229,7 +229,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 def as_processes(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """Run ``_write_own_units`` as each of N ranks in turn."""
 
-    def run(count: int, model: DSVAE, folder: Path, per_class: int) -> None:
+    def run(count: int, model: PretrainedModel, folder: Path, per_class: int) -> None:
         monkeypatch.setattr(distributed, "world_size", lambda: count)
         for rank in range(count):
             monkeypatch.setattr(distributed, "rank", lambda rank=rank: rank)
@@ -335,7 +335,9 @@ def test_the_card_has_figures_of_these_weights_alone(runs: dict[str, Path]) -> N
         "figures": {"zs_accuracy": 0.5},
         "note": "At the end of training, with the last weights.",
     }
-    assert "At the end of training" in str(DSVAE(published_of_run(runs["cgan"])).generate_model_card())
+    assert "At the end of training" in str(
+        PretrainedModel(published_of_run(runs["cgan"])).generate_model_card()
+    )
 
 
 def test_folder_names_are_apart() -> None:

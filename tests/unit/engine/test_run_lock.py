@@ -15,10 +15,10 @@ from typing import Any
 import pytest
 
 from dist_dsvae.runs.checkpoint import CheckpointError
-from dist_dsvae.runs.run_lock import LOCK_FILE, Pace, RunLock, holding
+from dist_dsvae.runs.run_lock import LOCK_FILE, LockPace, RunLock, holding
 from tests.distributed.launching import REPOSITORY, write_config
 
-QUICK = Pace(beat=0.1, stale=0.8, grace=0.3)
+QUICK = LockPace(beat=0.1, stale=0.8, grace=0.3)
 
 
 def lock_of(run_dir: Path) -> dict[str, Any]:
@@ -53,7 +53,7 @@ def test_a_killed_job_of_this_machine_is_known_at_once(
     gone.wait()
     leave_lock(tmp_path, pid=gone.pid)
     begin = time.monotonic()
-    with caplog.at_level(logging.WARNING), holding(tmp_path, Pace()):
+    with caplog.at_level(logging.WARNING), holding(tmp_path, LockPace()):
         assert time.monotonic() - begin < 3
         assert lock_of(tmp_path)["pid"] == os.getpid()
     assert f"taken over: process {gone.pid} on" in caplog.text

@@ -6,7 +6,7 @@ import torch
 
 from dist_dsvae.config import MethodConfig
 from dist_dsvae.methods.published import Published
-from dist_dsvae.pretrained.model import DSVAE
+from dist_dsvae.pretrained.model import PretrainedModel
 from tests.unit.pretrained.making import make_published
 
 _CONTRAST = 8.0
@@ -21,5 +21,5 @@ def make_lively(config: MethodConfig, architecture: str = "small32") -> Publishe
     return published
 
 
-def make_model(config: MethodConfig, architecture: str = "small32") -> DSVAE:
-    return DSVAE(make_lively(config, architecture))
+def make_model(config: MethodConfig, architecture: str = "small32") -> PretrainedModel:
+    return PretrainedModel(make_lively(config, architecture))

@@ -20,14 +20,14 @@ gr = pytest.importorskip("gradio", reason="the page needs the extra explore")
 
 from dist_dsvae.explore.app import build_page, usable_port  # noqa: E402
 from dist_dsvae.explore.controls import telling, whole  # noqa: E402
-from dist_dsvae.explore.subject import Source, open_source  # noqa: E402
+from dist_dsvae.explore.subject import Subject, open_source  # noqa: E402
 from dist_dsvae.pretrained.requests import RequestError  # noqa: E402
 
 REPOSITORY = Path(__file__).parents[3]
 DRAWING = ["Samples", "Between classes", "Dimensions of zu"]
 
 
-def tabs(source: Source) -> list[str]:
+def tabs(source: Subject) -> list[str]:
     page = build_page(source, 1000)
     return [block.label for block in page.blocks.values() if isinstance(block, gr.Tab)]
 
@@ -46,8 +46,8 @@ def test_the_tabs_follow_from_what_the_method_can_do(
     config: MethodConfig, architecture: str, expected: list[str]
 ) -> None:
     model = make_model(config, architecture)
-    assert tabs(Source("tiny", model, None, "")) == expected
-    assert tabs(Source("tiny", model, Path("run"), "")) == [*expected, "Training"]
+    assert tabs(Subject("tiny", model, None, "")) == expected
+    assert tabs(Subject("tiny", model, Path("run"), "")) == [*expected, "Training"]
 
 
 def make_run(run: Path) -> None:
@@ -73,7 +73,7 @@ def test_a_classifier_is_refused(tmp_path: Path) -> None:
 
 
 def test_names_are_text_on_the_page() -> None:
-    page = build_page(Source("<script>x</script>", make_model(CGANConfig()), None, "<i>note</i>"), 1000)
+    page = build_page(Subject("<script>x</script>", make_model(CGANConfig()), None, "<i>note</i>"), 1000)
     (heading,) = [block.value for block in page.blocks.values() if isinstance(block, gr.HTML)]
     assert "<script" not in heading
     assert "<i>" not in heading

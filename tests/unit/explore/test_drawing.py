@@ -9,7 +9,7 @@ from PIL import Image
 
 from dist_dsvae.config import CGANConfig, CVAEConfig, DSVAEConfig, MethodConfig
 from dist_dsvae.explore import renderings
-from dist_dsvae.pretrained.model import DSVAE
+from dist_dsvae.pretrained.model import PretrainedModel
 from dist_dsvae.pretrained.requests import RequestError
 from tests.unit.explore.making import make_model
 from tests.unit.pretrained.making import CLASSES, pixels
@@ -18,7 +18,7 @@ GENERATIVE = [DSVAEConfig(), CVAEConfig(), CGANConfig()]
 
 
 @pytest.fixture(scope="module")
-def model() -> DSVAE:
+def model() -> PretrainedModel:
     return make_model(DSVAEConfig())
 
 
@@ -67,14 +67,14 @@ def test_samples_follow_from_seed_and_choices(config: MethodConfig) -> None:
         assert not same(one, other)
 
 
-def test_samples_are_those_of_the_model(model: DSVAE) -> None:
+def test_samples_are_those_of_the_model(model: PretrainedModel) -> None:
     grid = renderings.samples(model, ["coat"], 2, 4, shared_zu=False)
     for expected in model.sample("coat", 2, 4):
         assert occurs(expected, 2, grid)
     assert not occurs(model.sample("coat", 2, 5)[0], 2, grid)
 
 
-def test_samples_need_some_classes_and_not_too_many(model: DSVAE) -> None:
+def test_samples_need_some_classes_and_not_too_many(model: PretrainedModel) -> None:
     with pytest.raises(RequestError, match="0 classes are chosen; choose 1 to 20"):
         renderings.samples(model, [], 3, 0, shared_zu=True)
     with pytest.raises(RequestError, match="21 classes are chosen"):
@@ -104,7 +104,7 @@ def test_the_way_between_classes_starts_at_one_and_ends_at_the_other(config: Met
     assert same(renderings.between(model, "bag", "coat", 3), renderings.between(model, "bag", "coat", 3))
 
 
-def test_the_most_expressive_dimensions_come_first(model: DSVAE) -> None:
+def test_the_most_expressive_dimensions_come_first(model: PretrainedModel) -> None:
     dimensions = renderings.expressive_dimensions(model)
     ranks = model.expressiveness(8)
     assert len(dimensions) == min(renderings.NUM_DIMENSIONS, model.code_dims[1])
@@ -113,7 +113,7 @@ def test_the_most_expressive_dimensions_come_first(model: DSVAE) -> None:
     ]
 
 
-def test_sliders_start_at_the_base_and_move_their_dimension(model: DSVAE) -> None:
+def test_sliders_start_at_the_base_and_move_their_dimension(model: PretrainedModel) -> None:
     base, dimensions = renderings.base_of_sample(model, "coat", 1), [2, 0]
     exact = [float(base.zu[0, dim]) for dim in dimensions]
     assert renderings.slider_values(base, dimensions) == pytest.approx(exact, abs=0.006)
@@ -161,7 +161,7 @@ def test_a_hole_is_where_half_of_a_pixel_is_painted() -> None:
     assert not renderings.hole_of([], 32, 32).any()
 
 
-def test_inpainting_changes_the_hole_alone(model: DSVAE) -> None:
+def test_inpainting_changes_the_hole_alone(model: PretrainedModel) -> None:
     hole = np.zeros((32, 32), bool)
     hole[10:20, 5:9] = True
     result = small(renderings.inpainted(model, picture(0), hole, None, 0))
@@ -172,6 +172,6 @@ def test_inpainting_changes_the_hole_alone(model: DSVAE) -> None:
     assert np.array_equal(named[:, :16], original[:, :16])
 
 
-def test_inpainting_needs_a_hole(model: DSVAE) -> None:
+def test_inpainting_needs_a_hole(model: PretrainedModel) -> None:
     with pytest.raises(RequestError, match="Nothing is painted"):
         renderings.inpainted(model, picture(0), np.zeros((32, 32), bool), None, 0)

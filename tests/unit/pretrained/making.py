@@ -8,7 +8,7 @@ import torch
 
 from dist_dsvae.config import MethodConfig, ModelConfig
 from dist_dsvae.methods.published import Published
-from dist_dsvae.pretrained.model import DSVAE
+from dist_dsvae.pretrained.model import PretrainedModel
 from tests.unit.methods.making import NUM_CLASSES, SHAPES, make_any
 
 CLASSES = ("boot", "bag", "coat", "dress", "T-shirt/top")
@@ -23,8 +23,8 @@ def make_published(config: MethodConfig, architecture: str = "small32") -> Publi
     return Published(method, SHAPES.get(architecture, SHAPES["small32"]), CLASSES, config, model, {})
 
 
-def make_model(config: MethodConfig, architecture: str = "small32", batch_size: int = 256) -> DSVAE:
-    return DSVAE(make_published(config, architecture), batch_size=batch_size)
+def make_model(config: MethodConfig, architecture: str = "small32", batch_size: int = 256) -> PretrainedModel:
+    return PretrainedModel(make_published(config, architecture), batch_size=batch_size)
 
 
 def _stir(module: torch.nn.Module) -> None:

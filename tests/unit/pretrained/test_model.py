@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from dist_dsvae import DSVAE
+from dist_dsvae import PretrainedModel
 from dist_dsvae.config import CGANConfig, ClassifierConfig, CVAEConfig, DSVAEConfig
 from dist_dsvae.core.types import Gaussian
 from dist_dsvae.models.norm_statistics import Moments
@@ -20,11 +20,11 @@ from tests.unit.pretrained.making import CLASSES, make_model, pixels
 
 
 @pytest.fixture(scope="module")
-def model() -> DSVAE:
+def model() -> PretrainedModel:
     return make_model(DSVAEConfig())
 
 
-def test_codes_are_those_of_the_networks(model: DSVAE) -> None:
+def test_codes_are_those_of_the_networks(model: PretrainedModel) -> None:
     images = pixels(3)
     method = model.published.method
     inputs = torch.from_numpy(images).movedim(3, 1).float() / 127.5 - 1
@@ -41,7 +41,7 @@ def test_codes_are_those_of_the_networks(model: DSVAE) -> None:
     assert model.code_dims == (6, 4)
 
 
-def test_a_sample_depends_on_seed_class_and_number_alone(model: DSVAE) -> None:
+def test_a_sample_depends_on_seed_class_and_number_alone(model: PretrainedModel) -> None:
     whole = model.sample(n=3, generator=5, kind="tensor").view(5, 3, 1, 32, 32)
     assert whole.std() > 0.01
     coats = model.sample(["coat", 4], 2, torch.Generator().manual_seed(1), kind="tensor")
@@ -56,7 +56,7 @@ def test_a_sample_depends_on_seed_class_and_number_alone(model: DSVAE) -> None:
     assert np.array_equal(first, model.sample("bag", kind="array"))
 
 
-def test_any_batch_size_gives_the_same(model: DSVAE) -> None:
+def test_any_batch_size_gives_the_same(model: PretrainedModel) -> None:
     small = make_model(DSVAEConfig(), batch_size=2)
     images = pixels(5)
     torch.testing.assert_close(
@@ -90,8 +90,8 @@ def test_out_of_memory_halves_the_chunks(caplog: pytest.LogCaptureFixture) -> No
         chunks.in_chunks(network, (torch.arange(3),), 2, torch.device("cpu"))
 
 
-def test_bf16_runs_the_networks_in_half_precision(model: DSVAE) -> None:
-    half = DSVAE(model.published, mixed_precision="bf16")
+def test_bf16_runs_the_networks_in_half_precision(model: PretrainedModel) -> None:
+    half = PretrainedModel(model.published, mixed_precision="bf16")
     exact, rough = (m.sample(n=2, generator=1, kind="tensor") for m in (model, half))
     assert rough.dtype == torch.float32
     assert 0 < (exact - rough).abs().max() < 0.1
@@ -99,7 +99,7 @@ def test_bf16_runs_the_networks_in_half_precision(model: DSVAE) -> None:
     assert 0 < np.abs(painted - roughly).max() < 13  # of 255
 
 
-def test_swap_takes_zs_of_a_and_zu_of_b(model: DSVAE) -> None:
+def test_swap_takes_zs_of_a_and_zu_of_b(model: PretrainedModel) -> None:
     a, b = torch.from_numpy(pixels(2)).movedim(3, 1), torch.from_numpy(pixels(3)).movedim(3, 1)
     zs, zu = model.encode(a).zs, model.encode(b).zu.mean
     grid = model.swap_grid(a, b)
@@ -118,7 +118,7 @@ def test_swap_takes_zs_of_a_and_zu_of_b(model: DSVAE) -> None:
 
 @pytest.mark.parametrize("steps", [0, 3])
 @pytest.mark.parametrize("mask", ["right-half", "eyes", "nose-and-mouth", "bottom-half", "own"])
-def test_nothing_outside_the_hole_is_touched(model: DSVAE, mask: str, steps: int) -> None:
+def test_nothing_outside_the_hole_is_touched(model: PretrainedModel, mask: str, steps: int) -> None:
     hole = np.zeros((32, 32), np.uint8)
     hole[3:9, 20:31] = 1
     given = hole if mask == "own" else mask
@@ -143,7 +143,7 @@ def test_nothing_outside_the_hole_is_touched(model: DSVAE, mask: str, steps: int
 
 
 @pytest.fixture(scope="module")
-def vivid() -> DSVAE:
+def vivid() -> PretrainedModel:
     """A model whose decoder uses the whole range of values, so that known pixels tell of the codes."""
     vivid = make_model(DSVAEConfig())
     weights = [p for p in vivid.published.method.decoder.parameters() if p.dim() == 4]
@@ -152,7 +152,7 @@ def vivid() -> DSVAE:
     return vivid
 
 
-def test_refinement_finds_the_codes_of_the_known_pixels(vivid: DSVAE) -> None:
+def test_refinement_finds_the_codes_of_the_known_pixels(vivid: PretrainedModel) -> None:
     # What the decoder can make and the prior holds likely, from where the encoders do not begin
     zs = torch.randn(4, 6, generator=torch.Generator().manual_seed(0))
     images = vivid.decode(zs, torch.zeros(4, 4))
@@ -165,7 +165,7 @@ def test_refinement_finds_the_codes_of_the_known_pixels(vivid: DSVAE) -> None:
     assert error(60) < 0.02 * error(0)
 
 
-def test_more_starts_find_codes_that_are_at_least_as_likely(vivid: DSVAE) -> None:
+def test_more_starts_find_codes_that_are_at_least_as_likely(vivid: PretrainedModel) -> None:
     """Codes far from the prior, which descent from the encoders' misses; and pictures are independent."""
     zs = 3 * torch.randn(4, 6, generator=torch.Generator().manual_seed(0))
     images = vivid.decode(zs, torch.zeros(4, 4))
@@ -178,7 +178,7 @@ def test_more_starts_find_codes_that_are_at_least_as_likely(vivid: DSVAE) -> Non
     torch.testing.assert_close(alone[0], many[2], atol=1e-3, rtol=0)
 
 
-def test_a_label_steers_what_is_painted_but_is_not_needed(model: DSVAE) -> None:
+def test_a_label_steers_what_is_painted_but_is_not_needed(model: PretrainedModel) -> None:
     images = pixels(2)
     unknown, told, other = (
         model.inpaint(images, "right-half", labels) for labels in (None, ["bag", "coat"], "boot")
@@ -215,7 +215,7 @@ def test_a_hole_is_painted_from_the_mean_codes_as_codes_of_pictures(settings: di
     torch.testing.assert_close(painted(0), model.decode(zs, zu, codes="images")[..., 8:24, 8:24])
 
 
-def test_a_blended_hole_meets_its_border(model: DSVAE) -> None:
+def test_a_blended_hole_meets_its_border(model: PretrainedModel) -> None:
     """White pictures around a hole that the decoder fills with grey."""
     images = np.full((1, 32, 32, 1), 255, np.uint8)
     rough, smooth = (
@@ -225,7 +225,7 @@ def test_a_blended_hole_meets_its_border(model: DSVAE) -> None:
     assert (255 - smooth).max() < 0.3 * (255 - rough).min()
 
 
-def test_interpolation_shares_a_path_and_keeps_the_other_code(model: DSVAE) -> None:
+def test_interpolation_shares_a_path_and_keeps_the_other_code(model: PretrainedModel) -> None:
     shown = model.interpolate([0, 3], 5, moving="zs", generator=2, kind="tensor")
     assert shown.shape == (2, 5, 1, 32, 32)
     assert torch.equal(shown, model.interpolate(["boot", "dress"], 5, generator=2, kind="tensor"))
@@ -236,7 +236,7 @@ def test_interpolation_shares_a_path_and_keeps_the_other_code(model: DSVAE) -> N
         model.interpolate(moving="zx")  # type: ignore[arg-type]
 
 
-def test_vary_moves_one_dimension(model: DSVAE) -> None:
+def test_vary_moves_one_dimension(model: PretrainedModel) -> None:
     shown = model.vary(2, [0, 1], 3, extent=2.0, generator=1, kind="tensor")
     assert shown.shape == (2, 3, 1, 32, 32)
     assert (shown[:, 0] - shown[:, 2]).abs().max() > 1e-3
@@ -292,18 +292,18 @@ def test_points() -> None:
         (lambda m: m.inpaint(pixels(1), np.zeros((32, 32))), "no hole: nothing in it is white"),
         (lambda m: m.inpaint(pixels(1), np.ones((8, 8))), r"shape \[8, 8\]; it must be \[32, 32\]"),
         (lambda m: m.inpaint(pixels(1), "eyes", refine_steps=-1), "refine_steps is -1"),
-        (lambda m: DSVAE(m.published, device="gpu"), "device is 'gpu'; allowed are cpu, cuda"),
-        (lambda m: DSVAE(m.published, device="cuda:77"), "torch sees . GPU"),
-        (lambda m: DSVAE(m.published, batch_size=0), "batch_size is 0"),
-        (lambda m: DSVAE(m.published, mixed_precision="fp8"), "mixed_precision is 'fp8'; allowed"),
+        (lambda m: PretrainedModel(m.published, device="gpu"), "device is 'gpu'; allowed are cpu, cuda"),
+        (lambda m: PretrainedModel(m.published, device="cuda:77"), "torch sees . GPU"),
+        (lambda m: PretrainedModel(m.published, batch_size=0), "batch_size is 0"),
+        (lambda m: PretrainedModel(m.published, mixed_precision="fp8"), "mixed_precision is 'fp8'; allowed"),
     ],
 )
-def test_what_is_wrong_gets_a_sentence(model: DSVAE, call, message: str) -> None:  # type: ignore[no-untyped-def]
+def test_what_is_wrong_gets_a_sentence(model: PretrainedModel, call, message: str) -> None:  # type: ignore[no-untyped-def]
     with pytest.raises(RequestError, match=message):
         call(model)
 
 
-def test_a_distribution_stands_for_its_mean(model: DSVAE) -> None:
+def test_a_distribution_stands_for_its_mean(model: PretrainedModel) -> None:
     zs, zu = torch.randn(2, 6), torch.randn(2, 4)
     assert torch.equal(model.decode(zs, Gaussian(zu, zu)), model.decode(zs, zu))
     assert model.classes == CLASSES

@@ -15,7 +15,7 @@ import torch
 import yaml
 from markdown_it import MarkdownIt
 
-from dist_dsvae import DSVAE
+from dist_dsvae import PretrainedModel
 from dist_dsvae.config import CGANConfig, ClassifierConfig, CVAEConfig, DSVAEConfig
 from dist_dsvae.methods.published import PublishedModelError
 from dist_dsvae.pretrained import programs
@@ -33,7 +33,7 @@ def directory(tmp_path: Path) -> Path:
 def test_round_trip(directory: Path) -> None:
     names = sorted(path.name for path in directory.iterdir())
     assert names == ["README.md", "config.json", "model.safetensors", "samples.png"]
-    ours, theirs = make_model(DSVAEConfig()), DSVAE.from_pretrained(directory, batch_size=7)
+    ours, theirs = make_model(DSVAEConfig()), PretrainedModel.from_pretrained(directory, batch_size=7)
     assert theirs.batch_size == 7
     assert torch.equal(ours.encode(pixels(2)).zs, theirs.encode(pixels(2)).zs)
     torch.testing.assert_close(
@@ -61,9 +61,9 @@ def test_a_directory_of_pickles_is_refused(tmp_path: Path, name: str) -> None:
     (folder / name).write_bytes(pickle.dumps(Bomb(trace)))
     (folder / "config.json").write_text("{}")
     with pytest.raises(PublishedModelError, match=f"no model.safetensors, but {name}: a pickle can run code"):
-        DSVAE.from_pretrained(folder)
+        PretrainedModel.from_pretrained(folder)
     with pytest.raises(PublishedModelError, match="a file, not a directory, and is not opened"):
-        DSVAE.from_pretrained(folder / name)
+        PretrainedModel.from_pretrained(folder / name)
     assert not trace.exists()
 
 
@@ -71,7 +71,7 @@ def test_a_pickle_in_place_of_the_weights_is_refused(directory: Path, tmp_path: 
     trace = tmp_path / "executed"
     (directory / "model.safetensors").write_bytes(pickle.dumps(Bomb(trace)))
     with pytest.raises(PublishedModelError, match=r"model.safetensors cannot be read"):
-        DSVAE.from_pretrained(directory)
+        PretrainedModel.from_pretrained(directory)
     assert not trace.exists()
 
 
@@ -83,16 +83,16 @@ def test_an_archive_with_absolute_paths_is_refused(directory: Path, tmp_path: Pa
         member.size = 3
         tar.addfile(member, io.BytesIO(b"abc"))
     with pytest.raises(PublishedModelError, match=r"model.tar is an archive, not a directory"):
-        DSVAE.from_pretrained(archive)
+        PretrainedModel.from_pretrained(archive)
     (directory / "model.safetensors").write_bytes(archive.read_bytes())
     with pytest.raises(PublishedModelError, match=r"model.safetensors cannot be read"):
-        DSVAE.from_pretrained(directory)
+        PretrainedModel.from_pretrained(directory)
     (directory / "model.safetensors").unlink()
     archive.rename(directory / "model.tar")
     with pytest.raises(
         PublishedModelError, match=r"no model.safetensors, but model.tar: .* archive can write"
     ):
-        DSVAE.from_pretrained(directory)
+        PretrainedModel.from_pretrained(directory)
     assert not target.exists()
 
 
@@ -108,10 +108,10 @@ def test_places_that_are_no_models(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         ("not an id", "cannot be fetched from the hub"),
     ):
         with pytest.raises(PublishedModelError, match=message):
-            DSVAE.from_pretrained(place)
+            PretrainedModel.from_pretrained(place)
     (run / "dataset.json").write_text("{}")
     with pytest.raises(PublishedModelError, match=r"is a run, .* Export it first: python launch/export.py"):
-        DSVAE.from_pretrained(run)
+        PretrainedModel.from_pretrained(run)
 
 
 def test_of_the_hub_two_files_are_fetched(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -122,7 +122,7 @@ def test_of_the_hub_two_files_are_fetched(directory: Path, monkeypatch: pytest.M
         return str(directory / name)
 
     monkeypatch.setattr("dist_dsvae.pretrained.hub.hf_hub_download", download)
-    model = DSVAE.from_pretrained("someone/faces", revision="v1")
+    model = PretrainedModel.from_pretrained("someone/faces", revision="v1")
     assert model.published.config.name == "dsvae"
     assert asked == [("someone/faces", name, "v1") for name in ("model.safetensors", "config.json")]
 
@@ -163,7 +163,7 @@ ABOUT = {
 
 
 def test_the_card_says_where_the_model_comes_from(tmp_path: Path) -> None:
-    model = DSVAE(make_published(DSVAEConfig())._replace(about=ABOUT))
+    model = PretrainedModel(make_published(DSVAEConfig())._replace(about=ABOUT))
     model.save_pretrained(tmp_path, model_card_kwargs={"licence": "cc-by-4.0"})
     text = (tmp_path / "README.md").read_text()
     _, head, body = text.split("---\n", 2)
@@ -183,7 +183,7 @@ def test_the_card_says_where_the_model_comes_from(tmp_path: Path) -> None:
         assert part in body, part
     assert "Licence" not in body
     assert json.loads((tmp_path / "config.json").read_text())["about"] == ABOUT
-    other = str(DSVAE(make_published(CVAEConfig())).generate_model_card())
+    other = str(PretrainedModel(make_published(CVAEConfig())).generate_model_card())
     assert "license: other" in other
     assert "Not chosen yet" in other
     assert "labels=[0] * 8" in other
@@ -225,7 +225,7 @@ def test_names_in_a_card_are_text_alone() -> None:
     about = {"run": evil, "data": evil, "commands": {"train": "```\n<img src=x>"}, "versions": {evil: evil}}
     about["evaluation"] = {"figures": {evil: 1.0}, "note": evil}
     classes = (evil, *published.classes[1:])
-    card = str(DSVAE(published._replace(classes=classes, about=about)).generate_model_card())
+    card = str(PretrainedModel(published._replace(classes=classes, about=about)).generate_model_card())
     shown = MarkdownIt("commonmark").enable("table").render(card.split("---\n", 2)[2])
     assert shown.count("<h1>") == 1
     for tag in ("<script", "<a ", "<img src=x", "<em>"):

@@ -14,7 +14,7 @@ from dist_dsvae.core.noise import Noise
 from dist_dsvae.methods.published import load_published, save_published
 from dist_dsvae.models.blocks import running_statistics_kept
 from dist_dsvae.models.norm_statistics import Moments, batch_norms, replace_running, statistics_of
-from dist_dsvae.pretrained.model import DSVAE
+from dist_dsvae.pretrained.model import PretrainedModel
 from dist_dsvae.pretrained.requests import RequestError
 from dist_dsvae.sampling import statistics_codes
 from dist_dsvae.sampling.fitted_prior import FittedPrior
@@ -176,7 +176,7 @@ def test_a_published_model_keeps_both_kinds(tmp_path) -> None:  # type: ignore[n
     for kind in ("images", "prior"):
         assert torch.equal(loaded.decode(codes, kind), method.decode(codes, kind)), kind
     assert not torch.equal(loaded.decode(codes, "images"), loaded.decode(codes, "prior"))
-    model = DSVAE.from_pretrained(tmp_path / "new")
+    model = PretrainedModel.from_pretrained(tmp_path / "new")
     zs, zu = codes.split([6, 4], dim=1)
     torch.testing.assert_close(model.decode(zs, zu), method.decode(codes, "images"))
     torch.testing.assert_close(model.decode(zs, zu, codes="prior"), method.decode(codes, "prior"))
@@ -204,7 +204,7 @@ def test_temperatures_scale_what_is_drawn(fitted: bool) -> None:
 
 
 def test_samples_at_a_temperature_have_statistics_of_their_own() -> None:
-    model = DSVAE(make_published(CGANConfig()))
+    model = PretrainedModel(make_published(CGANConfig()))
     method = model.published.method
     plain = model.sample([1, 2], 2, 5, kind="tensor")
     assert torch.equal(model.sample([1, 2], 2, 5, temperature_zs=1, temperature_zu=1.0, kind="tensor"), plain)
