@@ -1,106 +1,11 @@
-"""Is this machine, or this job, fit to train? One line per check, each problem with its remedy:
+"""The door of `dsvae doctor` for launchers and clones: dist_dsvae/commands/doctor.py."""
 
-python launch/doctor.py [--json]
-accelerate launch --config_file configs/accelerate/cpu.yaml --num_processes 2 launch/doctor.py
-
-The status is 1 if a check failed. Nothing is left behind.
-"""
-
-from __future__ import annotations
-
-import argparse
-import logging
 import sys
-import time
-import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-import starting  # noqa: F401 - for its effect
+sys.path.insert(1, str(Path(__file__).resolve().parents[1]))  # the package beside it, installed or not
 
-from dist_dsvae.engine.doctor import packages
-from dist_dsvae.engine.doctor.findings_report import Findings
-
-if TYPE_CHECKING:
-    from dist_dsvae.engine.doctor.trial import Trial
-    from dist_dsvae.engine.processes.runtime import Runtime
-
-_BEGIN = time.perf_counter()
-
-
-def main() -> int:
-    report = Findings(sys.stderr if "--json" in sys.argv else sys.stdout)
-    if packages.missing():  # of what everything below imports
-        report.add(packages.versions())
-        return conclude(report, as_json="--json" in sys.argv)
-    args = arguments()
-    logging.basicConfig(level=logging.ERROR)
-    warnings.filterwarnings("ignore")  # of libraries: what matters here is a finding
-    from dist_dsvae.engine.doctor.examination import NAMES, examine
-    from dist_dsvae.engine.stopping.watchdog import leave_what_hangs
-
-    def make_trial(runtime: Runtime) -> Trial:
-        return trial_of(args, runtime)
-
-    only = args.only or NAMES
-    is_sound = examine(
-        report.add, make_trial, disk_directory=args.disk, mixed_precision=args.mixed_precision, only=only
-    )
-    status = conclude(report, as_json=args.json) if report.findings else 0  # only rank 0 has some
-    if not is_sound:
-        if not report.findings:
-            time.sleep(2)  # a launcher ends all when one leaves, and rank 0 still speaks
-        leave_what_hangs()
-    return status
-
-
-def arguments() -> argparse.Namespace:
-    from benchmarks.making import FAMILIES
-
-    from dist_dsvae.config import option_types
-    from dist_dsvae.core.paths import path_argument
-    from dist_dsvae.engine.doctor.examination import NAMES
-
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--json", action="store_true", help="print one JSON object as the last line")
-    parser.add_argument("--only", action="append", choices=NAMES, help="this check alone; may be repeated")
-    parser.add_argument(
-        "--disk",
-        type=path_argument,
-        default=Path(),
-        metavar="DIR",
-        help="where runs are written (default: here)",
-    )
-    parser.add_argument(
-        "--architecture", choices=sorted(FAMILIES), default="small32", help="networks of the iteration"
-    )
-    parser.add_argument("--classes", type=option_types.num_classes, default=10)
-    parser.add_argument(
-        "--batch-size", type=option_types.training_batch_size, default=16, help="of each process"
-    )
-    parser.add_argument("--mixed_precision", "--mixed-precision", choices=["auto", "no", "bf16", "fp16"])
-    return parser.parse_args()
-
-
-def trial_of(args: argparse.Namespace, runtime: Runtime) -> Trial:
-    from benchmarks.making import make_inputs, make_iteration, make_method
-
-    from dist_dsvae.engine.doctor.trial import Trial
-
-    method = make_method(args.architecture, args.classes)
-    iteration = make_iteration(method, runtime, args.batch_size * runtime.world_size)
-    networks = (args.architecture, args.classes, args.batch_size)
-    return Trial(iteration, make_inputs(*networks, iteration.num_batches, runtime.device))
-
-
-def conclude(report: Findings, *, as_json: bool) -> int:
-    report.conclude()
-    if as_json:
-        print(report.as_json(time.perf_counter() - _BEGIN))
-    return int(report.state == "failed")
-
+from dist_dsvae.commands.doctor import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -1,61 +1,11 @@
-"""Explore a model in the browser, or watch a run train:
+"""The door of `dsvae explore` for launchers and clones: dist_dsvae/commands/explore.py."""
 
-python launch/explore.py --model model
-python launch/explore.py --run runs/quickstart
-"""
-
-from __future__ import annotations
-
-import argparse
 import sys
+from pathlib import Path
 
-import starting  # noqa: F401 - for its effect
+sys.path.insert(1, str(Path(__file__).resolve().parents[1]))  # the package beside it, installed or not
 
-from dist_dsvae.config import option_types
-from dist_dsvae.core.paths import path_argument, place_argument
-
-
-def main() -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    what = parser.add_mutually_exclusive_group(required=True)
-    what.add_argument(
-        "--model",
-        type=place_argument,
-        metavar="DIR_OR_ID",
-        help="a directory of launch/export.py, or a hub's repository",
-    )
-    what.add_argument(
-        "--run",
-        type=path_argument,
-        help="a run directory, also while it trains: its newest model, grids and curves",
-    )
-    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (this machine alone)")
-    parser.add_argument(
-        "--port", type=option_types.whole(0, 65535), default=7860, help="0: a free one (7860)"
-    )
-    parser.add_argument(
-        "--max-upload-mib",
-        type=option_types.number(0, 2**20, above=True),
-        default=10,
-        help="of an uploaded picture (10)",
-    )
-    args = parser.parse_args()
-    try:
-        from dist_dsvae.explore.app import explore
-    except ModuleNotFoundError as error:
-        if error.name != "gradio":
-            raise
-        print('error: The page needs Gradio: pip install "dist_dsvae[explore]"', file=sys.stderr)
-        return 1
-    try:
-        explore(**vars(args))
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
-
+from dist_dsvae.commands.explore import main
 
 if __name__ == "__main__":
     sys.exit(main())

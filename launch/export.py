@@ -1,61 +1,11 @@
-"""Make a model that others can load safely from a run, with its card:
+"""The door of `dsvae export` for launchers and clones: dist_dsvae/commands/export.py."""
 
-python launch/export.py --run runs/quickstart --out model [--torch-export]
-"""
-
-from __future__ import annotations
-
-import argparse
 import sys
+from pathlib import Path
 
-import starting  # noqa: F401 - for its effect
+sys.path.insert(1, str(Path(__file__).resolve().parents[1]))  # the package beside it, installed or not
 
-from dist_dsvae.config import option_types
-from dist_dsvae.core.paths import path_argument
-from dist_dsvae.runs.export import export
-
-
-def main() -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--run", type=path_argument, required=True, help="run directory")
-    parser.add_argument("--out", type=path_argument, required=True, help="directory to write")
-    parser.add_argument("--step", type=option_types.step, help="of the checkpoint (default: the newest)")
-    parser.add_argument(
-        "--weights",
-        choices=["auto", "ema", "raw"],
-        default="auto",
-        help="the moving average, or the last weights (default: the average, if there is one)",
-    )
-    parser.add_argument(
-        "--licence", default="other", help="for the card, as the hub names it: mit, cc-by-nc-4.0, ... (other)"
-    )
-    parser.add_argument(
-        "--torch-export",
-        action="store_true",
-        help="also encoder.pt2 and decoder.pt2, which torch.export.load reads, checked against the model",
-    )
-    parser.add_argument("--overwrite", action="store_true", help="replace an earlier export in OUT")
-    args = parser.parse_args()
-    try:
-        print(
-            export(
-                args.run,
-                args.out,
-                args.step,
-                args.weights,
-                licence=args.licence,
-                programs=args.torch_export,
-                overwrite=args.overwrite,
-                say=lambda sentence: print(sentence, file=sys.stderr, flush=True),
-            )
-        )
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
-
+from dist_dsvae.commands.export import main
 
 if __name__ == "__main__":
     sys.exit(main())

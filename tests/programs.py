@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import importlib.util
-import sys
+import importlib
 from collections.abc import Iterator
 from pathlib import Path
-from unittest import mock
 
 REPOSITORY = Path(__file__).parents[1]
 PROGRAMS = sorted(
@@ -18,31 +16,13 @@ PROGRAMS = sorted(
 )
 
 
-class _FoundError(Exception):
-    """Carries a program's parser out of it, before it parses anything."""
-
-
 def parser_of(program: str) -> argparse.ArgumentParser:
     """The parser that a program defines; the program itself does not run."""
-
-    def stop(self: argparse.ArgumentParser, *_: object) -> None:
-        raise _FoundError(self)
-
-    script = REPOSITORY / program
-    spec = importlib.util.spec_from_file_location(f"program_{script.stem}", script)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    path = [str(script.parent), *sys.path]
-    with mock.patch.object(sys, "path", path), mock.patch.object(sys, "argv", [program]):
-        spec.loader.exec_module(module)
-        with mock.patch.object(argparse.ArgumentParser, "parse_args", stop):
-            try:
-                module.main()
-            except _FoundError as found:
-                parser: argparse.ArgumentParser = found.args[0]
-                return parser
-    raise AssertionError(f"{program} parses no arguments")
+    name = Path(program).stem
+    command = importlib.import_module(f"dist_dsvae.commands.{name}")
+    parser: argparse.ArgumentParser = command.make_parser()
+    parser.prog = Path(program).name
+    return parser
 
 
 def all_parsers(parser: argparse.ArgumentParser) -> Iterator[argparse.ArgumentParser]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ast
 import graphlib
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -28,6 +30,7 @@ FLOORS = (
     ("engine.iteration",),
     ("engine.evaluating", "engine.doctor"),
     ("engine",),
+    ("commands",),
 )
 FLOOR_OF = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 SHARDS = {"data.shards", "data.remote", "data", "building"}
@@ -38,7 +41,7 @@ NEVER = {
     **dict.fromkeys(NETWORKS, SHARDS),
     "explore": {"building"},
 }
-MAY_SPEAK = ("core.distributed.", "runs.checkpoint.", "engine.")  # to other processes
+MAY_SPEAK = ("core.distributed.", "runs.checkpoint.", "engine.", "commands.benchmarks.")  # to other processes
 DISTRIBUTED_LIBRARIES = ("accelerate", "deepspeed", "torch.distributed")
 MODULES = sorted(PACKAGE.rglob("*.py"))
 MOST_ENTRIES = 15
@@ -116,21 +119,17 @@ def test_no_import_goes_in_a_circle() -> None:
     graphlib.TopologicalSorter(graph).prepare()  # raises CycleError, which names the circle
 
 
-def test_shard_tools_use_only_what_builds_shards() -> None:
-    for path in (REPOSITORY / "shards").glob("*.py"):
-        inner = (
-            name.removeprefix("dist_dsvae.")
-            for name in imports(ast.parse(path.read_text(encoding="utf-8")))
-            if name.startswith("dist_dsvae.")
-        )
-        assert {room_of(name) for name in inner} <= {
-            "building",
-            "data",
-            "data.shards",
-            "data.remote",
-            "core",
-            "config",
-        }
+def test_scripts_are_only_doors() -> None:
+    for folder in ("launch", "shards"):
+        for path in (REPOSITORY / folder).glob("*.py"):
+            assert len(path.read_text(encoding="utf-8").splitlines()) <= 13, path
+
+
+def test_pictures_from_a_model_need_nothing_that_builds_shards() -> None:
+    script = "import sys, dist_dsvae.pretrained.model, dist_dsvae.runs.export; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
+    assert "dist_dsvae.pretrained.model" in loaded.split()
+    assert not [name for name in loaded.split() if name.startswith("dist_dsvae.building")]
 
 
 def test_a_stranger_finds_things() -> None:

@@ -20,15 +20,15 @@ import sys
 import types
 import typing
 from collections.abc import Iterator
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from dist_dsvae import config
 from dist_dsvae.config.fields import LARGE
 
 _HEAD = """# Configuration
 
-Made from the dataclasses in [config.py](../dist_dsvae/config/experiment.py) and
-[method_config.py](../dist_dsvae/config/methods.py) by
+Made from the dataclasses in [experiment.py](../dist_dsvae/config/experiment.py) and
+[methods.py](../dist_dsvae/config/methods.py) by
 `python -m dist_dsvae.config.reference > docs/configuration.md`; change those, not this page.
 
 A configuration is a JSON file of the sections below. Keys that it leaves out have their defaults, an unknown
@@ -44,6 +44,36 @@ _TYPE_NAMES = {int: "whole number", float: "number", str: "text", bool: "true or
 
 class UndescribedError(ValueError):
     """A field that its section's docstring does not describe, or an entry of no field."""
+
+
+class Key(NamedTuple):
+    """One key of a configuration, dotted; ``of`` is the method that has it, "" for what all have."""
+
+    name: str
+    of: str
+    allowed: str
+    default: str
+    may_change: bool  # when a run is resumed
+    meaning: str
+
+
+def keys() -> Iterator[Key]:
+    """Every key that a configuration may hold, in the order of the page."""
+    yield from _keys_of("", "", config.ExperimentConfig)
+    hints = typing.get_type_hints(config.ExperimentConfig)
+    for name in _sections_of(config.ExperimentConfig):
+        for section in typing.get_args(hints[name]) or (hints[name],):
+            named = [str(f.default) for f in dataclasses.fields(section) if f.name == "name"]
+            yield from _keys_of(f"{name}.", "".join(named), section)
+
+
+def _keys_of(prefix: str, of: str, section: type) -> Iterator[Key]:
+    described, hints, inner = descriptions(section), typing.get_type_hints(section), _sections_of(section)
+    for f in dataclasses.fields(section):
+        if f.name not in inner:
+            free = bool(f.metadata.get("free"))
+            allowed = _allowed(f, hints[f.name])
+            yield Key(f"{prefix}{f.name}", of, allowed, _default(f), free, described[f.name])
 
 
 def reference() -> str:
@@ -74,18 +104,13 @@ def _is_section(hint: Any) -> bool:
 
 def _section(title: str, section: type) -> Iterator[str]:
     about, _ = parse_docstring(section)
-    described = descriptions(section)
     yield f"## {title}\n"
     yield f"{_markdown(about)}\n"
     yield "| key | value | default | resume | meaning |"
     yield "|---|---|---|---|---|"
-    inner = _sections_of(section)
-    hints = typing.get_type_hints(section)
-    for f in dataclasses.fields(section):
-        if f.name not in inner:
-            resume = "may change" if f.metadata.get("free") else ""
-            cells = (f"`{f.name}`", _allowed(f, hints[f.name]), _default(f), resume, described[f.name])
-            yield f"| {' | '.join(cells)} |"
+    for key in _keys_of("", "", section):
+        resume = "may change" if key.may_change else ""
+        yield f"| {' | '.join((f'`{key.name}`', key.allowed, key.default, resume, key.meaning))} |"
     yield ""
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from torch import Tensor
+if TYPE_CHECKING:  # whoever builds shards needs no torch
+    from torch import Tensor
 
 # Where the codes that a decoder is given come from: pictures, by the encoders, or the prior. Their
 # distributions differ, and with them what the decoder's batch norms should normalise by.

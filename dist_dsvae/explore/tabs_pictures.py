@@ -12,8 +12,7 @@ from dist_dsvae.explore.controls import MODEL, Change, shown, telling
 from dist_dsvae.explore.image_input import picture_slot
 from dist_dsvae.pretrained.model import PretrainedModel
 from dist_dsvae.pretrained.requests import RequestError
-from dist_dsvae.sampling.inpaint import REFINE_STEPS
-from dist_dsvae.sampling.masks import HOLES
+from dist_dsvae.sampling.holes import HOLES, REFINE_STEPS
 
 PAINTED = "painted"
 _CANVAS = 320

@@ -36,7 +36,7 @@ from dist_dsvae.pretrained.requests import (
     read_codes,
     seed_from,
 )
-from dist_dsvae.sampling.inpaint import NUM_STARTS, REFINE_STEPS
+from dist_dsvae.sampling.holes import NUM_STARTS, REFINE_STEPS
 from dist_dsvae.sampling.interpolate import Path as NoisePath
 from dist_dsvae.sampling.temperature import AT_ONE, Temperatures
 from dist_dsvae.sampling.vary import EXTENT

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from dist_dsvae.core.images import as_stored
 from dist_dsvae.core.types import CodeKind, ImageShape
-from dist_dsvae.sampling.masks import HOLES, hole
+from dist_dsvae.sampling.holes import HOLES, hole
 
 ClassNames = int | str | Sequence[int | str] | Tensor | npt.NDArray[Any]
 Seed = int | torch.Generator | None
@@ -114,7 +114,7 @@ def read_codes(zs: Rows, zu: Rows, dims: tuple[int, int]) -> Tensor:
 def read_mask(mask: Mask, shape: ImageShape, num_images: int) -> Tensor:
     """bool [num_images, 1, H, W], True in the hole.
 
-    mask: a name of ``sampling.masks.HOLES``; a PIL picture, white in the hole, of any size; an array or
+    mask: a name of ``sampling.holes.HOLES``; a PIL picture, white in the hole, of any size; an array or
     tensor [H, W], for all pictures, or [num_images, H, W], not 0 in the hole.
     Raises RequestError for a mask of another size, and for one without a hole.
     """
@@ -124,7 +124,7 @@ def read_mask(mask: Mask, shape: ImageShape, num_images: int) -> Tensor:
             near = difflib.get_close_matches(mask, HOLES, n=1)
             hint = f"Did you mean {near[0]!r}?" if near else f"Known are {', '.join(HOLES)}."
             raise RequestError(f"There is no mask {mask!r}. {hint} Or give a picture, white in the hole.")
-        holes = hole(HOLES[mask], height, width)
+        holes = torch.from_numpy(hole(HOLES[mask], height, width))
     elif isinstance(mask, Image.Image):
         try:
             # a depth beyond 8 bits, which convert() would clip; transparency says nothing about a hole

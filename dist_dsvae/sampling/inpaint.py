@@ -18,8 +18,6 @@ from collections.abc import Callable, Iterable
 import torch
 from torch import Tensor
 
-REFINE_STEPS = 50  # 200 lower the error in the hole by a hundredth of it
-NUM_STARTS = 0  # from the prior, beside the encoders' codes; 4 take five times as long for the same error
 FILL = 0.0  # mid-grey, in [-1, 1]: what encoders are shown in place of a hole
 # sigma: deviation of a picture's values from the decoder's, for the least error in the hole on Fashion-MNIST
 # (within 1% from 0.4 to 0.7). Neighbouring values err together, the more so the finer the picture: so every

@@ -9,10 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from dist_dsvae.commands import train
 from tests.distributed.launching import REPOSITORY, epochs_of, write_config
-
-sys.path.insert(0, str(REPOSITORY / "launch"))
-import train
 
 SHARDS = REPOSITORY / "shards/fashion-mnist-mini"
 

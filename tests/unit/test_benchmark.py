@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from launch.benchmarks.scaling_model import Collective, Links, collective_seconds, step_seconds
+from dist_dsvae.commands.benchmarks.scaling_model import Collective, Links, collective_seconds, step_seconds
 
 REPOSITORY = Path(__file__).parents[2]
 LINKS = Links(latency_seconds=1e-5, inside=4e11, between=5e10, gpus_per_node=8)

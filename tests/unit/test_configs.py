@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from dist_dsvae.commands import evaluate, train
 from dist_dsvae.core.types import ImageShape
 from dist_dsvae.engine.evaluating import test_codes
 from dist_dsvae.engine.reporting import visuals
@@ -20,10 +21,6 @@ from dist_dsvae.runs import measure_statistics
 from tests.programs import REPOSITORY
 from tests.unit.data.making import run_build
 from tests.unit.engine.making import write_pictures
-
-sys.path.insert(0, str(REPOSITORY / "launch"))
-import evaluate
-import train
 
 IMAGE_SIZES = {"fashion": 32, "cifar": 32, "lfw": 64, "facescrub": 64, "cub": 64}
 # Half a minute and more of a core for one iteration and its evaluation; these are only read

@@ -19,28 +19,21 @@ import pytest
 from accelerate.commands.launch import launch_command_parser
 from PIL import Image
 
+from dist_dsvae.commands import build, evaluate, export, generate, train
 from dist_dsvae.config.reading import load_config
 from dist_dsvae.engine.evaluating import test_codes
 from dist_dsvae.engine.reporting import visuals
 from dist_dsvae.runs import measure_statistics
 from tests.documented import PAGES, Command, commands
 from tests.programs import REPOSITORY, parser_of
-from tests.unit.data.making import load_build_command
-
-sys.path.insert(0, str(REPOSITORY / "launch"))
-import evaluate
-import export
-import generate
-import train
 
 COMMANDS = commands()
-BUILD = load_build_command()
 PROGRAMS: dict[str, Any] = {
     "launch/train.py": train,
     "launch/evaluate.py": evaluate,
     "launch/export.py": export,
     "launch/generate.py": generate,
-    "shards/build.py": BUILD,
+    "shards/build.py": build,
 }
 # What is not run here, by the words that tell it, and why
 NOT_RUN = {

@@ -19,19 +19,12 @@ from hypothesis import strategies as st
 from PIL import Image, PngImagePlugin
 
 from dist_dsvae.building.indexing import index
+from dist_dsvae.commands import build, evaluate, export, generate, train
 from dist_dsvae.core.errors import DataError
 from dist_dsvae.core.inventory import INVENTORY_FILE
 from dist_dsvae.core.staging import building, check_free
 from dist_dsvae.sampling.picture_file import ForeignPictureError, write_picture
-from tests.distributed.launching import REPOSITORY, write_config
-
-sys.path.insert(0, str(REPOSITORY / "launch"))
-sys.path.insert(0, str(REPOSITORY / "shards"))
-import build
-import evaluate
-import export
-import generate
-import train
+from tests.distributed.launching import write_config
 
 PROGRAMS = {"build": build, "evaluate": evaluate, "export": export, "generate": generate, "train": train}
 STEP = "run/checkpoints/step-00000001"

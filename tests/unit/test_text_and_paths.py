@@ -106,8 +106,7 @@ def test_every_path_of_a_config(tmp_path: Path) -> None:
 
 
 def test_a_command_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    sys.path.insert(0, str(REPOSITORY / "launch"))
-    import generate
+    from dist_dsvae.commands import generate
 
     monkeypatch.setattr(sys, "argv", ["x", "swap", "--run", "~/run", "--data", "$DATA/t", "--out", "~/o.png"])
     args = generate.parse()

@@ -12,11 +12,12 @@ import numpy as np
 from PIL import Image
 
 from dist_dsvae.building.faces.align import Alignment
-from dist_dsvae.building.faces.choose_face import FaceChoice, choose
+from dist_dsvae.building.faces.choose_face import choose
 from dist_dsvae.building.faces.contact_sheet import Sheet, SheetEntry, sheet_file, write_sheet
 from dist_dsvae.building.faces.detect import Detector
-from dist_dsvae.building.faces.duplicates import HASH_BITS, near_duplicates
+from dist_dsvae.building.faces.duplicates import near_duplicates
 from dist_dsvae.building.faces.face import PictureOfPerson, Point
+from dist_dsvae.building.faces.options import FaceOptions
 from dist_dsvae.building.faces.survey import Seen, SeenFace, picture_of, survey
 from dist_dsvae.building.faces.work_cache import WorkCache
 from dist_dsvae.building.parallel import run_tasks
@@ -33,40 +34,6 @@ NO_FACE, UNDECODABLE, DUPLICATE = "no face", "undecodable", "duplicate"
 
 # A progress bar: what is counted, how many -> a context that gives the function to advance it.
 ProgressOf = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class FaceOptions:
-    """How faces become samples.
-
-    size: edge of the crops in pixels. channels: 3, or 1 for grey.
-    choice: which face of several, where no annotation gives a box.
-    min_face: pixels of the shorter edge of a face's box in the picture.
-    duplicate_bits: of two crops whose 256-bit hashes differ by at most so many bits (or by a few more if
-        they look alike pixel for pixel) one is left out; -1 keeps all.
-    test_fraction: share of each class that becomes the split "test", 0 for none.
-    """
-
-    size: int
-    channels: int
-    codec: Codec
-    choice: FaceChoice = "consistent"
-    min_face: float = 24
-    duplicate_bits: int = 40
-    test_fraction: float = 0.0
-
-    def __post_init__(self) -> None:
-        if self.channels not in (1, 3):
-            raise DataError(f"Images of {self.channels} channels were asked for; allowed are 1 and 3.")
-        if self.min_face < 1:
-            raise DataError(f"The smallest face is {self.min_face:g} pixels; it must be at least 1.")
-        if not -1 <= self.duplicate_bits < HASH_BITS:
-            raise DataError(
-                f"Duplicates were to differ by at most {self.duplicate_bits} bits; allowed are 0 to "
-                f"{HASH_BITS - 1}, or -1 to keep all."
-            )
-        if not 0 <= self.test_fraction < 1:
-            raise DataError(f"The test fraction is {self.test_fraction}; it must be at least 0 and below 1.")
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,6 +21,7 @@ from typing import Any
 from dist_dsvae.config import TrainConfig
 from dist_dsvae.core import distributed
 from dist_dsvae.engine.doctor import machine, packages, together, trial
+from dist_dsvae.engine.doctor.checks import NAMES, REMEDIES
 from dist_dsvae.engine.doctor.disk import disk
 from dist_dsvae.engine.doctor.finding import Finding, State, failed, found_by, ok, skipped
 from dist_dsvae.engine.doctor.trial import MakeTrial
@@ -28,25 +29,6 @@ from dist_dsvae.engine.processes.runtime import Runtime
 
 Say = Callable[[Finding], None]
 
-# What to do where a check itself breaks
-_BROKEN = {
-    "versions": "Make a fresh virtual environment: pip install -e .",
-    "host": "Look at what the message names.",
-    "gpus": "Run nvidia-smi; if it fails as well, install the driver anew or take another node.",
-    "shared-memory": "Look at what the message names.",
-    "file-descriptors": "Look at what the message names.",
-    "slurm": "Look at the SLURM_ variables of this job (env | grep SLURM).",
-    "disk": "Make the folder writable, make room, or give another as --disk.",
-    "clocks": "Name the network interface in GLOO_SOCKET_IFNAME and NCCL_SOCKET_IFNAME.",
-    "collectives": "Name the network interface in GLOO_SOCKET_IFNAME and NCCL_SOCKET_IFNAME; NCCL_DEBUG=INFO "
-    "says what NCCL tries.",
-    "pinned-copies": "ulimit -l unlimited lets a process pin memory.",
-    "iteration": "Update torch and the driver; CUDA_LAUNCH_BLOCKING=1 names the operator that failed. For "
-    "lack of memory: a smaller --batch-size.",
-    "bf16": "Train with --mixed_precision no, and update torch and the driver.",
-    "graph": "Train with --set train.cuda_graph=off, which is slower and computes the same.",
-}
-NAMES = tuple(_BROKEN)
 _ALONE = NAMES[: NAMES.index("clocks")]
 _TIMEOUT_SECONDS = 30.0
 _GATHERING = timedelta(seconds=3 * _TIMEOUT_SECONDS)  # who failed early waits for those that timed out
@@ -79,7 +61,7 @@ def examine(
     is_first = os.environ.get("RANK", "0") == "0"
     alone = []
     for name in [name for name in _ALONE if name in only]:
-        alone.append(found_by(name, checks[name], _BROKEN[name]))
+        alone.append(found_by(name, checks[name], REMEDIES[name]))
         if is_first:
             say(_here(alone[-1]))
     try:
@@ -121,7 +103,7 @@ def _together(
             findings = [skipped(name, f"left out, because {broken} failed")]
         else:
             try:
-                findings = company.gathered(found_by(name, check, _BROKEN[name]))
+                findings = company.gathered(found_by(name, check, REMEDIES[name]))
             except RuntimeError as error:
                 findings = [_here(_not_joined(error))]
             if any(finding.state is State.FAILED for finding in findings):

@@ -12,7 +12,8 @@ import numpy as np
 from PIL import Image
 
 from dist_dsvae.building.faces.face import Face, Point
-from dist_dsvae.building.faces.stage import FaceOptions, crop_faces
+from dist_dsvae.building.faces.options import FaceOptions
+from dist_dsvae.building.faces.stage import crop_faces
 from dist_dsvae.building.faces.survey import SeenFace
 from dist_dsvae.building.faces.work_cache import WorkCache
 from dist_dsvae.building.sources.file_encoder import FileEncoder

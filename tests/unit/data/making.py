@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import io
 import json
 import struct
@@ -10,7 +9,6 @@ import sys
 import zlib
 from collections import Counter
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -20,6 +18,7 @@ from PIL import Image
 from dist_dsvae.building.tar_scan import find_tars, scan
 from dist_dsvae.building.verify import verify
 from dist_dsvae.building.writer import Layout, Sample, UnreadableError, Written, write_split
+from dist_dsvae.commands import build
 from dist_dsvae.core.types import ImageShape
 from dist_dsvae.data.shards.manifest import Manifest
 from dist_dsvae.data.shards.table import TABLE_FILE
@@ -117,23 +116,11 @@ def all_files(directory: Path) -> dict[str, bytes]:
     }
 
 
-def load_build_command() -> ModuleType:
-    """shards/build.py as a module. Python puts a script's folder on its path; here it is put there."""
-    if str(REPOSITORY / "shards") not in sys.path:
-        sys.path.insert(0, str(REPOSITORY / "shards"))
-    spec = importlib.util.spec_from_file_location("shards_build", REPOSITORY / "shards" / "build.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 def run_build(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
     """The exit status of ``python shards/build.py ARGUMENTS --workers 1`` run in this process."""
     extra = [] if arguments[0] == "verify" else ["--workers", "1"]
     monkeypatch.setattr(sys, "argv", ["shards/build.py", *map(str, arguments), *extra])
-    status: int = load_build_command().main()
+    status: int = build.main()
     return status
 
 

@@ -16,8 +16,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from dist_dsvae.commands import build
 from dist_dsvae.data.shards.manifest import Manifest
-from tests.unit.data.making import REPOSITORY, load_build_command, samples_of
+from tests.unit.data.making import REPOSITORY, samples_of
 
 Run = Callable[..., int]
 RED = (200, 30, 40)
@@ -253,5 +254,5 @@ def test_configs_name_commands_that_exist(monkeypatch: pytest.MonkeyPatch) -> No
         interpreter, *arguments = shlex.split(command)
         assert (interpreter, arguments[0]) == ("python", "shards/build.py")
         monkeypatch.setattr(sys, "argv", arguments)
-        subcommands.add(load_build_command().parse_arguments().subcommand)
+        subcommands.add(build.make_parser().parse_args().subcommand)
     assert {"cifar10", "cifar100", "cub200", "facescrub", "casia", "toy"} <= subcommands

@@ -15,10 +15,11 @@ from PIL import Image
 from dist_dsvae.building.faces import options
 from dist_dsvae.building.faces.detect import CenterFaceDetector, require_detector
 from dist_dsvae.building.sources.facescrub import COLUMNS, read_list
+from dist_dsvae.commands import build
 from dist_dsvae.core.errors import DataError
 from dist_dsvae.data.shards.manifest import Manifest
 from tests.unit.data.drawn_faces import Marks, photograph
-from tests.unit.data.making import load_build_command, samples_of
+from tests.unit.data.making import samples_of
 
 Run = Callable[..., int]
 
@@ -143,7 +144,7 @@ def test_a_missing_detector_says_what_to_install(
     photograph(Path("raw/a/1.png"), (1, 80, 70, 36))
     assert run("facescrub", "raw", "out") == 1
     assert 'pip install "dist_dsvae[faces]"' in capsys.readouterr().err
-    assert load_build_command().main is not None  # the other subcommands need no detector
+    assert build.main is not None  # the other subcommands need no detector
 
 
 # ---- the real detector

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 
+from dist_dsvae.commands import evaluate, export, train
 from dist_dsvae.config import TrainConfig
 from dist_dsvae.engine.evaluating import test_codes
 from dist_dsvae.engine.reporting import visuals
@@ -18,11 +19,6 @@ from dist_dsvae.methods.published import load_published
 from dist_dsvae.methods.step import averaged_networks, weights_of
 from dist_dsvae.runs import measure_statistics
 from tests.distributed.launching import REPOSITORY, checkpoint_tensors, metrics, write_config
-
-sys.path.insert(0, str(REPOSITORY / "launch"))
-import evaluate
-import export
-import train
 
 SHARDS = "shards/fashion-mnist-mini"
 METHODS: dict[str, dict[str, Any]] = {

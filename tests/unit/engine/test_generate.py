@@ -16,6 +16,7 @@ from PIL import Image
 
 from dist_dsvae import PretrainedModel
 from dist_dsvae.building.writer import Layout, Sample, write_split
+from dist_dsvae.commands import export, generate, train
 from dist_dsvae.config import CGANConfig, DSVAEConfig
 from dist_dsvae.core import distributed
 from dist_dsvae.core.images import Codec
@@ -29,11 +30,6 @@ from tests.distributed.launching import REPOSITORY, environment, write_config
 from tests.unit.data.making import png_claiming
 from tests.unit.engine.test_every_method import Entries
 from tests.unit.pretrained.making import CLASSES, make_model
-
-sys.path.insert(0, str(REPOSITORY / "launch"))
-import export
-import generate
-import train
 
 SHARDS = "shards/fashion-mnist-mini"
 

@@ -12,17 +12,15 @@ import torch
 import webdataset
 
 from dist_dsvae.building.indexing import index
+from dist_dsvae.commands import train
 from dist_dsvae.config.reading import load_config
 from dist_dsvae.core import distributed
 from dist_dsvae.core.errors import DataError
 from dist_dsvae.data.open_splits import open_splits
 from dist_dsvae.data.plan import Plan
-from tests.distributed.launching import REPOSITORY, checkpoint_tensors, epochs_of, metrics, write_config
+from tests.distributed.launching import checkpoint_tensors, epochs_of, metrics, write_config
 from tests.unit.data.http_server import serving
 from tests.unit.data.test_stream import png
-
-sys.path.insert(0, str(REPOSITORY / "launch"))
-import train
 
 COUNTS = [24] * 6
 ITERATIONS = 6  # of 48 samples: two epochs

@@ -132,7 +132,6 @@ def test_a_port_that_is_taken() -> None:
 def test_without_gradio_the_command_says_what_to_install() -> None:
     script = (
         "import runpy, sys; sys.modules['gradio'] = None; sys.argv = ['explore.py', '--model', 'x'];"
-        "sys.path.insert(0, 'launch');"
         "runpy.run_path('launch/explore.py', run_name='__main__')"
     )
     command = [sys.executable, "-c", script]

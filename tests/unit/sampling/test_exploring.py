@@ -11,8 +11,8 @@ from torch import Tensor
 
 from dist_dsvae.core.noise import Draw, Noise
 from dist_dsvae.sampling import inpaint
+from dist_dsvae.sampling.holes import HOLES, hole
 from dist_dsvae.sampling.interpolate import PathNoise, interpolated_codes
-from dist_dsvae.sampling.masks import HOLES, hole
 from dist_dsvae.sampling.vary import expressiveness, varied_codes
 from tests.unit.methods.making import make_method
 

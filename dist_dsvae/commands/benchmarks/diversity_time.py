@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from benchmarks.timing import in_turn, seconds
+from dist_dsvae.commands.benchmarks.timing import in_turn, seconds
 from dist_dsvae.config import option_types
 from dist_dsvae.evaluation.diversity import pairwise_ms_ssim, settings_for
 

@@ -17,8 +17,8 @@ import torch
 import webdataset
 from PIL import Image
 
-from benchmarks.timing import Result, in_turn
 from dist_dsvae.building.indexing import index
+from dist_dsvae.commands.benchmarks.timing import Result, in_turn
 from dist_dsvae.config import DataConfig, option_types
 from dist_dsvae.data.shards.manifest import Manifest
 from dist_dsvae.data.stream import Slice, stream
@@ -63,7 +63,8 @@ def run(args: argparse.Namespace) -> Result:
             begin = time.perf_counter()
             for _ in range(num_batches):
                 next(batches)
-            return num_batches * _BATCH_SIZE / (time.perf_counter() - begin)
+            elapsed = time.perf_counter() - begin
+            return num_batches * _BATCH_SIZE / elapsed
 
         def usual() -> float:
             urls = [str(path) for path in sorted(directory.glob("*.tar"))]

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from benchmarks.timing import Result, in_turn, rounded, seconds
+from dist_dsvae.commands.benchmarks.timing import Result, in_turn, rounded, seconds
 from dist_dsvae.config import option_types
 from dist_dsvae.models import losses
 from dist_dsvae.models.mixture_prior import MixturePrior

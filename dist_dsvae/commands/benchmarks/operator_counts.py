@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import argparse
 
-from benchmarks.making import FAMILIES, make_inputs, make_iteration, make_method
-from benchmarks.timing import Result
+from dist_dsvae.commands.benchmarks.timing import Result
 from dist_dsvae.config import TrainConfig, option_types
+from dist_dsvae.engine.families import FAMILIES
 from dist_dsvae.engine.iteration.operators import operators_of
 from dist_dsvae.engine.processes.runtime import Runtime
+from dist_dsvae.engine.synthetic import make_inputs, make_iteration, make_method
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -1,19 +1,15 @@
-"""Iterations to measure: the trainer's own, on made-up images, and the plain transcription."""
+"""The trainer's own iteration on made-up images, to measure and to try out."""
 
 from __future__ import annotations
 
-import copy
-import sys
-from collections.abc import Callable
-from pathlib import Path
-from typing import NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from dist_dsvae.config import DSVAEConfig, ModelConfig, OptimizerConfig
-from dist_dsvae.core.types import ImageShape
 from dist_dsvae.data.transforms import to_batch
+from dist_dsvae.engine.families import FAMILIES
 from dist_dsvae.engine.iteration.batch_norm import synchronise
 from dist_dsvae.engine.iteration.guard import Guard
 from dist_dsvae.engine.iteration.iteration import Iteration, ToBatch
@@ -23,27 +19,11 @@ from dist_dsvae.engine.reporting.telemetry import LossMeter
 from dist_dsvae.methods.dsvae import DSVAE
 
 
-class Family(NamedTuple):
-    """The networks of one experiment at the paper's code sizes."""
-
-    shape: ImageShape
-    zs_dim: int
-    zu_dim: int
-
-
-FAMILIES = {
-    "vgg64": Family(ImageShape(3, 64, 64), 512, 512),
-    "conv32": Family(ImageShape(3, 32, 32), 100, 200),
-    "small": Family(ImageShape(1, 32, 32), 16, 12),
-    "small32": Family(ImageShape(1, 32, 32), 32, 16),
-    "mlp2d": Family(ImageShape(2, 0, 0), 2, 2),
-}
-
-
 def make_method(architecture: str, num_classes: int) -> DSVAE:
     torch.manual_seed(0)
     shape, zs_dim, zu_dim = FAMILIES[architecture]
-    model = ModelConfig(architecture=architecture, zs_dim=zs_dim, zu_dim=zu_dim)
+    named: Any = architecture
+    model = ModelConfig(architecture=named, zs_dim=zs_dim, zu_dim=zu_dim)
     return DSVAE(DSVAEConfig(), model, shape, num_classes)
 
 
@@ -85,26 +65,3 @@ def make_inputs(
         labels = torch.randint(num_classes, (batch_size,), generator=generator)
         inputs += [images, labels, torch.arange(batch_size) + number * batch_size]
     return [tensor.to(device) for tensor in inputs]
-
-
-def plain_iteration(method: DSVAE, device: torch.device, inputs: list[Tensor]) -> Callable[[], None]:
-    """The peer: the tests' literal transcription of Algorithm 1, float32, one Adam per network."""
-    sys.path.insert(0, str(Path(__file__).parents[2]))
-    from tests.algorithm1 import PlainTrainer
-
-    if device.type == "cuda":  # what a competent researcher switches on
-        torch.backends.cuda.matmul.allow_tf32 = True
-        torch.backends.cudnn.allow_tf32 = True
-    plain = PlainTrainer(copy.deepcopy(method).to(device))
-    batches = [to_batch(*inputs[i : i + 3], flips=None) for i in range(0, len(inputs), 3)]
-    batches = [batch._replace(images=batch.images.contiguous()) for batch in batches]
-
-    def normal(_: str, size: int) -> Tensor:
-        return torch.randn(len(batches[0].labels), size, device=device)
-
-    def iterate() -> None:
-        for batch in batches[:-1]:
-            plain.gm_step(batch, normal)
-        plain.joint_step(batches[-1], normal)
-
-    return iterate

@@ -1,33 +1,12 @@
-"""What build.py asks for each raw data set: add_X defines the options, make_X a Source of them.
-
-build.py imports this file by its bare name: a script's own folder is on Python's path, in spawned
-workers too.
-"""
+"""The options of ``dsvae build`` for each raw data set; ``build_sources`` makes a source of them."""
 
 from __future__ import annotations
 
 import argparse
 import os
 
-from progress import progress_of
-
-from dist_dsvae.building.faces.detect import require_detector
-from dist_dsvae.building.faces.options import add_face_options, crop_faces_as_asked
-from dist_dsvae.building.faces.work_cache import WorkCache
-from dist_dsvae.building.sources.arrays import fashion_mnist
-from dist_dsvae.building.sources.casia import casia, read_persons
-from dist_dsvae.building.sources.cifar import cifar
-from dist_dsvae.building.sources.cub200 import cub200
-from dist_dsvae.building.sources.download import download
-from dist_dsvae.building.sources.facescrub import facescrub
-from dist_dsvae.building.sources.file_encoder import FileEncoder
-from dist_dsvae.building.sources.folder import folder, unlabelled_folder
-from dist_dsvae.building.sources.source import Source
-from dist_dsvae.building.sources.toy import toy
-from dist_dsvae.building.sources.unlabelled import HeldOutChoice, read_excluded
+from dist_dsvae.building.faces.options import add_face_options
 from dist_dsvae.config import option_types
-from dist_dsvae.core.errors import DataError
-from dist_dsvae.core.images import Codec
 from dist_dsvae.core.paths import path_argument
 
 
@@ -53,7 +32,7 @@ def add_folder(parser: argparse.ArgumentParser) -> None:
     add_choice_options(parser)
     add_faces_option(parser)
     add_output_options(parser)
-    parser.set_defaults(make_source=make_folder)
+    parser.set_defaults(make_source="make_folder")
 
 
 def add_facescrub(parser: argparse.ArgumentParser) -> None:
@@ -74,7 +53,7 @@ def add_facescrub(parser: argparse.ArgumentParser) -> None:
         help="share of each class for test/ (%(default)s)",
     )
     add_face_options(parser)
-    parser.set_defaults(make_source=make_facescrub, resize="crop")
+    parser.set_defaults(make_source="make_facescrub", resize="crop")
     add_output_options(parser)
     add_codec_options(parser, default="jpg")
 
@@ -93,7 +72,7 @@ def add_cub200(parser: argparse.ArgumentParser) -> None:
         help="added at each end of the box, as a share of its longer side (%(default)s)",
     )
     parser.add_argument("--channels", type=int, choices=[1, 3], default=3, help="(%(default)s)")
-    parser.set_defaults(make_source=make_cub200, resize="crop")
+    parser.set_defaults(make_source="make_cub200", resize="crop")
     add_output_options(parser)
     add_codec_options(parser, default="jpg")
 
@@ -122,7 +101,7 @@ def add_casia(parser: argparse.ArgumentParser) -> None:
     )
     add_faces_option(parser)
     add_output_options(parser)
-    parser.set_defaults(make_source=make_casia, test_fraction=0.0)
+    parser.set_defaults(make_source="make_casia", test_fraction=0.0)
 
 
 def add_image_options(parser: argparse.ArgumentParser) -> None:
@@ -172,12 +151,12 @@ def add_fashion_mnist(parser: argparse.ArgumentParser) -> None:
         "--size", type=option_types.edge, default=32, help="edge in pixels, black margin (%(default)s)"
     )
     add_known_set_options(parser)
-    parser.set_defaults(make_source=make_fashion_mnist)
+    parser.set_defaults(make_source="make_fashion_mnist")
 
 
 def add_cifar(parser: argparse.ArgumentParser) -> None:
     add_known_set_options(parser)
-    parser.set_defaults(make_source=make_cifar)
+    parser.set_defaults(make_source="make_cifar")
 
 
 def add_known_set_options(parser: argparse.ArgumentParser) -> None:
@@ -211,7 +190,7 @@ def add_toy(parser: argparse.ArgumentParser) -> None:
         "--seed", type=option_types.seed, default=0, help="another seed, other points (%(default)s)"
     )
     add_output_options(parser, archive="gz")
-    parser.set_defaults(make_source=make_toy)
+    parser.set_defaults(make_source="make_toy")
 
 
 def add_output_options(parser: argparse.ArgumentParser, archive: str = "none") -> None:
@@ -240,105 +219,3 @@ def add_codec_options(parser: argparse.ArgumentParser, default: str) -> None:
     parser.add_argument(
         "--png-level", type=option_types.whole(0, 9), default=6, help="PNG compression, 0..9 (%(default)s)"
     )
-
-
-def codec_of(arguments: argparse.Namespace) -> Codec:
-    return Codec(extension=arguments.format, quality=arguments.quality, png_level=arguments.png_level)
-
-
-def encoder_of(arguments: argparse.Namespace) -> FileEncoder:
-    return FileEncoder(
-        size=arguments.size,
-        channels=arguments.channels,
-        resize=arguments.resize,
-        codec=codec_of(arguments),
-    )
-
-
-def choice_of(arguments: argparse.Namespace, num_unlabelled: int | None) -> HeldOutChoice:
-    return HeldOutChoice(
-        num_unlabelled=num_unlabelled,
-        num_held_out=arguments.held_out_classes,
-        excluded=read_excluded(arguments.exclude),
-        seed=arguments.seed,
-    )
-
-
-def with_faces(source: Source, arguments: argparse.Namespace) -> Source:
-    """Aligned faces of its photographs, if asked for. The stage takes the test fraction itself."""
-    if not arguments.faces:
-        return source
-    return crop_faces_as_asked(source, arguments, codec_of(arguments), progress_of)
-
-
-def make_folder(arguments: argparse.Namespace) -> Source:
-    listed = {"recursive": arguments.recursive, "min_pictures": arguments.min_pictures}
-    if arguments.unlabelled:
-        if arguments.test_fraction:
-            raise DataError(
-                "--test-fraction makes a labelled test split, which --unlabelled has not. Leave one of them "
-                "out; --held-out-classes keeps labelled classes aside."
-            )
-        source = unlabelled_folder(
-            arguments.source, encoder_of(arguments), choice_of(arguments, None), **listed
-        )
-        return with_faces(source, arguments)
-    if arguments.held_out_classes or arguments.exclude:
-        raise DataError(
-            "--held-out-classes and --exclude belong to --unlabelled. Add that, or leave them out."
-        )
-    fraction = 0.0 if arguments.faces else arguments.test_fraction
-    source = folder(arguments.source, encoder_of(arguments), test_fraction=fraction, **listed)
-    return with_faces(source, arguments)
-
-
-def make_facescrub(arguments: argparse.Namespace) -> Source:
-    require_detector()
-    source = facescrub(
-        arguments.source,
-        encoder_of(arguments),
-        WorkCache(arguments.out),
-        num_workers=arguments.workers,
-        progress_of=progress_of,
-    )
-    return crop_faces_as_asked(source, arguments, codec_of(arguments), progress_of)
-
-
-def make_cub200(arguments: argparse.Namespace) -> Source:
-    return cub200(arguments.source, encoder_of(arguments), margin=arguments.margin)
-
-
-def make_casia(arguments: argparse.Namespace) -> Source:
-    if arguments.names and not arguments.exclude:
-        raise DataError("--names serves --exclude, to compare names. Give that too, or leave it out.")
-    source = casia(
-        arguments.source,
-        encoder_of(arguments),
-        choice_of(arguments, arguments.identities),
-        persons=read_persons(arguments.names) if arguments.names else None,
-    )
-    return with_faces(source, arguments)
-
-
-def make_cifar(arguments: argparse.Namespace) -> Source:
-    return cifar(
-        arguments.subcommand,
-        arguments.source or download(arguments.subcommand, arguments.out.parent),
-        codec=codec_of(arguments),
-        num_train=arguments.train_samples,
-        num_test=arguments.test_samples,
-    )
-
-
-def make_fashion_mnist(arguments: argparse.Namespace) -> Source:
-    return fashion_mnist(
-        arguments.source or download("fashion-mnist", arguments.out.parent),
-        size=arguments.size,
-        codec=codec_of(arguments),
-        num_train=arguments.train_samples,
-        num_test=arguments.test_samples,
-    )
-
-
-def make_toy(arguments: argparse.Namespace) -> Source:
-    return toy(num_train=arguments.num_points, num_test=arguments.num_test_points, seed=arguments.seed)

@@ -19,21 +19,23 @@ from torch.profiler import ProfilerActivity, profile
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
-from benchmarks import making
-from benchmarks.making import FAMILIES, make_inputs, make_iteration, make_method, plain_iteration
-from benchmarks.timing import Result, in_turn, rounded, seconds, wait_for_gpu
+from dist_dsvae.commands.benchmarks.plain import plain_iteration
+from dist_dsvae.commands.benchmarks.timing import Result, in_turn, rounded, seconds, wait_for_gpu
 from dist_dsvae.config import DataConfig, TrainConfig, option_types
 from dist_dsvae.core import distributed
 from dist_dsvae.core.paths import place_argument
 from dist_dsvae.data.feed import Feed
 from dist_dsvae.data.open_split import open_split
 from dist_dsvae.data.stream import Slice
+from dist_dsvae.engine import synthetic
+from dist_dsvae.engine.families import FAMILIES
 from dist_dsvae.engine.iteration.cuda_graph import Graphed
 from dist_dsvae.engine.iteration.gm_step import FlatStep
 from dist_dsvae.engine.iteration.iteration import Iteration
 from dist_dsvae.engine.iteration.joint_step import OverlappedStep
 from dist_dsvae.engine.iteration.optimizer import StepOptimizer
 from dist_dsvae.engine.processes.runtime import Runtime
+from dist_dsvae.engine.synthetic import make_inputs, make_iteration, make_method
 
 Run = Callable[[], object]
 
@@ -122,14 +124,14 @@ def _fed(run: Callable[..., None], batches: Iterator[Any], num_batches: int) -> 
 # What an iteration costs
 
 
-class Flops(TorchDispatchMode):
+class Flops(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Adds up floating-point operations of matrix products and convolutions, forward and backward.
 
     torch's own FlopCounterMode also follows modules, by hooks that nested autograd calls refuse.
     """
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.total = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -142,7 +144,7 @@ class Flops(TorchDispatchMode):
 def num_flops(function: Run) -> int:
     with Flops() as flops:
         function()
-    return flops.total
+    return int(flops.total)
 
 
 def matrix_ceiling(runtime: Runtime) -> float:
@@ -176,7 +178,7 @@ def split_of_time(iteration: Iteration, inputs: list[Tensor], rounds: int) -> di
         timed(OverlappedStep, "__call__", "joint step"),
         timed(StepOptimizer, "step", "optimiser"),
         timed(distributed, "all_reduce_flat", "all-reduce"),
-        timed(making, "to_batch", "data: scale and flip"),
+        timed(synthetic, "to_batch", "data: scale and flip"),
     ):
         for _ in range(rounds):
             spent.clear()

@@ -1,0 +1,1 @@
+"""One module per benchmark: its options, and what it measures."""

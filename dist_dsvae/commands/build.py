@@ -1,0 +1,170 @@
+"""Turn a raw data set into tar shards with a manifest, or add a manifest to existing shards.
+
+    python shards/build.py folder my-images shards/mine --size 64 --test-fraction 0.1
+    python shards/build.py toy shards/toy
+    python shards/build.py index shards/made-elsewhere
+
+`python shards/build.py SUBCOMMAND --help` lists the options; shards/README.md has the schema. What
+each raw data set asks for is in source_options.py beside this file.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dist_dsvae.commands.build_options import (
+    add_casia,
+    add_cifar,
+    add_cub200,
+    add_facescrub,
+    add_fashion_mnist,
+    add_folder,
+    add_toy,
+    add_workers_option,
+)
+from dist_dsvae.commands.build_progress import progress_of
+from dist_dsvae.commands.starting import command_line, say_start
+from dist_dsvae.config import option_types
+from dist_dsvae.core.errors import DataError
+from dist_dsvae.core.paths import path_argument, place_argument
+
+if TYPE_CHECKING:
+    from dist_dsvae.building.sources.source import Source
+    from dist_dsvae.data.shards.manifest import Manifest
+
+
+def make_parser() -> argparse.ArgumentParser:
+    raw_text = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=raw_text)
+    commands = parser.add_subparsers(dest="subcommand", required=True, metavar="SUBCOMMAND")
+    for name, add_options, what in (
+        ("folder", add_folder, "pictures, one sub-folder per class; or any, without labels"),
+        ("facescrub", add_facescrub, "photographs of people: finds, aligns and crops their faces"),
+        ("fashion-mnist", add_fashion_mnist, "Fashion-MNIST from its four idx files"),
+        ("cifar10", add_cifar, "CIFAR-10 from its official python version"),
+        ("cifar100", add_cifar, "CIFAR-100 (fine labels), likewise"),
+        ("cub200", add_cub200, "CUB-200-2011 from its official folder, cut out by its boxes"),
+        ("casia", add_casia, "identities of CASIA-WebFace without labels, from folders or RecordIO"),
+        ("toy", add_toy, "three half-moons of points in the plane"),
+    ):
+        source_parser = commands.add_parser(name, help=what)
+        source_parser.set_defaults(run=run_build)
+        add_options(source_parser)
+    add_index(commands.add_parser("index", help="add manifests to shards that other tools made"))
+    add_verify(commands.add_parser("verify", help="read all of the shards and compare with the manifests"))
+    return parser
+
+
+def add_index(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "directory", type=path_argument, metavar="DIR", help="holds tars, or sub-folders that do"
+    )
+    parser.add_argument(
+        "--classes", type=path_argument, metavar="FILE", help="class names, one a line, id by place"
+    )
+    parser.add_argument(
+        "--empty-classes",
+        type=option_types.whole(0),
+        metavar="N",
+        help="so many may have no sample (a tenth, at least one)",
+    )
+    add_workers_option(parser)
+    parser.set_defaults(run=run_index)
+
+
+def add_verify(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "location",
+        type=place_argument,
+        metavar="DIR",
+        help="holds tars, or sub-folders that do; or a split's URL",
+    )
+    parser.set_defaults(run=run_verify)
+
+
+def run_build(arguments: argparse.Namespace, command: str) -> None:
+    from dist_dsvae.building.build import build
+    from dist_dsvae.building.older_shards import files_of_older_shards
+    from dist_dsvae.commands import build_sources
+    from dist_dsvae.core.staging import check_free
+
+    check_free(arguments.out, arguments.overwrite, sources_of(arguments), files_of_older_shards)
+    raw = getattr(arguments, "source", None)
+    print(f"Looking through {raw}" if raw else "Listing the samples", flush=True)
+    source: Source = getattr(build_sources, arguments.make_source)(arguments)
+    with progress_of("samples", sum(map(len, source.splits.values()))) as progress:
+        report = build(
+            source,
+            arguments.out,
+            command=command,
+            samples_per_shard=arguments.samples_per_shard,
+            archive=arguments.archive,
+            num_workers=arguments.workers,
+            overwrite=arguments.overwrite,
+            apart_from=sources_of(arguments),
+            progress=progress,
+        )
+    print("\n".join([*report.lines(), f"Built {arguments.out}"]))
+
+
+def sources_of(arguments: argparse.Namespace) -> list[Path]:
+    """The folder that is searched for pictures; OUT in it would be found next time."""
+    return [arguments.source] if arguments.subcommand in ("folder", "facescrub", "casia") else []
+
+
+def run_index(arguments: argparse.Namespace, command: str) -> None:
+    from dist_dsvae.building.indexing import find_splits, index, read_class_names
+    from dist_dsvae.building.tar_scan import find_tars
+
+    names = read_class_names(arguments.classes) if arguments.classes else None
+    splits = find_splits(arguments.directory)
+    lines: list[str] = []
+    with progress_of("shards", sum(len(find_tars(split)) for split in splits)) as progress:
+        manifests = index(
+            arguments.directory,
+            command=command,
+            names=names,
+            max_empty_classes=arguments.empty_classes,
+            num_workers=arguments.workers,
+            progress=progress,
+            tell=lines.append,
+        )
+    print("\n".join([*lines, *map(describe, manifests)]))
+
+
+def run_verify(arguments: argparse.Namespace, command: str) -> None:
+    from dist_dsvae.building.indexing import find_splits
+    from dist_dsvae.building.verify import verify
+    from dist_dsvae.data.open_split import open_split
+    from dist_dsvae.data.remote.location import is_remote
+    from dist_dsvae.data.shards.manifest import Manifest
+
+    if is_remote(arguments.location):
+        manifests = [open_split(arguments.location)]
+    else:
+        manifests = [Manifest.load(split) for split in find_splits(Path(arguments.location))]
+    with progress_of("shards", sum(len(manifest.shards) for manifest in manifests)) as progress:
+        for manifest in manifests:
+            verify(manifest, progress)
+    print("\n".join(f"{describe(manifest)}: as the manifest says" for manifest in manifests))
+
+
+def describe(manifest: Manifest) -> str:
+    return (
+        f"{manifest.location}: {manifest.num_samples:,} samples of {manifest.num_classes:,} classes "
+        f"in {len(manifest.shards):,} shards"
+    )
+
+
+def main() -> int:
+    arguments = make_parser().parse_args()
+    say_start()
+    try:
+        arguments.run(arguments, command_line())
+    except (DataError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0

@@ -1,0 +1,146 @@
+"""A source of samples for each raw data set that ``dsvae build`` knows: make_X, from the options of add_X."""
+
+from __future__ import annotations
+
+import argparse
+
+from dist_dsvae.building.faces.detect import CenterFaceDetector, require_detector
+from dist_dsvae.building.faces.options import FaceOptions
+from dist_dsvae.building.faces.stage import crop_faces
+from dist_dsvae.building.faces.work_cache import WorkCache
+from dist_dsvae.building.sources.arrays import fashion_mnist
+from dist_dsvae.building.sources.casia import casia, read_persons
+from dist_dsvae.building.sources.cifar import cifar
+from dist_dsvae.building.sources.cub200 import cub200
+from dist_dsvae.building.sources.download import download
+from dist_dsvae.building.sources.facescrub import facescrub
+from dist_dsvae.building.sources.file_encoder import FileEncoder
+from dist_dsvae.building.sources.folder import folder, unlabelled_folder
+from dist_dsvae.building.sources.source import Source
+from dist_dsvae.building.sources.toy import toy
+from dist_dsvae.building.sources.unlabelled import HeldOutChoice, read_excluded
+from dist_dsvae.commands.build_progress import progress_of
+from dist_dsvae.core.errors import DataError
+from dist_dsvae.core.images import Codec
+
+
+def codec_of(arguments: argparse.Namespace) -> Codec:
+    return Codec(extension=arguments.format, quality=arguments.quality, png_level=arguments.png_level)
+
+
+def encoder_of(arguments: argparse.Namespace) -> FileEncoder:
+    return FileEncoder(
+        size=arguments.size,
+        channels=arguments.channels,
+        resize=arguments.resize,
+        codec=codec_of(arguments),
+    )
+
+
+def choice_of(arguments: argparse.Namespace, num_unlabelled: int | None) -> HeldOutChoice:
+    return HeldOutChoice(
+        num_unlabelled=num_unlabelled,
+        num_held_out=arguments.held_out_classes,
+        excluded=read_excluded(arguments.exclude),
+        seed=arguments.seed,
+    )
+
+
+def with_faces(source: Source, arguments: argparse.Namespace) -> Source:
+    """Aligned faces of its photographs, if asked for."""
+    return crop(source, arguments) if arguments.faces else source
+
+
+def crop(source: Source, arguments: argparse.Namespace) -> Source:
+    """Aligned faces of the photographs of ``source``, undivided: the stage takes the test fraction."""
+    options = FaceOptions(
+        size=arguments.size,
+        channels=arguments.channels,
+        codec=codec_of(arguments),
+        choice=arguments.choose,
+        min_face=arguments.min_face,
+        duplicate_bits=arguments.duplicate_bits,
+        test_fraction=arguments.test_fraction,
+    )
+    require_detector()
+    return crop_faces(
+        source,
+        options,
+        CenterFaceDetector(),
+        WorkCache(arguments.out),
+        num_workers=arguments.workers,
+        progress_of=progress_of,
+    )
+
+
+def make_folder(arguments: argparse.Namespace) -> Source:
+    listed = {"recursive": arguments.recursive, "min_pictures": arguments.min_pictures}
+    if arguments.unlabelled:
+        if arguments.test_fraction:
+            raise DataError(
+                "--test-fraction makes a labelled test split, which --unlabelled has not. Leave one of them "
+                "out; --held-out-classes keeps labelled classes aside."
+            )
+        source = unlabelled_folder(
+            arguments.source, encoder_of(arguments), choice_of(arguments, None), **listed
+        )
+        return with_faces(source, arguments)
+    if arguments.held_out_classes or arguments.exclude:
+        raise DataError(
+            "--held-out-classes and --exclude belong to --unlabelled. Add that, or leave them out."
+        )
+    fraction = 0.0 if arguments.faces else arguments.test_fraction
+    source = folder(arguments.source, encoder_of(arguments), test_fraction=fraction, **listed)
+    return with_faces(source, arguments)
+
+
+def make_facescrub(arguments: argparse.Namespace) -> Source:
+    require_detector()
+    source = facescrub(
+        arguments.source,
+        encoder_of(arguments),
+        WorkCache(arguments.out),
+        num_workers=arguments.workers,
+        progress_of=progress_of,
+    )
+    return crop(source, arguments)
+
+
+def make_cub200(arguments: argparse.Namespace) -> Source:
+    return cub200(arguments.source, encoder_of(arguments), margin=arguments.margin)
+
+
+def make_casia(arguments: argparse.Namespace) -> Source:
+    if arguments.names and not arguments.exclude:
+        raise DataError("--names serves --exclude, to compare names. Give that too, or leave it out.")
+    source = casia(
+        arguments.source,
+        encoder_of(arguments),
+        choice_of(arguments, arguments.identities),
+        persons=read_persons(arguments.names) if arguments.names else None,
+    )
+    return with_faces(source, arguments)
+
+
+def make_cifar(arguments: argparse.Namespace) -> Source:
+    return cifar(
+        arguments.subcommand,
+        arguments.source or download(arguments.subcommand, arguments.out.parent),
+        codec=codec_of(arguments),
+        num_train=arguments.train_samples,
+        num_test=arguments.test_samples,
+    )
+
+
+def make_fashion_mnist(arguments: argparse.Namespace) -> Source:
+    return fashion_mnist(
+        arguments.source or download("fashion-mnist", arguments.out.parent),
+        size=arguments.size,
+        codec=codec_of(arguments),
+        num_train=arguments.train_samples,
+        num_test=arguments.test_samples,
+    )
+
+
+def make_toy(arguments: argparse.Namespace) -> Source:
+    return toy(num_train=arguments.num_points, num_test=arguments.num_test_points, seed=arguments.seed)

@@ -1,0 +1,126 @@
+"""What ``dsvae generate`` does, once its options are read."""
+
+from __future__ import annotations
+
+import argparse
+
+import torch
+
+from dist_dsvae.commands.starting import command_line
+from dist_dsvae.config import TrainConfig
+from dist_dsvae.engine.processes.runtime import Runtime
+from dist_dsvae.pretrained import figures
+from dist_dsvae.pretrained.model import PretrainedModel
+from dist_dsvae.pretrained.pictures import read_picture
+from dist_dsvae.pretrained.requests import Mask, class_ids
+from dist_dsvae.runs.bulk_samples import write_many
+from dist_dsvae.runs.open_model import open_model, shown_files, shown_of_split, split_to_show
+from dist_dsvae.runs.scatter import draw_points
+from dist_dsvae.sampling.generate import spread
+from dist_dsvae.sampling.holes import HOLES
+from dist_dsvae.sampling.picture_file import check_replaceable
+from dist_dsvae.sampling.temperature import Temperatures
+
+
+def drawn(args: argparse.Namespace) -> str:
+    """Draw what was asked for; what to tell about it. Raises ValueError or OSError where it cannot be."""
+    if args.command == "points":
+        check_replaceable(args.out)
+        draw_points(args.run, args.out, args.num_points, args.seed)
+        return f"Wrote {args.out}."
+    return draw_many(args) if args.command == "many" else draw(args)
+
+
+def draw(args: argparse.Namespace) -> str:
+    """Draw a figure of a model; what to tell about it."""
+    check_replaceable(args.out)
+    model = load(args, "cuda" if torch.cuda.is_available() else "cpu")
+    wanted = class_ids(args.classes, model.classes) if args.classes else None
+    if args.command in ("swap", "inpaint"):
+        return draw_real(args, model, wanted)
+    classes = wanted or spread(len(model.classes), 3 if args.command in ("interpolate", "vary") else 10)
+    if args.command == "grid":
+        temperatures = Temperatures(args.temperature_zs, args.temperature_zu)
+        figures.grid(model, args.out, classes, args.columns, args.seed, temperatures)
+    elif args.command == "interpolate":
+        figures.interpolated(model, args.out, classes, args.steps, args.moving, args.path, args.seed)
+    else:
+        dims = args.dims or args.num_dims
+        drawn = figures.varied(model, args.out, classes, dims, args.steps, args.extent, args.seed)
+        changes = ", ".join(f"{dim} ({change:.3f})" for dim, change in drawn)
+        return f"Dimensions of zu, and how much they change pictures: {changes}. Wrote {args.out}."
+    return f"Wrote {args.out}."
+
+
+def load(args: argparse.Namespace, device: str | torch.device) -> PretrainedModel:
+    return open_model(
+        args.run,
+        args.model,
+        args.step,
+        args.weights,
+        device=args.device or device,
+        mixed_precision=args.mixed_precision,
+        batch_size=args.batch_size,
+    )
+
+
+def draw_many(args: argparse.Namespace) -> str:
+    """By all processes of the launcher; the main one has something to tell."""
+    runtime = Runtime(TrainConfig(cpu_threads=1), "no")
+    try:
+        model = load(args, runtime.device)
+        sentence = write_many(
+            model,
+            args.out,
+            class_ids(args.classes, model.classes),
+            args.per_class,
+            args.seed,
+            Temperatures(args.temperature_zs, args.temperature_zu),
+            as_shards=args.shards,
+            overwrite=args.overwrite,
+            command=command_line(),
+        )
+        return sentence if runtime.is_main else ""
+    finally:
+        runtime.close()
+
+
+def draw_real(args: argparse.Namespace, model: PretrainedModel, wanted: list[int] | None) -> str:
+    """The figures that begin with real pictures."""
+    counts = [args.rows, args.columns] if args.command == "swap" else [args.pictures]
+    if args.images:
+        shown = [shown_files(model, args.images, wanted)] * len(counts)
+    else:
+        split = split_to_show(args.run, args.data)
+        shown = [
+            shown_of_split(model, split, wanted, count, args.seed, draw=draw)
+            for draw, count in enumerate(counts)
+        ]
+    left_out = "".join(
+        f"{sentence}\n" for sentence in dict.fromkeys(one.left_out for one in shown) if sentence
+    )
+    if args.command == "swap":
+        figures.swapped(model, args.out, shown[0], shown[1])
+        return f"{left_out}Wrote {args.out}."
+    masks: dict[str, Mask] = {name: name for name in args.masks or ([] if args.mask_image else HOLES)}
+    if args.mask_image:
+        masks[args.mask_image.stem] = read_picture(args.mask_image)
+    scores = figures.inpainted(
+        model,
+        args.out,
+        shown[0],
+        masks,
+        refine_steps=args.refine_steps,
+        num_starts=args.starts,
+        blend=not args.no_blend,
+    )
+    errors = {name: [f"{score.error:.4f}" for score in of_mask[1:]] for name, of_mask in scores.items()}
+    seams = {name: [f"{score.seam:.3f}" for score in of_mask] for name, of_mask in scores.items()}
+    return (
+        f"{left_out}Squared error in the hole: {_listed(errors)}.\n"
+        f"Step across its border, of the originals first: {_listed(seams)}. Wrote {args.out}."
+    )
+
+
+def _listed(numbers: dict[str, list[str]]) -> str:
+    return "; ".join(f"{name} " + ", then ".join(each) for name, each in numbers.items())

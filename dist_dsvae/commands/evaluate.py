@@ -1,0 +1,176 @@
+"""Evaluate a run, or compare runs that were evaluated:
+
+accelerate launch launch/evaluate.py --run runs/quickstart [--step N] [--classifier PLACE] [--json]
+python launch/evaluate.py --compare runs/cifar10 runs/cvae_gan-cifar10 ... [--out comparison]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+
+from rich.console import Console
+
+from dist_dsvae.commands.starting import say_start
+from dist_dsvae.config import option_types
+from dist_dsvae.core.paths import path_argument, place_argument
+
+
+def make_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--run", type=path_argument, help="run directory")
+    parser.add_argument(
+        "--compare",
+        type=path_argument,
+        nargs="*",
+        metavar="RUN",
+        help="run directories, each with --name evaluated",
+    )
+    parser.add_argument(
+        "--out",
+        type=place_argument,
+        metavar="PREFIX",
+        help="of the comparison's files, or a directory for them (comparison.*, beside the first run)",
+    )
+    parser.add_argument("--step", type=option_types.step, help="of the checkpoint (default: the newest)")
+    parser.add_argument("--name", default="scores", help="of the file in <run>/evaluation (scores)")
+    parser.add_argument("--mixed_precision", "--mixed-precision", choices=["auto", "no", "bf16", "fp16"])
+    parser.add_argument("--json", action="store_true", help="print one JSON object as the last line")
+    settings = parser.add_argument_group("in place of the run's own section evaluation")
+    settings.add_argument(
+        "--classifier",
+        type=place_argument,
+        metavar="PLACE",
+        help="a published classifier, or a file of weights as [KIND=]PATH",
+    )
+    settings.add_argument(
+        "--fid-network",
+        type=place_argument,
+        metavar="PLACE",
+        help="for FID, precision and recall (the classifier)",
+    )
+    settings.add_argument(
+        "--identity-network",
+        type=place_argument,
+        metavar="PLACE",
+        help="a face network: whom swapped and generated faces resemble",
+    )
+    settings.add_argument(
+        "--identity-samples", type=int, help="pictures and samples shown to it, at most; 0: all"
+    )
+    settings.add_argument(
+        "--held-out",
+        type=place_argument,
+        metavar="SPLIT",
+        help="persons that training never saw, to swap and reconstruct as well",
+    )
+    settings.add_argument("--samples-per-class", type=int)
+    settings.add_argument("--real-samples", type=int, help="0: as many as are generated")
+    settings.add_argument("--real-split", choices=["train", "test"])
+    settings.add_argument("--diversity-samples", type=int, help="per class, for all pairs of a class")
+    settings.add_argument("--neighbour-samples", type=int, help="at most, for precision and recall")
+    settings.add_argument("--splits", type=int, help="of the second Inception Score")
+    settings.add_argument("--batch-size", type=int)
+    settings.add_argument("--seed", type=int)
+    settings.add_argument("--weights", choices=["auto", "ema", "raw"])
+    settings.add_argument("--prior", choices=["model", "fitted"], help="fitted: to training images' codes")
+    settings.add_argument(
+        "--batch-norm",
+        choices=["precise", "running", "batch"],
+        help="measured anew for these weights and codes, of training, or of each batch",
+    )
+    for code in ("zs", "zu"):
+        settings.add_argument(
+            f"--temperature-{code}",
+            type=float,
+            help=f"of the samples' {code}, above 0 and up to 10: below 1 nearer to the middle of the prior",
+        )
+    return parser
+
+
+def check(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
+    """Leave with a sentence where options of evaluating and of comparing do not go together."""
+    if (args.run is None) == (args.compare is None):
+        parser.error(
+            "give either --run RUN, to evaluate it, or --compare RUN RUN ..., to compare evaluated runs."
+        )
+    if args.out is not None and args.compare is None:
+        parser.error("--out says where a comparison goes; it needs --compare RUN RUN ...")
+    both = ("compare", "out", "name", "json")
+    given = [key for key, value in vars(args).items() if value is not None and key not in both]
+    if args.compare is not None and given:
+        option = given[0].replace("_", "-")
+        parser.error(
+            f"--{option} says how a run is evaluated; with --compare, runs already are. Leave it out."
+        )
+
+
+def evaluate_run(args: argparse.Namespace, console: Console) -> None:
+    from dist_dsvae.engine.evaluating.evaluate import evaluate, run_config, with_changes
+    from dist_dsvae.engine.processes.runtime import Runtime
+    from dist_dsvae.evaluation.printed_figures import Bars, table_of
+
+    own = ("run", "step", "name", "mixed_precision", "json", "compare", "out")
+    changes = {key: value for key, value in vars(args).items() if key not in own}
+    runtime = Runtime(run_config(args.run), args.mixed_precision)
+    with Bars(console, enabled=runtime.is_main) as bars:
+        result = evaluate(
+            args.run, args.step, args.name, runtime, lambda c: with_changes(c, **changes), bars.update
+        )
+    if runtime.is_main:
+        console.print(table_of(result))
+        console.print(f"Wrote {args.run / 'evaluation' / args.name}.json", soft_wrap=True)
+        if args.json:
+            print(json.dumps(result))
+    runtime.close()
+
+
+def compare_runs(args: argparse.Namespace, console: Console) -> None:
+    from dist_dsvae.evaluation.comparing.comparison import compare
+    from dist_dsvae.evaluation.comparing.comparison_files import save_comparison
+    from dist_dsvae.evaluation.comparing.comparison_report import as_json, caption, tables_of
+    from dist_dsvae.evaluation.comparing.evaluated import read_runs
+
+    comparison = compare(read_runs(args.compare, args.name))
+    for table in tables_of(comparison, console.width):
+        console.print(table)
+    for line in caption(comparison):
+        console.print(line, markup=False, soft_wrap=True)
+    for path in save_comparison(comparison, args.out):
+        console.print(f"Wrote {path}", markup=False, soft_wrap=True)
+    if args.json:
+        print(json.dumps(as_json(comparison)))
+
+
+def main() -> int:
+    parser = make_parser()
+    args = parser.parse_args()
+    check(parser, args)
+    say_start()
+    from dist_dsvae.engine.stopping.preemption import TRY_AGAIN_LATER, Preempted
+    from dist_dsvae.engine.stopping.watchdog import MissingRankError, leave_what_hangs
+
+    console = Console(stderr=args.json, highlight=False)
+    try:
+        if args.compare is None:
+            evaluate_run(args, console)
+        else:
+            compare_runs(args, console)
+    except Preempted:
+        print("Stopped; the same command goes on from there.", file=sys.stderr)
+        return TRY_AGAIN_LATER  # also under a launcher that takes it for a crash: there are no scores yet
+    except KeyboardInterrupt:
+        print("Interrupted. The same command goes on from what was saved.", file=sys.stderr)
+        return 130
+    except (ValueError, MissingRankError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        if isinstance(error, MissingRankError):
+            leave_what_hangs()
+        return 1
+    except OSError as error:
+        print(f"error: {error.strerror}: {error.filename}. Mend that, then start again.", file=sys.stderr)
+        return 1
+    return 0

@@ -1,0 +1,62 @@
+"""Make a model that others can load safely from a run, with its card:
+
+python launch/export.py --run runs/quickstart --out model [--torch-export]
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from dist_dsvae.commands.starting import say_start
+from dist_dsvae.config import option_types
+from dist_dsvae.core.paths import path_argument
+
+
+def make_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--run", type=path_argument, required=True, help="run directory")
+    parser.add_argument("--out", type=path_argument, required=True, help="directory to write")
+    parser.add_argument("--step", type=option_types.step, help="of the checkpoint (default: the newest)")
+    parser.add_argument(
+        "--weights",
+        choices=["auto", "ema", "raw"],
+        default="auto",
+        help="the moving average, or the last weights (default: the average, if there is one)",
+    )
+    parser.add_argument(
+        "--licence", default="other", help="for the card, as the hub names it: mit, cc-by-nc-4.0, ... (other)"
+    )
+    parser.add_argument(
+        "--torch-export",
+        action="store_true",
+        help="also encoder.pt2 and decoder.pt2, which torch.export.load reads, checked against the model",
+    )
+    parser.add_argument("--overwrite", action="store_true", help="replace an earlier export in OUT")
+    return parser
+
+
+def main() -> int:
+    args = make_parser().parse_args()
+    say_start()
+    from dist_dsvae.runs.export import export
+
+    try:
+        print(
+            export(
+                args.run,
+                args.out,
+                args.step,
+                args.weights,
+                licence=args.licence,
+                programs=args.torch_export,
+                overwrite=args.overwrite,
+                say=lambda sentence: print(sentence, file=sys.stderr, flush=True),
+            )
+        )
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0

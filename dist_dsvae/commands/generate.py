@@ -1,0 +1,134 @@
+"""Draw from a trained model, given as --run RUN or --model DIRECTORY (of launch/export.py):
+
+python launch/generate.py grid        --run runs/quickstart --out grid.png             Figures 3, 8, 9
+python launch/generate.py interpolate zs --run runs/quickstart --out figure4a.png      Figure 4 (zs or zu)
+python launch/generate.py vary        --run runs/quickstart --out figure5.png          Figure 5
+python launch/generate.py swap        --run runs/quickstart --out figure6.png          Figure 6
+python launch/generate.py inpaint     --run runs/quickstart --out figure7.png          Figure 7
+python launch/generate.py points      --run runs/toy runs/cvae_gan-toy --out figure2.png
+accelerate launch launch/generate.py many --run runs/quickstart --per-class 500 --out generated [--shards]
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from dist_dsvae.commands.starting import say_start
+from dist_dsvae.config import option_types
+from dist_dsvae.config.fields import MAX_TEMPERATURE
+from dist_dsvae.core.paths import path_argument, place_argument
+from dist_dsvae.sampling.holes import HOLES, NUM_STARTS, REFINE_STEPS
+
+
+def make_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+    points = commands.add_parser("points", help="samples of runs on points beside the real ones (Figure 2)")
+    points.add_argument("--run", type=path_argument, nargs="+", required=True, help="run directories")
+    points.add_argument("--out", type=option_types.png_file, required=True, help="PNG file")
+    points.add_argument("--num-points", type=option_types.whole(1, 10**7), default=3000, help="of each panel")
+    points.add_argument("--seed", type=option_types.seed, default=0)
+
+    grid = commands.add_parser("grid", help="a class per row, one zu per column (Figures 3, 8, 9)")
+    grid.add_argument("--columns", type=option_types.panels, default=10)
+    interpolate = commands.add_parser("interpolate", help="one code along a random path (Figure 4)")
+    interpolate.add_argument("moving", choices=["zs", "zu"], help="the code that moves")
+    interpolate.add_argument("--steps", type=option_types.panels, default=10)
+    interpolate.add_argument("--path", choices=["linear", "spherical"], default="linear")
+    vary = commands.add_parser("vary", help="single dimensions of zu (Figure 5)")
+    vary.add_argument(
+        "--dims", type=option_types.whole(0), nargs="+", help="dimensions (default: those that change most)"
+    )
+    vary.add_argument(
+        "--num-dims", type=option_types.panels, default=3, help="how many of those that change most"
+    )
+    vary.add_argument("--steps", type=option_types.panels, default=7)
+    vary.add_argument(
+        "--extent",
+        type=option_types.number(0, 1000, above=True),
+        default=3.0,
+        help="deviations of the prior, on both sides",
+    )
+    swap = commands.add_parser("swap", help="zs of the left with zu of the top, real pictures (Figure 6)")
+    swap.add_argument("--rows", type=option_types.panels, default=6)
+    swap.add_argument("--columns", type=option_types.panels, default=8)
+    inpaint = commands.add_parser("inpaint", help="original, corrupted, painted (Figure 7)")
+    inpaint.add_argument("--masks", nargs="+", choices=list(HOLES), help="holes (default: all)")
+    inpaint.add_argument(
+        "--mask-image", type=path_argument, help="a hole of your own: a picture, white in the hole"
+    )
+    inpaint.add_argument(
+        "--refine-steps", type=option_types.whole(0), default=REFINE_STEPS, help="of the codes; 0: none"
+    )
+    inpaint.add_argument(
+        "--starts",
+        type=option_types.whole(0, 1000),
+        default=NUM_STARTS,
+        help="draws of the prior to refine besides",
+    )
+    inpaint.add_argument("--no-blend", action="store_true", help="leave the step at the hole's border")
+    inpaint.add_argument("--pictures", type=option_types.panels, default=4)
+    many = commands.add_parser("many", help="many samples per class, by all processes")
+    many.add_argument("--per-class", type=option_types.positive, required=True)
+    many.add_argument("--shards", action="store_true", help="WebDataset shards in OUT/train, for training")
+    many.add_argument(
+        "--overwrite", action="store_true", help="replace samples that this program wrote to OUT"
+    )
+
+    for command in (grid, interpolate, vary, swap, inpaint, many):
+        add_common(command, is_directory=command is many)
+    for command in (grid, many):
+        for code in ("zs", "zu"):
+            command.add_argument(
+                f"--temperature-{code}",
+                type=option_types.number(0, MAX_TEMPERATURE, above=True),
+                default=1.0,
+                help=f"of {code}, above 0, up to 10: below 1 more typical samples, above 1 more diverse",
+            )
+    for command in (swap, inpaint):
+        command.add_argument(
+            "--images", type=path_argument, nargs="+", help="picture files in place of a split's"
+        )
+        command.add_argument(
+            "--data", type=place_argument, help="split of shards to take pictures from (the run's test split)"
+        )
+    return parser
+
+
+def add_common(parser: argparse.ArgumentParser, *, is_directory: bool) -> None:
+    parser.add_argument("--run", type=path_argument, help="run directory")
+    parser.add_argument(
+        "--model", type=place_argument, help="directory that launch/export.py wrote, or an id on the hub"
+    )
+    parser.add_argument(
+        "--step", type=option_types.step, help="of the run's checkpoint (default: the newest)"
+    )
+    parser.add_argument("--weights", choices=["auto", "ema", "raw"], default="auto", help="of the run")
+    what, kind = ("directory", path_argument) if is_directory else ("PNG file", option_types.png_file)
+    parser.add_argument("--out", type=kind, required=True, help=what)
+    parser.add_argument("--classes", nargs="+", help="names or numbers (default: spread over all)")
+    parser.add_argument("--seed", type=option_types.seed, default=0)
+    parser.add_argument("--device", help="cpu, cuda, cuda:1 (default: a GPU if there is one)")
+    parser.add_argument("--mixed_precision", "--mixed-precision", choices=["no", "bf16"], default="no")
+    parser.add_argument("--batch-size", type=option_types.batch_size, default=256)
+
+
+def main() -> int:
+    args = make_parser().parse_args()
+    say_start()
+    from dist_dsvae.commands.drawing import drawn
+
+    try:
+        sentence = drawn(args)
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except OSError as error:
+        print(f"error: {error.strerror or error}: {error.filename}", file=sys.stderr)
+        return 1
+    if sentence:
+        print(sentence)
+    return 0

@@ -1,0 +1,114 @@
+"""Train an experiment:
+
+accelerate launch launch/train.py --config configs/quickstart.json [--run-dir D] [--set key.key=value ...]
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+from pathlib import Path
+
+from dist_dsvae.commands.starting import say_start
+from dist_dsvae.config import ExperimentConfig
+from dist_dsvae.config.reading import load_config
+from dist_dsvae.core.paths import path_argument, place_argument
+
+
+def make_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--config", type=path_argument, required=True, help="experiment file, e.g. configs/quickstart.json"
+    )
+    parser.add_argument(
+        "--run-dir", type=path_argument, help="where the run lives (default: the config's run_dir)"
+    )
+    parser.add_argument(
+        "--resume",
+        type=place_argument,
+        default="auto",
+        metavar="auto|never|PATH",
+        help="auto continues the run directory's newest checkpoint, if there is one (default)",
+    )
+    parser.add_argument(
+        "--init-from",
+        type=place_argument,
+        metavar="RUN",
+        help="start a new run from the weights of this one, or of a checkpoint; goes before the config",
+    )
+    parser.add_argument(
+        "--mixed_precision",
+        "--mixed-precision",
+        choices=["auto", "no", "bf16", "fp16"],
+        help="goes before the config",
+    )
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY.KEY=VALUE",
+        dest="overrides",
+        help="change one value of the config; may be repeated",
+    )
+    parser.add_argument(
+        "--print-run-dir",
+        action="store_true",
+        help="check the arguments and the config, print where the run lives, and leave",
+    )
+    return parser
+
+
+def main() -> int:
+    args = make_parser().parse_args()
+    say_start()
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    if args.init_from is not None:
+        args.overrides.append(f"init_from={args.init_from}")
+    try:
+        config = load_config(args.config, args.overrides)
+    except ValueError as error:  # every rank reads the same file: one says what is wrong with it
+        return fail(str(error)) if os.environ.get("LOCAL_RANK", "0") == "0" else 1
+    run_dir = args.run_dir or Path(config.run_dir)
+    if args.print_run_dir:
+        print(run_dir)
+        return 0
+    return train(config, run_dir, args.resume, args.mixed_precision)
+
+
+def train(config: ExperimentConfig, run_dir: Path, resume: str, mixed_precision: str | None) -> int:
+    """The exit status of a training to its end, or until it is stopped."""
+    from dist_dsvae.engine.iteration.guard import NonFiniteLossError
+    from dist_dsvae.engine.processes.runtime import Runtime
+    from dist_dsvae.engine.stopping.preemption import Preempted
+    from dist_dsvae.engine.stopping.watchdog import MissingRankError, leave_what_hangs
+    from dist_dsvae.engine.trainer import Trainer
+    from dist_dsvae.runs.run_lock import holding
+
+    try:
+        runtime = Runtime(config.train, mixed_precision)
+        with holding(run_dir):
+            Trainer(config, run_dir, resume, runtime).train()
+        runtime.close()
+    except Preempted as stop:
+        return stop.exit_code
+    except MissingRankError as error:
+        fail(str(error))
+        leave_what_hangs()
+        return 1
+    except (ValueError, NonFiniteLossError) as error:
+        return fail(str(error))
+    except OSError as error:
+        return fail(f"{error.strerror}: {error.filename}. Mend that, then start the same command again.")
+    except KeyboardInterrupt:
+        print("Interrupted. The same command goes on from the newest checkpoint.", file=sys.stderr)
+        return 130
+    return 0
+
+
+def fail(sentence: str) -> int:
+    print(f"error: {sentence}", file=sys.stderr, flush=True)
+    return 1
