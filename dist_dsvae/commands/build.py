@@ -15,6 +15,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dist_dsvae.building.build_progress import progress_of
 from dist_dsvae.commands.build_options import (
     add_casia,
     add_cifar,
@@ -25,7 +26,6 @@ from dist_dsvae.commands.build_options import (
     add_toy,
     add_workers_option,
 )
-from dist_dsvae.commands.build_progress import progress_of
 from dist_dsvae.commands.starting import command_line, say_start
 from dist_dsvae.config import option_types
 from dist_dsvae.core.errors import DataError
@@ -86,15 +86,15 @@ def add_verify(parser: argparse.ArgumentParser) -> None:
 
 
 def run_build(arguments: argparse.Namespace, command: str) -> None:
+    from dist_dsvae.building import named_sources
     from dist_dsvae.building.build import build
     from dist_dsvae.building.older_shards import files_of_older_shards
-    from dist_dsvae.commands import build_sources
     from dist_dsvae.core.staging import check_free
 
     check_free(arguments.out, arguments.overwrite, sources_of(arguments), files_of_older_shards)
     raw = getattr(arguments, "source", None)
     print(f"Looking through {raw}" if raw else "Listing the samples", flush=True)
-    source: Source = getattr(build_sources, arguments.make_source)(arguments)
+    source: Source = getattr(named_sources, arguments.make_source)(arguments)
     with progress_of("samples", sum(map(len, source.splits.values()))) as progress:
         report = build(
             source,

@@ -1,4 +1,4 @@
-"""The options of ``dsvae build`` for each raw data set; ``build_sources`` makes a source of them."""
+"""The options of ``dsvae build`` for each raw data set; ``building.named_sources`` makes a source of them."""
 
 from __future__ import annotations
 

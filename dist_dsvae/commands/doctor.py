@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from dist_dsvae.config import option_types
 from dist_dsvae.core.paths import path_argument
 from dist_dsvae.engine.doctor import packages
-from dist_dsvae.engine.doctor.checks import NAMES
+from dist_dsvae.engine.doctor.check_names import NAMES
 from dist_dsvae.engine.doctor.findings_report import Findings
 from dist_dsvae.engine.families import FAMILIES
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib import metadata
 from pathlib import Path
 
-_SOURCE_TREE = Path(__file__).resolve().parents[1]
+_SOURCE_TREE = Path(__file__).resolve().parents[2]
 
 
 def version_of(package: str) -> str | None:

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from PIL import Image, PngImagePlugin
 
 from dist_dsvae.building.indexing import index
+from dist_dsvae.building.older_shards import files_of_older_shards
 from dist_dsvae.commands import build, evaluate, export, generate, train
 from dist_dsvae.core.errors import DataError
 from dist_dsvae.core.inventory import INVENTORY_FILE
@@ -238,10 +239,10 @@ def shards_without_inventory(world: Path, tmp_path: Path) -> Path:
 
 def test_older_shards_are_known_by_their_manifests(world: Path, tmp_path: Path) -> None:
     out = shards_without_inventory(world, tmp_path)
-    check_free(out, overwrite=True)
+    check_free(out, overwrite=True, proof=files_of_older_shards)
     (out / "train/000000.tar").write_bytes(b"another")
     with pytest.raises(DataError, match=r"it holds train/000000\.tar, which this program cannot prove"):
-        check_free(out, overwrite=True)
+        check_free(out, overwrite=True, proof=files_of_older_shards)
 
 
 def test_tars_that_were_only_indexed_are_their_makers(world: Path, tmp_path: Path) -> None:
@@ -249,7 +250,7 @@ def test_tars_that_were_only_indexed_are_their_makers(world: Path, tmp_path: Pat
     shutil.copytree(world / "tars", tars)
     index(tars, command="index")
     with pytest.raises(DataError, match=r"it holds 000000\.tar, which"):
-        check_free(tars, overwrite=True)
+        check_free(tars, overwrite=True, proof=files_of_older_shards)
 
 
 def test_a_touched_file_of_ours_is_ours_and_a_changed_one_is_not(world: Path, tmp_path: Path) -> None:

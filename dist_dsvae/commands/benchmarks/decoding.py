@@ -64,7 +64,7 @@ def run(args: argparse.Namespace) -> Result:
             for _ in range(num_batches):
                 next(batches)
             elapsed = time.perf_counter() - begin
-            return num_batches * _BATCH_SIZE / elapsed
+            return float(num_batches * _BATCH_SIZE / elapsed)
 
         def usual() -> float:
             urls = [str(path) for path in sorted(directory.glob("*.tar"))]

@@ -42,7 +42,8 @@ def peer_ms_ssim(x: Tensor, y: Tensor) -> Tensor:
 
     settings = settings_for(*x.shape[2:])
     if settings.num_scales == 5:
-        return ms_ssim(x, y, data_range=settings.data_range, size_average=False)
+        similarity: Tensor = ms_ssim(x, y, data_range=settings.data_range, size_average=False)
+        return similarity
     window = _fspecial_gauss_1d(settings.window_size, settings.window_sigma).to(x)
     window = window.repeat(x.shape[1], 1, 1, 1)
     result = x.new_ones(())

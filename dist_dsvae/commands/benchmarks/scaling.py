@@ -144,12 +144,13 @@ def launch_workers(args: argparse.Namespace, num_processes: int) -> dict[str, An
     passed += ["--local-batch-size", str(args.local_batch_size), "--rounds", str(args.rounds)]
     passed += ["--mixed_precision", args.mixed_precision]
     launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={num_processes}"]
-    script = str(Path(__file__).parents[1] / "benchmark.py")
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    launcher += ["--module", "dist_dsvae.commands.benchmark"]
+    search = [str(Path(__file__).parents[3]), os.environ.get("PYTHONPATH", "")]  # installed or not
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(filter(None, search))}
     if not torch.cuda.is_available():
         environment["ACCELERATE_USE_CPU"] = "true"
     done = subprocess.run(
-        [sys.executable, *launcher, script, "scale", "--worker", *passed],
+        [sys.executable, *launcher, "scale", "--worker", *passed],
         env=environment,
         capture_output=True,
         text=True,

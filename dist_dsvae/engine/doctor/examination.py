@@ -21,7 +21,7 @@ from typing import Any
 from dist_dsvae.config import TrainConfig
 from dist_dsvae.core import distributed
 from dist_dsvae.engine.doctor import machine, packages, together, trial
-from dist_dsvae.engine.doctor.checks import NAMES, REMEDIES
+from dist_dsvae.engine.doctor.check_names import NAMES, REMEDIES
 from dist_dsvae.engine.doctor.disk import disk
 from dist_dsvae.engine.doctor.finding import Finding, State, failed, found_by, ok, skipped
 from dist_dsvae.engine.doctor.trial import MakeTrial

@@ -119,6 +119,7 @@ def all_files(directory: Path) -> dict[str, bytes]:
 def run_build(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
     """The exit status of ``python shards/build.py ARGUMENTS --workers 1`` run in this process."""
     extra = [] if arguments[0] == "verify" else ["--workers", "1"]
+    monkeypatch.setattr(build, "say_start", lambda: None)
     monkeypatch.setattr(sys, "argv", ["shards/build.py", *map(str, arguments), *extra])
     status: int = build.main()
     return status

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 
+from dist_dsvae.building.build_progress import progress_of
 from dist_dsvae.building.faces.detect import CenterFaceDetector, require_detector
 from dist_dsvae.building.faces.options import FaceOptions
 from dist_dsvae.building.faces.stage import crop_faces
@@ -19,7 +20,6 @@ from dist_dsvae.building.sources.folder import folder, unlabelled_folder
 from dist_dsvae.building.sources.source import Source
 from dist_dsvae.building.sources.toy import toy
 from dist_dsvae.building.sources.unlabelled import HeldOutChoice, read_excluded
-from dist_dsvae.commands.build_progress import progress_of
 from dist_dsvae.core.errors import DataError
 from dist_dsvae.core.images import Codec
 
