@@ -1,4 +1,4 @@
-"""Distributed training of VAE-GANs with a label-relevant and a label-irrelevant latent code."""
+"""VAE-GANs with a label-relevant and a label-irrelevant latent code, trained on many GPUs."""
 
 from typing import TYPE_CHECKING, Any
 

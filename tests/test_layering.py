@@ -151,3 +151,10 @@ def test_a_stranger_finds_things() -> None:
     for folder in {path.parent for path in MODULES}:
         entries = [entry for entry in folder.iterdir() if entry.name != "__pycache__"]
         assert len(entries) <= MOST_ENTRIES, folder
+
+
+def test_contributing_shows_the_house() -> None:
+    from tests.house import lines
+
+    shown = "\n".join(lines(PACKAGE, rooms_only=True))
+    assert shown in (REPOSITORY / "CONTRIBUTING.md").read_text(encoding="utf-8"), shown

@@ -1,1 +1,1 @@
-"""From raw data sets, and from tars of other tools, to shards. No batch of a training passes through here."""
+"""From raw data sets, and from tars of other tools, to shards. No batch passes through here."""

@@ -1,1 +1,1 @@
-"""From raw data sets to tar shards, and from tar shards to batches."""
+"""From tar shards to batches: order, reading, decoding, and where shards are found."""

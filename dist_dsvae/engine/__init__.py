@@ -1,1 +1,1 @@
-"""The engine: steps, checkpoints, telemetry and the training loop. It knows steps, never methods."""
+"""What trains: the loop and what it stands on. It knows updates and abilities, never methods."""

@@ -1,1 +1,1 @@
-"""Splits from afar: locations, files fetched and checked, and the bounded cache that keeps them."""
+"""Splits from afar: locations, files fetched and checked, and the bounded cache for them."""

@@ -1,1 +1,1 @@
-"""The files of a split: manifest, table and indexes of its tar shards, and where these are."""
+"""The files of a split: manifest, table and indexes of its tar shards."""

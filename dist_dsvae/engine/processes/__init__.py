@@ -1,1 +1,1 @@
-"""The processes of a job: what they were launched with, their devices, and how they wait for one another."""
+"""The processes of a job: how they were launched, their devices, how they wait for one another."""
