@@ -127,7 +127,7 @@ training() {
     fi
     attempt "$python" launch/train.py --config "$config" --run-dir "$run" "${settings[@]/#/--set=}"
     local few=()
-    [[ $DRY_RUN ]] && few=(--samples-per-class 4 --diversity-samples 3 --splits 2 --neighbour-samples 9)
+    [[ $DRY_RUN ]] && few=(--samples-per-class 4 --set evaluation.diversity_samples=3 --set evaluation.splits=2 --set evaluation.neighbour_samples=9)
     attempt "$python" launch/evaluate.py --run "$run" "${few[@]}"
 }
 

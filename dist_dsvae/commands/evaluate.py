@@ -14,7 +14,17 @@ from rich.console import Console
 
 from dist_dsvae.commands.starting import say_start
 from dist_dsvae.config import option_types
+from dist_dsvae.config.fields import MAX_TEMPERATURE
 from dist_dsvae.core.paths import path_argument, place_argument
+
+_SHORT_FORMS = (
+    "classifier",
+    "samples_per_class",
+    "identity_network",
+    "held_out",
+    "temperature_zs",
+    "temperature_zu",
+)
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -41,17 +51,20 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--json", action="store_true", help="print one JSON object as the last line")
     settings = parser.add_argument_group("in place of the run's own section evaluation")
     settings.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="evaluation.KEY=VALUE",
+        dest="overrides",
+        help="change one value (`dsvae config evaluation` lists them); may be repeated",
+    )
+    settings.add_argument(
         "--classifier",
         type=place_argument,
         metavar="PLACE",
         help="a published classifier, or a file of weights as [KIND=]PATH",
     )
-    settings.add_argument(
-        "--fid-network",
-        type=place_argument,
-        metavar="PLACE",
-        help="for FID, precision and recall (the classifier)",
-    )
+    settings.add_argument("--samples-per-class", type=option_types.positive)
     settings.add_argument(
         "--identity-network",
         type=place_argument,
@@ -59,33 +72,15 @@ def make_parser() -> argparse.ArgumentParser:
         help="a face network: whom swapped and generated faces resemble",
     )
     settings.add_argument(
-        "--identity-samples", type=int, help="pictures and samples shown to it, at most; 0: all"
-    )
-    settings.add_argument(
         "--held-out",
         type=place_argument,
         metavar="SPLIT",
         help="persons that training never saw, to swap and reconstruct as well",
     )
-    settings.add_argument("--samples-per-class", type=int)
-    settings.add_argument("--real-samples", type=int, help="0: as many as are generated")
-    settings.add_argument("--real-split", choices=["train", "test"])
-    settings.add_argument("--diversity-samples", type=int, help="per class, for all pairs of a class")
-    settings.add_argument("--neighbour-samples", type=int, help="at most, for precision and recall")
-    settings.add_argument("--splits", type=int, help="of the second Inception Score")
-    settings.add_argument("--batch-size", type=int)
-    settings.add_argument("--seed", type=int)
-    settings.add_argument("--weights", choices=["auto", "ema", "raw"])
-    settings.add_argument("--prior", choices=["model", "fitted"], help="fitted: to training images' codes")
-    settings.add_argument(
-        "--batch-norm",
-        choices=["precise", "running", "batch"],
-        help="measured anew for these weights and codes, of training, or of each batch",
-    )
     for code in ("zs", "zu"):
         settings.add_argument(
             f"--temperature-{code}",
-            type=float,
+            type=option_types.number(0, MAX_TEMPERATURE, above=True),
             help=f"of the samples' {code}, above 0 and up to 10: below 1 nearer to the middle of the prior",
         )
     return parser
@@ -100,12 +95,19 @@ def check(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
     if args.out is not None and args.compare is None:
         parser.error("--out says where a comparison goes; it needs --compare RUN RUN ...")
     both = ("compare", "out", "name", "json")
-    given = [key for key, value in vars(args).items() if value is not None and key not in both]
+    given = [key for key, value in vars(args).items() if value not in (None, []) and key not in both]
     if args.compare is not None and given:
-        option = given[0].replace("_", "-")
+        option = given[0].replace("overrides", "set").replace("_", "-")
         parser.error(
             f"--{option} says how a run is evaluated; with --compare, runs already are. Leave it out."
         )
+
+
+def overrides_of(args: argparse.Namespace) -> list[str]:
+    """All changes of the section evaluation, the short forms last."""
+    short = {key: getattr(args, key) for key in _SHORT_FORMS}
+    given = [f"evaluation.{key}={json.dumps(value)}" for key, value in short.items() if value is not None]
+    return [*args.overrides, *given]
 
 
 def evaluate_run(args: argparse.Namespace, console: Console) -> None:
@@ -113,12 +115,15 @@ def evaluate_run(args: argparse.Namespace, console: Console) -> None:
     from dist_dsvae.engine.processes.runtime import Runtime
     from dist_dsvae.evaluation.printed_figures import Bars, table_of
 
-    own = ("run", "step", "name", "mixed_precision", "json", "compare", "out")
-    changes = {key: value for key, value in vars(args).items() if key not in own}
     runtime = Runtime(run_config(args.run), args.mixed_precision)
     with Bars(console, enabled=runtime.is_main) as bars:
         result = evaluate(
-            args.run, args.step, args.name, runtime, lambda c: with_changes(c, **changes), bars.update
+            args.run,
+            args.step,
+            args.name,
+            runtime,
+            lambda c: with_changes(c, overrides_of(args)),
+            bars.update,
         )
     if runtime.is_main:
         console.print(table_of(result))

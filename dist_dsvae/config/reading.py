@@ -55,6 +55,21 @@ def load_config(path: Path, overrides: Iterable[str] = ()) -> ExperimentConfig:
     return config
 
 
+def with_overrides(section: T, name: str, overrides: Iterable[str]) -> T:
+    """The section ``name`` of a configuration with ``name.key=value`` applied.
+
+    Raises ConfigError for keys of other sections, unknown keys, and values that are not allowed.
+    """
+    tree: dict[str, Any] = {name: to_tree(section)}
+    for override in overrides:
+        if not override.startswith(f"{name}."):
+            raise ConfigError(
+                f"--set {override!r} is not of the form {name}.key=value, all that counts here."
+            )
+        _apply_override(tree, override)
+    return from_tree(type(section), tree[name], f"{name}.")
+
+
 def _apply_override(tree: dict[str, Any], override: str) -> None:
     dotted, separator, text = override.partition("=")
     if not separator or not dotted:

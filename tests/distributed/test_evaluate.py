@@ -53,7 +53,16 @@ def run(*command: str) -> subprocess.CompletedProcess[str]:
 
 
 CLASSIFIER = REPOSITORY / "shards/fashion-mnist-mini/classifier"
-SETTINGS = ["--samples-per-class", "7", "--diversity-samples", "5", "--batch-size", "16", "--splits", "3"]
+SETTINGS = [
+    "--samples-per-class",
+    "7",
+    "--set",
+    "evaluation.diversity_samples=5",
+    "--set",
+    "evaluation.batch_size=16",
+    "--set",
+    "evaluation.splits=3",
+]
 ALONE = ["-m", "accelerate.commands.launch", "--num_processes", "1"]
 TOGETHER = ["-m", "accelerate.commands.launch", "--config_file", "configs/accelerate/cpu.yaml"]
 TOGETHER += ["--main_process_port", "0"]
@@ -72,8 +81,8 @@ def test_any_number_of_ranks_gives_the_same_figures(
     unknown = write_pictures(tmp_path / "held-out", ("Ann", "Bob", "Cy"), 15, ImageShape(1, 32, 32))
     for processes in (1, 2, 3):
         arguments = [*SETTINGS, "--classifier", str(CLASSIFIER), "--json", "--name", f"by-{processes}"]
-        arguments += ["--neighbour-samples", "40", "--identity-network", str(CLASSIFIER)]
-        arguments += ["--identity-samples", "70", "--held-out", str(unknown.directory)]
+        arguments += ["--set", "evaluation.neighbour_samples=40", "--identity-network", str(CLASSIFIER)]
+        arguments += ["--set", "evaluation.identity_samples=70", "--held-out", str(unknown.directory)]
         monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / str(processes)))  # or the first one's would do
         done = evaluate(run_dir, *arguments, processes=processes)
         assert done.returncode == 0, done.stderr

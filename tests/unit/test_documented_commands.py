@@ -64,7 +64,8 @@ SMALL_TRAIN = {
 }
 SMALL_NETWORKS = {"model.architecture": "small", "model.zs_dim": "4", "model.zu_dim": "4"}
 SMALL = {
-    "evaluate.py": "--samples-per-class 4 --diversity-samples 3 --splits 2 --neighbour-samples 9",
+    "evaluate.py": "--samples-per-class 4 --set evaluation.diversity_samples=3 --set evaluation.splits=2 "
+    "--set evaluation.neighbour_samples=9",
     "generate.py many": "--per-class 2",
     "generate.py swap": "--rows 2 --columns 2",
     "generate.py inpaint": "--pictures 1 --refine-steps 1 --masks right-half",

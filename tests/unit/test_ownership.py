@@ -29,7 +29,14 @@ from tests.distributed.launching import write_config
 
 PROGRAMS = {"build": build, "evaluate": evaluate, "export": export, "generate": generate, "train": train}
 STEP = "run/checkpoints/step-00000001"
-SETTINGS = ["--samples-per-class", "2", "--diversity-samples", "2", "--batch-norm", "running"]
+SETTINGS = [
+    "--samples-per-class",
+    "2",
+    "--set",
+    "evaluation.diversity_samples=2",
+    "--set",
+    "evaluation.batch_norm=running",
+]
 
 # where people leave things, and where they collide with what the program writes
 STRAY = [

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from torch import nn
 
 from dist_dsvae.config import DataConfig, EvaluationConfig, ExperimentConfig, TrainConfig
 from dist_dsvae.config.checks import contradictions_in_evaluation
-from dist_dsvae.config.reading import ConfigError, from_tree, to_tree
+from dist_dsvae.config.reading import ConfigError, with_overrides
 from dist_dsvae.core import distributed
 from dist_dsvae.data.open_split import cache_root
 from dist_dsvae.data.open_splits import open_splits
@@ -203,10 +203,9 @@ def real_cache(data: DataConfig) -> Path:
     return cache_root(data.cache_dir) / "real-images"
 
 
-def with_changes(config: EvaluationConfig, **given: Any) -> EvaluationConfig:
-    """The settings with those replaced that are not None. Raises ConfigError for what is not allowed."""
-    changes = {key: value for key, value in given.items() if value is not None}
-    changed = from_tree(EvaluationConfig, to_tree(config) | changes, "evaluation.")
+def with_changes(config: EvaluationConfig, overrides: Iterable[str]) -> EvaluationConfig:
+    """The settings with ``evaluation.key=value`` applied. Raises ConfigError for what is not allowed."""
+    changed = with_overrides(config, "evaluation", overrides)
     for contradiction in contradictions_in_evaluation(changed):
         raise ConfigError(contradiction)
     return changed

@@ -262,7 +262,7 @@ class Evaluation:
         if not fit:
             raise DataError(
                 "evaluation.prior is 'fitted', but this method does not encode images, so there are no codes "
-                "to fit a prior to. Evaluate it with --prior model."
+                "to fit a prior to. Evaluate it with --set evaluation.prior=model."
             )
         return fit_prior(fit["drawn_zs"], fit["zu"], fit["labels"], self.num_classes)
 

@@ -23,7 +23,7 @@ _OPTIONS = {
     "precision": "--mixed_precision",
     "held_out_fingerprint": "--held-out",
     **{
-        name: f"--{name.replace('_', '-')}"
+        name: f"--set evaluation.{name}=..."
         for name in (
             *("samples_per_class", "real_samples", "real_split", "splits", "seed", "batch_norm", "prior"),
             *("batch_size", "diversity_samples", "neighbour_samples", "identity_samples"),

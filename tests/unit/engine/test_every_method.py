@@ -46,7 +46,16 @@ AVERAGES: dict[str, dict[str, Any]] = {
     "classifier": IN_UPDATES | {"ema_networks": "all"},
 }
 CLASSIFIER = f"{SHARDS}/classifier"
-FEW = ["--samples-per-class", "4", "--diversity-samples", "3", "--splits", "2", "--neighbour-samples", "30"]
+FEW = [
+    "--samples-per-class",
+    "4",
+    "--set",
+    "evaluation.diversity_samples=3",
+    "--set",
+    "evaluation.splits=2",
+    "--set",
+    "evaluation.neighbour_samples=30",
+]
 BATCHES_PER_ITERATION = {"dsvae": 4, "semi_supervised": 5}
 SAMPLES_PER_EPOCH = {"semi_supervised": 12_000}
 EXPECTED = {
@@ -125,7 +134,7 @@ def test_train_resume_evaluate_export(method: str, entry: Entries, tmp_path: Pat
         assert len(result["judges"]["classifier"]["sha256"]) == 64
 
     if method == "cvae":
-        cool = ["--prior", "fitted", "--temperature-zu", "0.1", "--name", "cool"]
+        cool = ["--set", "evaluation.prior=fitted", "--temperature-zu", "0.1", "--name", "cool"]
         status, printed = entry(evaluate, "--run", run_dir, *FEW, *cool)
         assert status == 0, printed
         cool_result = json.loads((tmp_path / "resumed/evaluation/cool.json").read_text())
@@ -179,7 +188,7 @@ def test_a_stopped_evaluation_goes_on(
 ) -> None:
     run_dir = tmp_path / "run"
     assert entry(train, "--config", str(config_of("cgan", tmp_path, 1)), "--run-dir", str(run_dir))[0] == 0
-    arguments = ["--run", str(run_dir), *FEW, "--batch-size", "4"]
+    arguments = ["--run", str(run_dir), *FEW, "--set", "evaluation.batch_size=4"]
     assert entry(evaluate, *arguments, "--name", "whole")[0] == 0
 
     reasons = iter([None, None, "SIGTERM"])  # in the midst of the generated images
@@ -218,16 +227,17 @@ def test_wrong_input_gets_a_sentence(entry: Entries, tmp_path: Path) -> None:
         (["--classifier", str(tmp_path / "few")], "model.safetensors cannot be read"),
         (["--classifier", "inception=x.pth"], "there is no kind of scorer 'inception'"),
         (
-            [*FEW, "--temperature-zu", "10.5"],
+            [*FEW, "--set", "evaluation.temperature_zu=10.5"],
             "evaluation.temperature_zu is 10.5; it must be between 0 and 10",
         ),
-        ([*FEW, "--temperature-zs", "0"], "evaluation.temperature_zs is 0.0; it must be greater than 0"),
+        ([*FEW, "--set", "train.epochs=3"], "is not of the form evaluation.key=value"),
+        ([*FEW, "--set", "evaluation.prio=model"], "Did you mean 'prior'?"),
         (["--samples-per-class", "1"], "evaluation.samples_per_class is 1; it must be between 2"),
-        ([*FEW, "--real-samples", "3"], "need at least 4 of each"),
-        ([*FEW, "--prior", "fitted"], "this method does not encode images"),
+        ([*FEW, "--set", "evaluation.real_samples=3"], "need at least 4 of each"),
+        ([*FEW, "--set", "evaluation.prior=fitted"], "this method does not encode images"),
         ([*FEW, "--name", "summary"], "--name summary is the file that training writes"),
         (["--samples-per-class", "5"], "evaluation.diversity_samples is 100, more than the 5"),
-        ([*FEW, "--splits", "400"], "needs at least one sample for each"),
+        ([*FEW, "--set", "evaluation.splits=400"], "needs at least one sample for each"),
         (["--step", "7"], "has no checkpoint of step 7"),
     ):
         status, printed = entry(evaluate, "--run", run_dir, *arguments)

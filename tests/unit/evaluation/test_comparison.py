@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from dist_dsvae.commands import evaluate
 from dist_dsvae.config import (
     CVAEConfig,
     CVAEGANConfig,
@@ -267,7 +268,7 @@ def test_identity_stands_under_the_face_network(tmp_path: Path) -> None:
     assert any("identity samples 1000" in line for line in caption(comparison))
     fewer = identified(tmp_path / "c", "cvae", identity_samples=10)
     with pytest.raises(
-        ComparisonError, match=r"differ in the setting identity_samples, .*--identity-samples"
+        ComparisonError, match=r"differ in the setting identity_samples, .*--set evaluation.identity_samples="
     ):
         compared(identified(tmp_path / "d"), fewer)
     # without figures on unseen persons, the split that they were is no matter
@@ -431,9 +432,7 @@ def test_the_entry_point_prints_and_writes_the_table(tmp_path: Path) -> None:
 def test_the_entry_point_fails_with_a_sentence(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.syspath_prepend(str(REPOSITORY / "launch"))
-    import evaluate
-
+    monkeypatch.setattr(evaluate, "say_start", lambda: None)
     monkeypatch.setattr(sys, "argv", ["evaluate.py", "--compare", str(tmp_path / "no")])
     assert evaluate.main() == 1
     sentence = f"error: There is no run directory {tmp_path / 'no'}. Give one such as runs/quickstart.\n"
@@ -442,7 +441,8 @@ def test_the_entry_point_fails_with_a_sentence(
     for arguments, sentence in (
         ([], "give either --run RUN, to evaluate it, or --compare RUN RUN"),
         (["--run", "a", "--compare", "b"], "give either --run RUN, to evaluate it, or --compare RUN RUN"),
-        (["--compare", "b", "--batch-size", "5"], "--batch-size says how a run is evaluated"),
+        (["--compare", "b", "--set", "evaluation.seed=5"], "--set says how a run is evaluated"),
+        (["--compare", "b", "--held-out", "c"], "--held-out says how a run is evaluated"),
         (["--run", "a", "--out", "b"], "it needs --compare"),
     ):
         monkeypatch.setattr(sys, "argv", ["evaluate.py", *arguments])
