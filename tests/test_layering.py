@@ -28,7 +28,7 @@ FLOORS = (
     ("explore", "engine.processes"),
     ("engine.reporting", "engine.stopping"),
     ("engine.iteration",),
-    ("engine.evaluating", "engine.doctor"),
+    ("engine.evaluating", "engine.doctor", "engine.measuring"),
     ("engine",),
     ("commands",),
 )

@@ -7,19 +7,15 @@ What training would refuse later is refused here, by the same functions (``decod
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-
-import numpy as np
-from PIL import Image
 
 from dist_dsvae.building.tar_labels import Label, label_of, members_of
 from dist_dsvae.building.tar_scan import Member, TarSample, scan
 from dist_dsvae.core.errors import DataError
 from dist_dsvae.core.types import ImageShape
-from dist_dsvae.data.decode import decode_into, empty_batch
+from dist_dsvae.data.decode import decode_into, empty_batch, shape_of
 
 IMAGE_EXTENSIONS = ("jpg", "jpeg", "png", "webp", "bmp", "ppm", "pgm", "npy")
 
@@ -120,22 +116,12 @@ def _image_of(sample: TarSample, path: Path) -> tuple[str, Member]:
 
 
 def _shape_of(extension: str, content: bytes, key: str, path: Path) -> ImageShape:
-    where = f"sample '{key}' of the shard {path}"
     try:
-        if extension == "npy":
-            point = np.load(io.BytesIO(content), allow_pickle=False)
-            if point.ndim == 1 and np.issubdtype(point.dtype, np.floating):
-                return ImageShape(len(point), 0, 0)
-            raise ValueError(
-                f"it is {point.dtype} of shape {point.shape}; an npy member must be a point, floats of shape "
-                "(d,), and images be stored as png"
-            )
-        with Image.open(io.BytesIO(content)) as image:
-            grey = image.mode in ("1", "L", "F") or image.mode.startswith("I")
-            shape = ImageShape(1 if grey else 3, image.height, image.width)
+        shape = shape_of(memoryview(content))
         decode_into(memoryview(content), empty_batch(shape, 1)[0])
         return shape
-    except (OSError, EOFError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except DataError as error:
         raise DataError(
-            f"The .{extension} of {where} cannot be read ({error}). Replace or remove the sample."
+            f"The .{extension} of sample '{key}' of the shard {path} cannot be read ({error}). Replace or "
+            "remove the sample."
         ) from error

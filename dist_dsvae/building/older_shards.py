@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from contextlib import suppress
 from pathlib import Path
 
 from dist_dsvae.core.errors import DataError
+from dist_dsvae.core.text import read_json
 from dist_dsvae.data.shards.manifest import MANIFEST_FILE, Manifest
 from dist_dsvae.data.shards.table import TABLE_FILE
 
@@ -45,7 +45,7 @@ def files_of_older_shards(directory: Path) -> set[Path]:
 
 def _is_report(path: Path) -> bool:
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
+        document = read_json(path)
     except (OSError, ValueError):
         return False
     return isinstance(document, dict) and document.keys() >= _REPORT_KEYS

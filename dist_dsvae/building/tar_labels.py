@@ -14,13 +14,14 @@ from typing import NamedTuple
 
 from dist_dsvae.building.tar_scan import TarSample
 from dist_dsvae.core.errors import DataError
-from dist_dsvae.core.text import TextError, decode_text
+from dist_dsvae.core.text import TextError, decode_text, parse_json
 
 Label = int | str
 LABEL_ENTRIES = ("label", "cls", "class", "class_name")
 NAME_ENTRIES = ("class_name", "class")
 _WHOLE = re.compile(r"[+-]?[0-9]+([.]0*)?")
 _MOST_DIGITS = 18
+_MOST_JSON_BYTES = 2**20
 
 
 class FoundLabel(NamedTuple):
@@ -84,8 +85,8 @@ def _json_entries(sample: TarSample, where: str) -> Mapping[str, object]:
     if content is None:
         return {}
     try:
-        document = json.loads(content)
-    except (ValueError, RecursionError) as error:
+        document = parse_json(content, max_bytes=_MOST_JSON_BYTES)
+    except ValueError as error:
         raise DataError(
             f"The .json of {where} is not valid JSON ({error}). Correct it, or leave the file out and give "
             "the label in a file .cls."

@@ -8,11 +8,8 @@ name, the rest in lower case is the extension; neighbouring members of one key a
 
 from __future__ import annotations
 
-import gzip
-import lzma
 import re
 import tarfile
-import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +24,8 @@ _ARCHIVE = re.compile(
     r"[.](tar([.](gz|xz|bz2|zst|zstd|lz4|lzma|lzo|lz|br|z|7z|zip))?|tgz|txz|tbz2?|tzst|tlz)$", re.IGNORECASE
 )
 _KEY_AND_EXTENSION = re.compile(r"((?:.*/|)[^.]+)[.]([^/]*)", re.DOTALL)
+_MOST_HEADER_BYTES = 2**20
+_MOST_MEMBER_BYTES = 2**28
 _META = re.compile(r"__[^/]*__($|/)")
 
 
@@ -70,6 +69,8 @@ class _Header(tarfile.TarInfo):
             raise tarfile.ReadError(str(error)) from error
         cls.after_end = False
         header.block = bytes(buf)
+        if header.type not in tarfile.REGULAR_TYPES and header.size > _MOST_HEADER_BYTES:
+            raise tarfile.ReadError(f"a header promises {header.size:,} bytes of further headers")
         return header
 
 
@@ -114,7 +115,9 @@ def scan(path: Path, system_files: list[str] | None = None) -> Iterator[TarSampl
             seen.add(sample.key)
             yield sample
             last_key = sample.key
-    except (tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile) as error:
+    except DataError:
+        raise
+    except Exception as error:  # tarfile raises nearly anything on a crafted header
         place = f"after the sample '{last_key}'" if last_key is not None else "before its first sample ends"
         raise DataError(
             f"The shard {path} is truncated or damaged {place} ({error}). Copy or build it again; "
@@ -135,6 +138,8 @@ def _members(path: Path, system_files: list[str]) -> Iterator[tuple[str, Member]
                 system_files.append(f"{path.name}: {info.name}")
             elif not info.isdir() and not _META.match(info.name) and _KEY_AND_EXTENSION.fullmatch(info.name):
                 _check_plain(info, path)
+                if not 0 <= info.size <= _MOST_MEMBER_BYTES:
+                    raise tarfile.ReadError(f"the member '{info.name}' promises {info.size:,} bytes")
                 extracted = tar.extractfile(info)
                 assert extracted is not None, "a plain file has content"
                 yield info.name, Member(info.offset_data, extracted.read())

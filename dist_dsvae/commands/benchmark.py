@@ -7,6 +7,7 @@ python launch/benchmark.py checkpoint  saving and loading the whole state of a r
 python launch/benchmark.py diversity   intra-class diversity against pytorch_msssim on every pair
 python launch/benchmark.py operators   operators of an iteration, each a kernel on a GPU
 python launch/benchmark.py scale       step time against the number of GPUs, from measured parts
+python launch/benchmark.py scale-data  opening shards: seconds and memory by shards, samples and classes
 
 Every command runs its sides in turn in one process, quotes medians, and with --json prints one JSON
 object as its last line; where there is a peer, its ``ratio`` is ours over the peer (higher is better).
@@ -27,6 +28,7 @@ _BENCHMARKS = {
     "diversity": ("diversity_time", "seconds of the MS-SSIM of all pairs"),
     "operators": ("operator_counts", "operators of a training iteration by kind"),
     "scale": ("scaling", "predicted and measured step time by number of processes"),
+    "scale-data": ("scale_data", "seconds to the first batch and peak memory of a large split"),
 }
 
 

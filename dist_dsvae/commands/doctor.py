@@ -21,7 +21,7 @@ from dist_dsvae.core.paths import path_argument
 from dist_dsvae.engine.doctor import packages
 from dist_dsvae.engine.doctor.check_names import NAMES
 from dist_dsvae.engine.doctor.findings_report import Findings
-from dist_dsvae.engine.families import FAMILIES
+from dist_dsvae.engine.measuring.families import FAMILIES
 
 if TYPE_CHECKING:
     from dist_dsvae.engine.doctor.trial import Trial
@@ -83,7 +83,7 @@ def make_parser() -> argparse.ArgumentParser:
 
 def trial_of(args: argparse.Namespace, runtime: Runtime) -> Trial:
     from dist_dsvae.engine.doctor.trial import Trial
-    from dist_dsvae.engine.synthetic import make_inputs, make_iteration, make_method
+    from dist_dsvae.engine.measuring.synthetic import make_inputs, make_iteration, make_method
 
     method = make_method(args.architecture, args.classes)
     iteration = make_iteration(method, runtime, args.batch_size * runtime.world_size)

@@ -12,7 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from dist_dsvae.config.fields import LARGE, MAX_TEMPERATURE, between, free, place, positive
+from dist_dsvae.config.fields import LARGE, MAX_TEMPERATURE, WINDOW_SHARDS, between, free, place, positive
 from dist_dsvae.config.methods import (
     DSVAEConfig,
     MethodConfig,
@@ -29,8 +29,9 @@ class DataConfig:
     build_command: shown when the shards are missing.
     batch_size: samples per global batch, over all processes; every step draws one.
     flip: random horizontal flip of images in training; false where left and right differ, as in writing.
-    shuffle_window_shards: samples are permuted within this many (already permuted) shards,
-        so that reading stays local however large the data set is.
+    shuffle_window_shards: samples are permuted within this many (already permuted) shards, so that reading
+        stays local however large the data set is. null: 8, or as many more as it takes to mix the classes of
+        shards that hold them in order, within 1 GiB (``data.mixing``); the run's config.json records it.
     source: "stream" reads and decodes the shards as training goes; "resident" decodes them once into
         the device's memory. The batches are the same, bit for bit.
     corrupt_sample: "raise" stops at an undecodable sample; "replace" puts a deterministically
@@ -46,6 +47,7 @@ class DataConfig:
     fetch_pause_seconds: before the second attempt; it doubles with each further one, up to 30 s.
     fetch_timeout_seconds: a connection that brings nothing for so long counts as failed.
     allow_pipe: let "pipe:COMMAND" name a split; it runs a shell, so only for commands you trust.
+    allow_redirects: follow a web server that sends requests on to another host or scheme.
     """
 
     # the shards' fingerprint, not their place, is what a resume compares
@@ -55,7 +57,7 @@ class DataConfig:
     build_command: str = free("")
     batch_size: int = between(2, LARGE, 96)
     flip: bool = True
-    shuffle_window_shards: int = positive(8)
+    shuffle_window_shards: int | None = between(1, LARGE, None)
     source: Literal["stream", "resident"] = free("stream")
     corrupt_sample: Literal["raise", "replace"] = free("raise")
     num_workers: int = between(0, 1024, 2, free=True)
@@ -66,6 +68,12 @@ class DataConfig:
     fetch_pause_seconds: float = between(0, 3600, 0.5, free=True)
     fetch_timeout_seconds: float = field(default=30.0, metadata={"free": True, "positive": True})
     allow_pipe: bool = free(False)
+    allow_redirects: bool = free(False)
+
+    @property
+    def window_shards(self) -> int:
+        """The window, also where neither a file nor a run has chosen one."""
+        return self.shuffle_window_shards or WINDOW_SHARDS
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

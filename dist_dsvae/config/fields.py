@@ -6,6 +6,7 @@ from dataclasses import field
 from typing import Any
 
 MAX_TEMPERATURE = 10.0  # of sampling
+WINDOW_SHARDS = 8  # of the shuffle, where nothing else is chosen
 LARGE = 1e9  # stands for "no upper bound" where a number must not be negative
 
 

@@ -15,7 +15,7 @@ from typing import Any, Literal, TypeVar
 from dist_dsvae.config import ExperimentConfig
 from dist_dsvae.config.checks import contradictions
 from dist_dsvae.core.paths import PathError, expanded
-from dist_dsvae.core.text import TextError, read_text
+from dist_dsvae.core.text import read_json
 
 T = TypeVar("T")
 
@@ -31,12 +31,12 @@ def load_config(path: Path, overrides: Iterable[str] = ()) -> ExperimentConfig:
     that contradict each other (``config_checks``).
     """
     try:
-        tree = json.loads(read_text(path))
+        tree = read_json(path)
     except FileNotFoundError:
         raise ConfigError(
             f"There is no config file {path}. The ones that come with the project are in configs/."
         ) from None
-    except (json.JSONDecodeError, TextError, RecursionError) as error:
+    except ValueError as error:
         raise ConfigError(f"{path} is not valid JSON: {error}.") from None
     except OSError as error:
         raise ConfigError(

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import BinaryIO, Literal
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps
 
 from dist_dsvae.core.errors import DataError
 from dist_dsvae.core.types import ImageShape
@@ -139,7 +139,8 @@ class Fitter:
 
 def flatten(image: Image.Image) -> Image.Image:
     """The first frame, turned upright as its EXIF says, on white where transparent, 8-bit RGB."""
-    return as_stored(ImageOps.exif_transpose(image))
+    turned = image.getexif().get(ExifTags.Base.Orientation, 1) != 1
+    return as_stored(ImageOps.exif_transpose(image) if turned else image)
 
 
 def as_stored(image: Image.Image) -> Image.Image:
@@ -150,7 +151,8 @@ def as_stored(image: Image.Image) -> Image.Image:
         layer = image.convert("RGBA")
         paper = Image.new("RGBA", layer.size, (*WHITE, 255))
         return Image.alpha_composite(paper, layer).convert("RGB")
-    return image.convert("RGB")
+    image.load()
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:

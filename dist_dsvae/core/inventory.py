@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from dist_dsvae.core.files import sha256_of
+from dist_dsvae.core.text import read_json
 
 INVENTORY_FILE = ".dist_dsvae.json"
 FORMAT = "dist_dsvae-inventory/1"
@@ -95,7 +96,7 @@ def _recorded(directory: Path) -> dict[str, Any] | None:
     """File name -> what is recorded of it; None if there is no inventory of this project."""
     path = directory / INVENTORY_FILE
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
+        document = read_json(path)
     except (OSError, ValueError):
         return None
     if not isinstance(document, dict) or document.get("format") != FORMAT:

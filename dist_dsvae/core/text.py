@@ -1,10 +1,16 @@
-"""Text files as people's editors write them: UTF-8 with or without a byte order mark, or UTF-16 with one."""
+"""Text files as people's editors write them: UTF-8 with or without a byte order mark, or UTF-16 with one.
+
+JSON from outside is read within limits of size and depth, so that no file can take the machine's memory.
+"""
 
 from __future__ import annotations
 
 import codecs
+import itertools
+import json
+import re
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 _MARKS = (
     # UTF-32's little-endian mark begins with UTF-16's, so it is tried first
@@ -13,6 +19,11 @@ _MARKS = (
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
+
+
+_MOST_JSON_BYTES = 2**28
+_MOST_JSON_DEPTH = 32
+_NO_MARKS = bytes(set(range(256)) - set(b'[]{}"'))
 
 
 class TextError(ValueError):
@@ -40,3 +51,32 @@ def decode_text(content: bytes, errors: Literal["strict", "replace"] = "strict")
     if "\0" in text:
         raise TextError("it holds zero bytes, as UTF-16 without its mark does: save it as UTF-8")
     return text
+
+
+def read_json(path: Path, *, max_bytes: int = _MOST_JSON_BYTES) -> Any:
+    """The content of a JSON file. Raises ValueError as ``parse_json`` does, and OSError."""
+    with path.open("rb") as stream:
+        return parse_json(stream.read(max_bytes + 1), max_bytes=max_bytes)
+
+
+def parse_json(content: bytes | str, *, max_bytes: int = _MOST_JSON_BYTES) -> Any:
+    """JSON that somebody else may have written.
+
+    Raises ValueError, whose message is a part of a sentence, for what is no JSON, larger than ``max_bytes``,
+    or nested deeper than any file of this project.
+    """
+    if len(content) > max_bytes:
+        raise ValueError(f"it is larger than {max_bytes:,} bytes")
+    text = decode_text(content) if isinstance(content, bytes) else content
+    if _depth(text.encode("utf-8", "replace")) > _MOST_JSON_DEPTH:
+        raise ValueError(f"it is nested more than {_MOST_JSON_DEPTH} levels deep")
+    return json.loads(text)
+
+
+def _depth(content: bytes) -> int:
+    """How deep brackets are nested outside of strings; by whole-text operations, for files are large."""
+    if b"\\" in content:
+        content = re.sub(rb"\\.", b"", content, flags=re.DOTALL)
+    # Two strings next to each other are as good as one, so the plain ones vanish
+    marks = re.sub(rb'"[^"]*("|$)', b"", content.translate(None, _NO_MARKS).replace(b'""', b""))
+    return max(itertools.accumulate(1 if mark in b"[{" else -1 for mark in marks), default=0)

@@ -8,6 +8,7 @@ in foreign tars can be cut short.
 from __future__ import annotations
 
 import io
+import math
 import weakref
 from collections.abc import Callable
 
@@ -20,6 +21,11 @@ from dist_dsvae.core.types import ImageShape
 from dist_dsvae.data.shards.manifest import DataError
 
 Array = npt.NDArray[np.generic]
+
+_NPY = b"\x93NUMPY"
+# No other of Pillow's: some run programs, and none has been looked at here
+_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "PPM")
+_MOST_VALUES = 2**26
 
 
 class BatchBuffers:
@@ -53,19 +59,49 @@ def empty_batch(shape: ImageShape, batch_size: int) -> Array:
 def decode_into(data: memoryview, out: Array) -> None:
     """Decode one member into ``out``: [H, W, C] uint8, or [C] float32 from .npy bytes.
 
-    Raises DataError saying what is wrong with the bytes.
+    Raises DataError saying what is wrong with the bytes. Nothing larger than ``out`` is decoded.
     """
     try:
         decoded = _decoder(data)(data, out)
-    except (ValueError, OSError, EOFError, SyntaxError, Image.DecompressionBombError) as error:
-        raise DataError(f"it cannot be decoded ({error})") from None
-    if decoded.shape != out.shape:
+        if decoded.base is not out and decoded is not out:
+            out[...] = decoded
+    except DataError:
+        raise
+    except Exception as error:  # decoders raise nearly anything on crafted bytes
+        raise DataError(f"it cannot be decoded ({_reason(error)})") from None
+
+
+def shape_of(data: memoryview) -> ImageShape:
+    """What a member decodes to, by its header alone. Raises DataError if it is none that is read."""
+    try:
+        if bytes(data[:6]) == _NPY:
+            shape, dtype, _ = _npy_header(data)
+            if len(shape) != 1 or not np.issubdtype(dtype, np.floating):
+                raise ValueError(
+                    f"it is {dtype} of shape {shape}; an npy member must be a point, floats of shape (d,), "
+                    "and images be stored as png"
+                )
+            return ImageShape(shape[0], 0, 0)
+        with _opened(data) as image:
+            grey = image.mode in ("1", "L", "F") or image.mode.startswith("I")
+            shape_ = ImageShape(1 if grey else 3, image.height, image.width)
+    except Exception as error:  # as above
+        raise DataError(_reason(error)) from None
+    if shape_.num_values > _MOST_VALUES:
+        raise DataError(f"it has {shape_.width}x{shape_.height} pixels, more than any network here takes")
+    return shape_
+
+
+def _reason(error: Exception) -> str:
+    return str(error) or type(error).__name__
+
+
+def _check_shape(found: tuple[int, ...], out: Array) -> None:
+    if found != out.shape:
         raise DataError(
-            f"it decodes to {_show(decoded.shape)}, while the manifest says {_show(out.shape)} "
+            f"it decodes to {_show(found)}, while the manifest says {_show(out.shape)} "
             "for every sample of these shards"
         )
-    if decoded.base is not out and decoded is not out:
-        out[...] = decoded
 
 
 def _show(shape: tuple[int, ...]) -> str:
@@ -78,24 +114,44 @@ def _decode_jpeg(data: memoryview, out: Array) -> Array:
         decoded: Array = decode_jpeg(data, colorspace=colours, buffer=out)
     except ValueError:
         return _decode_pillow(data, out)  # CMYK, or a size that does not fit: Pillow tells which
+    _check_shape(decoded.shape, out)
     return decoded
 
 
 def _decode_pillow(data: memoryview, out: Array) -> Array:
-    with Image.open(io.BytesIO(data)) as image:
+    with _opened(data) as image:
+        _check_shape((image.height, image.width, out.shape[-1]), out)  # before its pixels take memory
         if image.mode.startswith(("I", "F")):
             raise ValueError("it has more than 8 bits per value; convert it to 8 bits")
         decoded = np.asarray(image.convert("L" if out.shape[2] == 1 else "RGB"))
-    return decoded[:, :, None] if decoded.ndim == 2 else decoded
+    return decoded.reshape(out.shape)
+
+
+def _opened(data: memoryview) -> Image.Image:
+    return Image.open(io.BytesIO(data), formats=_FORMATS)
 
 
 def _decode_npy(data: memoryview, out: Array) -> Array:
-    decoded: Array = np.lib.format.read_array(io.BytesIO(data), allow_pickle=False)
-    return decoded
+    shape, dtype, offset = _npy_header(data)
+    _check_shape(shape, out)
+    return np.frombuffer(data, dtype, math.prod(shape), offset).reshape(shape)
+
+
+def _npy_header(data: memoryview) -> tuple[tuple[int, ...], np.dtype[np.generic], int]:
+    """Shape, type and where the numbers begin. Raises ValueError, and whatever numpy does."""
+    stream = io.BytesIO(data)
+    version = np.lib.format.read_magic(stream)
+    readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+    if version not in readers:
+        raise ValueError(f"its npy format is {version[0]}.{version[1]}; 1.0 and 2.0 are read")
+    shape, _, dtype = readers[version](stream)
+    if dtype.kind not in "fiu":
+        raise ValueError(f"it holds {dtype}, not numbers")
+    return shape, dtype, stream.tell()
 
 
 def _decoder(data: memoryview) -> Callable[[memoryview, Array], Array]:
     magic = bytes(data[:6])
     if magic[:2] == b"\xff\xd8":
         return _decode_jpeg
-    return _decode_npy if magic == b"\x93NUMPY" else _decode_pillow
+    return _decode_npy if magic == _NPY else _decode_pillow

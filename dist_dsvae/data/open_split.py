@@ -16,7 +16,6 @@ import fcntl
 import functools
 import hashlib
 import io
-import json
 import logging
 import os
 from concurrent.futures import ThreadPoolExecutor
@@ -27,11 +26,12 @@ from typing import BinaryIO
 from dist_dsvae.config import DataConfig
 from dist_dsvae.core.errors import DataError
 from dist_dsvae.core.files import write_atomically
+from dist_dsvae.core.text import parse_json
 from dist_dsvae.data.remote.cache import Download, ShardCache
 from dist_dsvae.data.remote.fetch import FetchError, Retries, fetch
 from dist_dsvae.data.remote.location import Location, is_remote, source_of
 from dist_dsvae.data.remote.prefetch import BackgroundPrefetcher
-from dist_dsvae.data.shard_patterns import directory_of
+from dist_dsvae.data.remote.shard_patterns import directory_of
 from dist_dsvae.data.shards.index_file import check_index, open_index, read_index
 from dist_dsvae.data.shards.manifest import MANIFEST_FILE, Manifest
 from dist_dsvae.data.shards.store import Prefetcher, Shard
@@ -58,7 +58,7 @@ def open_split(location: str, config: DataConfig | None = None) -> Manifest:
     config = config or DataConfig(train=location)
     root = cache_root(config.cache_dir)
     store = RemoteStore(
-        source_of(location, allow_pipe=config.allow_pipe),
+        source_of(location, allow_pipe=config.allow_pipe, allow_redirects=config.allow_redirects),
         ShardCache(root / "shards", int(config.cache_gib * 2**30)),
         Retries(
             tries=config.fetch_tries,
@@ -177,7 +177,7 @@ def _fetch_manifest(store: RemoteStore, saved: Path) -> bytes:
     out = io.BytesIO()
 
     def check(content: BinaryIO) -> None:
-        json.loads(content.read())  # a whole one, and not some other page
+        parse_json(content.read())  # a whole one, and not some other page
 
     try:
         fetch(
@@ -199,7 +199,8 @@ def _fetch_manifest(store: RemoteStore, saved: Path) -> bytes:
 
 def _fetch_table(store: RemoteStore, manifest: bytes, path: Path) -> None:
     """Have the table that ``manifest`` tells the hash of, if it is of a version that has one."""
-    expected = json.loads(manifest).get("shards_sha256") if manifest.strip().startswith(b"{") else None
+    document = parse_json(manifest)
+    expected = document.get("shards_sha256") if isinstance(document, dict) else None
     if not isinstance(expected, str):
         return
     if path.is_file() and hashlib.sha256(path.read_bytes()).hexdigest() == expected:

@@ -10,7 +10,7 @@ from dist_dsvae.core import distributed
 from dist_dsvae.core.errors import DataError
 from dist_dsvae.data.open_split import open_split
 from dist_dsvae.data.remote.location import is_remote
-from dist_dsvae.data.shard_patterns import names_shards
+from dist_dsvae.data.remote.shard_patterns import names_shards
 from dist_dsvae.data.shards.manifest import Manifest
 
 

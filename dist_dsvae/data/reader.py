@@ -1,23 +1,27 @@
 """Random access into tar shards by the manifest's indexes.
 
 The split's store opens a tar, and fetches it first if it is not on this machine. An uncompressed tar
-is memory-mapped; a compressed one (.gz, .xz) is unpacked into memory when it is first needed. A
-bounded number of shards stays open, which the plan's windows make enough.
+is memory-mapped; a compressed one (.gz, .xz) is unpacked into memory when it is first needed, as far
+as its index says that there are samples. A bounded number of shards stays open or unpacked, which the
+plan's windows make enough.
 """
 
 from __future__ import annotations
 
 import collections
-import gzip
 import lzma
 import mmap
 import zlib
 from collections.abc import Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 from dist_dsvae.core.errors import CorruptSampleError, DataError
 from dist_dsvae.data.shards.manifest import Manifest
 from dist_dsvae.data.shards.tar_header import BLOCK, promises
+from dist_dsvae.data.shards.unpacked import open_uncompressed
+
+_MOST_UNPACKED_BYTES = 2**31
 
 
 class _OpenShard(NamedTuple):
@@ -73,22 +77,31 @@ class ShardReader:
         if number in self._open:
             self._open.move_to_end(number)
             return self._open[number]
-        shard = _OpenShard(self._content(number), self.manifest.index(number).tolist())
-        self._open[number] = shard
-        if len(self._open) > self._max_open:
+        if len(self._open) >= self._max_open:  # first, or there would be one more for a while
             self._open.popitem(last=False)
-        return shard
+        index = self.manifest.index(number)
+        end = int((index[:, 0] + index[:, 1]).max(initial=0))
+        self._open[number] = _OpenShard(self._content(number, end), index.tolist())
+        return self._open[number]
 
-    def _content(self, number: int) -> memoryview:
+    def _content(self, number: int, end: int) -> memoryview:
+        """A shard's uncompressed tar up to ``end`` at least, and no further if it has to be unpacked."""
         shard = self.manifest.shards[number]
         try:
             # the map keeps the file open, and with it the store's hold on it
             with self.manifest.store.open(shard) as file:
-                if shard.file.endswith(".xz"):
-                    return memoryview(lzma.decompress(file.read()))
-                if shard.file.endswith((".gz", ".tgz")):
-                    return memoryview(gzip.decompress(file.read()))
-                return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+                if shard.file.endswith(".tar"):
+                    return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+                if end > _MOST_UNPACKED_BYTES:
+                    raise ValueError(
+                        f"it unpacks to {end:,} bytes by its index, and at most {_MOST_UNPACKED_BYTES:,} are "
+                        "held in memory: pack its samples as several shards, or as a plain .tar"
+                    )
+                with open_uncompressed(Path(file.name)) as unpacked:
+                    content = unpacked.read(end)
+                if len(content) < end:
+                    raise EOFError("it ends before its last sample")
+                return memoryview(content)
         except DataError:
             raise
         except (OSError, EOFError, ValueError, lzma.LZMAError, zlib.error) as error:

@@ -75,7 +75,7 @@ class ResidentData:
 
         Where ``stream`` would yield a sample, this yields its place in ``images`` and ``labels``.
         """
-        counts, window = self.manifest.num_samples_per_shard, self.config.shuffle_window_shards
+        counts, window = self.manifest.num_samples_per_shard, self.config.window_shards
         for batch in planned_batches(counts, window, self.seed, part, start_position):
             places = self._first_of_shard[batch.shards] + batch.rows
             num_replaced = self._replace_corrupt(places, batch.positions, batch.shards)

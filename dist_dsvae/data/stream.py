@@ -124,7 +124,7 @@ def read_and_decode(
     """Second stage: bytes from the tars, decoded in place."""
     replace = config.corrupt_sample == "replace"
     buffers: BatchBuffers | None = None
-    with closing(ShardReader(manifest, max_open_shards=2 * config.shuffle_window_shards)) as reader:
+    with closing(ShardReader(manifest, max_open_shards=config.window_shards)) as reader:
         for batch in batches:
             buffers = buffers or BatchBuffers(manifest.shape, len(batch.positions))
             images = buffers.take()
@@ -205,7 +205,7 @@ def pipeline(
     manifest: Manifest, config: DataConfig, seed: int, part: Slice, start_position: int
 ) -> DataPipeline:
     """The two host stages as one iterable of HostBatch; it can be sent to worker processes."""
-    counts, window = manifest.num_samples_per_shard, config.shuffle_window_shards
+    counts, window = manifest.num_samples_per_shard, config.window_shards
     return DataPipeline(
         functools.partial(planned_batches, counts, window, seed, part, start_position),
         functools.partial(read_and_decode, manifest, config, seed),

@@ -17,6 +17,7 @@ from dist_dsvae.config import ExperimentConfig
 from dist_dsvae.core import distributed
 from dist_dsvae.data.open_splits import open_splits
 from dist_dsvae.data.stream import Slice
+from dist_dsvae.engine.choices import with_choices_made
 from dist_dsvae.engine.evaluating.evaluate import evaluate_in_training, evaluation_of
 from dist_dsvae.engine.evaluating.test_codes import Figures, final_figures, write_figures
 from dist_dsvae.engine.initial_weights import take_weights
@@ -27,6 +28,7 @@ from dist_dsvae.engine.iteration.guard import Guard, raise_if_weights_are_bad
 from dist_dsvae.engine.iteration.iteration import Iteration
 from dist_dsvae.engine.iteration.streams import Streams, splits_drawn
 from dist_dsvae.engine.iteration.zero import step_optimizers
+from dist_dsvae.engine.memory import check_memory
 from dist_dsvae.engine.processes.runtime import Runtime
 from dist_dsvae.engine.reporting.telemetry import LossMeter, Telemetry
 from dist_dsvae.engine.reporting.visuals import Visuals
@@ -37,7 +39,7 @@ from dist_dsvae.engine.stopping.preemption import Preempted, StopRequests
 from dist_dsvae.engine.stopping.watchdog import Watchdog
 from dist_dsvae.methods.choose import make_method
 from dist_dsvae.methods.step import Method
-from dist_dsvae.runs.auto_augmentation import is_augmented, without_auto
+from dist_dsvae.runs.auto_augmentation import is_augmented
 from dist_dsvae.runs.checkpoint import checkpoint_name
 from dist_dsvae.runs.run_directory import (
     check_same_experiment,
@@ -66,15 +68,16 @@ class Trainer:
             global_batch_size=config.data.batch_size, rank=runtime.rank, world_size=runtime.world_size
         )
 
-        # What is resumed, and what "auto" stands for with so much data
+        # What is resumed, and what the config leaves to the data
         self.resumed_from = checkpoint_to_resume(run_dir, resume)
         record = None if self.resumed_from is None else read_record(self.resumed_from.parent.parent)
         shape = self.train_shards.shape
-        self.config = config = without_auto(config, shape, self.train_shards.num_samples, record)
+        self.config = config = with_choices_made(config, self.train_shards, record)
+        num_classes = self.train_shards.num_classes
+        check_memory(config, shape, num_classes, self.slice.batch_size, runtime.device)
 
         # Networks: the same initial weights on every rank, whatever the world size
         torch.manual_seed(config.seed)
-        num_classes = self.train_shards.num_classes
         self.method = make_method(config.method, config.model, shape, num_classes).to(runtime.dtype)
         assert isinstance(self.method, Method)
         if config.train.sync_batch_norm and runtime.world_size > 1:

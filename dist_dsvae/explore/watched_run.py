@@ -6,7 +6,6 @@ The trainer writes on meanwhile, so the last line may be half there, and a resum
 from __future__ import annotations
 
 import io
-import json
 from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
@@ -14,6 +13,8 @@ from typing import NamedTuple
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter
 from PIL import Image
+
+from dist_dsvae.core.text import parse_json
 
 _NOT_CURVES = ("samples_seen", "step", "epoch")
 _MAX_POINTS = 1000
@@ -78,7 +79,7 @@ def read_metrics(path: Path) -> Metrics:
     complete, _, _ = text.rpartition("\n")  # what follows the last end of line is still being written
     for line in filter(str.strip, complete.split("\n")):
         try:
-            last = {key: float(value) for key, value in json.loads(line).items() if _is_number(value)}
+            last = {key: float(value) for key, value in parse_json(line).items() if _is_number(value)}
             seen = last["samples_seen"]
         except (ValueError, KeyError, AttributeError):
             num_unreadable += 1

@@ -26,6 +26,7 @@ from torch import nn
 
 from dist_dsvae.config import MethodConfig, ModelConfig
 from dist_dsvae.config.reading import from_tree, to_tree
+from dist_dsvae.core.text import read_json
 from dist_dsvae.core.types import CodeKind, ImageShape
 from dist_dsvae.methods.abilities import Generative
 from dist_dsvae.methods.choose import make_method
@@ -179,10 +180,8 @@ def _make_room(method: nn.Module, names: Iterable[str]) -> None:
 def _read_description(directory: Path) -> dict[str, Any]:
     path = directory / CONFIG_FILE
     try:
-        if path.stat().st_size > _LARGEST_CONFIG:
-            raise ValueError(f"it is larger than {_LARGEST_CONFIG:,} bytes")
-        description = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
+        description = read_json(path, max_bytes=_LARGEST_CONFIG)
+    except (OSError, ValueError) as error:
         raise PublishedModelError(
             f"{directory} is no published model: {CONFIG_FILE} cannot be read ({error}). "
             "launch/export.py makes one from a run."

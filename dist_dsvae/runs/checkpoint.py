@@ -2,7 +2,7 @@
 
     checkpoints/step-00001000/        torch.distributed.checkpoint files, one or more per rank
                 checkpoint.json       the marker: written last; samples_seen and other plain values,
-                                      and the checksum of every other file
+                                      and the checksum of every other file (``marker``)
     checkpoints/.step-00001000.partial    while it is written; renamed when the marker is on disk
 
 A directory without its marker does not count, so a kill at any instant leaves the newest complete
@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import errno
 import itertools
-import json
 import os
 import re
 import shutil
@@ -33,14 +32,12 @@ from torch.distributed.checkpoint.state_dict_saver import save as dcp_save
 
 from dist_dsvae.core import distributed
 from dist_dsvae.core.files import fsync_directory, sha256_of
+from dist_dsvae.runs.marker import MARKER, CheckpointError, Marker
 
-MARKER = "checkpoint.json"
+__all__ = ["MARKER", "CheckpointError"]
+
 _NAME = re.compile(r"step-(\d{8,})")
 _FILE = re.compile(r"__\d+_\d+\.distcp|\.metadata(\.tmp)?|checkpoint\.json")
-
-
-class CheckpointError(ValueError):
-    """A checkpoint that cannot be written or read; the message says which and what to do."""
 
 
 def checkpoint_name(step: int) -> str:
@@ -61,21 +58,7 @@ def step_of(checkpoint: Path) -> int:
 
 def read_marker(checkpoint: Path) -> dict[str, Any]:
     """The plain values stored with a checkpoint. Raises CheckpointError if it is not complete."""
-    values: dict[str, Any] = _marker(checkpoint)["values"]
-    return values
-
-
-def _marker(checkpoint: Path) -> dict[str, Any]:
-    try:
-        marker = json.loads((checkpoint / MARKER).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise CheckpointError(
-            f"{checkpoint} is not a complete checkpoint: its {MARKER} cannot be read ({error}). "
-            "Name another one with --resume PATH."
-        ) from None
-    if not isinstance(marker, dict) or not {"values", "sha256"} <= marker.keys():
-        raise CheckpointError(f"{checkpoint / MARKER} was damaged. Name an older one with --resume PATH.")
-    return marker
+    return Marker.read(checkpoint).values
 
 
 def save(
@@ -105,9 +88,8 @@ def save(
         partial.mkdir(parents=True, exist_ok=True)
 
     def publish() -> None:
-        marker = json.dumps({"values": values, "sha256": checksums}, indent=1) + "\n"
         with (partial / MARKER).open("w", encoding="utf-8") as stream:
-            stream.write(marker)
+            stream.write(Marker(values, checksums).to_json())
             stream.flush()
             os.fsync(stream.fileno())
         fsync_directory(partial)
@@ -145,13 +127,13 @@ def _own_checksums(partial: Path) -> dict[str, str]:
 
 
 def verify(checkpoint: Path) -> None:
-    """Compare every file with its checksum; the ranks share the work. Called by all ranks.
+    """Compare every file, the marker included, with its checksum; the ranks share the work. By all ranks.
 
     Raises CheckpointError on every rank if a file is missing or not as it was written.
     """
     problem: str | None = None
     try:
-        recorded = sorted(_marker(checkpoint)["sha256"].items())
+        recorded = sorted(Marker.read(checkpoint).files.items())
         for name, expected in recorded[distributed.rank() :: distributed.world_size()]:
             if not (checkpoint / name).is_file():
                 problem = f"{checkpoint} is damaged: its file {name} is missing"

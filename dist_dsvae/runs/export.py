@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
@@ -10,6 +9,7 @@ from typing import Any, Literal
 import torch
 
 from dist_dsvae.core.staging import building, check_free
+from dist_dsvae.core.text import read_json
 from dist_dsvae.core.versions import version_of
 from dist_dsvae.methods.published import Published
 from dist_dsvae.pretrained.model import PretrainedModel
@@ -76,7 +76,7 @@ def published_of_run(
     about = {
         "run": run_dir.resolve().name,
         "data": config.data.train,
-        "num_samples": json.loads((run_dir / "dataset.json").read_text("utf-8")).get("num_samples"),
+        "num_samples": read_json(run_dir / "dataset.json").get("num_samples"),
         "checkpoint": chosen.name,
         "weights": which,
         "commands": {
@@ -106,6 +106,6 @@ def _evaluation(run_dir: Path, chosen: Path, weights: str) -> dict[str, Any]:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    content = json.loads(path.read_text("utf-8")) if path.is_file() else {}
+    content = read_json(path) if path.is_file() else {}
     assert isinstance(content, dict)
     return content

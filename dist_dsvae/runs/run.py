@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,6 +10,7 @@ from torch import nn
 
 from dist_dsvae.config import ExperimentConfig
 from dist_dsvae.config.reading import from_tree
+from dist_dsvae.core.text import read_json
 from dist_dsvae.core.types import ImageShape
 from dist_dsvae.methods.choose import make_method
 from dist_dsvae.methods.step import Method, averaged_networks, put_weights, weights_of
@@ -40,8 +40,8 @@ def read_run(run_dir: Path) -> tuple[ExperimentConfig, ImageShape, tuple[str, ..
     Raises CheckpointError if ``run_dir`` is not a run.
     """
     try:
-        config = from_tree(ExperimentConfig, json.loads((run_dir / "config.json").read_text("utf-8")))
-        dataset = json.loads((run_dir / "dataset.json").read_text("utf-8"))
+        config = from_tree(ExperimentConfig, read_json(run_dir / "config.json"))
+        dataset = read_json(run_dir / "dataset.json")
         return config, ImageShape(**dataset["shape"]), tuple(dataset["classes"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CheckpointError(

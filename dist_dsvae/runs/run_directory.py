@@ -24,6 +24,7 @@ from dist_dsvae.config import ExperimentConfig
 from dist_dsvae.config.reading import ConfigError, differing_keys, from_tree, to_json
 from dist_dsvae.core import distributed
 from dist_dsvae.core.files import write_atomically
+from dist_dsvae.core.text import read_json
 from dist_dsvae.core.versions import version_of
 from dist_dsvae.data.shards.manifest import Manifest
 from dist_dsvae.runs.auto_augmentation import as_trained
@@ -151,8 +152,8 @@ def read_record(run_dir: Path) -> ExperimentConfig | None:
     if not path.is_file():
         return None
     try:
-        return as_trained(from_tree(ExperimentConfig, json.loads(path.read_text(encoding="utf-8"))))
-    except (json.JSONDecodeError, ConfigError) as error:
+        return as_trained(from_tree(ExperimentConfig, read_json(path)))
+    except ValueError as error:
         raise ConfigError(f"{path}, the run's own record, cannot be used: {error}") from None
 
 
@@ -191,8 +192,8 @@ def record_start(
     write_atomically(run_dir / "dataset.json", (json.dumps(dataset, indent=1) + "\n").encode())
     path = run_dir / "environment.json"
     try:
-        starts: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, json.JSONDecodeError):
+        starts: list[dict[str, Any]] = read_json(path)
+    except (OSError, ValueError):
         starts = []
     origin = {"init_from": str(initial)} if initial else {}
     starts.append(

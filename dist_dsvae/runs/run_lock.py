@@ -26,6 +26,7 @@ from typing import Any, NamedTuple
 import psutil
 
 from dist_dsvae.core import distributed
+from dist_dsvae.core.text import read_json
 from dist_dsvae.runs.checkpoint import CheckpointError
 
 logger = logging.getLogger(__name__)
@@ -215,7 +216,7 @@ def _machine() -> str:
 
 def _read(path: Path) -> dict[str, Any] | None:
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = read_json(path)
     except (OSError, ValueError):
         return None
     return found if isinstance(found, dict) and found.keys() >= {"token", "beats"} else None

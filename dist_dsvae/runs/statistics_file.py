@@ -12,7 +12,6 @@ trained anew), a damaged one with our mark, or one from before encoders were mea
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 from collections.abc import Mapping
 from pathlib import Path
@@ -25,6 +24,7 @@ from torch import nn
 from dist_dsvae.core import distributed
 from dist_dsvae.core.errors import DataError
 from dist_dsvae.core.files import write_atomically
+from dist_dsvae.core.text import parse_json, read_json
 from dist_dsvae.core.types import CodeKind
 from dist_dsvae.data.open_split import open_split
 from dist_dsvae.data.shards.manifest import Manifest
@@ -133,7 +133,7 @@ def _is_ours(path: Path) -> bool:
     try:
         with path.open("rb") as file:
             length = int.from_bytes(file.read(8), "little")
-            header = json.loads(file.read(min(length, _MAX_HEADER_BYTES)))
+            header = parse_json(file.read(min(length, _MAX_HEADER_BYTES)))
         return bool(header["__metadata__"]["format"] == FORMAT)
     except (OSError, ValueError, KeyError, TypeError):
         return False
@@ -144,7 +144,7 @@ def _training_split(checkpoint: Path) -> Manifest:
     run_dir = checkpoint.parent.parent
     config, shape, classes = read_run(run_dir)
     train = open_split(config.data.train, config.data)
-    dataset = json.loads((run_dir / "dataset.json").read_text("utf-8"))
+    dataset = read_json(run_dir / "dataset.json")
     trained_on = dataset.get("fingerprint", train.fingerprint)
     if (train.shape, train.classes, train.fingerprint) != (shape, classes, trained_on):
         raise DataError(f"the shards in {train.location} are not those that {run_dir} was trained on")

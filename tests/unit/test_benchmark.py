@@ -111,3 +111,11 @@ def test_scale(tmp_path: Path) -> None:
     curve = result["efficiency"]["synchronised batch norm"]
     assert curve["1"] == 1.0 >= curve["8"] >= curve["1024"] > 0
     assert picture.stat().st_size > 1000
+
+
+def test_scale_data() -> None:
+    result = run("scale-data", "--shards", "1200", "--samples-per-shard", "8", "--classes", "12")
+    assert result["samples"] == 9600
+    # far below what 1,200 shards of counts per class took, and above nothing
+    assert 0 < result["seconds_to_first_batch"] < 60
+    assert 0 < result["peak_mib"] < 200

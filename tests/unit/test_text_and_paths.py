@@ -11,7 +11,11 @@ import pytest
 
 from dist_dsvae.config.reading import ConfigError, differing_keys, from_tree, load_config, to_tree
 from dist_dsvae.core.paths import PathError, expanded, path_argument
-from dist_dsvae.core.text import TextError, decode_text, read_text
+from dist_dsvae.core.text import TextError, decode_text, parse_json, read_json, read_text
+from dist_dsvae.data.shards.manifest import DataError, Manifest
+from dist_dsvae.methods.published import PublishedModelError, load_published
+from dist_dsvae.runs.checkpoint import CheckpointError
+from dist_dsvae.runs.run import read_run
 from tests.distributed.launching import REPOSITORY, write_config
 
 
@@ -120,3 +124,39 @@ def test_a_command_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
 @pytest.mark.parametrize("script", sorted((REPOSITORY / "launch").rglob("*.py")), ids=lambda path: path.name)
 def test_no_command_takes_a_path_as_it_is(script: Path) -> None:
     assert "type=Path" not in script.read_text(encoding="utf-8")
+
+
+def test_json_is_read_within_limits(tmp_path: Path) -> None:
+    assert parse_json(b'\xef\xbb\xbf{"a": ["[[[[", "\\"[", 1.5, null]}') == {"a": ["[[[[", '"[', 1.5, None]}
+    assert parse_json("[" * 32 + "]" * 32)
+    names = json.dumps({"classes": ["[" * 100, "{" * 100 + '"', '\\"[[' * 50, "", "[" * 40]})
+    assert len(parse_json(names)["classes"]) == 5
+    for wrong, sentence in (
+        ("[" * 33 + "]" * 33, "nested more than 32 levels deep"),
+        ("[" * 10**6, "nested more than 32"),
+        ('{"a":' * 10**5, "nested more than 32"),
+        (json.dumps(["x" * 100]), "larger than 90 bytes"),
+        ('["', "Unterminated"),
+    ):
+        with pytest.raises(ValueError, match=sentence):
+            parse_json(wrong, max_bytes=90 if "larger" in sentence else 10**7)
+    path = tmp_path / "a.json"
+    path.write_text("[1]" + " " * 100)
+    with pytest.raises(ValueError, match="larger than 50 bytes"):
+        read_json(path, max_bytes=50)
+
+
+@pytest.mark.parametrize("depth", [10**3, 10**6])
+def test_json_bombs_from_outside_get_a_sentence(depth: int, tmp_path: Path) -> None:
+    """A manifest, a model's config.json, an evaluation's report, a run's record."""
+    bomb = "[" * depth + "]" * depth
+    (tmp_path / "manifest.json").write_text(bomb)
+    with pytest.raises(DataError, match="nested more than 32 levels deep"):
+        Manifest.load(tmp_path)
+    (tmp_path / "config.json").write_text(bomb)
+    with pytest.raises(PublishedModelError, match="nested more than 32 levels deep"):
+        load_published(tmp_path)
+    with pytest.raises(ConfigError, match="nested more than 32 levels deep"):
+        load_config(tmp_path / "config.json")
+    with pytest.raises(CheckpointError, match="nested more than 32 levels deep"):
+        read_run(tmp_path)

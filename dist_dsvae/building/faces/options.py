@@ -6,7 +6,7 @@ import argparse
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from dist_dsvae.building.faces.duplicates import HASH_BITS
+from dist_dsvae.building.faces.near import HASH_BITS
 from dist_dsvae.config import option_types
 from dist_dsvae.core.errors import DataError
 from dist_dsvae.core.images import Codec

@@ -19,6 +19,7 @@ from typing import Any, Generic, TypeVar
 from dist_dsvae.building.parallel import run_tasks
 from dist_dsvae.core.files import write_atomically
 from dist_dsvae.core.images import PictureFile
+from dist_dsvae.core.text import read_json
 
 Item = TypeVar("Item")
 CHUNK = 32  # pictures: a kill loses at most so many per worker
@@ -59,7 +60,7 @@ class WorkCache:
         tasks = [_Chunk(function, chunks[place], paths[place]) for place in missing]
         for place, _ in run_tasks(_finish, tasks, num_workers):
             progress(len(tasks[place].items))
-        return [result for path in paths for result in json.loads(path.read_text(encoding="utf-8"))]
+        return [result for path in paths for result in read_json(path)]
 
     def remove(self) -> None:
         """Remove the chunks, and the directory if nothing else is in it."""

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from PIL import Image
+from PIL import ExifTags, Image
 
 from dist_dsvae.building.writer import Sample, UnreadableError
 from dist_dsvae.core.images import Codec, Fitter, PictureFile, flatten, open_picture, why_unreadable
+from dist_dsvae.core.types import ImageShape
+from dist_dsvae.data.decode import decode_into, empty_batch
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -19,9 +21,29 @@ class FileEncoder(Fitter):
     def __call__(self, sample: Sample[PictureFile]) -> tuple[bytes, dict[str, object]]:
         try:
             with open_picture(sample.reference) as stream, Image.open(stream) as opened:
-                # A JPEG larger than twice the target is decoded at a fraction of its size.
-                opened.draft(None, (2 * self.size, 2 * self.size))
+                if self._fits(opened):
+                    stream.seek(0)
+                    return _checked(stream.read(), self.shape), {}
+                # of a JPEG the smallest of 1/1, 1/2, 1/4, 1/8 that is no smaller than the target
+                opened.draft(None, (self.size, self.size))
                 image = self.fit(flatten(opened))
         except Exception as error:  # codecs raise nearly anything on a broken file; it goes into the report
             raise UnreadableError(why_unreadable(error, sample.reference)) from error
         return self.codec.pack(image), {}
+
+    def _fits(self, image: Image.Image) -> bool:
+        """Whether the file is, as it stands, what would be made of it: encoded again it would only lose."""
+        return (
+            image.size == (self.size, self.size)
+            and image.format == {"jpg": "JPEG", "png": "PNG"}[self.codec.extension]
+            and image.mode == ("RGB" if self.channels == 3 else "L")
+            and not image.has_transparency_data
+            and getattr(image, "n_frames", 1) == 1
+            and image.getexif().get(ExifTags.Base.Orientation, 1) == 1
+        )
+
+
+def _checked(content: bytes, shape: ImageShape) -> bytes:
+    """The file of a picture, decoded once as training will do it. Raises DataError if that fails."""
+    decode_into(memoryview(content), empty_batch(shape, 1)[0])
+    return content

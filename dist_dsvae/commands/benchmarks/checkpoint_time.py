@@ -13,11 +13,11 @@ from pathlib import Path
 from dist_dsvae.commands.benchmarks.timing import Result, in_turn, rounded, seconds
 from dist_dsvae.config import TrainConfig, option_types
 from dist_dsvae.core import distributed
-from dist_dsvae.engine.families import FAMILIES
+from dist_dsvae.engine.measuring.families import FAMILIES
+from dist_dsvae.engine.measuring.synthetic import make_iteration, make_method
 from dist_dsvae.engine.processes.runtime import Runtime
 from dist_dsvae.engine.run_state import RunState
 from dist_dsvae.engine.saver import CheckpointSaver
-from dist_dsvae.engine.synthetic import make_iteration, make_method
 from dist_dsvae.runs import checkpoint
 
 

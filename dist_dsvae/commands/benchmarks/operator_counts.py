@@ -6,10 +6,10 @@ import argparse
 
 from dist_dsvae.commands.benchmarks.timing import Result
 from dist_dsvae.config import TrainConfig, option_types
-from dist_dsvae.engine.families import FAMILIES
-from dist_dsvae.engine.iteration.operators import operators_of
+from dist_dsvae.engine.measuring.families import FAMILIES
+from dist_dsvae.engine.measuring.operators import operators_of
+from dist_dsvae.engine.measuring.synthetic import make_inputs, make_iteration, make_method
 from dist_dsvae.engine.processes.runtime import Runtime
-from dist_dsvae.engine.synthetic import make_inputs, make_iteration, make_method
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -28,11 +28,11 @@ from torch.nn.parallel import DistributedDataParallel
 from dist_dsvae.commands.benchmarks.scaling_model import Collective, Links, step_seconds
 from dist_dsvae.commands.benchmarks.timing import Result, in_turn, rounded, seconds
 from dist_dsvae.config import TrainConfig, option_types
-from dist_dsvae.engine.families import FAMILIES
 from dist_dsvae.engine.iteration.iteration import Iteration
 from dist_dsvae.engine.iteration.joint_step import OverlappedStep
+from dist_dsvae.engine.measuring.families import FAMILIES
+from dist_dsvae.engine.measuring.synthetic import make_inputs, make_iteration, make_method
 from dist_dsvae.engine.processes.runtime import Runtime
-from dist_dsvae.engine.synthetic import make_inputs, make_iteration, make_method
 from dist_dsvae.methods.step import Reduction
 
 _LARGE_BYTES = 2**24

@@ -27,15 +27,15 @@ from dist_dsvae.core.paths import place_argument
 from dist_dsvae.data.feed import Feed
 from dist_dsvae.data.open_split import open_split
 from dist_dsvae.data.stream import Slice
-from dist_dsvae.engine import synthetic
-from dist_dsvae.engine.families import FAMILIES
 from dist_dsvae.engine.iteration.cuda_graph import Graphed
 from dist_dsvae.engine.iteration.gm_step import FlatStep
 from dist_dsvae.engine.iteration.iteration import Iteration
 from dist_dsvae.engine.iteration.joint_step import OverlappedStep
 from dist_dsvae.engine.iteration.optimizer import StepOptimizer
+from dist_dsvae.engine.measuring import synthetic
+from dist_dsvae.engine.measuring.families import FAMILIES
+from dist_dsvae.engine.measuring.synthetic import make_inputs, make_iteration, make_method
 from dist_dsvae.engine.processes.runtime import Runtime
-from dist_dsvae.engine.synthetic import make_inputs, make_iteration, make_method
 
 Run = Callable[[], object]
 

@@ -4,7 +4,8 @@
     <directory>/<sha256>.tar.part    being downloaded, or left by a process that was killed
 
 A name is the content's own hash, so whatever has its final name is right for every split that wants
-it. Locks (flock) stand on the files themselves, and end with the process that holds them:
+it. Links are never followed. Locks (flock) stand on the files themselves, and end with the process that
+holds them:
 
     exclusive, on .part    somebody downloads it: the others wait, then find the complete file
     shared, on a tar       somebody has it open: it is not removed
@@ -16,6 +17,7 @@ an unlinked file for whoever has it open or mapped; the lock only spares fetchin
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import logging
 import os
@@ -87,7 +89,8 @@ class ShardCache:
         path = self.directory / name
         with self._sentences():
             try:
-                file = path.open("rb")
+                # by an opener, so that the file knows its path
+                file = open(path, "rb", opener=_open_file)  # noqa: SIM115 - the caller closes it
             except FileNotFoundError:
                 return None
             fcntl.flock(file, fcntl.LOCK_SH)
@@ -140,7 +143,7 @@ class ShardCache:
         for path in self.directory.iterdir():
             if _OURS.fullmatch(path.name):
                 with suppress(FileNotFoundError):  # removed by another process meanwhile
-                    status = path.stat()
+                    status = path.lstat()
                     found.append((status.st_mtime_ns, status.st_size, path))
         total = sum(size for _, size, _ in found)
         for _, size, path in sorted(found):
@@ -160,10 +163,21 @@ class ShardCache:
             ) from error
 
 
+def _open_file(path: str | Path, flags: int) -> int:
+    """The file itself: a link in its place, which might lead anywhere, is removed and counts as no file."""
+    try:
+        return os.open(path, flags | os.O_NOFOLLOW, 0o644)
+    except OSError as error:
+        if error.errno != errno.ELOOP:
+            raise
+        Path(path).unlink(missing_ok=True)
+        return os.open(path, flags | os.O_NOFOLLOW, 0o644)
+
+
 def _lock_alone(path: Path, *, create: bool = False) -> BinaryIO | None:
     """The file, open and locked exclusively; None if somebody else has it, or if it is gone."""
     flags = os.O_RDWR | (os.O_CREAT if create else 0)
-    file = os.fdopen(os.open(path, flags, 0o644), "r+b")
+    file = os.fdopen(_open_file(path, flags), "r+b")
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -21,10 +21,11 @@ import subprocess
 import tempfile
 from collections.abc import Generator
 from dataclasses import dataclass
-from typing import BinaryIO, Protocol
+from http.client import HTTPMessage
+from typing import IO, BinaryIO, Protocol
 from urllib.error import HTTPError, URLError
 from urllib.parse import quote, urlsplit, urlunsplit
-from urllib.request import Request, urlopen
+from urllib.request import HTTPRedirectHandler, Request, build_opener
 
 from dist_dsvae.core.errors import DataError
 
@@ -73,7 +74,7 @@ def is_remote(location: str) -> bool:
     return location.startswith(_PIPE) or _SCHEME.match(location) is not None
 
 
-def source_of(location: str, *, allow_pipe: bool) -> Location:
+def source_of(location: str, *, allow_pipe: bool, allow_redirects: bool = False) -> Location:
     """The source at a location that ``is_remote``.
 
     Raises DataError if its kind is unknown, not installed, or not allowed.
@@ -83,7 +84,7 @@ def source_of(location: str, *, allow_pipe: bool) -> Location:
     match = _SCHEME.match(location)
     scheme = match.group(1).lower() if match else ""
     if scheme in ("http", "https"):
-        return _http(location)
+        return _http(location, allow_redirects)
     if scheme in FSSPEC_PACKAGES:
         return _fsspec(location, scheme)
     known = ", ".join(f"{name}://" for name in ("http", "https", *FSSPEC_PACKAGES))
@@ -98,9 +99,13 @@ def source_of(location: str, *, allow_pipe: bool) -> Location:
 
 @dataclass(frozen=True, slots=True)
 class HttpSource:
-    """A directory of a web server. location: its URL; a query (a signature, say) goes to every file."""
+    """A directory of a web server. location: its URL; a query (a signature, say) goes to every file.
+
+    allow_redirects: follow the server to other hosts and schemes, too.
+    """
 
     location: str
+    allow_redirects: bool = False
 
     def name(self, file: str) -> str:
         return urlunsplit(urlsplit(self._url(file))._replace(query=""))
@@ -114,7 +119,8 @@ class HttpSource:
         headers = {"User-Agent": "dist_dsvae", "Accept-Encoding": "identity"}
         received = 0
         try:
-            with urlopen(Request(self._url(file), headers=headers), timeout=timeout_seconds) as response:
+            opener = build_opener(*([] if self.allow_redirects else [_SameHost()]))
+            with opener.open(Request(self._url(file), headers=headers), timeout=timeout_seconds) as response:
                 promised = response.headers.get("Content-Length")
                 # read1 returns what has arrived; read would wait for a whole chunk, however slow
                 while chunk := response.read1(_CHUNK_BYTES):
@@ -129,7 +135,25 @@ class HttpSource:
             raise AttemptError(f"it broke off after {received:,} of {int(promised):,} bytes", GO_ON)
 
 
-def _http(location: str) -> HttpSource:
+class _SameHost(HTTPRedirectHandler):
+    """Follows a redirect to another path of the same host alone, in the same scheme or encrypted."""
+
+    def redirect_request(
+        self, req: Request, fp: IO[bytes], code: int, msg: str, headers: HTTPMessage, newurl: str
+    ) -> Request | None:
+        old, new = urlsplit(req.full_url), urlsplit(newurl)
+        encrypted = (old.scheme, new.scheme) == ("http", "https") and {old.port, new.port} <= {None, 80, 443}
+        same = (old.scheme, old.netloc) == (new.scheme, new.netloc)
+        if not same and not (encrypted and old.hostname == new.hostname):
+            raise AttemptError(
+                f"the server sends it on to {new.scheme}://{new.hostname}, another place than was named",
+                "Give that location if it is right, or set data.allow_redirects to true.",
+                lasting=True,
+            )
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
+
+
+def _http(location: str, allow_redirects: bool) -> HttpSource:
     try:
         parts = urlsplit(location)
         host, _ = parts.hostname, parts.port
@@ -142,11 +166,11 @@ def _http(location: str) -> HttpSource:
             f"The URL of the shards on {host} holds a user name, which the run's config.json would record. "
             "Give it without, and have the server or a proxy let this machine in."
         )
-    return HttpSource(location)
+    return HttpSource(location, allow_redirects)
 
 
 def _answered(status: int, reason: str) -> AttemptError:
-    lasting = 400 <= status < 500 and status not in _TRY_LATER
+    lasting = 300 <= status < 500 and status not in _TRY_LATER
     remedy = _NOT_THERE if lasting else GO_ON
     if status in (401, 403):
         remedy = "Give this machine access to it, or correct the location."

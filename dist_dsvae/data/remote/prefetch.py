@@ -50,7 +50,7 @@ class BackgroundPrefetcher:
         """These are needed next; as many are fetched as the cache may hold. Returns at once."""
         room = self._store.max_bytes
         wanted = []
-        for shard in shards:
+        for shard in {shard.sha256: shard for shard in shards}.values():  # one file may be several shards
             room -= shard.num_bytes
             if room >= 0:
                 wanted.append(shard)

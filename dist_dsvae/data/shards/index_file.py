@@ -6,6 +6,7 @@ their number, class id.
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 from typing import BinaryIO
 
@@ -15,6 +16,9 @@ import numpy.typing as npt
 from dist_dsvae.core.errors import DataError
 from dist_dsvae.data.shards.store import Shard
 from dist_dsvae.data.shards.unpacked import TAR_SUFFIXES
+
+# numpy parses headers by Python's own parser, which fails now and then in several threads (3.11)
+_ONE_AT_A_TIME = threading.Lock()
 
 Index = npt.NDArray[np.int64]
 
@@ -30,7 +34,8 @@ def index_file_of(file: str) -> str:
 def open_index(path: Path, remedy: str) -> Index:
     """The index, memory-mapped. Raises DataError, ending with ``remedy``, if it cannot be used."""
     try:
-        index = np.load(path, mmap_mode="r", allow_pickle=False)
+        with _ONE_AT_A_TIME:
+            index = np.load(path, mmap_mode="r", allow_pickle=False)
     except FileNotFoundError as error:
         raise DataError(f"The index file {path} is missing. {remedy}") from error
     except (ValueError, EOFError, OSError) as error:
@@ -41,7 +46,8 @@ def open_index(path: Path, remedy: str) -> Index:
 def read_index(stream: BinaryIO, name: str, remedy: str) -> Index:
     """The same from an open file."""
     try:
-        index = np.load(stream, allow_pickle=False)
+        with _ONE_AT_A_TIME:
+            index = np.load(stream, allow_pickle=False)
     except (ValueError, EOFError, OSError) as error:
         raise DataError(f"The index file {name} cannot be read ({error}). {remedy}") from error
     return _table(index, name, remedy)

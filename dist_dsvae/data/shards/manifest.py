@@ -26,9 +26,10 @@ import numpy.typing as npt
 
 from dist_dsvae.core.errors import DataError
 from dist_dsvae.core.files import write_atomically
+from dist_dsvae.core.text import parse_json
 from dist_dsvae.core.types import ImageShape
 from dist_dsvae.data.shards.index_file import check_index, open_index
-from dist_dsvae.data.shards.presence import check_tar, has_index
+from dist_dsvae.data.shards.presence import check_files
 from dist_dsvae.data.shards.store import LocalStore, Shard, ShardStore
 from dist_dsvae.data.shards.table import (
     TABLE_FILE,
@@ -146,11 +147,9 @@ class Manifest:
         """
         directory = Path(directory)
         manifest = cls.parse(_read_local(directory), directory)
-        remedy = manifest.store.remedy
-        for number, shard in enumerate(manifest.shards):
-            check_tar(directory, shard, remedy)
-            if len(manifest.shards) <= _GLANCED_AT or not has_index(directory, shard):
-                manifest.index(number)
+        suspicious = check_files(directory, manifest.shards, manifest.store.remedy)
+        for number in range(len(manifest.shards)) if len(manifest.shards) <= _GLANCED_AT else suspicious:
+            manifest.index(number)
         return manifest
 
     @classmethod
@@ -215,8 +214,8 @@ class _Parser:
 
     def document(self, content: bytes) -> dict[str, Any]:
         try:
-            document = json.loads(content)
-        except (json.JSONDecodeError, UnicodeDecodeError) as error:
+            document = parse_json(content)
+        except ValueError as error:
             raise self.unusable(f"it is not valid JSON ({error})") from error
         if not isinstance(document, dict):
             raise self.unusable("it does not hold a JSON object")

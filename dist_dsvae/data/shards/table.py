@@ -71,6 +71,14 @@ class ShardTable:
     def __iter__(self) -> Iterator[Shard]:
         return (self[number] for number in range(len(self)))
 
+    def files(self) -> Iterator[tuple[str, str, int, int]]:
+        """(tar, index, samples, bytes of the tar) of every shard; quicker than the shards themselves."""
+        if self._known is not None:
+            return ((one.file, one.index_file, one.num_samples, one.num_bytes) for one in self._known)
+        names = [name.decode() for name in self.rows["file"].tolist()]
+        numbers = (self.rows[name].tolist() for name in _NUMBERS)
+        return zip(names, map(index_file_of, names), *numbers, strict=True)
+
     def __eq__(self, other: object) -> bool:
         return isinstance(other, ShardTable) and np.array_equal(self.rows, other.rows)
 

@@ -7,7 +7,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import time
 from collections.abc import Callable, Iterable
@@ -21,6 +20,7 @@ from dist_dsvae.config import DataConfig, EvaluationConfig, ExperimentConfig, Tr
 from dist_dsvae.config.checks import contradictions_in_evaluation
 from dist_dsvae.config.reading import ConfigError, with_overrides
 from dist_dsvae.core import distributed
+from dist_dsvae.core.text import read_json
 from dist_dsvae.data.open_split import cache_root
 from dist_dsvae.data.open_splits import open_splits
 from dist_dsvae.data.shards.manifest import DataError, Manifest
@@ -129,7 +129,7 @@ def _check_name(folder: Path, name: str) -> None:
         )
     path = folder / f"{name}.json"
     try:
-        there = json.loads(path.read_text(encoding="utf-8"))
+        there = read_json(path)
     except FileNotFoundError:
         return
     except (OSError, ValueError):

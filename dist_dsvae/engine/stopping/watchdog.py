@@ -1,8 +1,9 @@
 """Watchdog: when a collective fails or times out, says which rank is missing and what it was doing.
 
-Every rank keeps a line about itself in the job's key-value store, renewed by a thread: the iteration
-and what it is doing. A rank whose line is old is dead or stopped; one whose line is fresh but which is
-not computing is what the others wait for.
+Every rank keeps a line about itself in the job's key-value store, renewed by a thread: a count of beats, the
+iteration and what it is doing. A rank whose beats stand still while another rank's clock runs is dead or
+stopped; one whose beats go on but which is not computing is what the others wait for. Lines hold no time, for
+the clocks of hosts differ.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ class MissingRankError(RuntimeError):
 
 
 class _Line(NamedTuple):
-    written: float
+    beats: int
     iteration: int
     activity: str
     where: str
@@ -45,7 +46,8 @@ class Watchdog:
 
     def __init__(self) -> None:
         self._store: Any = None
-        self._iteration, self._activity = 0, "starting"
+        self._beats, self._iteration, self._activity = 0, 0, "starting"
+        self._rank = distributed.rank()
         self._stop = threading.Event()
         if distributed.world_size() > 1:
             # a private name of torch; where it is gone, errors name no ranks
@@ -78,8 +80,9 @@ class Watchdog:
                 return
 
     def _write(self) -> None:
-        line = f"{time.time()}|{self._iteration}|{self._activity}|{self._where}"
-        self._store.set(f"watchdog/{distributed.rank()}", line)
+        self._beats += 1
+        line = f"{self._beats}|{self._iteration}|{self._activity}|{self._where}"
+        self._store.set(f"watchdog/{self._rank}", line)
 
     def explain(self, error: RuntimeError) -> RuntimeError:
         """``error``, or a MissingRankError in its place if a collective failed."""
@@ -97,41 +100,45 @@ class Watchdog:
         """Who is not where this rank is."""
         if self._store is None:
             return "one of them is missing"
-        time.sleep(_OLD_AFTER_SECONDS + _SECONDS_BETWEEN_LINES)  # until a dead one's line is old
         # The store waits without end for a host behind a broken connection: ask it in a thread.
         answer: queue.SimpleQueue[str] = queue.SimpleQueue()
         threading.Thread(
             target=lambda: answer.put(self._compare()), name="watchdog-reader", daemon=True
         ).start()
         try:
-            return answer.get(timeout=_OLD_AFTER_SECONDS)
+            return answer.get(timeout=2 * _OLD_AFTER_SECONDS + _SECONDS_BETWEEN_LINES)
         except queue.Empty:
             return "the host that kept the list of ranks (rank 0's, as a rule) cannot be reached"
 
     def _compare(self) -> str:
-        """The ranks whose lines are old, or which are not where this rank is."""
+        """The ranks whose beats stand still, or which are not where this rank is."""
+        others = [rank for rank in range(distributed.world_size()) if rank != self._rank]
+        try:
+            before = {rank: self._read(rank) for rank in others}
+            time.sleep(_OLD_AFTER_SECONDS)
+            now = {rank: self._read(rank) for rank in others}
+        except RuntimeError:
+            return "rank 0, which kept the list of ranks, is gone"
         found = []
-        for other in range(distributed.world_size()):
-            if other == distributed.rank():
-                continue
-            try:
-                line = self._read(other)
-            except RuntimeError:
-                return "rank 0, which kept the list of ranks, is gone"
+        for rank, line in now.items():
             if line is None:
-                found.append(f"rank {other} never started training")
-            elif (age := time.time() - line.written) > _OLD_AFTER_SECONDS:
-                found.append(f"rank {other} ({line.where}) was last heard of {age:.0f} s ago, {_doing(line)}")
+                found.append(f"rank {rank} never started training")
+            elif line == before[rank]:
+                # all began to beat together, as the job did
+                silent = max(_OLD_AFTER_SECONDS, (self._beats - line.beats) * _SECONDS_BETWEEN_LINES)
+                found.append(
+                    f"rank {rank} ({line.where}) was last heard of {silent:.0f} s ago, {_doing(line)}"
+                )
             elif line.activity != _COMPUTING or line.iteration < self._iteration:
-                found.append(f"rank {other} ({line.where}) is {_doing(line)}")
+                found.append(f"rank {rank} ({line.where}) is {_doing(line)}")
         return "; ".join(found) or "all ranks are alive, so the network between them failed"
 
     def _read(self, rank: int) -> _Line | None:
         key = f"watchdog/{rank}"
         if not self._store.check([key]):
             return None
-        written, iteration, activity, where = self._store.get(key).decode().split("|", 3)
-        return _Line(float(written), int(iteration), activity, where)
+        beats, iteration, activity, where = self._store.get(key).decode().split("|", 3)
+        return _Line(int(beats), int(iteration), activity, where)
 
 
 def leave_what_hangs() -> None:

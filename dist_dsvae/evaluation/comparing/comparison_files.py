@@ -14,6 +14,7 @@ import matplotlib
 from matplotlib.figure import Figure
 
 from dist_dsvae.core.files import write_atomically
+from dist_dsvae.core.text import read_json
 from dist_dsvae.evaluation.comparing.comparison import Comparison
 from dist_dsvae.evaluation.comparing.comparison_report import as_json, heading, markdown
 from dist_dsvae.evaluation.comparing.evaluated import ComparisonError
@@ -55,7 +56,7 @@ def save_comparison(comparison: Comparison, out: str | None) -> list[Path]:
 
 def _check_replaceable(paths: Mapping[str, Path]) -> None:
     try:
-        proof = json.loads(paths["json"].read_text(encoding="utf-8"))[_PROOF]
+        proof = read_json(paths["json"])[_PROOF]
     except (OSError, ValueError, KeyError, TypeError):
         proof = None
     for ending, path in paths.items():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 from dist_dsvae.config import ExperimentConfig
 from dist_dsvae.config.reading import ConfigError, from_tree
+from dist_dsvae.core.text import read_json
 
 FORMAT = "dist_dsvae-evaluation/1"
 
@@ -128,7 +128,7 @@ def read_run(path: Path, name: str) -> EvaluatedRun:
 
 def _read_json(place: Path, remedy: str) -> dict[str, Any]:
     try:
-        found = json.loads(place.read_text(encoding="utf-8"))
+        found = read_json(place)
     except OSError as error:
         raise ComparisonError(f"{place} cannot be read: {error.strerror}. {remedy}") from None
     except ValueError as error:

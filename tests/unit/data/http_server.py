@@ -129,6 +129,11 @@ class Handler(BaseHTTPRequestHandler):
                 time.sleep(0.02)
         elif action == "corrupt":
             self.answer(200, body[:half] + bytes([body[half] ^ 1]) + body[half + 1 :])
+        elif action.startswith("to "):
+            self.send_response(302)
+            self.send_header("Location", action[3:])
+            self.send_header("Content-Length", "0")
+            self.end_headers()
         elif action == "longer":
             self.answer(200, body + b"x")
         elif action == "page":

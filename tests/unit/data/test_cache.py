@@ -215,3 +215,22 @@ def test_a_folder_that_cannot_be_used_gets_a_sentence(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"No space left on device.*data\.cache_gib"):
         read(ShardCache(tmp_path / "shards", SIZE), 1, full)
     assert list((tmp_path / "shards").iterdir()) == []
+
+
+def test_no_link_is_followed(cache: ShardCache, tmp_path: Path) -> None:
+    """Neither to read what lies elsewhere, nor to write or remove it."""
+    cache.directory.mkdir()
+    other = tmp_path / "somebody's"
+    for ending in ("", ".part"):
+        other.write_bytes(b"x" * SIZE)
+        (cache.directory / (name_of(1) + ending)).symlink_to(other)
+        assert read(cache, 1) == content_of(1)
+        assert not (cache.directory / name_of(1)).is_symlink()
+        assert other.read_bytes() == b"x" * SIZE
+        (cache.directory / name_of(1)).unlink()
+    (cache.directory / name_of(1)).symlink_to(tmp_path / "nowhere")
+    assert read(cache, 1) == content_of(1)
+    for number in range(2, 9):  # makes room again and again
+        (cache.directory / name_of(number + 10)).symlink_to(other)
+        read(cache, number)
+    assert other.read_bytes() == b"x" * SIZE

@@ -13,6 +13,7 @@ from dist_dsvae.building.faces.align import Alignment
 from dist_dsvae.building.faces.choose_face import choose
 from dist_dsvae.building.faces.duplicates import near_duplicates, perceptual_hash
 from dist_dsvae.building.faces.face import FaceBox, overlap
+from dist_dsvae.building.faces.near import near_pairs
 from dist_dsvae.building.faces.survey import Seen
 from tests.unit.data.drawn_faces import (
     landmarks_at,
@@ -80,12 +81,7 @@ def test_the_hash_survives_size_light_and_jpeg() -> None:
         assert bits_between(perceptual_hash(image), perceptual_hash(smooth(seed + 100))) > 70
 
 
-@pytest.mark.parametrize("block", [3, 512])
-def test_near_duplicates_are_those_of_the_plain_algorithm(
-    block: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("dist_dsvae.building.faces.duplicates._BLOCK", block)
-    monkeypatch.setattr("dist_dsvae.building.faces.duplicates._COLUMNS", 4)
+def test_near_duplicates_are_those_of_the_plain_algorithm() -> None:
     rng = np.random.default_rng(0)
     bases = [int.from_bytes(rng.bytes(32)) for _ in range(12)]
     numbers = [
@@ -104,6 +100,63 @@ def test_near_duplicates_are_those_of_the_plain_algorithm(
     assert near_duplicates([f"{number:064x}" for number in numbers], unlike, 8) == expected
     assert 12 < len(kept) < 70
     assert near_duplicates([], unlike, 8) == {}
+
+
+def looks_like(rng: np.random.Generator, count: int, spectrum: float) -> np.ndarray:
+    looks = rng.normal(size=(count, 64)) * np.arange(1, 65) ** -spectrum
+    looks -= looks.mean(axis=1, keepdims=True)
+    return (looks / np.linalg.norm(looks, axis=1, keepdims=True)).astype(np.float32)
+
+
+@pytest.mark.parametrize("max_bits", [0, 3, 20, 40, 100, 255])
+@pytest.mark.parametrize("spectrum", [0.0, 1.5])
+def test_every_near_pair_is_found(max_bits: int, spectrum: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Against all pairs compared; a crowd of the same pictures, and pairs at the very edge of either rule."""
+    monkeypatch.setattr("dist_dsvae.building.faces.near._LEAF", 16)
+    monkeypatch.setattr("dist_dsvae.building.faces.near._AT_ONCE", 100)
+    rng = np.random.default_rng(max_bits)
+    numbers = [int.from_bytes(rng.bytes(32)) for _ in range(300)]
+    looks = looks_like(rng, len(numbers), spectrum)
+    for place in range(100, 300):
+        original = int(rng.integers(100)) if place < 280 else 0
+        flips = int(rng.choice([0, 1, max_bits, max_bits + 1, 80, 88, 89])) % 257
+        numbers[place] = numbers[original]
+        for bit in rng.choice(256, min(flips, 256), replace=False):
+            numbers[place] ^= 1 << int(bit)
+        looks[place] = looks[original] + rng.choice([0, 0.1, 0.25, 0.3]) * looks[place]
+        looks[place] /= np.linalg.norm(looks[place])
+    words = np.frombuffer(b"".join(number.to_bytes(32) for number in numbers), np.uint64).reshape(-1, 4)
+    expected = {
+        (one, other)
+        for other in range(len(numbers))
+        for one in range(other)
+        if (bits := (numbers[one] ^ numbers[other]).bit_count()) <= max_bits
+        or (bits <= 88 and looks[one] @ looks[other] >= 0.965)
+    }
+    found = near_pairs(words, looks, max_bits)
+    assert set(map(tuple, found.tolist())) == expected
+    assert len(found) == len(expected) > 100
+    assert found.tolist() == sorted(found.tolist(), key=lambda pair: pair[::-1])
+
+
+def test_near_pairs_are_found_without_comparing_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither by their hashes nor by their looks: less than a tenth of the pairs, however many there are."""
+    compared = 0
+
+    def count(words: np.ndarray, one: np.ndarray, other: np.ndarray, max_bits: int) -> np.ndarray:
+        nonlocal compared
+        compared += len(one)
+        return np.empty((0, 2), np.int64)
+
+    monkeypatch.setattr("dist_dsvae.building.faces.near._within", count)
+    rng = np.random.default_rng(0)
+    shares = []
+    for pictures in (2_000, 8_000):
+        compared = 0
+        words = np.frombuffer(rng.bytes(32 * pictures), np.uint64).reshape(-1, 4)
+        near_pairs(words, looks_like(rng, pictures, 0.5), 40)
+        shares.append(compared / (pictures**2 / 2))
+    assert max(shares) < 0.1
 
 
 def test_hashes_a_little_apart_need_alike_pictures() -> None:

@@ -650,3 +650,42 @@ def test_a_table_that_is_not_the_manifests(copy: tuple[Path, str], settings: dic
     np.save(split / TABLE_FILE, rows)
     with pytest.raises(DataError, match=r"manifest\.shards\.npy could not be fetched .*is not the table"):
         open_remote(url, settings)
+
+
+# redirects
+
+
+def test_redirects_to_other_places_are_refused(server: Server, settings: dict[str, Any]) -> None:
+    """Another host, port or scheme; and a file of this machine, whatever is allowed."""
+    elsewhere = server.root.replace("127.0.0.1", "localhost")
+    for target in (f"{elsewhere}/train/manifest.json", "https://127.0.0.1/train/manifest.json", "ftp://h/x"):
+        server.tell("manifest.json", f"to {target}")
+        with pytest.raises(DataError, match=r"sends it on to .*data.allow_redirects") as caught:
+            open_remote(server.url, settings)
+        assert target.partition("/train")[0].partition("/x")[0].rpartition(":")[0] in str(caught.value)
+    server.tell("manifest.json", f"to {elsewhere}/train/manifest.json", times=1)
+    assert open_remote(server.url, settings, allow_redirects=True).num_samples == sum(COUNTS)
+    server.tell("manifest.json", "to file:///etc/passwd")
+    with pytest.raises(DataError, match="could not be fetched"):
+        open_remote(server.url, settings, allow_redirects=True)
+
+
+def test_redirects_within_the_host_are_followed(server: Server, settings: dict[str, Any]) -> None:
+    server.tell("manifest.json", "to /train/../train/manifest.json", times=1)
+    assert open_remote(server.url, settings).num_samples == sum(COUNTS)
+
+
+def test_a_shard_that_is_listed_twice_is_fetched_once(built: Path, settings: dict[str, Any]) -> None:
+    """The same content under two names, and both names read by several workers at once."""
+    folder = built / "twice"
+    (folder / "train").mkdir(parents=True)
+    for number in (0, 1, 2):
+        shutil.copyfile(built / "train" / TARS[number % 2], folder / "train" / TARS[number])
+    index(folder / "train", command="test")
+    local = Manifest.load(folder / "train")
+    assert local.shards[0].sha256 == local.shards[2].sha256
+    with serving(folder) as server:
+        remote = open_remote(server.url, settings)
+        assert_equal(take(batches_of(remote, num_workers=2), 12), take(batches_of(local), 12))
+        assert sum(server.requests()[TARS[number]] for number in (0, 2)) == 1
+    shutil.rmtree(folder)

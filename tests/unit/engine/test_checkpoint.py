@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import errno
+import json
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -42,6 +45,92 @@ def test_a_damaged_marker_gets_a_sentence(tmp_path: Path) -> None:
     (path / MARKER).write_text("{}")
     with pytest.raises(CheckpointError, match="was damaged"):
         read_marker(path)
+
+
+VALUES = {
+    "samples_seen": 30,
+    "train_seconds": 1.5,
+    "num_replaced": 0,
+    "meter_sums": [{"joint": [0.5, 1.5]}],
+    "meter_iterations": 2,
+    "scaler": None,
+    "data_fingerprint": "ab",
+}
+WRONG: list[object] = [None, -1, True, "text", 1.5, 1e400, [], {}, 2**80]
+
+
+def as_older(path: Path) -> None:
+    """Its marker as older versions wrote it, without a checksum of its own."""
+    marker = json.loads((path / MARKER).read_text())
+    (path / MARKER).write_text(json.dumps({"values": marker["values"], "sha256": marker["files"]}))
+
+
+def damages(marker: dict[str, Any]) -> Iterator[tuple[str, object]]:
+    """What may become of a marker: other types and values in every place, keys lost, new and renamed."""
+    for key in marker:
+        yield f"without {key}", {k: v for k, v in marker.items() if k != key}
+        yield f"{key} renamed", {k + ("_" if k == key else ""): v for k, v in marker.items()}
+        for wrong in WRONG:
+            yield f"{key} is {wrong!r}", marker | {key: wrong}
+    for part in (key for key in marker if isinstance(marker[key], dict)):
+        for key in marker[part]:
+            yield (
+                f"{part} without {key}",
+                marker | {part: {k: v for k, v in marker[part].items() if k != key}},
+            )
+            for wrong in WRONG:
+                yield f"{part}.{key} is {wrong!r}", marker | {part: marker[part] | {key: wrong}}
+    yield "a strange key", marker | {"extra": 1}
+    yield from (("another document", wrong) for wrong in WRONG)
+    files = "files" if "files" in marker else "sha256"
+    for name in ("../__0_0.distcp", "__0_9.distcp", "/etc/passwd", "other", ""):
+        yield f"a strange file {name}", marker | {files: marker[files] | {name: "0" * 64}}
+        yield f"the file {name} alone", marker | {files: {name: "0" * 64}}
+
+
+@pytest.mark.parametrize("older", [False, True])
+def test_whatever_is_wrong_in_a_marker_is_named_and_the_checkpoint_before_is_used(
+    older: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    paths = [save(tmp_path / "checkpoints", step, state(step), VALUES, keep=3) for step in (1, 2)]
+    if older:
+        as_older(paths[1])
+    assert checkpoint_to_resume(tmp_path, "auto") == paths[1]
+    sound = json.loads((paths[1] / MARKER).read_text())
+    harmless = {  # an older marker has nothing that would tell
+        f"values.{key} is {wrong!r}"
+        for key, allowed in {
+            "meter_sums": [[]],
+            "data_fingerprint": ["text"],
+            "train_seconds": [1.5],
+        }.items()
+        for wrong in allowed
+    } | {"values without meter_sums", "values without scaler"}
+    tried = 0
+    for damage, marker in damages(sound):
+        if marker == sound or (older and damage in harmless):
+            continue
+        caplog.clear()
+        (paths[1] / MARKER).write_text(json.dumps(marker))
+        assert checkpoint_to_resume(tmp_path, "auto") == paths[0], damage
+        assert "step-00000002" in caplog.text, damage
+        with pytest.raises(CheckpointError, match="step-00000002"):
+            checkpoint_to_resume(tmp_path, str(paths[1]))
+        tried += 1
+    assert tried > 80
+
+
+def test_every_byte_of_a_marker_is_covered(tmp_path: Path) -> None:
+    paths = [save(tmp_path / "checkpoints", step, state(step), VALUES, keep=3) for step in (1, 2)]
+    content = (paths[1] / MARKER).read_bytes()
+    for place, byte in enumerate(content):
+        if chr(byte).isspace():
+            continue
+        changed = bytearray(content)
+        changed[place] = ord("7") if byte != ord("7") else ord("8")
+        (paths[1] / MARKER).write_bytes(changed)
+        with pytest.raises(CheckpointError, match="step-00000002"):
+            verify(paths[1])
 
 
 @pytest.mark.parametrize("name", ["__0_0.distcp", ".metadata"])

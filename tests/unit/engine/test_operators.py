@@ -7,7 +7,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from dist_dsvae.engine.iteration.operators import operators_of
+from dist_dsvae.engine.measuring.operators import operators_of
 from tests.unit.engine.making import make_inputs, make_iteration
 
 

@@ -9,11 +9,11 @@ from torch import Tensor
 
 from dist_dsvae.config import DSVAEConfig, ModelConfig, OptimizerConfig
 from dist_dsvae.data.transforms import to_batch
-from dist_dsvae.engine.families import FAMILIES
 from dist_dsvae.engine.iteration.batch_norm import synchronise
 from dist_dsvae.engine.iteration.guard import Guard
 from dist_dsvae.engine.iteration.iteration import Iteration, ToBatch
 from dist_dsvae.engine.iteration.zero import step_optimizers
+from dist_dsvae.engine.measuring.families import FAMILIES
 from dist_dsvae.engine.processes.runtime import Runtime
 from dist_dsvae.engine.reporting.telemetry import LossMeter
 from dist_dsvae.methods.dsvae import DSVAE

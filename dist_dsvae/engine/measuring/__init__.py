@@ -1,0 +1,1 @@
+"""What an iteration costs on a device, measured, counted, or predicted without one."""

@@ -1,0 +1,104 @@
+"""Pictures of a folder: decoded no larger than needed, and not encoded again where they fit as they are."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from dist_dsvae.building.writer import Sample, UnreadableError
+from dist_dsvae.core.images import Codec, FileEncoder, Format
+
+
+def smooth(size: int = 16, mode: str = "RGB") -> Image.Image:
+    coarse = np.random.default_rng(0).integers(0, 256, (5, 5, 3), dtype=np.uint8)
+    return Image.fromarray(coarse).resize((size, size), Image.Resampling.BICUBIC).convert(mode)
+
+
+def stored(path: Path, size: int = 16, channels: int = 3, extension: Format = "jpg") -> bytes:
+    encoder = FileEncoder(size=size, channels=channels, resize="crop", codec=Codec(extension=extension))
+    return encoder(Sample(str(path), 0, path.name))[0]
+
+
+@pytest.mark.parametrize(
+    ("extension", "mode", "channels"),
+    [("jpg", "RGB", 3), ("png", "RGB", 3), ("jpg", "L", 1), ("png", "L", 1)],
+)
+def test_a_picture_that_fits_is_kept_byte_for_byte(
+    extension: Format, mode: str, channels: int, tmp_path: Path
+) -> None:
+    path = tmp_path / f"a.{extension}"
+    smooth(mode=mode).save(path, quality=70)
+    assert stored(path, channels=channels, extension=extension) == path.read_bytes()
+
+
+def test_a_picture_that_does_not_fit_is_made_to(tmp_path: Path) -> None:
+    turned = Image.Exif()
+    turned[0x0112] = 3
+    frames = {"save_all": True, "append_images": [smooth().rotate(90)]}
+    layer = smooth()
+    layer.putalpha(100)
+    misfits: list[tuple[str, Image.Image, dict[str, object]]] = [
+        ("larger.jpg", smooth(17), {}),
+        ("grey.jpg", smooth(mode="L"), {}),
+        ("ink.jpg", smooth(mode="CMYK"), {}),
+        ("turned.jpg", smooth(), {"exif": turned}),
+        ("other.png", smooth(), {}),
+        ("other.webp", smooth(), {"lossless": True}),
+    ]
+    of_png: list[tuple[str, Image.Image, dict[str, object]]] = [
+        ("palette.png", smooth().quantize(16), {}),
+        ("clear.png", layer, {}),
+        ("hole.png", smooth(), {"transparency": (0, 0, 0)}),
+        ("turned.png", smooth(), {"exif": turned}),
+        ("frames.png", smooth(), frames),
+        ("other.jpg", smooth(), {}),
+    ]
+    groups: list[tuple[Format, list[tuple[str, Image.Image, dict[str, object]]]]] = [
+        ("jpg", misfits),
+        ("png", of_png),
+    ]
+    for extension, pictures in groups:
+        for name, picture, options in pictures:
+            path = tmp_path / name
+            picture.save(path, **options)
+            content = stored(path, extension=extension)
+            assert content != path.read_bytes(), name
+            with Image.open(io.BytesIO(content)) as made:
+                assert (made.size, made.mode) == ((16, 16), "RGB"), name
+                assert made.format == {"jpg": "JPEG", "png": "PNG"}[extension], name
+    upright, turned_over = np.asarray(smooth()).astype(int), tmp_path / "turned.png"
+    made = np.asarray(Image.open(io.BytesIO(stored(turned_over, extension="png")))).astype(int)
+    assert np.abs(made[::-1, ::-1] - upright).max() == 0
+
+
+def test_a_picture_that_fits_but_is_cut_off_is_unreadable(tmp_path: Path) -> None:
+    for extension in ("jpg", "png"):
+        path = tmp_path / f"a.{extension}"
+        smooth(64).save(path)
+        path.write_bytes(path.read_bytes()[:-200])
+        with pytest.raises(UnreadableError):
+            stored(path, 64, extension=extension)  # type: ignore[arg-type]
+
+
+def test_a_photograph_is_decoded_at_a_fraction(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The smallest that is no smaller than the target; hardly another picture than from all its pixels."""
+    seen: list[tuple[int, int]] = []
+    fit = FileEncoder.fit
+
+    def spied(self: FileEncoder, image: Image.Image) -> Image.Image:
+        seen.append(image.size)
+        return fit(self, image)
+
+    monkeypatch.setattr(FileEncoder, "fit", spied)
+    path = tmp_path / "a.jpg"
+    smooth(250).save(path, quality=95)
+    made = np.asarray(Image.open(io.BytesIO(stored(path, 64, extension="png")))).astype(int)
+    whole = np.asarray(smooth(250).resize((64, 64), Image.Resampling.LANCZOS)).astype(int)
+    assert np.abs(made - whole).mean() < 1.5
+    for size in (62, 125, 126):
+        stored(path, size)
+    assert seen == [(125, 125), (63, 63), (125, 125), (250, 250)]

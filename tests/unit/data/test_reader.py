@@ -1,0 +1,71 @@
+"""Compressed shards: unpacked as far as their index says, and no more of them than a window has."""
+
+from __future__ import annotations
+
+import gzip
+import lzma
+import resource
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from dist_dsvae.building.indexing import index
+from dist_dsvae.core.errors import DataError
+from dist_dsvae.data.reader import ShardReader
+from dist_dsvae.data.shards.manifest import Manifest
+from tests.unit.data.test_fuzz import tar_of
+
+PACK = {".tar.gz": gzip.compress, ".tar.xz": lzma.compress}
+
+
+def split(directory: Path, suffix: str, shards: int = 1) -> Manifest:
+    for number in range(shards):
+        (directory / f"{number:06d}{suffix}").write_bytes(PACK[suffix](tar_of(3)))
+    index(directory, command="a test")
+    return Manifest.load(directory)
+
+
+@pytest.mark.parametrize("suffix", PACK)
+def test_a_bomb_behind_the_samples_is_not_unpacked(suffix: str, tmp_path: Path) -> None:
+    """A gigabyte of zeros, which pack to a megabyte, follows what the index knows of."""
+    manifest = split(tmp_path, suffix)
+    zeros = PACK[suffix](bytes(2**26))
+    with (tmp_path / f"000000{suffix}").open("ab") as file:
+        for _ in range(16):
+            file.write(zeros)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    reader = ShardReader(manifest, max_open_shards=1)
+    content, label = reader.read(0, 2)
+    assert (bytes(content[1:4]), label) == (b"PNG", 0)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 60_000
+
+
+@pytest.mark.parametrize("suffix", PACK)
+def test_a_shard_that_claims_too_much_gets_a_sentence(suffix: str, tmp_path: Path) -> None:
+    manifest = split(tmp_path, suffix)
+    rows = np.array(manifest.index(0))
+    for end, sentence in (
+        (2**40, "at most 2,147,483,648 are held in memory"),
+        (10**6, "ends before its last"),
+    ):
+        rows[2, 0] = end
+        np.save(tmp_path / "000000.index.npy", rows)
+        with pytest.raises(DataError, match=sentence):
+            ShardReader(manifest, max_open_shards=1).read(0, 0)
+
+
+def test_no_more_are_held_than_asked_for(tmp_path: Path) -> None:
+    manifest = split(tmp_path, ".tar.gz", 5)
+    reader = ShardReader(manifest, max_open_shards=2)
+    held = []
+    content_of = reader._content
+
+    def counted(number: int, end: int) -> memoryview:
+        held.append(len(reader._open))
+        return content_of(number, end)
+
+    reader._content = counted  # type: ignore[method-assign]
+    for number in (0, 1, 2, 3, 4, 4, 3, 0):
+        reader.read(number, 0)
+    assert held == [0, 1, 1, 1, 1, 1]  # while another one is unpacked

@@ -1,0 +1,70 @@
+"""Training with very many classes: its memory is told, and refused, before any of it is taken."""
+
+from __future__ import annotations
+
+import resource
+import subprocess
+import sys
+
+import psutil
+import pytest
+import torch
+
+from dist_dsvae.config import DataConfig, ExperimentConfig, ModelConfig
+from dist_dsvae.core.types import ImageShape
+from dist_dsvae.engine.memory import TooLargeError, check_memory, needed_bytes
+
+POINTS = ImageShape(2, 0, 0)
+# prints the bytes that an iteration with many classes adds at its peak to one with ten
+_ITERATION = """
+import re, sys
+from pathlib import Path
+from dist_dsvae.config import DSVAEConfig, ModelConfig
+from dist_dsvae.methods.dsvae import DSVAE
+from dist_dsvae.core.types import ImageShape
+from tests.unit.engine.making import make_inputs, make_iteration
+
+def resident(what):
+    return 1024 * int(re.search(what + r":\\s*(\\d+)", Path("/proc/self/status").read_text()).group(1))
+
+def iterate(classes):
+    model = ModelConfig(architecture="mlp2d", zs_dim=int(sys.argv[2]), zu_dim=2)
+    method = DSVAE(DSVAEConfig(augmentation="off"), model, ImageShape(2, 0, 0), classes)
+    iteration = make_iteration(method=method)
+    iteration(*make_inputs(iteration, 0, 6, "mlp2d"))
+
+iterate(10)
+Path("/proc/self/clear_refs").write_text("5")
+before = resident("VmRSS")
+iterate(int(sys.argv[1]))
+print(resident("VmHWM") - before)
+"""
+
+
+def config_of(zs_dim: int) -> ExperimentConfig:
+    model = ModelConfig(architecture="mlp2d", zs_dim=zs_dim, zu_dim=2)
+    return ExperimentConfig(data=DataConfig(train="shards"), model=model)
+
+
+def peak_kib() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+def test_a_million_classes_end_in_a_sentence_before_memory_is_taken() -> None:
+    check_memory(config_of(2), POINTS, 20_000, 32, torch.device("cpu"))  # fits
+    free, before = psutil.virtual_memory().available, peak_kib()
+    dim = -(-free // (1_000_000 * 4 * 16)) + 8  # the [C, d] matrices are more than there is
+    with pytest.raises(TooLargeError) as caught:
+        check_memory(config_of(dim), POINTS, 1_000_000, 32, torch.device("cpu"))
+    assert peak_kib() - before < 50_000
+    assert "on 1,000,000 classes takes at least" in str(caught.value)
+    assert "lower model.zs_dim" in str(caught.value)
+
+
+def test_the_estimate_is_what_an_iteration_takes() -> None:
+    classes, dim = 20_000, 256
+    done = subprocess.run(
+        [sys.executable, "-c", _ITERATION, str(classes), str(dim)], capture_output=True, text=True, check=True
+    )
+    needed = needed_bytes(config_of(dim), POINTS, classes, 6)
+    assert 0.8 < int(done.stdout.splitlines()[-1]) / needed < 1.25
