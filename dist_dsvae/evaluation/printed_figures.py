@@ -11,40 +11,9 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-_SECONDS_BETWEEN_LINES = 10.0
+from dist_dsvae.evaluation.metrics import description_of
 
-DESCRIPTIONS = {
-    "accuracy": "held-out accuracy",
-    "zs_accuracy": "held-out accuracy from zs",
-    "zs_probe_accuracy": "linear probe from zs",
-    "zs_mlp_accuracy": "perceptron probe from zs",
-    "zu_probe_accuracy": "linear probe from zu",
-    "zu_mlp_accuracy": "perceptron probe from zu",
-    "zu_mean_probe_accuracy": "linear probe from the mean of zu",
-    "reconstruction_error": "reconstruction, mean squared error",
-    "swap_follows_zs": "swapped images taken for the class of zs",
-    "swap_follows_zu": "swapped images taken for the class of zu",
-    "test_samples": "held-out samples",
-    "identity_swap_to_zs": "swapped faces' cosine to the picture of zs",
-    "identity_swap_to_zu": "swapped faces' cosine to the picture of zu",
-    "identity_swaps": "swapped faces",
-    "identity_reconstruction": "reconstructed faces' cosine to their picture",
-    "identity_same_person": "real pictures' cosine, same person",
-    "identity_other_person": "real pictures' cosine, other person",
-    "identity_sample_to_class": "samples' cosine to pictures of their class",
-    "identity_sample_to_others": "samples' cosine to pictures of other classes",
-    "inception_score": "Inception Score",
-    "inception_score_splits_mean": "Inception Score over splits, mean",
-    "inception_score_splits_std": "Inception Score over splits, deviation",
-    "label_accuracy": "samples taken for their own class",
-    "fid": "FID",
-    "precision": "precision",
-    "recall": "recall",
-    "coverage": "real points with a drawn one near",
-    "spread_x": "spread along x, of the real one",
-    "spread_y": "spread along y, of the real one",
-    "diversity": "intra-class diversity",
-}
+_SECONDS_BETWEEN_LINES = 10.0
 
 
 def table_of(result: Mapping[str, Any]) -> Table:
@@ -57,14 +26,8 @@ def table_of(result: Mapping[str, Any]) -> Table:
     table.add_column("real", justify="right")
     for name, value in result["figures"].items():
         real = result["real"].get(name)
-        table.add_row(_description(name), shown(value), "" if real is None else shown(real))
+        table.add_row(description_of(name) or name, shown(value), "" if real is None else shown(real))
     return table
-
-
-def _description(name: str) -> str:
-    if name.startswith("held_out_"):
-        return f"unseen persons: {_description(name.removeprefix('held_out_'))}"
-    return DESCRIPTIONS.get(name, name)
 
 
 def _caption(result: Mapping[str, Any], judges: Mapping[str, Any] | None) -> str:

@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from huggingface_hub import ModelCard, ModelCardData
 
-from dist_dsvae.evaluation.printed_figures import DESCRIPTIONS, shown
+from dist_dsvae.evaluation.metrics import description_of
+from dist_dsvae.evaluation.printed_figures import shown
 from dist_dsvae.methods.abilities import Generative
 from dist_dsvae.sampling.generate import spread
 from dist_dsvae.sampling.grids import save_grid, save_scatter
@@ -121,7 +122,7 @@ def _figures(about: Mapping[str, Any]) -> Iterator[str]:
         return
     real = evaluation.get("real") or {}
     rows = [
-        f"| {DESCRIPTIONS.get(name) or _plain(name)} | {shown(value)} | "
+        f"| {description_of(name) or _plain(name)} | {shown(value)} | "
         f"{shown(real[name]) if name in real else ''} |"
         for name, value in evaluation["figures"].items()
         if isinstance(value, int | float)

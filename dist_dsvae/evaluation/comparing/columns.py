@@ -6,18 +6,11 @@ import json
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from dist_dsvae.evaluation.comparing.evaluated import ComparisonError, EvaluatedRun, Judge
+from dist_dsvae.evaluation.metrics import METRICS, Metric
 
-_ALWAYS = ("data_fingerprint", "test_fingerprint", "precision")
-_DECODED = (*_ALWAYS, "batch_norm")
-_DRAWN = (
-    *(*_DECODED, "seed", "samples", "samples_per_class", "prior", "batch_size"),
-    *("temperature_zs", "temperature_zu"),
-)
-_COMPARED = (*_DRAWN, "real_split", "real_samples")
-_POINTS = (*_COMPARED, "radius")
 _OPTIONS = {
     "samples": "--samples-per-class",
     "precision": "--mixed_precision",
@@ -31,116 +24,6 @@ _OPTIONS = {
         )
     },
 }
-
-
-@dataclass(frozen=True, kw_only=True)
-class Metric:
-    """A figure of an evaluation as a column.
-
-    figure: its name there; ``deviation`` names the figure of its own +-, where it has one.
-    best: which value is best: the highest, the lowest, or the one nearest to 1.
-    judge: role of the network that it is judged by. points: a figure of points in the plane.
-    depends: the settings that it depends on. chance: guessing gives 1 / number of classes.
-    """
-
-    figure: str
-    title: str
-    best: Literal["highest", "lowest", "nearest 1"] = "highest"
-    digits: int = 3
-    judge: Literal["classifier", "feature_network", "identity_network"] | None = None
-    depends: tuple[str, ...] = _ALWAYS
-    deviation: str | None = None
-    chance: bool = False
-    points: bool = False
-
-
-def _identity_metrics(prefix: str, title: str, *depends: str) -> Iterator[Metric]:
-    best: Literal["highest", "lowest"]
-    for figure, what, best in (
-        ("swap_to_zs", "swap to zs", "highest"),
-        ("swap_to_zu", "swap to zu", "lowest"),
-        ("reconstruction", "reconstruction", "highest"),
-    ):
-        yield Metric(
-            figure=f"{prefix}identity_{figure}",
-            title=f"{title}, {what}",
-            best=best,
-            judge="identity_network",
-            depends=(*_DECODED, "seed", "identity_samples", *depends),
-        )
-
-
-METRICS = (
-    Metric(figure="inception_score", title="Inception Score", digits=2, judge="classifier", depends=_DRAWN),
-    Metric(
-        figure="inception_score_splits_mean",
-        title="Inception Score over splits",
-        digits=2,
-        judge="classifier",
-        depends=(*_DRAWN, "splits"),
-        deviation="inception_score_splits_std",
-    ),
-    Metric(figure="fid", title="FID", best="lowest", digits=2, judge="feature_network", depends=_COMPARED),
-    Metric(
-        figure="precision",
-        title="precision",
-        judge="feature_network",
-        depends=(*_COMPARED, "neighbour_samples"),
-    ),
-    Metric(
-        figure="recall", title="recall", judge="feature_network", depends=(*_COMPARED, "neighbour_samples")
-    ),
-    Metric(
-        figure="diversity",
-        title="diversity",
-        digits=4,
-        depends=(*_DRAWN, "diversity_samples", "ms_ssim_weights"),
-    ),
-    Metric(figure="label_accuracy", title="label accuracy", judge="classifier", depends=_DRAWN, chance=True),
-    Metric(figure="zs_accuracy", title="accuracy from zs", chance=True),
-    Metric(figure="zu_probe_accuracy", title="linear probe of zu", best="lowest", chance=True),
-    Metric(figure="zu_mlp_accuracy", title="perceptron on zu", best="lowest", chance=True),
-    Metric(
-        figure="swap_follows_zs",
-        title="swaps follow zs",
-        judge="classifier",
-        depends=(*_DECODED, "seed"),
-        chance=True,
-    ),
-    *_identity_metrics("", "identity"),
-    Metric(
-        figure="identity_sample_to_class",
-        title="identity, sample to class",
-        judge="identity_network",
-        depends=(*_DRAWN, "identity_samples"),
-    ),
-    Metric(
-        figure="identity_sample_to_others",
-        title="identity, sample to others",
-        best="lowest",
-        judge="identity_network",
-        depends=(*_DRAWN, "identity_samples"),
-    ),
-    *_identity_metrics("held_out_", "identity of unseen", "held_out_fingerprint"),
-    Metric(
-        figure="reconstruction_error",
-        title="reconstruction error",
-        best="lowest",
-        digits=4,
-        depends=_DECODED,
-    ),
-    Metric(
-        figure="held_out_reconstruction_error",
-        title="reconstruction error of unseen",
-        best="lowest",
-        digits=4,
-        depends=(*_DECODED, "held_out_fingerprint"),
-    ),
-    Metric(figure="coverage", title="coverage", depends=_POINTS, points=True),
-    Metric(figure="precision", title="precision of points", depends=_POINTS, points=True),
-    Metric(figure="spread_x", title="spread along x", best="nearest 1", depends=_POINTS, points=True),
-    Metric(figure="spread_y", title="spread along y", best="nearest 1", depends=_POINTS, points=True),
-)
 
 
 @dataclass(frozen=True)
@@ -187,7 +70,7 @@ class Column:
 
 def _keys(run: EvaluatedRun) -> Iterator[tuple[Metric, Judge | None]]:
     for metric in METRICS:
-        if metric.figure not in run.figures or (metric.points and not run.of_points):
+        if not metric.title or metric.figure not in run.figures or (metric.points and not run.of_points):
             continue
         judge = run.judges.get(metric.judge) if metric.judge else None
         if metric.judge is None or judge is not None:

@@ -15,6 +15,7 @@ from dist_dsvae.config import TrainConfig
 from dist_dsvae.engine.evaluating import test_codes
 from dist_dsvae.engine.reporting import visuals
 from dist_dsvae.engine.stopping.preemption import StopRequests
+from dist_dsvae.evaluation.metrics import description_of
 from dist_dsvae.methods.published import load_published
 from dist_dsvae.methods.step import averaged_networks, weights_of
 from dist_dsvae.runs import measure_statistics
@@ -128,6 +129,7 @@ def test_train_resume_evaluate_export(method: str, entry: Entries, tmp_path: Pat
     result = json.loads((tmp_path / "resumed/evaluation/scores.json").read_text())
     assert json.loads(next(line for line in printed.splitlines() if line.startswith('{"format"'))) == result
     assert EXPECTED[method] <= result["figures"].keys()
+    assert [name for name in result["figures"] if description_of(name) is None] == []
     assert result["method"] == METHODS[method]["method"]["name"]
     if method != "classifier":
         assert result["real"]["inception_score"] > result["figures"]["inception_score"]
