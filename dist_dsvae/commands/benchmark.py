@@ -6,6 +6,7 @@ python launch/benchmark.py data        our stream against the usual WebDataset p
 python launch/benchmark.py checkpoint  saving and loading the whole state of a run
 python launch/benchmark.py diversity   intra-class diversity against pytorch_msssim on every pair
 python launch/benchmark.py operators   operators of an iteration, each a kernel on a GPU
+python launch/benchmark.py roofline    what a GPU would need for an iteration: a model, without one
 python launch/benchmark.py scale       step time against the number of GPUs, from measured parts
 python launch/benchmark.py scale-data  opening shards: seconds and memory by shards, samples and classes
 
@@ -27,6 +28,7 @@ _BENCHMARKS = {
     "checkpoint": ("checkpoint_time", "seconds and bytes of a checkpoint"),
     "diversity": ("diversity_time", "seconds of the MS-SSIM of all pairs"),
     "operators": ("operator_counts", "operators of a training iteration by kind"),
+    "roofline": ("prediction", "predicted seconds and memory of a training iteration on a GPU"),
     "scale": ("scaling", "predicted and measured step time by number of processes"),
     "scale-data": ("scale_data", "seconds to the first batch and peak memory of a large split"),
 }

@@ -107,18 +107,30 @@ def _signed(word: int) -> int:
 
 
 def uniform(bits: Tensor) -> Tensor:
-    """float32 in the open interval (0, 1) from the top 23 bits of int64 ``bits``.
-
-    23, not 24: (n + 1/2) / 2**23 is exact in float32 for every n, so neither 0 nor 1 occurs.
-    """
-    return _shift_right(bits, 41).to(torch.float32).add_(0.5).mul_(2.0**-23)
+    """float32 in the open interval (0, 1) from the top 23 bits of int64 ``bits``."""
+    return _uniform(_top(bits))
 
 
 def normal(bits: Tensor) -> Tensor:
     """float32, standard normal, by the inverse of the normal distribution function at ``uniform(bits)``."""
+    return _normal(_top(bits))
+
+
+def _top(bits: Tensor) -> Tensor:
+    """The top 23 bits, as float32.
+
+    23, not 24: (n + 1/2) / 2**23 is exact in float32 for every n, so neither 0 nor 1 occurs in ``uniform``.
+    """
+    return _shift_right(bits, 41).to(torch.float32)
+
+
+def _uniform(top: Tensor) -> Tensor:
+    return top.add_(0.5).mul_(2.0**-23)
+
+
+def _normal(top: Tensor) -> Tensor:
     # erfinv takes 2 u - 1 = (n + 1/2 - 2**22) / 2**22, which is exact as well
-    centred = _shift_right(bits, 41).to(torch.float32).add_(0.5 - 2.0**22).mul_(2.0**-22)
-    return centred.erfinv_().mul_(math.sqrt(2.0))
+    return top.add_(0.5 - 2.0**22).mul_(2.0**-22).erfinv_().mul_(math.sqrt(2.0))
 
 
 def _positive(bits: Tensor) -> Tensor:
@@ -185,6 +197,7 @@ _FROM_BITS: Mapping[_Kind, Callable[[Tensor], Tensor]] = {
     "normal": normal,
     "positive": _positive,
 }
+_FROM_TOP: Mapping[_Kind, Callable[[Tensor], Tensor]] = {"uniform": _uniform, "normal": _normal}
 
 
 def _numbers_of(kind: _Kind, bits: Tensor, dtype: torch.dtype) -> Tensor:
@@ -215,18 +228,17 @@ class JointNoise:
         self._requests: set[_Request] = set()
         self._table: _Table | None = None
 
-    def __call__(self, seeds: Sequence[int], positions: Sequence[Tensor]) -> list[Noise]:
-        """The noise of each batch from its seed and its positions [B] (equally many in all batches)."""
+    def __call__(self, seeds: Sequence[int], positions: Tensor) -> list[Noise]:
+        """The noise of each batch from its seed and its positions: [number of batches, B]."""
         made: Mapping[_Request, Tensor] = {}
         if self._requests:
-            together = torch.stack(list(positions))
-            key = (frozenset(self._requests), tuple(seeds), together.shape, together.device)
+            key = (frozenset(self._requests), tuple(seeds), positions.shape, positions.device)
             if self._table is None or self._table.key != key:
                 self._table = _Table(key)
-            made = self._table.numbers(together, self.dtype)
+            made = self._table.numbers(positions, self.dtype)
         return [
             _NoiseOfBatch(seed, own, self.dtype, number, made, self._requests)
-            for number, (seed, own) in enumerate(zip(seeds, positions, strict=True))
+            for number, (seed, own) in enumerate(zip(seeds, positions.unbind(), strict=True))
         ]
 
 
@@ -253,6 +265,17 @@ class _NoiseOfBatch(Noise):
             return self._made[request]
         self._requests.add(request)
         return super()._numbers(kind, draw, size)
+
+
+class NoiseOfAll(Noise):
+    """The noise of several batches of one seed as one, their samples laid end to end."""
+
+    def __init__(self, parts: Sequence[Noise], positions: Tensor) -> None:
+        super().__init__(parts[0].seed, positions, parts[0].dtype)
+        self._parts = parts
+
+    def _numbers(self, kind: _Kind, draw: Draw, size: int) -> Tensor:
+        return torch.cat([part._numbers(kind, draw, size) for part in self._parts])
 
 
 _TableKey = tuple[frozenset[_Request], tuple[int, ...], torch.Size, torch.device]
@@ -290,10 +313,15 @@ class _Table:
         keys = _finished(positions.index_select(0, self._batches).add_(self._heads))
         keys = _mix_tensor(keys)  # the key is the first word of a hash of its own (``Noise``)
         bits = _finished(keys.flatten().index_select(0, self._keys).add_(self._elements))
-        by_kind = torch.split(bits, [sum(lengths) for lengths in self._lengths.values()])
+        totals = [sum(lengths) for lengths in self._lengths.values()]
+        tops = torch.split(_top(bits), totals)  # which all kinds but one begin with
         flat = [
             part
-            for (kind, lengths), of_kind in zip(self._lengths.items(), by_kind, strict=True)
-            for part in torch.split(_numbers_of(kind, of_kind, dtype), lengths)
+            for (kind, lengths), own, top in zip(
+                self._lengths.items(), torch.split(bits, totals), tops, strict=True
+            )
+            for part in torch.split(
+                _FROM_TOP[kind](top).to(dtype) if kind in _FROM_TOP else _positive(own), lengths
+            )
         ]
         return {r: part.view(-1, r.size) for r, part in zip(self._requests, flat, strict=True)}

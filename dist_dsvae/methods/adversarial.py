@@ -16,21 +16,22 @@ from torch import Tensor, nn
 from dist_dsvae.core.noise import Draw, Noise
 from dist_dsvae.methods.routing import Route, shared_pass
 from dist_dsvae.models import losses
+from dist_dsvae.models.casting import in_half
 from dist_dsvae.models.discriminator import Discriminator
 from dist_dsvae.models.losses import Adversarial
 
 
 class Judgement(NamedTuple):
-    """One entry per group of pictures.
+    """One row per group of pictures.
 
-    learning: scores [B]; their gradient goes into the discriminator's parameters alone.
-    judging: scores [B]; their gradient goes into the pictures alone.
-    features: [B, hidden], gradient into the pictures alone; empty if not asked for.
+    learning: scores [groups, B]; their gradient goes into the discriminator's parameters alone.
+    judging: scores [groups, B]; their gradient goes into the pictures alone.
+    features: [groups, B, hidden], gradient into the pictures alone; None if not asked for.
     """
 
-    learning: tuple[Tensor, ...]
-    judging: tuple[Tensor, ...]
-    features: tuple[Tensor, ...]
+    learning: Tensor
+    judging: Tensor
+    features: Tensor | None
 
 
 def judge(
@@ -47,7 +48,8 @@ def judge(
     labels: None judges without, by what all classes have in common; there are no features then.
     augment: what is done to all groups together before (``augmentation``); gradients flow back through it.
     """
-    together = torch.cat(list(pictures))
+    # in the type of the first layer, unless something is done in full precision before
+    together = torch.cat([in_half(p) for p in pictures] if augment is None else list(pictures))
     if augment is not None:
         together = augment(together)
     if labels is None:
@@ -60,13 +62,10 @@ def judge(
     rowwise = form == "logistic" and not with_features and not _is_half(together)
     routes = [Route.PARAMETERS, Route.INPUTS]
     learning, judging = shared_pass(network, inputs, routes, rowwise=rowwise)
+    learning, judging = (scores.view(len(pictures), -1, *scores.shape[1:]) for scores in (learning, judging))
     if not with_features:
-        return Judgement(learning.chunk(len(pictures)), judging.chunk(len(pictures)), ())
-    return Judgement(
-        learning[:, 0].chunk(len(pictures)),
-        judging[:, 0].chunk(len(pictures)),
-        judging[:, 1:].chunk(len(pictures)),
-    )
+        return Judgement(learning, judging, None)
+    return Judgement(learning[:, :, 0], judging[:, :, 0], judging[:, :, 1:])
 
 
 class _ScoresAndFeatures(nn.Module):
@@ -81,14 +80,15 @@ class _ScoresAndFeatures(nn.Module):
         return torch.cat([scores[:, None], features.to(scores.dtype)], dim=1)
 
 
-def generator_term(judging: Sequence[Tensor], form: Adversarial) -> Tensor:
-    """L_adv^GD of Algorithm 1, line 24: the fakes' losses, added up."""
-    return len(judging) * losses.generator(torch.cat(list(judging)), form)
+def generator_term(judging: Tensor, form: Adversarial) -> Tensor:
+    """L_adv^GD of Algorithm 1, line 24: the losses of groups of fakes [groups, B], added up."""
+    return losses.generator(judging, form)
 
 
-def discriminator_term(real: Tensor, fakes: Sequence[Tensor], form: Adversarial) -> Tensor:
-    """L_adv^D of Algorithm 1, line 23: the real images' loss and the fakes', added up."""
-    return (1 + len(fakes)) * losses.discriminator(torch.cat([-real, *fakes]), form)
+def discriminator_term(learning: Tensor, form: Adversarial) -> Tensor:
+    """L_adv^D of Algorithm 1, line 23: the losses of real images (row 0) and of fakes, added up."""
+    real, *fakes = learning.unbind()
+    return losses.discriminator(torch.stack([-real, *fakes]), form)
 
 
 def prior_labels(setting: str, labels: Tensor, noise: Noise, num_classes: int) -> Tensor:

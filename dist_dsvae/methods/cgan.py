@@ -63,7 +63,7 @@ class CGAN(nn.Module):
         judged = judge(self.discriminator, pictures, labels, form, augment=augment)
         return {
             "generator": generator_term(judged.judging[1:], form),
-            "discriminator": discriminator_term(judged.learning[0], judged.learning[1:], form),
+            "discriminator": discriminator_term(judged.learning, form),
         }
 
     # Once trained (``abilities``)

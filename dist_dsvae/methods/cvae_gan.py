@@ -110,12 +110,14 @@ class CVAEGAN(nn.Module):
             "reconstruction": losses.reconstruction(images, reconstructed),
             "kl": losses.kl_to_standard_normal(posterior),
             "generator": generator_term(judged.judging[1:3], form),
-            "discriminator": discriminator_term(judged.learning[0], judged.learning[1:3], form),
+            "discriminator": discriminator_term(judged.learning[:3], form),
         }
         if matched:
+            assert judged.features is not None
             real, *_, rebuilt = judged.features
             terms["feature_reconstruction"] = losses.reconstruction(real.detach(), rebuilt)
         if "mean_feature" in self.routing:
+            assert judged.features is not None
             terms["mean_feature"] = mean_feature(judged.features[0].detach(), judged.features[2])
         return terms
 

@@ -25,7 +25,6 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from dist_dsvae.config import DSVAEConfig, ModelConfig
 from dist_dsvae.core.noise import Draw, Noise, Normals
@@ -38,13 +37,13 @@ from dist_dsvae.models import losses
 from dist_dsvae.models.architectures import architecture_for
 from dist_dsvae.models.augmentation import augmentation
 from dist_dsvae.models.blocks import running_statistics_kept
+from dist_dsvae.models.casting import in_half
 from dist_dsvae.models.decoder import Decoder
 from dist_dsvae.models.discriminator import Discriminator
 from dist_dsvae.models.encoder import EncoderS, EncoderU, sample_gaussian
 from dist_dsvae.models.latent_classifier import LatentClassifier
 from dist_dsvae.models.mixture_prior import (
     MixturePrior,
-    gaussian_log_density,
     kl_divergence,
     squared_distance,
     standard_normal_log_density,
@@ -114,20 +113,22 @@ class DSVAE(nn.Module):
     def _gm_terms(self, batch: Batch, noise: Noise) -> dict[str, Tensor]:
         zs, posterior = self._encode_s(batch.images, noise, Draw.STAGE_1_ZS)
         labels = batch.labels
-        log_densities = self.mixture_prior.log_densities(zs)
-        if posterior is None:
-            likelihood = F.nll_loss(log_densities, labels)
-        else:
-            likelihood = kl_divergence(posterior, self.mixture_prior.component(labels)).mean()
+        log_densities, margined = self.mixture_prior.log_densities(zs), None
         if self.config.gm_margin:
             distance = squared_distance(zs, self.mixture_prior.component(labels))
-            log_densities = losses.with_margin(log_densities, labels, distance, self.config.gm_margin)
-        classification = losses.gm_classification(log_densities, labels)
+            margined = losses.with_margin(log_densities, labels, distance, self.config.gm_margin)
+        weight = self.config.likelihood_weight
+        if posterior is None:
+            loss = losses.gm(log_densities, labels, weight, margined=margined)
+        else:
+            classification = losses.gm_classification(log_densities if margined is None else margined, labels)
+            divergence = kl_divergence(posterior, self.mixture_prior.component(labels)).mean()
+            loss = classification + weight * divergence
         if self.training and self.config.mixture_fit == "moments":
             self._follow(
                 Gaussian(zs, torch.full_like(zs, -torch.inf)) if posterior is None else posterior, labels
             )
-        return {"gm": classification + self.config.likelihood_weight * likelihood}
+        return {"gm": loss}
 
     def _follow(self, posterior: Gaussian, labels: Tensor) -> None:
         """The mixture moves towards the moments of the global batch's zs."""
@@ -138,19 +139,18 @@ class DSVAE(nn.Module):
 
     def _joint_terms(self, batch: Batch, noise: Noise) -> dict[str, Tensor]:
         images, labels = batch.images, batch.labels
-        drawn_labels, drawn_codes = self._training_prior(labels, noise)
-        zs, zu, posterior, reconstructed, fake, prior_fake = self._autoencoded(images, drawn_codes, noise)
-
         # The mixture is trained by stage 1 alone: here it is a constant.
-        own_class = Gaussian(*(t.detach() for t in self.mixture_prior.component(labels)))
+        drawn_labels, drawn_codes, own_class = self._training_prior(labels, noise)
+        seen = in_half(images)
+        zs, zu, posterior, reconstructed, fake, prior_fake = self._autoencoded(seen, drawn_codes, noise)
 
         confused_logits, learning_logits = shared_pass(
             self.latent_classifier, [zu], [Route.INPUTS, Route.PARAMETERS]
         )
         form, augment = self.config.adversarial, augmentation(self.config.augmentation, noise)
-        pictures, told = [images, fake, prior_fake], [labels, labels, drawn_labels]
+        pictures = [images if augment else seen, fake, prior_fake]
+        told = [labels, labels, drawn_labels]
         judged = judge(self.discriminator, pictures, told, form, augment=augment)
-        real, *fakes = judged.learning
         terms = {
             "reconstruction": losses.reconstruction(images, reconstructed),
             "likelihood": _likelihood(zs, own_class),
@@ -158,7 +158,7 @@ class DSVAE(nn.Module):
             "confusion": losses.confusion(confused_logits),
             "latent_classification": losses.latent_classification(learning_logits, labels),
             "generator": generator_term(judged.judging[1:], form),
-            "discriminator": discriminator_term(real, fakes, form),
+            "discriminator": discriminator_term(judged.learning, form),
         }
         if "aggregate" in self.routing:
             terms["aggregate"] = aggregate_divergence(zu)
@@ -192,13 +192,15 @@ class DSVAE(nn.Module):
         )
         return _Autoencoded(zs, zu, posterior, reconstructed, fake, prior_fake)
 
-    def _training_prior(self, labels: Tensor, noise: Noise) -> tuple[Tensor, Tensor]:
-        """Labels [B] and codes [B, zs_dim + zu_dim] of the prior samples x'_p; no gradient."""
-        labels = prior_labels(self.config.prior_labels, labels, noise, self.num_classes)
-        with torch.no_grad():
-            zs = self.mixture_prior.sample(labels, noise.normal(Draw.PRIOR_ZS, self.zs_dim))
-            zu = noise.normal(Draw.PRIOR_ZU, self.zu_dim)
-            return labels, torch.cat([zs, zu], dim=1)
+    @torch.no_grad()
+    def _training_prior(self, labels: Tensor, noise: Noise) -> tuple[Tensor, Tensor, Gaussian]:
+        """Labels and codes [B, zs_dim + zu_dim] of the prior samples x'_p, and ``labels``' own Gaussians."""
+        own_class = self.mixture_prior.component(labels)
+        drawn = prior_labels(self.config.prior_labels, labels, noise, self.num_classes)
+        # most often the batch's own labels, whose Gaussians are looked up already
+        of_drawn = own_class if drawn is labels else self.mixture_prior.component(drawn)
+        zs = sample_gaussian(of_drawn, noise.normal(Draw.PRIOR_ZS, self.zs_dim))
+        return drawn, torch.cat([zs, noise.normal(Draw.PRIOR_ZU, self.zu_dim)], dim=1), own_class
 
     def _code_recovery(self, prior_fake: Tensor, codes: Tensor, labels: Tensor) -> Tensor:
         """-log q(zs | x'_p) - log q(zu | x'_p) at the codes of x'_p; its gradient goes into x'_p alone.
@@ -229,13 +231,12 @@ class DSVAE(nn.Module):
         form = self.config.adversarial
         augment = augmentation(self.config.augmentation, noise)
         judged = judge(self.discriminator, [images, fake, prior_fake], None, form, augment=augment)
-        real, *fakes = judged.learning
         terms = {
             "reconstruction": losses.reconstruction(images, reconstructed),
             "likelihood": _likelihood(zs, whole),
             "kl": losses.kl_to_standard_normal(posterior),
             "generator": generator_term(judged.judging[1:], form),
-            "discriminator": discriminator_term(real, fakes, form),
+            "discriminator": discriminator_term(judged.learning, form),
         }
         if "aggregate" in self.routing:
             terms["aggregate"] = aggregate_divergence(zu)
@@ -290,7 +291,7 @@ class DSVAE(nn.Module):
 def _likelihood(zs: _Zs, prior: Gaussian) -> Tensor:
     """-log N(zs; prior) without the constant, or the divergence of zs's posterior from the prior."""
     if zs.posterior is None:
-        return -gaussian_log_density(zs.code, prior).mean()
+        return losses.likelihood(zs.code, prior)
     return kl_divergence(zs.posterior, prior).mean()
 
 

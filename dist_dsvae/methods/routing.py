@@ -55,8 +55,8 @@ def shared_pass(
     rowwise: promises that the output is one number per row, and that a row depends on the same row
     of the inputs alone. Then both gradients of a row are the same vector up to a factor, and ONE
     backward pass serves both: the input gradient is scaled by the ratio of the rows' gradients.
-    Where that ratio would exceed 1e12, the gradient along PARAMETERS is raised to 1e-12 of the
-    other, so that the ratio stays finite; that much is lost in the sum over the rows anyway.
+    The gradient along PARAMETERS is first moved away from 0 by 1e-14 of the other, so that the ratio
+    stays finite; that much is lost in the sum over the rows anyway.
 
     The first backward frees the graph; a second one through the same pass raises.
     """
@@ -145,7 +145,7 @@ def _differentiated(
     if rowwise and to_parameters is not None and to_inputs is not None:
         driving = _away_from_zero(to_parameters, to_inputs)
         both = _gradients(output, [*inputs, *parameters], driving, retain=False)
-        ratio = to_inputs / torch.where(driving == 0, 1.0, driving)  # both are 0 where one is
+        ratio = to_inputs / driving.masked_fill(driving == 0, 1.0)  # both are 0 where one is
         return [_scale_rows(g, ratio) for g in both[: len(inputs)]], both[len(inputs) :]
     by_parameter = _gradients(output, parameters, to_parameters, retain=to_inputs is not None)
     return _gradients(output, inputs, to_inputs, retain=False), by_parameter
@@ -168,16 +168,15 @@ def _sum_along(route: Route, routes: Sequence[Route], gradients: Sequence[Tensor
 
 
 def _away_from_zero(gradient: Tensor, other: Tensor) -> Tensor:
-    """``gradient`` with its entries' magnitudes raised to at least 1e-12 of ``other``'s."""
-    least = torch.maximum(gradient.abs(), 1e-12 * other.abs())
-    return torch.copysign(least, gradient)
+    """``gradient`` with its entries' magnitudes raised by 1e-14 of ``other``'s."""
+    return torch.add(gradient, torch.copysign(other, gradient), alpha=1e-14)
 
 
 def _scale_rows(gradient: Tensor | None, ratio: Tensor) -> Tensor | None:
     """[B, ...] times [B]."""
     if gradient is None:
         return None
-    return gradient * ratio.to(gradient.dtype).view(-1, *[1] * (gradient.dim() - 1))
+    return (gradient * ratio.view(-1, *[1] * (gradient.dim() - 1))).to(gradient.dtype)
 
 
 def _gradients(

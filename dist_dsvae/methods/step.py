@@ -90,6 +90,9 @@ def objective_and_terms(
 ) -> tuple[Tensor, Tensor]:
     """``objective``, and the terms side by side in the order of ``names``, [number of terms], detached."""
     weights = tuple(largest_weight(method.routing, name) for name in names)
+    if weights == (1.0,):
+        (term,) = (terms[name] for name in names)
+        return term, term.detach()[None]
     total, values = _WeightedSum.apply(weights, *(terms[name] for name in names))
     return total, values
 
@@ -99,8 +102,9 @@ class _WeightedSum(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, weights: tuple[float, ...], *terms: Tensor) -> tuple[Tensor, Tensor]:
+        ctx.set_materialize_grads(False)
         values = torch.stack(terms)
-        ctx.weights = _constants(weights, values.dtype, values.device)
+        ctx.weights = constants(weights, values.dtype, values.device)
         ctx.mark_non_differentiable(values)
         return torch.dot(values, ctx.weights), values
 
@@ -110,10 +114,15 @@ class _WeightedSum(torch.autograd.Function):
 
 
 @functools.cache
-def _constants(values: tuple[float, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+def constants(values: tuple[float, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
     """On the device once and for all: a captured graph must not copy them there."""
     with torch.inference_mode(False):
         return torch.tensor(values, dtype=dtype, device=device)
+
+
+def seed_gradient(loss: Tensor) -> Tensor:
+    """The 1 that a backward pass of a scalar begins with; autograd would make one every time."""
+    return constants((1.0,), loss.dtype, loss.device)[0]
 
 
 def parameter_groups(method: Method, step: Step) -> dict[str, list[tuple[str, nn.Parameter]]]:

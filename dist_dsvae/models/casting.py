@@ -32,6 +32,14 @@ class OwnArithmetic:
     """Marks a layer that computes with its weight before autocast sees it, and needs it in full for that."""
 
 
+def in_half(tensor: Tensor) -> Tensor:
+    """In autocast's type where it is on: once, for several layers that would each cast it for themselves."""
+    device = tensor.device.type
+    if not torch.is_autocast_enabled(device):
+        return tensor
+    return tensor.to(torch.get_autocast_dtype(device))
+
+
 def takes_half(layer: nn.Module) -> bool:
     """Whether autocast casts the weight and the bias of this layer."""
     return isinstance(layer, _CAST) and not isinstance(layer, FullPrecisionLinear | OwnArithmetic)

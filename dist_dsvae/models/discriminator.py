@@ -57,10 +57,10 @@ class Discriminator(nn.Module):
         """Scores [B] and h [B, hidden]."""
         with normalised_together(self, images.device.type):
             hidden = self.layers(images)
-            linear = self.head(hidden)[:, 0]
             embedded = self.embedding(labels)
-            scores: Tensor = linear + (embedded * hidden.to(embedded.dtype)).sum(dim=1)
-            return self.gain * scores, hidden
+            wide = hidden.to(embedded.dtype)
+            scores: Tensor = self.head(wide).squeeze(1) + (embedded * wide).sum(dim=1)
+            return _gained(scores, self.gain), hidden
 
     def without_labels(self) -> nn.Module:
         """images -> linear(h) [B], by the same weights: what is left of the score without a label."""
@@ -78,5 +78,9 @@ class _WithoutLabels(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         with normalised_together(self, images.device.type):
-            scores: Tensor = self.head(self.layers(images))[:, 0]
-            return self.gain * scores
+            scores: Tensor = self.head(self.layers(images)).squeeze(1)
+            return _gained(scores, self.gain)
+
+
+def _gained(scores: Tensor, gain: float) -> Tensor:
+    return scores if gain == 1.0 else gain * scores

@@ -156,28 +156,34 @@ class _LogDensities(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, z: Tensor, mean: Tensor, log_variance: Tensor) -> Tensor:
-        centre = mean.mean(dim=0)
-        z, m = z - centre, mean - centre
-        precision = torch.exp(-log_variance)
-        scaled = m * precision
-        squares = z * z
-        ctx.save_for_backward(z, squares, m, precision, scaled)
+    def forward(ctx: Any, zs: Tensor, mean: Tensor, log_variance: Tensor) -> Tensor:
+        centre, dim = mean.mean(dim=0), zs.shape[1]
+        m = mean - centre
+        # side by side what meets the same gradient in a product
+        both, table = zs.new_empty(len(zs), 2 * dim), m.new_empty(len(m), 2 * dim)
+        (z, squares), (scaled, precision) = both.chunk(2, dim=1), table.chunk(2, dim=1)
+        torch.sub(zs, centre, out=z)
+        torch.mul(z, z, out=squares)
+        torch.exp(-log_variance, out=precision)
+        torch.mul(m, precision, out=scaled)
+        ctx.save_for_backward(both, m, table)
         constant = torch.addcmul(log_variance, m, scaled).sum(dim=1)
         minus_half = torch.addmm(constant, squares, precision.T, beta=-0.5, alpha=-0.5)
         return minus_half.addmm_(z, scaled.T)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Any) -> Any:
-        z, squares, m, precision, scaled = ctx.saved_tensors
+        both, m, table = ctx.saved_tensors
         w = gradients[0]  # [B, C]
-        by_z = torch.addcmul(w @ scaled, z, w @ precision, value=-1.0)
+        (z, _), (scaled, precision) = both.chunk(2, dim=1), table.chunk(2, dim=1)
+        w_scaled, w_precision = (w @ table).chunk(2, dim=1)
+        by_z = torch.addcmul(w_scaled, z, w_precision, value=-1.0)
         # by mean: P (w'z - m w'1)
-        total, wz = w.sum(dim=0)[:, None], w.T @ z
+        total, (wz, w_squares) = w.sum(dim=0)[:, None], (w.T @ both).chunk(2, dim=1)
         pull = torch.addcmul(wz, m, total, value=-1.0)
         by_mean = precision * pull
         # by log-variance: 1/2 (P w'(z z) - m P (2 w'z - m w'1) - w'1)
-        by_log_variance = (w.T @ squares).mul_(precision)
+        by_log_variance = w_squares * precision
         by_log_variance.addcmul_(scaled, pull.add_(wz), value=-1.0).sub_(total).mul_(0.5)
         return by_z, by_mean, by_log_variance
 

@@ -128,11 +128,10 @@ class _Normalised(torch.autograd.Function):
         wide = [torch.empty_like(weight) for weight in weights]
         torch._foreach_copy_(wide, list(gradients))
         matrices = [_matrix(gradient) for gradient in wide]
-        products = [
-            torch.dot(matrix.flatten(), _matrix(weight).flatten())
-            for matrix, weight in zip(matrices, weights, strict=True)
-        ]
-        us = vectors[:count] * (torch.stack(products) / sigmas)[:, None]
+        products = torch.empty_like(sigmas)
+        for product, matrix, weight in zip(products.unbind(), matrices, weights, strict=True):
+            torch.dot(matrix.flatten(), _matrix(weight).flatten(), out=product)
+        us = vectors[:count] * (products / sigmas)[:, None]
         for i, (matrix, sigma) in enumerate(zip(matrices, sigmas.unbind(), strict=True)):
             rows, columns = matrix.shape
             matrix.addr_(us[i, :rows], vectors[count + i, :columns], alpha=-1.0).div_(sigma)

@@ -108,7 +108,7 @@ def test_numbers_made_together_are_those_made_alone(dtype: torch.dtype) -> None:
     seeds = [3, 3, -(2**40)]
     for call in range(4):
         first = 10**10 + 288 * call
-        positions = [torch.arange(96) + first + 96 * number for number in range(3)]
+        positions = torch.stack([torch.arange(96) + first + 96 * number for number in range(3)])
         noises = joint(seeds, positions)
         for number, (seed, own, noise) in enumerate(zip(seeds, positions, noises, strict=True)):
             alone = Noise(seed, own, dtype)
@@ -123,7 +123,7 @@ def test_numbers_made_together_are_those_made_alone(dtype: torch.dtype) -> None:
 def test_other_batch_sizes_and_seeds_are_not_mixed_up() -> None:
     joint = JointNoise()
     for seed, size in ((0, 8), (0, 8), (0, 4), (5, 4), (5, 8)):
-        (noise,) = joint([seed], [torch.arange(size)])
+        (noise,) = joint([seed], torch.arange(size)[None])
         alone = Noise(seed, torch.arange(size))
         assert torch.equal(noise.normal(Draw.PRIOR_ZU, 3), alone.normal(Draw.PRIOR_ZU, 3))
 

@@ -25,11 +25,13 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
+from dist_dsvae.commands.benchmarks.prediction import predicted_seconds
 from dist_dsvae.commands.benchmarks.scaling_model import Collective, Links, step_seconds
 from dist_dsvae.commands.benchmarks.timing import Result, in_turn, rounded, seconds
 from dist_dsvae.config import TrainConfig, option_types
 from dist_dsvae.engine.iteration.iteration import Iteration
 from dist_dsvae.engine.iteration.joint_step import OverlappedStep
+from dist_dsvae.engine.measuring.devices import DEVICES, device_called
 from dist_dsvae.engine.measuring.families import FAMILIES
 from dist_dsvae.engine.measuring.synthetic import make_inputs, make_iteration, make_method
 from dist_dsvae.engine.processes.runtime import Runtime
@@ -72,7 +74,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--compute-seconds",
         type=option_types.number(0, above=True),
-        help="of an iteration on your GPU (default: here)",
+        help="of an iteration on your GPU (default: --device's, else measured here)",
+    )
+    parser.add_argument(
+        "--device",
+        metavar=f"{'|'.join(DEVICES)}|FILE.json",
+        help="predict the compute time of this GPU, as `roofline` does: a model, not a measurement",
     )
     parser.add_argument("--picture", type=option_types.png_file, metavar="PNG")
     parser.add_argument("--rounds", type=option_types.positive, default=7)
@@ -87,6 +94,7 @@ def run(args: argparse.Namespace) -> Result | None:
         raise ValueError(
             "--processes names no number above 1; the cost of talking is measured between processes."
         )
+    gpu = device_called(args.device) if args.device else None
     measured = {n: launch_workers(args, n) for n in args.processes}
     pair = measured[min(n for n in args.processes if n > 1)]
     links_here = Links(
@@ -103,7 +111,12 @@ def run(args: argparse.Namespace) -> Result | None:
         # on a CPU the collectives take the cores that compute, so nothing is hidden
         predicted = step_seconds(compute, compute / 3 if on_gpu else 0.0, collectives, links_here, n)
         check[n] = {"measured": result["seconds"], "compute": compute, "predicted": predicted}
-    compute = args.compute_seconds or pair["compute_seconds"]
+    compute, source = pair["compute_seconds"], "measured here"
+    if args.compute_seconds:
+        compute, source = args.compute_seconds, "given"
+    elif gpu is not None:
+        networks = (args.architecture, args.classes, args.local_batch_size, args.mixed_precision)
+        compute, source = predicted_seconds(gpu, *networks), f"a model's prediction for {gpu.name}"
     links = Links(
         latency_seconds=args.latency_us * 1e-6,
         inside=args.inside_gb * 1e9,
@@ -130,7 +143,8 @@ def run(args: argparse.Namespace) -> Result | None:
             "latency_us": round(links_here.latency_seconds * 1e6, 1),
             "gb_per_second": round(links_here.inside / 1e9, 2),
         },
-        "compute_seconds": round(compute, 4),
+        "compute_seconds": float(f"{compute:.3g}"),
+        "compute_seconds_are": source,
         "efficiency": {name: {str(n): round(e, 3) for n, e in c.items()} for name, c in efficiency.items()},
     }
 

@@ -16,8 +16,6 @@ from unittest import mock
 import torch
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import flop_registry
 
 from dist_dsvae.commands.benchmarks.plain import plain_iteration
 from dist_dsvae.commands.benchmarks.timing import Result, in_turn, rounded, seconds, wait_for_gpu
@@ -34,6 +32,7 @@ from dist_dsvae.engine.iteration.joint_step import OverlappedStep
 from dist_dsvae.engine.iteration.optimizer import StepOptimizer
 from dist_dsvae.engine.measuring import synthetic
 from dist_dsvae.engine.measuring.families import FAMILIES
+from dist_dsvae.engine.measuring.roofline import work_of
 from dist_dsvae.engine.measuring.synthetic import make_inputs, make_iteration, make_method
 from dist_dsvae.engine.processes.runtime import Runtime
 
@@ -62,7 +61,7 @@ def run(args: argparse.Namespace) -> Result:
     inputs = make_inputs(
         args.architecture, args.classes, args.batch_size, iteration.num_batches, runtime.device
     )
-    flops = num_flops(lambda: iteration(*inputs))
+    flops = work_of(lambda: iteration(*inputs)).flops
     split = split_of_time(iteration, inputs, args.rounds)
     sides: dict[str, Run] = {"plain eager": plain_iteration(plain_method, runtime.device, inputs)}
     on_gpu = runtime.device.type == "cuda"
@@ -122,29 +121,6 @@ def _fed(run: Callable[..., None], batches: Iterator[Any], num_batches: int) -> 
 
 
 # What an iteration costs
-
-
-class Flops(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Adds up floating-point operations of matrix products and convolutions, forward and backward.
-
-    torch's own FlopCounterMode also follows modules, by hooks that nested autograd calls refuse.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.total = 0
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        out = func(*args, **(kwargs or {}))
-        if func._overloadpacket in flop_registry:
-            self.total += flop_registry[func._overloadpacket](*args, **(kwargs or {}), out_val=out)
-        return out
-
-
-def num_flops(function: Run) -> int:
-    with Flops() as flops:
-        function()
-    return int(flops.total)
 
 
 def matrix_ceiling(runtime: Runtime) -> float:

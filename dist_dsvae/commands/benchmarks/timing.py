@@ -62,7 +62,7 @@ def show(result: Result, *, as_json: bool) -> None:
     """A table on the terminal; with ``as_json`` also one JSON object as the last line of stdout."""
     result = {
         **result,
-        "hardware": hardware(),
+        "hardware": result.get("hardware", hardware()),
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
     }

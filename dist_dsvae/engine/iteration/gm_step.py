@@ -15,7 +15,7 @@ from dist_dsvae.core.types import Batch
 from dist_dsvae.engine.iteration.guard import Guard
 from dist_dsvae.engine.iteration.optimizer import Optimizer
 from dist_dsvae.engine.processes.runtime import Runtime
-from dist_dsvae.methods.step import Method, Step, objective_and_terms
+from dist_dsvae.methods.step import Method, Step, objective_and_terms, seed_gradient
 from dist_dsvae.models.casting import JointCasts
 
 
@@ -41,12 +41,9 @@ class FlatStep:
         if scaler is not None:
             loss = scaler.scale(loss)
         # autograd.grad, not backward: DistributedDataParallel's hooks must not see this step
-        gradients = [
-            _laid_out_like(gradient, parameter)
-            for gradient, parameter in zip(
-                torch.autograd.grad(loss, self.optimizer.parameters), self.optimizer.parameters, strict=True
-            )
-        ]
+        parameters = self.optimizer.parameters
+        found = torch.autograd.grad(loss, parameters, seed_gradient(loss))
+        gradients = [_laid_out_like(gradient, p) for gradient, p in zip(found, parameters, strict=True)]
         bad = self.guard.inspect(self.step.name, values, batch.positions[0])
         *averaged, bad_anywhere = distributed.all_reduce_flat([*gradients, bad.to(gradients[0].dtype)])
         for parameter, gradient in zip(self.optimizer.parameters, averaged, strict=True):

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from dist_dsvae.core import distributed
-from dist_dsvae.methods.step import Step
+from dist_dsvae.methods.step import Step, constants
 
 
 class NonFiniteLossError(RuntimeError):
@@ -33,6 +33,7 @@ class Guard:
     ) -> None:
         self._settle = settle
         self.tripped = torch.zeros((), dtype=torch.float32, device=device)
+        self._stopped = torch.zeros((), dtype=torch.bool, device=device)  # the same, as a condition
         self._last_position = torch.full((), -1, dtype=torch.int64, device=device)
         self._term_names = {step.name: step.terms for step in steps}
         self._last_terms = {
@@ -45,19 +46,24 @@ class Guard:
         Remembers the terms, unless tripped. values: the terms in the step's order, [number of terms].
         position: int64 scalar, of the batch's first sample.
         """
-        was_tripped = self.tripped > 0
         last = self._last_terms[step]
-        torch.where(was_tripped, last, values, out=last)
-        torch.where(was_tripped, self._last_position, position, out=self._last_position)
-        return (values - values).sum()
+        torch.where(self._stopped, last, values, out=last)
+        torch.where(self._stopped, self._last_position, position, out=self._last_position)
+        # 0 x infinity is NaN
+        return torch.dot(values, constants((0.0,) * len(values), values.dtype, values.device))
 
     def record(self, bad_anywhere: Tensor) -> None:
         """Trip if any rank's terms were bad. bad_anywhere: from ``inspect``, summed over the ranks."""
-        self.tripped.masked_fill_(torch.isnan(bad_anywhere), 1.0)
+        self.tripped.copy_(self._stopped.logical_or_(bad_anywhere))  # NaN is true, 0 is not
 
     def state(self) -> dict[str, Tensor]:
         """The live tensors."""
-        return {"tripped": self.tripped, "last_position": self._last_position, **self._last_terms}
+        return {
+            "tripped": self.tripped,
+            "stopped": self._stopped,
+            "last_position": self._last_position,
+            **self._last_terms,
+        }
 
     def raise_if_tripped(self) -> None:
         """Raise NonFiniteLossError on every rank if any tripped. Reads the flag: a host sync."""

@@ -13,9 +13,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
+import torch
 from torch import Tensor, nn
 
-from dist_dsvae.core.noise import JointNoise, Noise, seed_of
+from dist_dsvae.core.noise import JointNoise, Noise, NoiseOfAll, seed_of
 from dist_dsvae.core.types import Batch
 from dist_dsvae.engine.iteration.batch_norm import JointCounts
 from dist_dsvae.engine.iteration.ema import ExponentialMovingAverage
@@ -34,8 +35,8 @@ ToBatch = Callable[[Sequence[Tensor], Noise], Batch]
 class Iteration:
     """Callable: one iteration from the inputs of its batches, laid end to end.
 
-    to_batch: makes a Batch of one batch's inputs, of which the positions are the last, and its noise, by
-        the split that they come from.
+    to_batch: makes a Batch of inputs, of which the positions are the last, and their noise, by the split that
+        they come from; row by row, so that all batches of a split are made at once.
     global_batch_size: samples per batch on all ranks.
     """
 
@@ -95,13 +96,7 @@ class Iteration:
             self.ema.set_weight(iteration)
 
     def __call__(self, *inputs: Tensor) -> None:
-        per_batch = len(inputs) // self.num_batches
-        parts = [inputs[first : first + per_batch] for first in range(0, len(inputs), per_batch)]
-        noises = self.noise(self.seeds, [part[-1] for part in parts])
-        batches = (
-            (self.to_batch[split](part, noise), noise)
-            for split, part, noise in zip(self.splits, parts, noises, strict=True)
-        )
+        batches = iter(self._batches(inputs))
         batch: Batch | None = None
         with self.counts():
             for step in self.method.steps:
@@ -111,6 +106,23 @@ class Iteration:
                     self.meter.add(step.name, self.run_step[step.name](batch, noise))
         if self.ema is not None:
             self.ema.update()
+
+    def _batches(self, inputs: Sequence[Tensor]) -> list[tuple[Batch, Noise]]:
+        """The batches in the order of the steps; what makes them is done once for all of a split."""
+        per_batch = len(inputs) // self.num_batches
+        parts = [inputs[first : first + per_batch] for first in range(0, len(inputs), per_batch)]
+        positions = torch.stack([part[-1] for part in parts])
+        noises = self.noise(self.seeds, positions)
+        of_split: dict[Split, Iterator[Batch]] = {}
+        for split in dict.fromkeys(self.splits):
+            own = [number for number, other in enumerate(self.splits) if other == split]
+            places = positions if len(own) == self.num_batches else torch.stack([parts[n][-1] for n in own])
+            contents = zip(*(parts[n][:-1] for n in own), strict=True)
+            together = [*(torch.cat(column) for column in contents), places.flatten()]
+            whole = self.to_batch[split](together, NoiseOfAll([noises[n] for n in own], together[-1]))
+            chunks = (tensor.chunk(len(own)) for tensor in whole)
+            of_split[split] = map(Batch._make, zip(*chunks, strict=True))
+        return [(next(of_split[split]), noise) for split, noise in zip(self.splits, noises, strict=True)]
 
     def state(self) -> Iterator[Tensor]:
         """Every tensor that an iteration changes, live."""

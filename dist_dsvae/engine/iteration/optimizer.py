@@ -123,9 +123,34 @@ class StepOptimizer:
             scaler.step(self.adam)  # skips the update by itself where a gradient is not finite
             scaler.update()
         else:
-            self.adam.found_inf = tripped  # type: ignore[attr-defined]
-            self.adam.step()
+            self._update(tripped)
         self.adam.zero_grad(set_to_none=True)
+
+    @torch.no_grad()
+    def _update(self, tripped: Tensor) -> None:
+        """``self.adam.step``, but for the counts of all groups, which move together."""
+        counts = [state["step"] for state in self.adam.state.values()]
+        torch._foreach_add_(counts, 1.0)
+        for group in self.adam.param_groups:
+            parameters = group["params"]
+            states = [self.adam.state[p] for p in parameters]
+            torch._fused_adam_(
+                parameters,
+                [p.grad for p in parameters],
+                [state["exp_avg"] for state in states],
+                [state["exp_avg_sq"] for state in states],
+                [],
+                [state["step"] for state in states],
+                lr=group["lr"],
+                beta1=self.config.beta1,
+                beta2=self.config.beta2,
+                eps=self.config.epsilon,
+                weight_decay=0.0,
+                amsgrad=False,
+                maximize=False,
+                found_inf=tripped,
+            )
+        torch._foreach_sub_(counts, [tripped] * len(counts))
 
     def state(self) -> dict[str, dict[str, Tensor]]:
         """Adam's state by parameter name: the live tensors, for saving and for loading in place."""

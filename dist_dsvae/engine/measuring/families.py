@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+from dist_dsvae.config import ModelConfig
 from dist_dsvae.core.types import ImageShape
 
 
@@ -15,10 +16,17 @@ class Family(NamedTuple):
     zu_dim: int
 
 
-FAMILIES = {
+FAMILIES: dict[str, Family] = {
     "vgg64": Family(ImageShape(3, 64, 64), 512, 512),
     "conv32": Family(ImageShape(3, 32, 32), 100, 200),
     "small": Family(ImageShape(1, 32, 32), 16, 12),
     "small32": Family(ImageShape(1, 32, 32), 32, 16),
     "mlp2d": Family(ImageShape(2, 0, 0), 2, 2),
 }
+
+
+def model_of(architecture: str) -> ModelConfig:
+    """The section ``model`` of one of ``FAMILIES``."""
+    _, zs_dim, zu_dim = FAMILIES[architecture]
+    name: Any = architecture
+    return ModelConfig(architecture=name, zs_dim=zs_dim, zu_dim=zu_dim)

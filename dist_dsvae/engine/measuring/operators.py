@@ -26,6 +26,11 @@ _LAUNCH_NOTHING = {
 }
 
 
+def launches_nothing(func: Any) -> bool:
+    """Whether an operator starts no kernel; those of prim only ask a fake tensor for its device."""
+    return bool(func.is_view or func.namespace == "prim" or func.overloadpacket.__name__ in _LAUNCH_NOTHING)
+
+
 class Operators(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Counts the operators inside it, forward and backward, by kind: their name without the overload."""
 
@@ -35,7 +40,7 @@ class Operators(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kind = func.overloadpacket.__name__
-        if not func.is_view and kind not in _LAUNCH_NOTHING:
+        if not launches_nothing(func):
             self.kinds[kind] += 1
         return func(*args, **(kwargs or {}))
 

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
-from dist_dsvae.config import DSVAEConfig, ModelConfig, OptimizerConfig
+from dist_dsvae.config import DSVAEConfig, OptimizerConfig
 from dist_dsvae.data.transforms import to_batch
 from dist_dsvae.engine.iteration.batch_norm import synchronise
 from dist_dsvae.engine.iteration.guard import Guard
 from dist_dsvae.engine.iteration.iteration import Iteration, ToBatch
 from dist_dsvae.engine.iteration.zero import step_optimizers
-from dist_dsvae.engine.measuring.families import FAMILIES
+from dist_dsvae.engine.measuring.families import FAMILIES, model_of
 from dist_dsvae.engine.processes.runtime import Runtime
 from dist_dsvae.engine.reporting.telemetry import LossMeter
 from dist_dsvae.methods.dsvae import DSVAE
@@ -21,10 +19,7 @@ from dist_dsvae.methods.dsvae import DSVAE
 
 def make_method(architecture: str, num_classes: int) -> DSVAE:
     torch.manual_seed(0)
-    shape, zs_dim, zu_dim = FAMILIES[architecture]
-    named: Any = architecture
-    model = ModelConfig(architecture=named, zs_dim=zs_dim, zu_dim=zu_dim)
-    return DSVAE(DSVAEConfig(), model, shape, num_classes)
+    return DSVAE(DSVAEConfig(), model_of(architecture), FAMILIES[architecture].shape, num_classes)
 
 
 def make_iteration(

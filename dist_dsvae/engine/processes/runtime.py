@@ -30,6 +30,7 @@ from dist_dsvae.engine.processes.launch_checks import (
     deepspeed_is_asked_for,
     resolved_precision,
 )
+from dist_dsvae.methods.step import seed_gradient
 
 _BUCKET_ELEMENTS = 2**23  # of gradients that DeepSpeed reduces at once; its default allocates 2 GB
 _NCCL_WAITS_LONGER = timedelta(seconds=60)
@@ -123,8 +124,9 @@ class Runtime:
             yield cast(Tensor, self.scaler._growth_tracker)
 
     def wrap(self, method: nn.Module, ignored_parameters: list[str]) -> nn.Module:
-        """Move to the device and wrap into DistributedDataParallel where there are several processes.
+        """Wrap into DistributedDataParallel where there are several processes.
 
+        method: on the device already.
         ignored_parameters: names that the wrapped forward does not train (their step reduces its
         own gradients). Under DeepSpeed: the engine that ``shard`` made.
         """
@@ -135,7 +137,7 @@ class Runtime:
         with warnings.catch_warnings():
             # Accelerate has no other name for it; torch from 2.15 on prefers forward_sync_buffers.
             warnings.filterwarnings("ignore", message="`broadcast_buffers` is deprecated")
-            wrapped = cast(nn.Module, self.accelerator.prepare_model(method))
+            wrapped = cast(nn.Module, self.accelerator.prepare_model(method, device_placement=False))
         if isinstance(wrapped, DistributedDataParallel):
             # Its timers, by default every 100th forward, record events, which a graph capture may not meet.
             wrapped._set_ddp_runtime_logging_sample_rate(_NEVER)  # type: ignore[no-untyped-call]
@@ -161,7 +163,7 @@ class Runtime:
         if self.zero_stage:
             self._engine.backward(loss)  # accelerate's own would apply the update as well
         else:
-            self.accelerator.backward(loss)
+            self.accelerator.backward(loss, gradient=seed_gradient(loss))
 
     def record(self) -> dict[str, Any]:
         """What trains, for environment.json."""
