@@ -89,7 +89,7 @@ def test_it_trains_and_is_evaluated(
     run_dir = str(tmp_path / "run")
     monkeypatch.setattr(sys, "argv", ["train.py", "--config", str(path), "--run-dir", run_dir, *arguments])
     assert train.main() == 0, capsys.readouterr()
-    monkeypatch.setattr(sys, "argv", ["evaluate.py", "--run", run_dir, "--batch-size", "12"])
+    monkeypatch.setattr(sys, "argv", ["evaluate.py", "--run", run_dir, "--set", "evaluation.batch_size=12"])
     assert evaluate.main() == 0, capsys.readouterr()
     scores = json.loads((tmp_path / "run/evaluation/scores.json").read_text())
     assert scores["figures"]["test_samples"] == (30 if size == 0 else 12)

@@ -79,7 +79,7 @@ class Work:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Kind:
+class KindOfOperator:
     """Operators of one kind: how many, and their predicted seconds."""
 
     count: int
@@ -96,7 +96,7 @@ class Prediction:
 
     seconds: float
     ceiling_seconds: float
-    kinds: dict[str, Kind]
+    kinds: dict[str, KindOfOperator]
     limited_by: dict[str, float]
 
     @property
@@ -118,7 +118,7 @@ def predict(work: Work, device: Device, share: Share = assumed_share) -> Predict
         seconds=sum(limited_by.values()),
         ceiling_seconds=sum(operator.peak_seconds(device) for operator in work.operators),
         kinds={
-            kind: Kind(count=len(seconds), seconds=sum(seconds))
+            kind: KindOfOperator(count=len(seconds), seconds=sum(seconds))
             for kind, seconds in sorted(kinds.items(), key=lambda item: -sum(item[1]))
         },
         limited_by=limited_by,

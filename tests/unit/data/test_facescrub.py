@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dist_dsvae.building.faces import options
+from dist_dsvae.building import named_sources
 from dist_dsvae.building.faces.detect import CenterFaceDetector, require_detector
 from dist_dsvae.building.sources.facescrub import COLUMNS, read_list
 from dist_dsvae.commands import build
@@ -27,8 +27,8 @@ Run = Callable[..., int]
 @pytest.fixture
 def marks(monkeypatch: pytest.MonkeyPatch) -> None:
     """The stand-in in the place of the detector, which needs a package."""
-    monkeypatch.setattr(options, "CenterFaceDetector", Marks)
-    monkeypatch.setattr(options, "require_detector", lambda: None)
+    monkeypatch.setattr(named_sources, "CenterFaceDetector", Marks)
+    monkeypatch.setattr(named_sources, "require_detector", lambda: None)
 
 
 def write_lists(actors: list[tuple[object, ...]], actresses: list[tuple[object, ...]]) -> None:

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from dist_dsvae.building.sources.file_encoder import FileEncoder
 from dist_dsvae.building.writer import Sample, UnreadableError
-from dist_dsvae.core.images import Codec, FileEncoder, Format
+from dist_dsvae.core.images import Codec, Format
 
 
 def smooth(size: int = 16, mode: str = "RGB") -> Image.Image:
