@@ -102,7 +102,8 @@ def train(config: ExperimentConfig, run_dir: Path, resume: str, mixed_precision:
     except (ValueError, NonFiniteLossError) as error:
         return fail(str(error))
     except OSError as error:
-        return fail(f"{error.strerror}: {error.filename}. Mend that, then start the same command again.")
+        where = f": {error.filename}" if error.filename else ""
+        return fail(f"{error.strerror or error}{where}. Mend that, then start the same command again.")
     except KeyboardInterrupt:
         print("Interrupted. The same command goes on from the newest checkpoint.", file=sys.stderr)
         return 130

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import errno
 import itertools
+import logging
 import os
 import re
 import shutil
@@ -229,7 +230,17 @@ def _quiet() -> Iterator[None]:
     with warnings.catch_warnings():
         # DCP announces that it runs in a single process, which is what no_dist asks for.
         warnings.filterwarnings("ignore", message=".*torch.distributed is (disabled|unavailable).*")
-        yield
+        # What it cannot read it tells the root logger by a traceback; ``_explain`` has the sentence
+        root = logging.getLogger()
+        root.addFilter(_is_not_of_dcp)
+        try:
+            yield
+        finally:
+            root.removeFilter(_is_not_of_dcp)
+
+
+def _is_not_of_dcp(record: logging.LogRecord) -> bool:
+    return record.module != "state_dict_loader"
 
 
 def _on_main(action: Callable[[], None], group: ProcessGroup | None) -> None:

@@ -99,7 +99,7 @@ class RunLock:
     def release(self) -> None:
         self._stop.set()
         self._beating.join()
-        if (_read(self._path) or {}).get("token") == self._own["token"]:
+        if (_read(self._path) or self._own)["token"] == self._own["token"]:  # or it cannot be read
             self._path.unlink(missing_ok=True)
         with suppress(OSError):
             self._run_dir.rmdir()  # nothing came of the run
@@ -109,10 +109,14 @@ class RunLock:
             descriptor = os.open(self._path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
         except FileExistsError:
             return False
-        with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
-            stream.write(json.dumps(self._own))
-            stream.flush()
-            os.fsync(stream.fileno())
+        try:
+            with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
+                stream.write(json.dumps(self._own))
+                stream.flush()
+                os.fsync(stream.fileno())
+        except OSError:
+            self._path.unlink()  # half a lock would be nobody's, and in everybody's way
+            raise
         return True
 
     def _wait_for_the_holder(self) -> dict[str, Any] | None:

@@ -5,8 +5,11 @@ A write that the disk refuses gets one warning, and the next one tries again; re
 
 from __future__ import annotations
 
+import functools
 import json
 import logging
+import os
+import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -50,16 +53,22 @@ class MetricsFile:
     def __init__(self, path: Path, samples_seen: int) -> None:
         self._path = path
         self._tolerant = Tolerant(str(path))
-        self._torn = False  # the file may end in a part of a line
-        self._tolerant(lambda: _drop_lines_after(path, samples_seen))
+        self._torn: int | None = None  # where a part of a line begins that a failed write may have left
+        self._drop: Callable[[], object] | None = lambda: _drop_lines_after(path, samples_seen)
+        if self._tolerant(self._drop):
+            self._drop = None
 
     def append(self, record: Mapping[str, Any]) -> None:
         def write() -> None:
-            line = ("\n" if self._torn else "") + json.dumps(record) + "\n"
-            self._torn = True
+            if self._drop is not None:  # or a line would stand there twice
+                self._drop()
+                self._drop = None
             with self._path.open("ab") as stream:
-                stream.write(line.encode())
-            self._torn = False
+                if self._torn is not None and self._torn < stream.tell():
+                    stream.truncate(self._torn)
+                self._torn = stream.seek(0, os.SEEK_END)
+                stream.write(json.dumps(record).encode() + b"\n")
+            self._torn = None
 
         self._tolerant(write)
 
@@ -71,6 +80,7 @@ class Board:
         self._directory, self._samples_seen = directory, samples_seen
         self._tolerant = Tolerant(str(directory))
         self._writer: SummaryWriter | None = None
+        _leave_to_the_board()
         self.write(lambda writer: None)
 
     def write(self, add: Callable[[SummaryWriter], None]) -> None:
@@ -85,6 +95,19 @@ class Board:
     def close(self) -> None:
         if self._writer is not None:
             self._tolerant(self._writer.close)
+
+
+@functools.cache
+def _leave_to_the_board() -> None:
+    """Print no traceback where a thread of TensorBoard's dies of a failing disk: its next use tells."""
+    otherwise = threading.excepthook
+
+    def hook(what: threading.ExceptHookArgs) -> None:
+        of_tensorboard = type(what.thread).__module__.startswith("tensorboard.")
+        if not (of_tensorboard and isinstance(what.exc_value, OSError)):
+            otherwise(what)
+
+    threading.excepthook = hook
 
 
 def _drop_lines_after(path: Path, samples_seen: int) -> None:

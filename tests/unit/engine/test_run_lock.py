@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
@@ -164,3 +165,20 @@ def test_two_trainings_in_one_directory(tmp_path: Path) -> None:
         names = {path.name for path in (tmp_path / "run").iterdir()}
         assert names == {LOCK_FILE, "metrics.jsonl"}
         assert (tmp_path / "run/metrics.jsonl").read_text() == '{"samples_seen": 999}\n'
+
+
+def test_a_lock_that_cannot_be_written_is_in_nobodys_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(os, "fsync", fail)
+        with pytest.raises(OSError, match="No space left"):
+            RunLock(tmp_path, QUICK)
+    assert not (tmp_path / LOCK_FILE).exists()
+    lock = RunLock(tmp_path, QUICK)
+    (tmp_path / LOCK_FILE).write_text('{"tok')  # what a failing disk makes of it
+    lock.release()
+    assert not (tmp_path / LOCK_FILE).exists()

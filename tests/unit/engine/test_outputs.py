@@ -1,0 +1,80 @@
+"""Metrics on a disk that fails: a refused line is lost whole, and a thread's death is no traceback."""
+
+from __future__ import annotations
+
+import errno
+import io
+import json
+import logging
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dist_dsvae.engine.reporting.outputs import Board, MetricsFile
+
+
+class Full(io.FileIO):
+    """Takes some bytes of what is written, then has no room."""
+
+    def write(self, data: Any) -> int:
+        super().write(bytes(data)[:7])
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def test_a_line_that_was_torn_is_taken_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "metrics.jsonl"
+    metrics = MetricsFile(path, 0)
+    metrics.append({"samples_seen": 1})
+    with monkeypatch.context() as full, caplog.at_level(logging.WARNING):
+        full.setattr(Path, "open", lambda path, mode: Full(path, mode))
+        metrics.append({"samples_seen": 2})
+        assert path.read_bytes().endswith(b'{"sampl')
+        metrics.append({"samples_seen": 3})
+    assert len(caplog.messages) == 1
+    metrics.append({"samples_seen": 4})
+    assert [json.loads(line)["samples_seen"] for line in path.read_text().splitlines()] == [1, 4]
+    path.unlink()  # by a person
+    metrics.append({"samples_seen": 5})
+    assert path.read_text() == '{"samples_seen": 5}\n'
+
+
+def test_lines_that_could_not_be_dropped_at_first_do_not_stand_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"samples_seen": 1}\n{"samples_seen": 2}\n')
+
+    def fail(*_: object, **__: object) -> str:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    with monkeypatch.context() as broken:
+        broken.setattr(Path, "read_text", fail)
+        metrics = MetricsFile(path, 1)
+        metrics.append({"samples_seen": 2})
+    metrics.append({"samples_seen": 3})
+    assert [json.loads(line)["samples_seen"] for line in path.read_text().splitlines()] == [1, 3]
+
+
+def test_curves_that_cannot_be_written_cost_one_warning(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    board = Board(tmp_path / "board", 0)
+    with monkeypatch.context() as full, caplog.at_level(logging.WARNING):
+
+        def fail(*_: object, **__: object) -> None:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+        full.setattr("tensorboard.compat.tensorflow_stub.io.gfile.LocalFileSystem._write", fail)
+        for step in range(6):
+            board.write(lambda writer, step=step: (writer.add_scalar("x", step, step), writer.flush()))
+    board.write(lambda writer: (writer.add_scalar("x", 9.0, 9), writer.flush()))
+    board.close()
+    assert [("cannot be written" in message) for message in caplog.messages].count(True) == 1
+    assert "Traceback" not in capfd.readouterr().err
