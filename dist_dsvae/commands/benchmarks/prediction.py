@@ -188,7 +188,7 @@ def _result(
         "batch_size": config.data.batch_size,
         "batches": iteration.num_batches,
         "precision": "float32" if precision == "no" else precision,
-        "operators": len(work.operators),
+        "launches": len(work.operators),
         "gflop_per_iteration": round(work.flops / 1e9, 2),
         **rounded(
             {
