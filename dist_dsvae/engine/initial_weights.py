@@ -14,7 +14,7 @@ from torch import nn
 from dist_dsvae.config import ExperimentConfig
 from dist_dsvae.core.types import ImageShape
 from dist_dsvae.engine.iteration.ema import ExponentialMovingAverage
-from dist_dsvae.methods.step import averaged_networks
+from dist_dsvae.methods.update import averaged_networks
 from dist_dsvae.runs import checkpoint
 from dist_dsvae.runs.checkpoint import CheckpointError
 from dist_dsvae.runs.run import read_run

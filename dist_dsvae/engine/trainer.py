@@ -27,7 +27,7 @@ from dist_dsvae.engine.iteration.ema import moving_average
 from dist_dsvae.engine.iteration.guard import Guard, raise_if_weights_are_bad
 from dist_dsvae.engine.iteration.iteration import Iteration
 from dist_dsvae.engine.iteration.streams import Streams, splits_drawn
-from dist_dsvae.engine.iteration.zero import step_optimizers
+from dist_dsvae.engine.iteration.zero import update_optimizers
 from dist_dsvae.engine.memory import check_memory
 from dist_dsvae.engine.processes.runtime import Runtime
 from dist_dsvae.engine.reporting.telemetry import LossMeter, Telemetry
@@ -38,7 +38,7 @@ from dist_dsvae.engine.stopping.clock import Clock, Due, is_early
 from dist_dsvae.engine.stopping.preemption import Preempted, StopRequests
 from dist_dsvae.engine.stopping.watchdog import Watchdog
 from dist_dsvae.methods.choose import make_method
-from dist_dsvae.methods.step import Method
+from dist_dsvae.methods.update import Method
 from dist_dsvae.runs.auto_augmentation import is_augmented
 from dist_dsvae.runs.checkpoint import checkpoint_name
 from dist_dsvae.runs.run_directory import (
@@ -51,7 +51,7 @@ from dist_dsvae.runs.run_directory import (
 
 
 class Trainer:
-    """One run: a method, its data, its steps and its state.
+    """One run: a method, its data, its iteration and its state.
 
     run_dir: where the run lives. resume: "auto", "never" or a path (``run_directory``).
     Raises ValueErrors with a sentence for whatever a user can mend.
@@ -86,9 +86,9 @@ class Trainer:
         self.method.to(memory_format=torch.channels_last)
 
         # One optimiser per step
-        self.guard = Guard(self.method.steps, runtime.device, runtime.fence.settle)
-        self.meter = LossMeter(self.method.steps, runtime.device, runtime.fence.settle)
-        optimizers = step_optimizers(self.method, config.optimizer, runtime, config.data.batch_size)
+        self.guard = Guard(self.method.updates, runtime.device, runtime.fence.settle)
+        self.meter = LossMeter(self.method.updates, runtime.device, runtime.fence.settle)
+        optimizers = update_optimizers(self.method, config.optimizer, runtime, config.data.batch_size)
         samples_per_iteration = len(splits_drawn(self.method)) * config.data.batch_size
         self.ema = moving_average(self.method, config.train, samples_per_iteration)
 

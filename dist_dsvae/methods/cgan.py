@@ -16,7 +16,7 @@ from dist_dsvae.core.types import Batch, CodeKind, ImageShape
 from dist_dsvae.methods import conditional
 from dist_dsvae.methods.adversarial import discriminator_term, generator_term, judge, prior_labels
 from dist_dsvae.methods.routing import RoutingTable
-from dist_dsvae.methods.step import Reduction, Step
+from dist_dsvae.methods.update import Reduction, Update
 from dist_dsvae.models.architectures import architecture_for
 from dist_dsvae.models.augmentation import Group, augmentation
 from dist_dsvae.models.decoder import Decoder
@@ -42,8 +42,8 @@ class CGAN(nn.Module):
             "generator": {"decoder": 1.0},
             "discriminator": {"discriminator": 1.0},
         }
-        self.steps = (
-            Step(
+        self.updates = (
+            Update(
                 name="joint",
                 repeats=1,
                 terms=tuple(self.routing),
@@ -52,7 +52,7 @@ class CGAN(nn.Module):
             ),
         )
 
-    def forward(self, batch: Batch, noise: Noise, step: str) -> dict[str, Tensor]:
+    def forward(self, batch: Batch, noise: Noise, update: str) -> dict[str, Tensor]:
         """The raw loss terms, each a scalar."""
         form = self.config.adversarial
         drawn = prior_labels(self.config.prior_labels, batch.labels, noise, self.num_classes)

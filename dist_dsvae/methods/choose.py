@@ -22,7 +22,7 @@ from dist_dsvae.methods.dsvae import DSVAE
 
 
 def make_method(config: MethodConfig, model: ModelConfig, shape: ImageShape, num_classes: int) -> nn.Module:
-    """The method that ``config`` describes, a ``step.Method``, with fresh weights from torch's generator.
+    """The method that ``config`` describes, an ``update.Method``, with fresh weights from torch's generator.
 
     Raises ValueError where its architecture does not fit the shape of the samples.
     """

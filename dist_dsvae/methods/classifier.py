@@ -15,7 +15,7 @@ from dist_dsvae.config import ClassifierConfig, ModelConfig
 from dist_dsvae.core.noise import Draw, Noise
 from dist_dsvae.core.types import Batch, ImageShape
 from dist_dsvae.methods.routing import RoutingTable
-from dist_dsvae.methods.step import Reduction, Step
+from dist_dsvae.methods.update import Reduction, Update
 from dist_dsvae.models.classifiers import ClassifierNetwork, classifier_network
 
 
@@ -32,8 +32,8 @@ class Classifier(nn.Module):
         self.averaged = ("network",)
         self.inference = ("network",)
         self.routing: RoutingTable = {"classification": {"network": 1.0}}
-        self.steps = (
-            Step(
+        self.updates = (
+            Update(
                 name="classification",
                 repeats=1,
                 terms=("classification",),
@@ -42,7 +42,7 @@ class Classifier(nn.Module):
             ),
         )
 
-    def forward(self, batch: Batch, noise: Noise, step: str) -> dict[str, Tensor]:
+    def forward(self, batch: Batch, noise: Noise, update: str) -> dict[str, Tensor]:
         """The cross-entropy, a scalar."""
         features = self._network.features(shifted(batch.images, noise, self.config.shift_pixels))
         features = dropped_out(features, noise, self.config.dropout)

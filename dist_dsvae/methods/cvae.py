@@ -13,7 +13,7 @@ from dist_dsvae.core.noise import Draw, Noise, Normals
 from dist_dsvae.core.types import Batch, CodeKind, Codes, Gaussian, ImageShape
 from dist_dsvae.methods import conditional
 from dist_dsvae.methods.routing import RoutingTable, largest_weight, scale_gradient
-from dist_dsvae.methods.step import Reduction, Step
+from dist_dsvae.methods.update import Reduction, Update
 from dist_dsvae.models import losses
 from dist_dsvae.models.architectures import architecture_for
 from dist_dsvae.models.decoder import Decoder
@@ -47,8 +47,8 @@ class CVAE(nn.Module):
         self.averaged = ("decoder",)
         self.inference = ("encoder_u", "decoder")
         self.routing = routing_table(config, shape, model.zu_dim)
-        self.steps = (
-            Step(
+        self.updates = (
+            Update(
                 name="joint",
                 repeats=1,
                 terms=tuple(self.routing),
@@ -57,7 +57,7 @@ class CVAE(nn.Module):
             ),
         )
 
-    def forward(self, batch: Batch, noise: Noise, step: str) -> dict[str, Tensor]:
+    def forward(self, batch: Batch, noise: Noise, update: str) -> dict[str, Tensor]:
         """The raw loss terms, each a scalar."""
         posterior: Gaussian = self.encode(batch.images, batch.labels).zu
         z = sample_gaussian(posterior, noise.normal(Draw.POSTERIOR_ZU, self.zu_dim))

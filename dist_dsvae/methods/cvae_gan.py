@@ -22,7 +22,7 @@ from dist_dsvae.methods import conditional
 from dist_dsvae.methods.adversarial import discriminator_term, generator_term, judge, prior_labels
 from dist_dsvae.methods.global_batch import mean_feature
 from dist_dsvae.methods.routing import Route, RoutingTable, largest_weight, scale_gradient, shared_pass
-from dist_dsvae.methods.step import Reduction, Step
+from dist_dsvae.methods.update import Reduction, Update
 from dist_dsvae.models import losses
 from dist_dsvae.models.architectures import architecture_for
 from dist_dsvae.models.augmentation import Group, augmentation
@@ -68,8 +68,8 @@ class CVAEGAN(nn.Module):
         self.averaged = ("decoder",)
         self.inference = ("encoder_u", "decoder")
         self.routing = routing_table(config, shape, model.zu_dim)
-        self.steps = (
-            Step(
+        self.updates = (
+            Update(
                 name="joint",
                 repeats=1,
                 terms=tuple(self.routing),
@@ -78,7 +78,7 @@ class CVAEGAN(nn.Module):
             ),
         )
 
-    def forward(self, batch: Batch, noise: Noise, step: str) -> dict[str, Tensor]:
+    def forward(self, batch: Batch, noise: Noise, update: str) -> dict[str, Tensor]:
         """The raw loss terms, each a scalar."""
         images, labels, form = batch.images, batch.labels, self.config.adversarial
         posterior: Gaussian = self.encode(images, labels).zu

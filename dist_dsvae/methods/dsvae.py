@@ -1,8 +1,8 @@
-"""The paper's method: Algorithm 1 as one module, one forward and one backward per step.
+"""The paper's method: Algorithm 1 as one module, one forward and one backward per update.
 
-step "gm"     x -> encoder_s -> zs -> mixture prior -> L_GM                       (lines 3-8)
+update "gm"     x -> encoder_s -> zs -> mixture prior -> L_GM                       (lines 3-8)
 
-step "joint"  x -> encoder_s -> zs ------------------> likelihood                 (lines 10-29)
+update "joint"  x -> encoder_s -> zs ------------------> likelihood                 (lines 10-29)
               x -> encoder_u -> N(mu, var) -> zu ----> kl, confusion | latent_classification
               zs ++ zu -> decoder -> x'_f -----------> reconstruction
               zs ~ N(mean_y, var_y) ++ zu ~ N(0, I) -> decoder -> x'_p
@@ -14,7 +14,7 @@ from it, and the likelihood is the divergence from N(mean_y, var_y). Terms beyon
               zu of the global batch ----------------> aggregate
               x'_p -> encoders -> N(zs), N(zu) ------> code_recovery
 
-step "unlabelled" is the joint step without labels (Sec. 3.6): zs ~ N(mean_t, var_t), the moments of the
+update "unlabelled" is the joint update without labels (Sec. 3.6): zs ~ N(mean_t, var_t), the moments of the
 whole mixture, takes the place of a class's Gaussian in the likelihood and in x'_p; the discriminator
 judges without a label; nothing is classified, and the mixture and the latent classifier stay.
 """
@@ -30,7 +30,7 @@ from dist_dsvae.config import DSVAEConfig, ModelConfig
 from dist_dsvae.core.noise import Draw, Noise, Normals
 from dist_dsvae.core.types import Batch, CodeKind, Codes, Gaussian, ImageShape
 from dist_dsvae.methods.adversarial import discriminator_term, generator_term, judge, prior_labels
-from dist_dsvae.methods.dsvae_routing import UNLABELLED, routing_table, steps_of
+from dist_dsvae.methods.dsvae_routing import UNLABELLED, routing_table, updates_of
 from dist_dsvae.methods.global_batch import aggregate_divergence, all_rows
 from dist_dsvae.methods.routing import Pass, Route, joint_passes, largest_weight, scale_gradient, shared_pass
 from dist_dsvae.models import losses
@@ -100,13 +100,13 @@ class DSVAE(nn.Module):
         self.averaged = ("decoder",)
         self.inference = ("encoder_s", "encoder_u", "decoder", "mixture_prior")
         self.routing = routing_table(config, shape, model.zu_dim)
-        self.steps = steps_of(config, self.routing)
+        self.updates = updates_of(config, self.routing)
 
-    def forward(self, batch: Batch, noise: Noise, step: str) -> dict[str, Tensor]:
-        """The raw loss terms of one step, each a scalar."""
-        if step == "gm":
+    def forward(self, batch: Batch, noise: Noise, update: str) -> dict[str, Tensor]:
+        """The raw loss terms of one update, each a scalar."""
+        if update == "gm":
             return self._gm_terms(batch, noise)
-        return self._joint_terms(batch, noise) if step == "joint" else self._unlabelled_terms(batch, noise)
+        return self._joint_terms(batch, noise) if update == "joint" else self._unlabelled_terms(batch, noise)
 
     # Stage 1: the GM loss (Eq. 9)
 
@@ -135,7 +135,7 @@ class DSVAE(nn.Module):
         everyone = Gaussian(all_rows(posterior.mean), all_rows(posterior.log_variance))
         self.mixture_prior.follow(everyone, all_rows(labels), self.config.mixture_rate)
 
-    # The joint step (Algorithm 1, lines 10-29)
+    # The joint update (Algorithm 1, lines 10-29)
 
     def _joint_terms(self, batch: Batch, noise: Noise) -> dict[str, Tensor]:
         images, labels = batch.images, batch.labels
@@ -218,7 +218,7 @@ class DSVAE(nn.Module):
             of_zs = Gaussian(*found_zs.chunk(2, dim=1))
         return losses.code_recovery(of_zs, zs) + losses.code_recovery(Gaussian(*found_zu.chunk(2, dim=1)), zu)
 
-    # The unlabelled step (Sec. 3.6)
+    # The unlabelled update (Sec. 3.6)
 
     def _unlabelled_terms(self, batch: Batch, noise: Noise) -> dict[str, Tensor]:
         images = batch.images

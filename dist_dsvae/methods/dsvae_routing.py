@@ -6,7 +6,7 @@ from dist_dsvae.config import DSVAEConfig
 from dist_dsvae.core.types import ImageShape
 from dist_dsvae.methods.conditional import autoencoder_weights
 from dist_dsvae.methods.routing import RoutingTable
-from dist_dsvae.methods.step import Reduction, Step
+from dist_dsvae.methods.update import Reduction, Update
 
 UNLABELLED = "unlabelled_"
 
@@ -48,11 +48,11 @@ def _given(table: RoutingTable) -> RoutingTable:
     return {term: weights for term, weights in table.items() if any(weights.values())}
 
 
-def steps_of(config: DSVAEConfig, routing: RoutingTable) -> tuple[Step, ...]:
-    """The steps of one iteration; those with 0 repeats are left out."""
+def updates_of(config: DSVAEConfig, routing: RoutingTable) -> tuple[Update, ...]:
+    """The updates of one iteration; those with 0 repeats are left out."""
     unlabelled_terms = tuple(term for term in routing if term.startswith(UNLABELLED))
-    steps = (
-        Step(
+    updates = (
+        Update(
             name="gm",
             repeats=config.gm_steps,
             terms=("gm",),
@@ -60,7 +60,7 @@ def steps_of(config: DSVAEConfig, routing: RoutingTable) -> tuple[Step, ...]:
             reduction=Reduction.FLAT,
             variances=("mixture_prior.log_variance",),
         ),
-        Step(
+        Update(
             name="joint",
             repeats=config.joint_steps,
             terms=tuple(term for term in routing if term != "gm" and term not in unlabelled_terms),
@@ -68,7 +68,7 @@ def steps_of(config: DSVAEConfig, routing: RoutingTable) -> tuple[Step, ...]:
             reduction=Reduction.OVERLAPPED,
             fresh_batch=config.joint_batch == "fresh",
         ),
-        Step(
+        Update(
             name="unlabelled",
             repeats=config.unlabelled_steps,
             terms=unlabelled_terms,
@@ -78,4 +78,4 @@ def steps_of(config: DSVAEConfig, routing: RoutingTable) -> tuple[Step, ...]:
             split="unlabelled",
         ),
     )
-    return tuple(step for step in steps if step.repeats)
+    return tuple(update for update in updates if update.repeats)

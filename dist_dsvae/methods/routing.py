@@ -29,7 +29,7 @@ RoutingTable = Mapping[str, Mapping[str, float]]
 
 
 def largest_weight(routing: RoutingTable, term: str) -> float:
-    """What ``step.objective`` multiplies a term by."""
+    """What ``update.objective`` multiplies a term by."""
     return max(routing[term].values())
 
 

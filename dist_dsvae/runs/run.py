@@ -13,7 +13,7 @@ from dist_dsvae.config.reading import from_tree
 from dist_dsvae.core.text import read_json
 from dist_dsvae.core.types import ImageShape
 from dist_dsvae.methods.choose import make_method
-from dist_dsvae.methods.step import Method, averaged_networks, put_weights, weights_of
+from dist_dsvae.methods.update import Method, averaged_networks, put_weights, weights_of
 from dist_dsvae.runs import checkpoint
 from dist_dsvae.runs.checkpoint import CheckpointError
 from dist_dsvae.runs.run_directory import checkpoint_to_resume

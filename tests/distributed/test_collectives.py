@@ -17,7 +17,7 @@ from dist_dsvae.core import distributed
 from dist_dsvae.engine.iteration.batch_norm import synchronise
 from dist_dsvae.engine.iteration.guard import Guard, NonFiniteLossError
 from dist_dsvae.methods.global_batch import aggregate_divergence, mean_feature
-from dist_dsvae.methods.step import Reduction, Step, objective
+from dist_dsvae.methods.update import Reduction, Update, objective
 from dist_dsvae.runs import checkpoint
 from dist_dsvae.runs.checkpoint import CheckpointError
 from tests.unit.engine.test_host_syncs import NoHostReads
@@ -106,7 +106,7 @@ def synchronised_forward_and_backward_do_not_read(rank: int, world_size: int) ->
     method = synchronise(make_method("small32"))
     batch = make_batch(SHAPES["small32"], first=6 * rank)
     with NoHostReads():
-        for step in method.steps:
+        for step in method.updates:
             objective(method, method(batch, noise_for(batch), step.name)).backward()
 
 
@@ -157,7 +157,9 @@ def test_aggregates_over_ranks() -> None:
 
 
 def one_bad_rank_stops_all(rank: int, world_size: int) -> None:
-    step = Step(name="joint", repeats=1, terms=("kl", "confusion"), trains=(), reduction=Reduction.OVERLAPPED)
+    step = Update(
+        name="joint", repeats=1, terms=("kl", "confusion"), trains=(), reduction=Reduction.OVERLAPPED
+    )
     guard = Guard([step], torch.device("cpu"))
     for position in (0, 12, 24, 36):
         bad_here = rank == 1 and position >= 24

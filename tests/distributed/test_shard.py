@@ -9,7 +9,7 @@ from torch import nn
 from dist_dsvae.config import OptimizerConfig
 from dist_dsvae.core import distributed
 from dist_dsvae.engine.iteration.guard import NonFiniteLossError
-from dist_dsvae.engine.iteration.optimizer import StepOptimizer
+from dist_dsvae.engine.iteration.optimizer import UpdateOptimizer
 from dist_dsvae.engine.iteration.zero import Update, ZeroOptimizer
 from dist_dsvae.engine.iteration.zero_slice import ZeroSlice
 from tests.distributed.test_collectives import on_ranks
@@ -43,7 +43,7 @@ def updates_equal_those_of_whole_parameters(rank: int, world_size: int) -> None:
     parameters, shards = networks()
     divided = ZeroOptimizer(config, named(parameters), shards, None)
     copies = {name: nn.Parameter(p.detach().clone()) for name, p in parameters.items()}
-    whole = StepOptimizer(config, named(copies))
+    whole = UpdateOptimizer(config, named(copies))
     for step in range(6):
         for optimizer in (divided, whole):
             torch.manual_seed(step)

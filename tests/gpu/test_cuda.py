@@ -12,7 +12,7 @@ from torch import Tensor
 
 from dist_dsvae.core.noise import Draw, Noise, permutation
 from dist_dsvae.core.types import Batch
-from dist_dsvae.methods.step import objective
+from dist_dsvae.methods.update import objective
 from tests.distributed.launching import epochs_of, metrics, train, write_config
 from tests.unit.methods.making import SHAPES, make_batch, make_method
 

@@ -16,10 +16,10 @@ from dist_dsvae.engine.iteration.cuda_graph import CaptureError, Graphed
 from dist_dsvae.engine.iteration.ema import ExponentialMovingAverage
 from dist_dsvae.engine.iteration.guard import Guard
 from dist_dsvae.engine.iteration.iteration import Iteration, optimizer
-from dist_dsvae.engine.iteration.optimizer import StepOptimizer
+from dist_dsvae.engine.iteration.optimizer import UpdateOptimizer
 from dist_dsvae.engine.processes.runtime import Runtime
 from dist_dsvae.engine.reporting.telemetry import LossMeter
-from dist_dsvae.methods.step import weights_of
+from dist_dsvae.methods.update import weights_of
 from tests.simulated.comparing import compare
 from tests.simulated.cuda import simulated_cuda
 from tests.simulated.memory import DeviceError
@@ -30,7 +30,7 @@ prepare, run_iteration, warm_up, make_step_optimizer = (
     Graphed._prepare,
     Iteration.__call__,
     Graphed._warm_up,
-    StepOptimizer.__init__,
+    UpdateOptimizer.__init__,
 )
 
 
@@ -58,12 +58,12 @@ def a_constant_copied_anew(self: LossMeter, step: str, values: Tensor) -> None:
     self.sums[step] += values * torch.tensor([1.0] * len(values), device=values.device)
 
 
-def rates_in_python(self: StepOptimizer, epoch: float) -> None:
+def rates_in_python(self: UpdateOptimizer, epoch: float) -> None:
     for group in self.adam.param_groups:
         group["lr"] = optimizer.learning_rate(self.config, epoch, variances=group["name"] == "variances")
 
 
-def rates_in_new_tensors(self: StepOptimizer, epoch: float) -> None:
+def rates_in_new_tensors(self: UpdateOptimizer, epoch: float) -> None:
     for group in self.adam.param_groups:
         rate = optimizer.learning_rate(self.config, epoch, variances=group["name"] == "variances")
         group["lr"] = torch.full_like(group["lr"], rate)
@@ -122,8 +122,8 @@ FAULTS = {
     "a number of the host in a kernel": Fault(Guard, "record", a_number_of_the_host, "a number of the host"),
     "a size that depends on values": Fault(LossMeter, "add", a_mask, "by a mask"),
     "a constant copied anew": Fault(LossMeter, "add", a_constant_copied_anew, r"tensor \(transfer\)"),
-    "learning rates in Python": Fault(StepOptimizer, "set_rates", rates_in_python, "differs"),
-    "learning rates in new tensors": Fault(StepOptimizer, "set_rates", rates_in_new_tensors, "freed"),
+    "learning rates in Python": Fault(UpdateOptimizer, "set_rates", rates_in_python, "differs"),
+    "learning rates in new tensors": Fault(UpdateOptimizer, "set_rates", rates_in_new_tensors, "freed"),
     "an average in new tensors": Fault(
         ExponentialMovingAverage, "update", an_average_in_new_tensors, "freed"
     ),

@@ -30,12 +30,12 @@ from dist_dsvae.commands.benchmarks.scaling_model import Collective, Links, step
 from dist_dsvae.commands.benchmarks.timing import Result, in_turn, rounded, seconds
 from dist_dsvae.config import TrainConfig, option_types
 from dist_dsvae.engine.iteration.iteration import Iteration
-from dist_dsvae.engine.iteration.joint_step import OverlappedStep
+from dist_dsvae.engine.iteration.updates import OverlappedUpdate
 from dist_dsvae.engine.measuring.devices import DEVICES, device_called
 from dist_dsvae.engine.measuring.families import FAMILIES
 from dist_dsvae.engine.measuring.synthetic import make_inputs, make_iteration, make_method
 from dist_dsvae.engine.processes.runtime import Runtime
-from dist_dsvae.methods.step import Reduction
+from dist_dsvae.methods.update import Reduction
 
 _LARGE_BYTES = 2**24
 _SMALL_BYTES = 2**10
@@ -184,7 +184,7 @@ def measure_as_worker(args: argparse.Namespace) -> None:
     inputs = make_inputs(args.architecture, args.classes, batch_size, iteration.num_batches, runtime.device)
     collectives = collectives_of(lambda: iteration(*inputs))
     if runtime.world_size > 1:
-        names = {n for s in method.steps if s.reduction is Reduction.OVERLAPPED for n in s.trains}
+        names = {n for s in method.updates if s.reduction is Reduction.OVERLAPPED for n in s.trains}
         size = sum(4 * p.numel() for name in names for p in method.get_submodule(name).parameters())
         collectives.append({"kind": "all_reduce", "num_bytes": size, "count": 1, "overlapped": True})
     sides = {
@@ -205,7 +205,7 @@ def without_collectives(iteration: Iteration, inputs: list[Tensor]) -> None:
         for part in parts:
             part.copy_(tensor)
 
-    wrapped = [run.wrapped for run in iteration.run_step.values() if isinstance(run, OverlappedStep)]
+    wrapped = [run.wrapped for run in iteration.run_update.values() if isinstance(run, OverlappedUpdate)]
     with contextlib.ExitStack() as stack:
         stack.enter_context(mock.patch.object(dist, "all_reduce", return_value=None))
         stack.enter_context(mock.patch.object(dist, "all_gather", gather))

@@ -26,10 +26,9 @@ from dist_dsvae.data.feed import Feed
 from dist_dsvae.data.open_split import open_split
 from dist_dsvae.data.stream import Slice
 from dist_dsvae.engine.iteration.cuda_graph import Graphed
-from dist_dsvae.engine.iteration.gm_step import FlatStep
 from dist_dsvae.engine.iteration.iteration import Iteration
-from dist_dsvae.engine.iteration.joint_step import OverlappedStep
-from dist_dsvae.engine.iteration.optimizer import StepOptimizer
+from dist_dsvae.engine.iteration.optimizer import UpdateOptimizer
+from dist_dsvae.engine.iteration.updates import FlatUpdate, OverlappedUpdate
 from dist_dsvae.engine.measuring import synthetic
 from dist_dsvae.engine.measuring.families import FAMILIES
 from dist_dsvae.engine.measuring.roofline import work_of
@@ -150,9 +149,9 @@ def split_of_time(iteration: Iteration, inputs: list[Tensor], rounds: int) -> di
 
     totals: dict[str, list[float]] = defaultdict(list)
     with (
-        timed(FlatStep, "__call__", "stage 1"),
-        timed(OverlappedStep, "__call__", "joint step"),
-        timed(StepOptimizer, "step", "optimiser"),
+        timed(FlatUpdate, "__call__", "stage 1"),
+        timed(OverlappedUpdate, "__call__", "joint step"),
+        timed(UpdateOptimizer, "step", "optimiser"),
         timed(distributed, "all_reduce_flat", "all-reduce"),
         timed(synthetic, "to_batch", "data: scale and flip"),
     ):

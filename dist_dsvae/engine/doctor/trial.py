@@ -17,7 +17,7 @@ from dist_dsvae.engine.doctor.finding import Figure, Finding, failed, ok, skippe
 from dist_dsvae.engine.iteration.cuda_graph import Graphed, obstacle
 from dist_dsvae.engine.iteration.iteration import Iteration
 from dist_dsvae.engine.processes.runtime import Runtime
-from dist_dsvae.methods.step import Method, objective_and_terms
+from dist_dsvae.methods.update import Method, objective_and_terms
 
 _MIB = 2**20
 _COPIED_BYTES = 64 * _MIB
@@ -85,7 +85,7 @@ def bf16(runtime: Runtime, make_trial: MakeTrial) -> Finding:
     noise = Noise(0, trial.inputs[per_batch - 1])
     batch = to_batch(trial.inputs[:per_batch], noise)
     cosines, differences = [], []
-    for step in [each.name for each in trial.iteration.method.steps]:
+    for step in [each.name for each in trial.iteration.method.updates]:
         exact, rounded = (
             _gradients(method, batch, noise, step, runtime, half=half) for half in (False, True)
         )
@@ -163,7 +163,7 @@ def _gradients(
     """A step's loss terms, float64 [terms], and the gradients of all that it trains, laid end to end."""
     own = copy.deepcopy(method)  # a forward moves batch norms and spectral norms
     assert isinstance(own, Method)
-    chosen = next(each for each in own.steps if each.name == step)
+    chosen = next(each for each in own.updates if each.name == step)
     with torch.autocast(runtime.device.type, dtype=torch.bfloat16, enabled=half):
         # not own.forward, which Accelerate may have put under the autocast of training
         terms = type(own).forward(own, batch, noise, step)

@@ -23,7 +23,7 @@ from torch import nn
 
 from dist_dsvae.config import TrainConfig
 from dist_dsvae.core import distributed
-from dist_dsvae.methods.step import Method, averaged_networks, in_network, put_weights, weights_of
+from dist_dsvae.methods.update import Method, averaged_networks, in_network, put_weights, weights_of
 
 logger = logging.getLogger(__name__)
 
@@ -50,7 +50,7 @@ def moving_average(
 ) -> ExponentialMovingAverage | None:
     """The average that the configuration asks for, starting at the live weights; None if it asks for none.
 
-    Raises ValueError if its half-life counts updates that no step makes.
+    Raises ValueError if its half-life counts updates that no update makes.
     """
     if not train.averages:
         return None
@@ -101,9 +101,9 @@ class ExponentialMovingAverage:
         live = weights_of(self.method, self.networks)
         averages = [self.averaged[name] for name in self._parameters]
         # torch's lerp over lists takes a weight on the host alone, or one as large as each tensor
-        steps = torch._foreach_sub([live[name] for name in self._parameters], averages)
-        torch._foreach_mul_(steps, self.weight)
-        torch._foreach_add_(averages, steps)
+        updates = torch._foreach_sub([live[name] for name in self._parameters], averages)
+        torch._foreach_mul_(updates, self.weight)
+        torch._foreach_add_(averages, updates)
         for names in self._buffers.values():
             torch._foreach_copy_([self.averaged[name] for name in names], [live[name] for name in names])
 
@@ -126,7 +126,7 @@ class ExponentialMovingAverage:
 
 def _pace(method: nn.Module, train: TrainConfig, samples_per_iteration: int) -> Pace:
     assert isinstance(method, Method)
-    updates_per_iteration = sum(s.repeats for s in method.steps if set(method.averaged) <= set(s.trains))
+    updates_per_iteration = sum(s.repeats for s in method.updates if set(method.averaged) <= set(s.trains))
     if train.ema_half_life_samples is not None:
         half_life = train.ema_half_life_samples / samples_per_iteration
         if distributed.is_main():
@@ -138,7 +138,7 @@ def _pace(method: nn.Module, train: TrainConfig, samples_per_iteration: int) -> 
         return Pace(half_life=half_life, ramp_up=0.0)
     if not updates_per_iteration:
         raise ValueError(
-            f"train.ema_half_life_updates counts updates of {' and '.join(method.averaged)}, and no step of "
-            f"this method makes any (its steps: {', '.join(s.name for s in method.steps)}). Set it to 0."
+            f"train.ema_half_life_updates counts updates of {' and '.join(method.averaged)}, and no update "
+            f"of this method makes any (its updates: {', '.join(s.name for s in method.updates)}). Set it to 0."
         )
     return Pace(half_life=train.ema_half_life_updates / updates_per_iteration, ramp_up=train.ema_ramp_up)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from dist_dsvae.core import distributed
-from dist_dsvae.methods.step import Step, constants
+from dist_dsvae.methods.update import Update, constants
 
 
 class NonFiniteLossError(RuntimeError):
@@ -20,7 +20,7 @@ class NonFiniteLossError(RuntimeError):
 
 
 class Guard:
-    """One flag for all steps, and for each step the terms of its last update before the flag, or of that one.
+    """One flag for all updates, and for each its terms at the last time before the flag, or at that time.
 
     All of it lives in tensors that are written in place, as a captured graph needs it.
 
@@ -29,24 +29,25 @@ class Guard:
     """
 
     def __init__(
-        self, steps: Sequence[Step], device: torch.device, settle: Callable[[], None] = lambda: None
+        self, updates: Sequence[Update], device: torch.device, settle: Callable[[], None] = lambda: None
     ) -> None:
         self._settle = settle
         self.tripped = torch.zeros((), dtype=torch.float32, device=device)
         self._stopped = torch.zeros((), dtype=torch.bool, device=device)  # the same, as a condition
         self._last_position = torch.full((), -1, dtype=torch.int64, device=device)
-        self._term_names = {step.name: step.terms for step in steps}
+        self._term_names = {update.name: update.terms for update in updates}
         self._last_terms = {
-            step.name: torch.zeros(len(step.terms), dtype=torch.float64, device=device) for step in steps
+            update.name: torch.zeros(len(update.terms), dtype=torch.float64, device=device)
+            for update in updates
         }
 
-    def inspect(self, step: str, values: Tensor, position: Tensor) -> Tensor:
+    def inspect(self, update: str, values: Tensor, position: Tensor) -> Tensor:
         """A scalar: NaN if one of this rank's terms is not finite, else 0. NaN survives a sum over the ranks.
 
-        Remembers the terms, unless tripped. values: the terms in the step's order, [number of terms].
+        Remembers the terms, unless tripped. values: the terms in the update's order, [number of terms].
         position: int64 scalar, of the batch's first sample.
         """
-        last = self._last_terms[step]
+        last = self._last_terms[update]
         torch.where(self._stopped, last, values, out=last)
         torch.where(self._stopped, self._last_position, position, out=self._last_position)
         # 0 x infinity is NaN
@@ -71,10 +72,10 @@ class Guard:
         if self.tripped.item() == 0:
             return
         named = [
-            f"{step}/{name}"
-            for step, last in self._last_terms.items()
+            f"{update}/{name}"
+            for update, last in self._last_terms.items()
             for name, is_finite in zip(
-                self._term_names[step],
+                self._term_names[update],
                 torch.isfinite(distributed.all_gather(last).sum(0)).tolist(),
                 strict=True,
             )

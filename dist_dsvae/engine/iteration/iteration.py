@@ -1,7 +1,7 @@
-"""Iteration: every step of a method as often as it says, and all that follows each: device work alone.
+"""Iteration: every update of a method as often as it says, and all that follows each: device work alone.
 
-    inputs --to_batch--> batch --step--> terms --+--> sums of the loss meter     n_gm times stage 1,
-                                                 +--> guard                      then the joint step
+    inputs --to_batch--> batch --update--> terms --+--> sums of the loss meter     n_gm times stage 1,
+                                                 +--> guard                      then the joint update
                                     parameters ------> moving average            (Algorithm 1)
 
 Nothing in here reads a tensor on the host or keeps a number in Python, so that the whole of it can
@@ -20,14 +20,13 @@ from dist_dsvae.core.noise import JointNoise, Noise, NoiseOfAll, seed_of
 from dist_dsvae.core.types import Batch
 from dist_dsvae.engine.iteration.batch_norm import JointCounts
 from dist_dsvae.engine.iteration.ema import ExponentialMovingAverage
-from dist_dsvae.engine.iteration.gm_step import FlatStep
 from dist_dsvae.engine.iteration.guard import Guard
-from dist_dsvae.engine.iteration.joint_step import OverlappedStep
 from dist_dsvae.engine.iteration.optimizer import Optimizer
 from dist_dsvae.engine.iteration.streams import splits_drawn
+from dist_dsvae.engine.iteration.updates import FlatUpdate, OverlappedUpdate
 from dist_dsvae.engine.processes.runtime import Runtime
 from dist_dsvae.engine.reporting.telemetry import LossMeter
-from dist_dsvae.methods.step import Method, Reduction, Split
+from dist_dsvae.methods.update import Method, Reduction, Split
 
 ToBatch = Callable[[Sequence[Tensor], Noise], Batch]
 
@@ -67,24 +66,24 @@ class Iteration:
         self.counts = JointCounts(method)
         self.num_batches = len(self.splits)
         self.num_samples = self.num_batches * global_batch_size
-        self.run_step = self._steps(method)
+        self.run_update = self._updates(method)
 
-    def _steps(self, method: nn.Module) -> dict[str, FlatStep | OverlappedStep]:
-        """A callable per step of the method, by how its gradients are reduced."""
+    def _updates(self, method: nn.Module) -> dict[str, FlatUpdate | OverlappedUpdate]:
+        """A callable per update of the method, by how its gradients are reduced."""
         assert isinstance(method, Method)
-        overlapped = {n for s in method.steps if s.reduction is Reduction.OVERLAPPED for n in s.trains}
+        overlapped = {n for s in method.updates if s.reduction is Reduction.OVERLAPPED for n in s.trains}
         parameters = [name for name, _ in method.named_parameters()]
-        # DistributedDataParallel leaves alone what only flat steps train
+        # DistributedDataParallel leaves alone what only flat updates train
         ignored = [name for name in parameters if name.partition(".")[0] not in overlapped]
         wrapped = self.runtime.wrap(method, ignored) if overlapped else method
-        run_step: dict[str, FlatStep | OverlappedStep] = {}
-        for step in method.steps:
-            common = (step, self.optimizers[step.name], self.guard, self.runtime)
-            flat = step.reduction is Reduction.FLAT
-            run_step[step.name] = (
-                FlatStep(method, *common) if flat else OverlappedStep(method, wrapped, *common)
+        run_update: dict[str, FlatUpdate | OverlappedUpdate] = {}
+        for update in method.updates:
+            common = (update, self.optimizers[update.name], self.guard, self.runtime)
+            flat = update.reduction is Reduction.FLAT
+            run_update[update.name] = (
+                FlatUpdate(method, *common) if flat else OverlappedUpdate(method, wrapped, *common)
             )
-        return run_step
+        return run_update
 
     def set_rates(self, epoch: float, iteration: int) -> None:
         """Move the learning rates to where they are after ``epoch`` passes, and the average's weight to where
@@ -99,16 +98,16 @@ class Iteration:
         batches = iter(self._batches(inputs))
         batch: Batch | None = None
         with self.counts():
-            for step in self.method.steps:
-                for _ in range(step.repeats):
-                    if step.fresh_batch or batch is None:
+            for update in self.method.updates:
+                for _ in range(update.repeats):
+                    if update.fresh_batch or batch is None:
                         batch, noise = next(batches)
-                    self.meter.add(step.name, self.run_step[step.name](batch, noise))
+                    self.meter.add(update.name, self.run_update[update.name](batch, noise))
         if self.ema is not None:
             self.ema.update()
 
     def _batches(self, inputs: Sequence[Tensor]) -> list[tuple[Batch, Noise]]:
-        """The batches in the order of the steps; what makes them is done once for all of a split."""
+        """The batches in the order of the updates; what makes them is done once for all of a split."""
         per_batch = len(inputs) // self.num_batches
         parts = [inputs[first : first + per_batch] for first in range(0, len(inputs), per_batch)]
         positions = torch.stack([part[-1] for part in parts])

@@ -1,6 +1,6 @@
-"""One fused Adam per step, its learning rates as functions of the samples seen.
+"""One fused Adam per update, its learning rates as functions of the samples seen.
 
-``StepOptimizer`` holds all of its state on every rank; ``zero`` divides it over the ranks.
+``UpdateOptimizer`` holds all of its state on every rank; ``zero`` divides it over the ranks.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def learning_rate(config: OptimizerConfig, epoch: float, *, variances: bool) -> 
 
 
 class Optimizer(Protocol):
-    """What a step and a checkpoint need of the optimiser of one step."""
+    """What an update and a checkpoint need of the optimiser of one update."""
 
     named_parameters: dict[str, nn.Parameter]
     parameters: list[nn.Parameter]
@@ -60,8 +60,8 @@ class Optimizer(Protocol):
         """Bytes of state on this rank."""
 
 
-class StepOptimizer:
-    """Adam for what one step trains.
+class UpdateOptimizer:
+    """Adam for what one update trains.
 
     groups: named parameters by group; the group "variances" follows ``variance_rate``.
     """

@@ -1,7 +1,7 @@
-"""Streams: the endless batches that a method's steps draw from, one stream per split.
+"""Streams: the endless batches that a method's updates draw from, one stream per split.
 
     train       3 stage-1 batches, 1 joint batch, 3, 1, ...       order and noise by the run's seed
-    unlabelled  1 batch per unlabelled step, ...                  by a seed of its own
+    unlabelled  1 batch per unlabelled update, ...                  by a seed of its own
 
 An iteration draws the same number of batches from each stream every time, so that the number of
 iterations, and with it ``samples_seen``, tells where every stream stands.
@@ -23,13 +23,13 @@ from dist_dsvae.data.open_splits import Splits
 from dist_dsvae.data.shards.manifest import Manifest
 from dist_dsvae.data.stream import Inputs, Slice
 from dist_dsvae.engine.processes.runtime import Runtime
-from dist_dsvae.methods.step import Method, Split
+from dist_dsvae.methods.update import Method, Split
 
 
 def splits_drawn(method: nn.Module) -> tuple[Split, ...]:
-    """The split of each batch of one iteration, in the order in which the steps take them."""
+    """The split of each batch of one iteration, in the order in which the updates take them."""
     assert isinstance(method, Method)
-    return tuple(step.split for step in method.steps for _ in range(step.num_batches))
+    return tuple(update.split for update in method.updates for _ in range(update.num_batches))
 
 
 class Streams:
@@ -66,7 +66,7 @@ class Streams:
         return "+".join(manifest.fingerprint for manifest in self._manifests.values())
 
     def iterations(self, first: int) -> Iterator[list[Inputs]]:
-        """The batches of iteration ``first`` and of all after it, each in the order of the steps."""
+        """The batches of iteration ``first`` and of all after it, each in the order of the updates."""
         streams = {
             split: self._feeds[split].batches(first * count * self._global_batch_size, copies_ahead=count)
             for split, count in Counter(self.order).items()

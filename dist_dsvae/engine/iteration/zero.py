@@ -1,17 +1,17 @@
 """ZeRO: Adam's moments, and in stage 2 the averaged gradients, divided over the processes by DeepSpeed.
 
-    group: parameters that the same steps train, laid end to end in one flat tensor on every rank
+    group: parameters that the same updates train, laid end to end in one flat tensor on every rank
 
         |  encoder_s.0.weight  | .bias |   encoder_s.3.weight   |  ...  | padding |
         |-------------- rank 0 --------------|-------------- rank 1 --------------|
 
-    A rank keeps the moments of its slice alone, one set for each step that trains the group, and
+    A rank keeps the moments of its slice alone, one set for each update that trains the group, and
     updates its slice alone; an all-gather then makes the flat tensor whole everywhere.
 
 Weights are float32 (or cast by autocast), so that a slice is a view of the flat tensor, not a copy.
-A step reduced flat (the GM step) averages its own gradients, for the moment whole on every rank, and
+A update reduced flat (the GM update) averages its own gradients, for the moment whole on every rank, and
 gathers only what it trains; DeepSpeed's engine does both for the others, at either stage of ZeRO.
-A checkpoint holds moments by step and parameter, as without ZeRO.
+A checkpoint holds moments by update and parameter, as without ZeRO.
 """
 
 from __future__ import annotations
@@ -28,23 +28,26 @@ from dist_dsvae.core import distributed
 from dist_dsvae.core.noise import Noise
 from dist_dsvae.core.types import Batch
 from dist_dsvae.engine.iteration.guard import NonFiniteLossError
-from dist_dsvae.engine.iteration.optimizer import NamedParameters, Optimizer, StepOptimizer, learning_rate
+from dist_dsvae.engine.iteration.optimizer import NamedParameters, Optimizer, UpdateOptimizer, learning_rate
 from dist_dsvae.engine.iteration.zero_slice import ZeroSlice
 from dist_dsvae.engine.processes.runtime import Runtime
-from dist_dsvae.methods.step import Method, Reduction, parameter_groups
+from dist_dsvae.methods.update import Method, Reduction, parameter_groups
 
 _MOMENTS = ("exp_avg", "exp_avg_sq")
 
 Update = Callable[[str, Tensor], None]  # of a group, with this rank's slice of its gradient
 
 
-def step_optimizers(
+def update_optimizers(
     method: nn.Module, config: OptimizerConfig, runtime: Runtime, batch_size: int
 ) -> Mapping[str, Optimizer]:
-    """An optimiser per step, by its name: divided over the processes under DeepSpeed, else whole."""
+    """An optimiser per update, by its name: divided over the processes under DeepSpeed, else whole."""
     assert isinstance(method, Method)
     if not runtime.zero_stage:
-        return {step.name: StepOptimizer(config, parameter_groups(method, step)) for step in method.steps}
+        return {
+            update.name: UpdateOptimizer(config, parameter_groups(method, update))
+            for update in method.updates
+        }
     method.to(memory_format=torch.contiguous_format)  # as DeepSpeed lays the weights out
     groups = _groups(method)
     client = _ClientOptimizer(groups)
@@ -61,20 +64,20 @@ def step_optimizers(
         return bool(engine.optimizer.overflow)
 
     return {
-        step.name: ZeroOptimizer(
+        update.name: ZeroOptimizer(
             config,
-            parameter_groups(method, step),
+            parameter_groups(method, update),
             shards,
-            None if step.reduction is Reduction.FLAT else through_engine,
+            None if update.reduction is Reduction.FLAT else through_engine,
         )
-        for step in method.steps
+        for update in method.updates
     }
 
 
 class ZeroOptimizer:
-    """Adam for what one step trains, each rank updating its slice: a ``StepOptimizer`` in parts.
+    """Adam for what one update trains, each rank updating its slice: a ``UpdateOptimizer`` in parts.
 
-    groups: as ``StepOptimizer`` takes them. shards: this rank's slices of the whole method, by group.
+    groups: as ``UpdateOptimizer`` takes them. shards: this rank's slices of the whole method, by group.
     through_engine: has DeepSpeed pass the slice of each group's gradient, averaged and clipped, to
     an update, and gather the weights; returns whether it left the update out, because a gradient
     was not finite. None: the gradients are in ``.grad``, averaged, on every rank.
@@ -138,7 +141,7 @@ class ZeroOptimizer:
 
     @torch.no_grad()
     def _update(self, group: str, gradient: Tensor, tripped: Tensor) -> None:
-        """Adam on this rank's slice: the fused kernel that ``StepOptimizer`` uses."""
+        """Adam on this rank's slice: the fused kernel that ``UpdateOptimizer`` uses."""
         moments = self._moments[group]
         adam(
             [self._shards[group].own],
@@ -159,7 +162,7 @@ class ZeroOptimizer:
         )
 
     def state(self) -> dict[str, dict[str, Tensor]]:
-        """Adam's state by parameter name, as ``StepOptimizer`` has it, in new tensors on the CPU.
+        """Adam's state by parameter name, as ``UpdateOptimizer`` has it, in new tensors on the CPU.
 
         A rank gets the moments of those parameters of which it holds a part. Called by all ranks.
         """
@@ -190,14 +193,14 @@ class ZeroOptimizer:
 
 
 def _groups(method: Method) -> dict[str, NamedParameters]:
-    """Named parameters by group: each trained as a whole by the same steps at the same rate."""
+    """Named parameters by group: each trained as a whole by the same updates at the same rate."""
     labels: dict[str, list[str]] = {}
     parameters: dict[str, nn.Parameter] = {}
-    for step in method.steps:
-        for kind, named in parameter_groups(method, step).items():
+    for update in method.updates:
+        for kind, named in parameter_groups(method, update).items():
             for name, parameter in named:
                 parameters[name] = parameter
-                labels.setdefault(name, []).append(f"{kind} of {step.name}")
+                labels.setdefault(name, []).append(f"{kind} of {update.name}")
     groups: dict[str, list[tuple[str, nn.Parameter]]] = {}
     for name, parameter in parameters.items():
         groups.setdefault(", ".join(labels[name]), []).append((name, parameter))
@@ -208,11 +211,11 @@ def _groups(method: Method) -> dict[str, NamedParameters]:
 
 
 class _ClientOptimizer(torch.optim.Optimizer):
-    """The optimiser that DeepSpeed drives: it passes each group's slice to the step under way."""
+    """The optimiser that DeepSpeed drives: it passes each group's slice to the update under way."""
 
     def __init__(self, groups: Mapping[str, NamedParameters]) -> None:
         named_groups = [{"params": [p for _, p in named], "name": name} for name, named in groups.items()]
-        super().__init__(named_groups, {"lr": 0.0})  # each step has rates of its own
+        super().__init__(named_groups, {"lr": 0.0})  # each update has rates of its own
         self.update: Update = lambda group, gradient: None
 
     def step(self, closure: Any = None) -> None:  # type: ignore[override]
@@ -246,7 +249,7 @@ class _Autocast(nn.Module):
         self.method = method
         self._runtime = runtime
 
-    def forward(self, batch: Batch, noise: Noise, step: str) -> dict[str, Tensor]:
+    def forward(self, batch: Batch, noise: Noise, update: str) -> dict[str, Tensor]:
         with self._runtime.autocast():
-            terms: dict[str, Tensor] = self.method(batch, noise, step)  # type: ignore[operator]
+            terms: dict[str, Tensor] = self.method(batch, noise, update)  # type: ignore[operator]
         return terms

@@ -22,12 +22,12 @@ from dist_dsvae.engine.iteration.ema import moving_average
 from dist_dsvae.engine.iteration.guard import Guard
 from dist_dsvae.engine.iteration.iteration import Iteration
 from dist_dsvae.engine.iteration.streams import splits_drawn
-from dist_dsvae.engine.iteration.zero import step_optimizers
+from dist_dsvae.engine.iteration.zero import update_optimizers
 from dist_dsvae.engine.measuring.roofline import Work, work_of
 from dist_dsvae.engine.processes.runtime import Runtime
 from dist_dsvae.engine.reporting.telemetry import LossMeter
 from dist_dsvae.methods.choose import make_method
-from dist_dsvae.methods.step import Method, constants
+from dist_dsvae.methods.update import Method, constants
 
 
 class Planned(NamedTuple):
@@ -75,9 +75,9 @@ def plan(
         return to_batch(*tensors, flips=noise if config.data.flip else None, dtype=runtime.dtype)
 
     with mode or nullcontext():
-        optimizers = step_optimizers(method, config.optimizer, runtime, batch_size)
-        guard = Guard(method.steps, runtime.device)
-        meter = LossMeter(method.steps, runtime.device)
+        optimizers = update_optimizers(method, config.optimizer, runtime, batch_size)
+        guard = Guard(method.updates, runtime.device)
+        meter = LossMeter(method.updates, runtime.device)
         ema = moving_average(method, config.train, len(splits) * batch_size)
         inputs = [
             tensor.to(runtime.device)

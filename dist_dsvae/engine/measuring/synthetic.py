@@ -10,7 +10,7 @@ from dist_dsvae.data.transforms import to_batch
 from dist_dsvae.engine.iteration.batch_norm import synchronise
 from dist_dsvae.engine.iteration.guard import Guard
 from dist_dsvae.engine.iteration.iteration import Iteration, ToBatch
-from dist_dsvae.engine.iteration.zero import step_optimizers
+from dist_dsvae.engine.iteration.zero import update_optimizers
 from dist_dsvae.engine.measuring.families import FAMILIES, model_of
 from dist_dsvae.engine.processes.runtime import Runtime
 from dist_dsvae.engine.reporting.telemetry import LossMeter
@@ -30,12 +30,12 @@ def make_iteration(
         synchronise(method)
     method.to(runtime.device)
     method.to(memory_format=torch.channels_last)
-    optimizers = step_optimizers(method, OptimizerConfig(), runtime, global_batch_size)
+    optimizers = update_optimizers(method, OptimizerConfig(), runtime, global_batch_size)
     return Iteration(
         method,
         optimizers,
-        Guard(method.steps, runtime.device),
-        LossMeter(method.steps, runtime.device),
+        Guard(method.updates, runtime.device),
+        LossMeter(method.updates, runtime.device),
         None,
         runtime,
         {"train": to_batch_ or (lambda tensors, noise: to_batch(*tensors, flips=noise))},

@@ -30,7 +30,7 @@ from dist_dsvae.engine.processes.launch_checks import (
     deepspeed_is_asked_for,
     resolved_precision,
 )
-from dist_dsvae.methods.step import seed_gradient
+from dist_dsvae.methods.update import seed_gradient
 
 _BUCKET_ELEMENTS = 2**23  # of gradients that DeepSpeed reduces at once; its default allocates 2 GB
 _NCCL_WAITS_LONGER = timedelta(seconds=60)

@@ -26,7 +26,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from dist_dsvae.core import distributed
 from dist_dsvae.engine.reporting.outputs import Board, MetricsFile
-from dist_dsvae.methods.step import Step
+from dist_dsvae.methods.update import Update
 
 _SECONDS_BETWEEN_LINES = {True: 10.0, False: 30.0}  # at most, on a terminal and elsewhere
 
@@ -40,7 +40,7 @@ class LossMeter:
     """
 
     def __init__(
-        self, steps: Sequence[Step], device: torch.device, settle: Callable[[], None] = lambda: None
+        self, steps: Sequence[Update], device: torch.device, settle: Callable[[], None] = lambda: None
     ) -> None:
         self._settle = settle
         self._terms = {step.name: step.terms for step in steps}

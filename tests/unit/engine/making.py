@@ -19,10 +19,10 @@ from dist_dsvae.data.transforms import to_batch
 from dist_dsvae.engine.iteration.ema import ExponentialMovingAverage, Pace
 from dist_dsvae.engine.iteration.guard import Guard
 from dist_dsvae.engine.iteration.iteration import Iteration
-from dist_dsvae.engine.iteration.optimizer import StepOptimizer
+from dist_dsvae.engine.iteration.optimizer import UpdateOptimizer
 from dist_dsvae.engine.processes.runtime import Runtime
 from dist_dsvae.engine.reporting.telemetry import LossMeter
-from dist_dsvae.methods.step import parameter_groups
+from dist_dsvae.methods.update import parameter_groups
 from tests.unit.methods.making import SHAPES, make_method
 
 BATCH_SIZE = 6
@@ -47,12 +47,12 @@ def make_iteration(
     if method is None:
         method = make_method(architecture, **{"augmentation": "off", **settings})
     method = method.to(runtime.device, runtime.dtype)
-    groups = {step.name: parameter_groups(method, step) for step in method.steps}
+    groups = {step.name: parameter_groups(method, step) for step in method.updates}
     return Iteration(
         method,
-        {name: StepOptimizer(optimizer or OptimizerConfig(), group) for name, group in groups.items()},
-        Guard(method.steps, runtime.device),
-        LossMeter(method.steps, runtime.device),
+        {name: UpdateOptimizer(optimizer or OptimizerConfig(), group) for name, group in groups.items()},
+        Guard(method.updates, runtime.device),
+        LossMeter(method.updates, runtime.device),
         ExponentialMovingAverage(method, averaged, Pace(half_life=4.0, ramp_up=0.5)) if averaged else None,
         runtime,
         dict.fromkeys(

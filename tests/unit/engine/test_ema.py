@@ -12,7 +12,7 @@ from torch import nn
 from dist_dsvae.config import ExperimentConfig, TrainConfig
 from dist_dsvae.config.reading import ConfigError, differing_keys, from_tree, to_tree
 from dist_dsvae.engine.iteration.ema import ExponentialMovingAverage, Pace, moving_average
-from dist_dsvae.methods.step import averaged_networks, put_weights, weights_of
+from dist_dsvae.methods.update import averaged_networks, put_weights, weights_of
 from tests.unit.engine.making import make_inputs, make_iteration
 from tests.unit.methods.making import make_method
 
@@ -89,7 +89,7 @@ def test_a_half_life_counts_updates_of_the_decoder_whatever_a_method_draws() -> 
 def test_updates_that_no_step_makes_get_a_sentence() -> None:
     method = make_method("small32", joint_steps=0)
     with pytest.raises(
-        ValueError, match=r"updates of decoder, and no step .* \(its steps: gm\). Set it to 0"
+        ValueError, match=r"updates of decoder, and no update .* \(its updates: gm\). Set it to 0"
     ):
         moving_average(method, TrainConfig(ema_half_life_updates=5.0), SAMPLES)
 

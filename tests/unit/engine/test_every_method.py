@@ -17,7 +17,7 @@ from dist_dsvae.engine.reporting import visuals
 from dist_dsvae.engine.stopping.preemption import StopRequests
 from dist_dsvae.evaluation.metrics import description_of
 from dist_dsvae.methods.published import load_published
-from dist_dsvae.methods.step import averaged_networks, weights_of
+from dist_dsvae.methods.update import averaged_networks, weights_of
 from dist_dsvae.runs import measure_statistics
 from tests.distributed.launching import REPOSITORY, checkpoint_tensors, metrics, write_config
 

@@ -11,8 +11,8 @@ from torch import nn
 
 from dist_dsvae.config import OptimizerConfig
 from dist_dsvae.engine.iteration.guard import Guard, NonFiniteLossError, raise_if_weights_are_bad
-from dist_dsvae.engine.iteration.optimizer import StepOptimizer, variance_rate
-from dist_dsvae.methods.step import Reduction, Step
+from dist_dsvae.engine.iteration.optimizer import UpdateOptimizer, variance_rate
+from dist_dsvae.methods.update import Reduction, Update
 from tests.unit.methods.making import make_method
 
 ZERO = torch.zeros(())
@@ -37,9 +37,9 @@ def network() -> nn.Module:
     return nn.Linear(3, 2)
 
 
-def optimizer_for(net: nn.Module, **settings: float) -> StepOptimizer:
+def optimizer_for(net: nn.Module, **settings: float) -> UpdateOptimizer:
     groups = {"weights": [("weight", net.weight)], "variances": [("bias", net.bias)]}
-    return StepOptimizer(OptimizerConfig(**settings), groups)
+    return UpdateOptimizer(OptimizerConfig(**settings), groups)
 
 
 def test_variances_follow_their_own_rate() -> None:
@@ -81,7 +81,7 @@ def test_clipping_bounds_the_global_norm() -> None:
 
 
 def guard_for(name: str, *terms: str) -> Guard:
-    step = Step(name=name, repeats=1, terms=terms, trains=(), reduction=Reduction.FLAT)
+    step = Update(name=name, repeats=1, terms=terms, trains=(), reduction=Reduction.FLAT)
     return Guard([step], torch.device("cpu"))
 
 

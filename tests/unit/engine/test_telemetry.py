@@ -12,11 +12,11 @@ import torch
 
 from dist_dsvae.engine.reporting import outputs
 from dist_dsvae.engine.reporting.telemetry import LossMeter, Telemetry
-from dist_dsvae.methods.step import Reduction, Step
+from dist_dsvae.methods.update import Reduction, Update
 
 STEPS = (
-    Step(name="gm", repeats=3, terms=("gm",), trains=("a",), reduction=Reduction.FLAT),
-    Step(name="joint", repeats=1, terms=("kl", "rec"), trains=("a",), reduction=Reduction.OVERLAPPED),
+    Update(name="gm", repeats=3, terms=("gm",), trains=("a",), reduction=Reduction.FLAT),
+    Update(name="joint", repeats=1, terms=("kl", "rec"), trains=("a",), reduction=Reduction.OVERLAPPED),
 )
 CPU = torch.device("cpu")
 

@@ -17,7 +17,7 @@ from dist_dsvae.config import (
     MethodConfig,
 )
 from dist_dsvae.methods import abilities
-from dist_dsvae.methods.step import Method
+from dist_dsvae.methods.update import Method
 from tests.unit.methods.making import make_any
 
 ABILITIES = [

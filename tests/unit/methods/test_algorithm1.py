@@ -11,13 +11,12 @@ import pytest
 import torch
 
 from dist_dsvae.config import OptimizerConfig, TrainConfig
-from dist_dsvae.engine.iteration.gm_step import FlatStep
 from dist_dsvae.engine.iteration.guard import Guard
-from dist_dsvae.engine.iteration.joint_step import OverlappedStep
-from dist_dsvae.engine.iteration.optimizer import StepOptimizer
+from dist_dsvae.engine.iteration.optimizer import UpdateOptimizer
+from dist_dsvae.engine.iteration.updates import FlatUpdate, OverlappedUpdate
 from dist_dsvae.engine.processes.runtime import Runtime
 from dist_dsvae.methods.dsvae import DSVAE
-from dist_dsvae.methods.step import objective, parameter_groups
+from dist_dsvae.methods.update import objective, parameter_groups
 from tests.algorithm1 import PlainTrainer
 from tests.unit.methods.making import BEYOND, SHAPES, make_batch, make_method, noise_for, normal_for
 
@@ -26,12 +25,12 @@ TOLERANCE = {"rtol": 1e-8, "atol": 1e-8}
 
 def engine_steps(method: DSVAE):  # type: ignore[no-untyped-def]
     runtime = Runtime(TrainConfig(double_precision=True))
-    guard = Guard(method.steps, runtime.device)
-    gm, joint = method.steps
-    optimizers = [StepOptimizer(OptimizerConfig(), parameter_groups(method, step)) for step in (gm, joint)]
+    guard = Guard(method.updates, runtime.device)
+    gm, joint = method.updates
+    optimizers = [UpdateOptimizer(OptimizerConfig(), parameter_groups(method, step)) for step in (gm, joint)]
     return (
-        FlatStep(method, gm, optimizers[0], guard, runtime),
-        OverlappedStep(method, method, joint, optimizers[1], guard, runtime),
+        FlatUpdate(method, gm, optimizers[0], guard, runtime),
+        OverlappedUpdate(method, method, joint, optimizers[1], guard, runtime),
     )
 
 
@@ -81,7 +80,7 @@ def test_gradients_of_one_joint_step() -> None:
     batch = make_batch(SHAPES["conv32"], size=4)
     objective(method, method(batch, noise_for(batch), "joint")).backward()
     plain.joint_step(batch, normal_for(batch))
-    for network in method.steps[1].trains:
+    for network in method.updates[1].trains:
         ours = [p.grad for p in method.get_submodule(network).parameters()]
         for got, expected in zip(ours, plain.last_gradients[network], strict=True):
             torch.testing.assert_close(got, expected, **TOLERANCE)

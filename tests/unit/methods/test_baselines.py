@@ -20,7 +20,7 @@ from dist_dsvae.core.types import Batch
 from dist_dsvae.methods.abilities import Autoencoding, Classifying, Generative, LabelFree, PriorDensity
 from dist_dsvae.methods.classifier import dropped_out, shifted
 from dist_dsvae.methods.global_batch import mean_feature
-from dist_dsvae.methods.step import Method, objective
+from dist_dsvae.methods.update import Method, objective
 from dist_dsvae.models import losses
 from dist_dsvae.sampling.generate import sample_codes
 from tests.unit.methods.making import (
@@ -139,7 +139,7 @@ def test_table_is_what_autograd_sees(config: MethodConfig, architecture: str) ->
 def test_every_trained_network_has_a_term_and_every_term_a_step(config: MethodConfig) -> None:
     method = make_any(config, "resnet32" if config.name == "classifier" else "small32")
     assert isinstance(method, Method)
-    (step,) = method.steps
+    (step,) = method.updates
     assert set(step.terms) == set(method.routing)
     assert {network for term in step.terms for network in method.routing[term]} == set(step.trains)
     assert {name for name, _ in method.named_children()} == set(step.trains)

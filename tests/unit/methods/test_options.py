@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from dist_dsvae.core.noise import Draw
-from dist_dsvae.methods.step import objective
+from dist_dsvae.methods.update import objective
 from dist_dsvae.models import losses
 from tests.unit.methods.making import NUM_CLASSES, SHAPES, make_batch, make_method, noise_for
 
@@ -54,8 +54,8 @@ def test_prior_labels() -> None:
 
 def test_joint_batch() -> None:
     fresh, last = make_method(gm_steps=3), make_method(gm_steps=3, joint_batch="last")
-    assert [step.num_batches for step in fresh.steps] == [3, 1]
-    assert [step.num_batches for step in last.steps] == [3, 0]
+    assert [step.num_batches for step in fresh.updates] == [3, 1]
+    assert [step.num_batches for step in last.updates] == [3, 0]
 
 
 def test_margin_raises_the_gm_loss() -> None:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from dist_dsvae.methods.dsvae import DSVAE
-from dist_dsvae.methods.step import objective
+from dist_dsvae.methods.update import objective
 from tests.algorithm1 import PlainTrainer
 from tests.unit.methods.making import (
     BEYOND,
@@ -82,8 +82,8 @@ def test_table_is_what_autograd_sees(architecture: str, settings: dict[str, obje
 
 def test_every_trained_network_has_a_term_and_every_term_a_step() -> None:
     method = make_method(unlabelled_steps=1)
-    assert {term for step in method.steps for term in step.terms} == set(method.routing)
-    for step in method.steps:
+    assert {term for step in method.updates for term in step.terms} == set(method.routing)
+    for step in method.updates:
         reached = {network for term in step.terms for network in method.routing[term]}
         assert reached == {name.partition(".")[0] for name in step.trains}
 

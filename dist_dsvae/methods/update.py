@@ -1,4 +1,4 @@
-"""What the engine needs to know of any method: its steps, its terms, its networks and their averages."""
+"""What the engine needs to know of any method: its updates, its terms, its networks and their averages."""
 
 from __future__ import annotations
 
@@ -20,24 +20,24 @@ Split = Literal["train", "unlabelled"]
 
 
 class Reduction(enum.Enum):
-    """How a step's gradients are averaged over processes."""
+    """How an update's gradients are averaged over processes."""
 
-    # one all-reduce of one flat tensor: for small steps, and for those that leave out a part of what
+    # one all-reduce of one flat tensor: for small updates, and for those that leave out a part of what
     # the others train, which DistributedDataParallel's buckets would wait for
     FLAT = "flat"
     OVERLAPPED = "overlapped"  # DistributedDataParallel: buckets reduced while backward runs
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Step:
+class Update:
     """One kind of update.
 
-    name: key of the forward's ``step`` argument, of the optimiser and of the timings.
+    name: key of the forward's ``update`` argument, of the optimiser and of the timings.
     repeats: how often it runs per iteration.
     terms: the loss terms that the forward returns for it.
     trains: the sub-modules of the method whose parameters it updates.
     variances: names of the parameters among those that follow the variances' learning rate.
-    fresh_batch: draws a batch of its own; otherwise takes the batch of the step before it.
+    fresh_batch: draws a batch of its own; otherwise takes the batch of the update before it.
     split: the data that its batches come from: "train", or "unlabelled", whose labels mean nothing.
     """
 
@@ -57,9 +57,9 @@ class Step:
 
 @runtime_checkable
 class Method(Protocol):
-    """An nn.Module with steps and a routing table.
+    """An nn.Module with updates and a routing table.
 
-    forward returns the raw terms of a step by name; ``objective`` adds them up with the weights of
+    forward returns the raw terms of an update by name; ``objective`` adds them up with the weights of
     the routing table, and ONE backward of it gives every network the gradient the table says.
 
     averaged: the sub-modules whose weights a moving average of the decoder follows, and whose updates it
@@ -68,13 +68,13 @@ class Method(Protocol):
         follows them.
     """
 
-    steps: tuple[Step, ...]
+    updates: tuple[Update, ...]
     routing: RoutingTable
     averaged: tuple[str, ...]
     inference: tuple[str, ...]
     num_classes: int
 
-    def forward(self, batch: Batch, noise: Noise, step: str) -> dict[str, Tensor]: ...
+    def forward(self, batch: Batch, noise: Noise, update: str) -> dict[str, Tensor]: ...
 
 
 def objective(method: Method, terms: Mapping[str, Tensor]) -> Tensor:
@@ -125,13 +125,13 @@ def seed_gradient(loss: Tensor) -> Tensor:
     return constants((1.0,), loss.dtype, loss.device)[0]
 
 
-def parameter_groups(method: Method, step: Step) -> dict[str, list[tuple[str, nn.Parameter]]]:
-    """Named parameters of one step's optimiser by group: "weights", and "variances" where there are any."""
+def parameter_groups(method: Method, update: Update) -> dict[str, list[tuple[str, nn.Parameter]]]:
+    """Named parameters of one update's optimiser by group: "weights", and "variances" where there are any."""
     groups: dict[str, list[tuple[str, nn.Parameter]]] = {"weights": [], "variances": []}
-    for network in step.trains:
+    for network in update.trains:
         module = cast(nn.Module, method).get_submodule(network)
         for name, parameter in module.named_parameters(prefix=network):
-            groups["variances" if name in step.variances else "weights"].append((name, parameter))
+            groups["variances" if name in update.variances else "weights"].append((name, parameter))
     return {name: parameters for name, parameters in groups.items() if parameters}
 
 
