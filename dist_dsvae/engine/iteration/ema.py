@@ -139,6 +139,7 @@ def _pace(method: nn.Module, train: TrainConfig, samples_per_iteration: int) -> 
     if not updates_per_iteration:
         raise ValueError(
             f"train.ema_half_life_updates counts updates of {' and '.join(method.averaged)}, and no update "
-            f"of this method makes any (its updates: {', '.join(s.name for s in method.updates)}). Set it to 0."
+            f"of this method makes any (its updates: {', '.join(u.name for u in method.updates)}). "
+            "Set it to 0."
         )
     return Pace(half_life=train.ema_half_life_updates / updates_per_iteration, ramp_up=train.ema_ramp_up)

@@ -63,7 +63,7 @@ def test_iterations_equal_the_transcription(
             torch.testing.assert_close(gm(batch, noise_for(batch))[0], expected_gm, **TOLERANCE)
         batch = make_batch(SHAPES[architecture], first=position)
         position += 6
-        got = dict(zip(joint.step.terms, joint(batch, noise_for(batch)), strict=True))
+        got = dict(zip(joint.update.terms, joint(batch, noise_for(batch)), strict=True))
         expected = plain.joint_step(batch, normal_for(batch))
         assert set(got) == set(expected)
         for term, value in expected.items():
