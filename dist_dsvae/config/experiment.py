@@ -30,8 +30,7 @@ class DataConfig:
     batch_size: samples per global batch, over all processes; every step draws one.
     flip: random horizontal flip of images in training; false where left and right differ, as in writing.
     shuffle_window_shards: samples are permuted within this many (already permuted) shards, so that reading
-        stays local however large the data set is. null: 8, or as many more as it takes to mix the classes of
-        shards that hold them in order, within 1 GiB (``data.mixing``); the run's config.json records it.
+        stays local. null: 8, or more, within 1 GiB, where shards hold classes in order (``data.mixing``).
     source: "stream" reads and decodes the shards as training goes; "resident" decodes them once into
         the device's memory. The batches are the same, bit for bit.
     corrupt_sample: "raise" stops at an undecodable sample; "replace" puts a deterministically

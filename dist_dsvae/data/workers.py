@@ -42,3 +42,13 @@ def worker_failed(error: RuntimeError, worker: int, config: DataConfig, rank: in
         f"{name} died ({str(error).strip().splitlines()[-1]}). If the machine ran out of memory, "
         "lower data.num_workers."
     )
+
+
+def worker_died(error: RuntimeError, rank: int) -> DataError | None:
+    """What torch's handler of dead children raised in the main thread, wherever that was; None for others."""
+    if not str(error).startswith("DataLoader worker (pid"):
+        return None
+    return DataError(
+        f"A data worker of rank {rank} died ({str(error).strip()}). If the machine ran out of memory, lower "
+        "data.num_workers. The same command goes on from the newest checkpoint."
+    )

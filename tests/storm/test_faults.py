@@ -126,23 +126,15 @@ def assert_same(run_dir: Path, undisturbed: Path) -> None:
     assert seen == sorted(set(seen))
 
 
-def test_a_few_faults(library: Path, server: Server, tmp_path: Path) -> None:
-    config = config_of(tmp_path / "faulty", server)
-    train(1, tmp_path / "undisturbed", config)
-    result = storm(library, config, config.parent / "run", 0, 100)
-    assert sum(result["faults"].values()) >= 1
-    assert_same(config.parent / "run", tmp_path / "undisturbed")
-
-
 @pytest.mark.storm
 def test_faults_in_whole_trainings(library: Path, server: Server, tmp_path: Path) -> None:
     config = config_of(tmp_path / "faulty", server)
     train(1, tmp_path / "undisturbed", config)
     faults: collections.Counter[str] = collections.Counter()
     runs = starts = 0
-    while faults.total() < 40:
+    while faults.total() < 20:
         run_dir = config.parent / f"run-{runs}"
-        result = storm(library, config, run_dir, runs, 80)
+        result = storm(library, config, run_dir, runs, 1500)
         faults.update(result["faults"])
         runs, starts = runs + 1, starts + result["starts"]
         assert_same(run_dir, tmp_path / "undisturbed")
@@ -167,6 +159,13 @@ def saved_again(server: Server, folder: Path, library: Path | None, seed: int, e
     result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     result["lines"] = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     return result
+
+
+def test_a_few_faults(library: Path, server: Server, tmp_path: Path) -> None:
+    undisturbed = saved_again(server, tmp_path / "undisturbed", None, 0, 0)
+    result = saved_again(server, tmp_path / "run", library, 9, 100)
+    assert sum(result["faults"].values()) > 10
+    assert result["mixed"] == undisturbed["mixed"]
 
 
 @pytest.mark.storm
@@ -231,7 +230,7 @@ def test_jobs_that_meet_workers_that_die_and_ranks_that_stop(tmp_path: Path) -> 
     survived: collections.Counter[str] = collections.Counter()
 
     # Two jobs on one directory, again and again, while the first trains; then its worker dies
-    for _ in range(4):
+    for _ in range(3):
         job = started(run_dir, config, 1)
         said = train(1, run_dir, config, check=False)
         assert "is in use: process" in said
@@ -239,11 +238,13 @@ def test_jobs_that_meet_workers_that_die_and_ranks_that_stop(tmp_path: Path) -> 
         for worker in workers_of(job)[:1]:
             worker.kill()
         assert job.wait(timeout=120) == 1
-        assert "Traceback" not in run_dir.with_suffix(".log").read_text()
+        said = run_dir.with_suffix(".log").read_text()
+        assert "error: " in said
+        assert f"{REPOSITORY}/dist_dsvae" not in said  # no traceback but the launcher's own
         survived["worker killed"] += 1
 
     # A rank stands still: the other names it and ends
-    for _ in range(3):
+    for _ in range(2):
         job = started(run_dir, config, 2)
         ranks = ranks_of(psutil.Process(job.pid))
         os.kill(ranks[1].pid, signal.SIGSTOP)

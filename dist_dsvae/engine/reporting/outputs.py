@@ -8,7 +8,6 @@ from __future__ import annotations
 import functools
 import json
 import logging
-import os
 import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -63,10 +62,11 @@ class MetricsFile:
             if self._drop is not None:  # or a line would stand there twice
                 self._drop()
                 self._drop = None
+            if self._torn is None:
+                self._torn = self._path.stat().st_size if self._path.exists() else 0
             with self._path.open("ab") as stream:
-                if self._torn is not None and self._torn < stream.tell():
+                if self._torn < stream.tell():
                     stream.truncate(self._torn)
-                self._torn = stream.seek(0, os.SEEK_END)
                 stream.write(json.dumps(record).encode() + b"\n")
             self._torn = None
 

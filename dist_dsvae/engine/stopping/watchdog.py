@@ -22,6 +22,7 @@ import torch
 import torch.distributed as dist
 
 from dist_dsvae.core import distributed
+from dist_dsvae.data.workers import worker_died
 
 _SECONDS_BETWEEN_LINES = 0.5
 _OLD_AFTER_SECONDS = 2.5
@@ -84,8 +85,10 @@ class Watchdog:
         line = f"{self._beats}|{self._iteration}|{self._activity}|{self._where}"
         self._store.set(f"watchdog/{self._rank}", line)
 
-    def explain(self, error: RuntimeError) -> RuntimeError:
-        """``error``, or a MissingRankError in its place if a collective failed."""
+    def explain(self, error: RuntimeError) -> Exception:
+        """``error``; a MissingRankError in its place if a collective failed, a DataError if a worker died."""
+        if (death := worker_died(error, distributed.rank())) is not None:
+            return death
         text = str(error).lower()
         if distributed.world_size() == 1 or not any(sign in text for sign in _SIGNS):
             return error

@@ -9,6 +9,7 @@ import pytest
 import torch.distributed as dist
 
 from dist_dsvae.core import distributed
+from dist_dsvae.core.errors import DataError
 from dist_dsvae.engine.stopping import watchdog
 from dist_dsvae.engine.stopping.watchdog import Watchdog
 
@@ -69,3 +70,11 @@ def test_the_rank_that_does_something_else_is_named(ranks: list[Watchdog]) -> No
         assert said(ranks).count("is waiting for data in iteration 7") == 1
     for one in ranks:
         one.close()
+
+
+def test_a_worker_that_dies_while_the_trainer_computes_gets_a_sentence() -> None:
+    """torch raises it in the main thread at any moment, not only where that waits for data."""
+    killed = RuntimeError("DataLoader worker (pid 12) is killed by signal: Killed. ")
+    explained = Watchdog().explain(killed)
+    assert isinstance(explained, DataError)
+    assert str(explained).startswith("A data worker of rank 0 died (DataLoader worker (pid 12) is killed")
