@@ -18,7 +18,7 @@ from dist_dsvae.building.sources.facescrub import COLUMNS, read_list
 from dist_dsvae.commands import build
 from dist_dsvae.core.errors import DataError
 from dist_dsvae.data.shards.manifest import Manifest
-from tests.unit.data.drawn_faces import Marks, photograph
+from tests.unit.building.drawn_faces import Marks, photograph
 from tests.unit.data.making import samples_of
 
 Run = Callable[..., int]

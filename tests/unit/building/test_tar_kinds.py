@@ -26,8 +26,8 @@ from dist_dsvae.data.reader import ShardReader
 from dist_dsvae.data.shards.manifest import DataError, Manifest
 from dist_dsvae.data.shards.system_names import HEADING
 from dist_dsvae.data.shards.tar_header import promises
+from tests.unit.building.test_indexing import index_one, labelled, write_tar
 from tests.unit.data.making import as_version_1, png
-from tests.unit.data.test_indexing import index_one, labelled, write_tar
 
 
 def tar_of(folder: Path, keys: list[str]) -> bytes:

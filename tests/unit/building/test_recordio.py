@@ -10,7 +10,7 @@ import pytest
 from dist_dsvae.building.sources.recordio import MAGIC, Record, read_records
 from dist_dsvae.core.errors import DataError
 from dist_dsvae.core.images import open_picture
-from tests.unit.data.recordio_writer import content, write_records
+from tests.unit.building.recordio_writer import content, write_records
 
 WORD = struct.pack("<I", MAGIC)
 

@@ -15,8 +15,8 @@ import pytest
 from PIL import Image
 
 from dist_dsvae.data.shards.manifest import UNLABELLED, Manifest
+from tests.unit.building.recordio_writer import content, write_faces, write_records
 from tests.unit.data.making import REPOSITORY, all_files, samples_of, write_values
-from tests.unit.data.recordio_writer import content, write_faces, write_records
 
 Run = Callable[..., int]
 LIST = "0000003 Ann_Lee\n0000001 ben O'Hara\n0000002 Zoë\n"

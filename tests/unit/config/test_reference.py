@@ -14,7 +14,7 @@ from dist_dsvae import config
 from dist_dsvae.config.fields import between, free, positive
 from dist_dsvae.config.reference import UndescribedError, descriptions, parse_docstring, reference
 
-PAGE = Path(__file__).parents[2] / "docs/configuration.md"
+PAGE = Path(__file__).parents[3] / "docs/configuration.md"
 SECTIONS = [section for name in config.__all__ if dataclasses.is_dataclass(section := getattr(config, name))]
 
 

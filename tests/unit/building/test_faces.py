@@ -27,7 +27,7 @@ from dist_dsvae.building.sources.unlabelled import HeldOutChoice
 from dist_dsvae.core.errors import DataError
 from dist_dsvae.core.images import Codec
 from dist_dsvae.data.shards.manifest import Manifest
-from tests.unit.data.drawn_faces import (
+from tests.unit.building.drawn_faces import (
     Marks,
     cropped,
     landmarks_at,
@@ -211,7 +211,7 @@ def test_bad_options_get_a_sentence(changes: dict[str, object], sentence: str) -
 
 KILLED = """
 from pathlib import Path
-from tests.unit.data.drawn_faces import Marks, cropped
+from tests.unit.building.drawn_faces import Marks, cropped
 if __name__ == "__main__":
     cropped(Marks(log="log", pause_seconds=0.01))
 """

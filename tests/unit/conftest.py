@@ -1,4 +1,4 @@
-"""Fixtures of the tests of this folder."""
+"""Fixtures that several rooms share."""
 
 from __future__ import annotations
 

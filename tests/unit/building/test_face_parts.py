@@ -15,7 +15,7 @@ from dist_dsvae.building.faces.duplicates import near_duplicates, perceptual_has
 from dist_dsvae.building.faces.face import FaceBox, overlap
 from dist_dsvae.building.faces.near import near_pairs
 from dist_dsvae.building.faces.survey import Seen
-from tests.unit.data.drawn_faces import (
+from tests.unit.building.drawn_faces import (
     landmarks_at,
     seen_face,
 )

@@ -12,7 +12,7 @@ import pytest
 from dist_dsvae.config import ExperimentConfig
 from dist_dsvae.config.reading import ConfigError, differing_keys, from_tree, load_config, to_json, to_tree
 
-REPOSITORY = Path(__file__).parents[2]
+REPOSITORY = Path(__file__).parents[3]
 MINIMAL = {"data": {"train": "t"}, "model": {"architecture": "small32"}}
 
 
