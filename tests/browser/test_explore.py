@@ -29,7 +29,7 @@ from dist_dsvae.explore import renderings
 from dist_dsvae.explore.uploads import read_upload
 from dist_dsvae.methods.published import save_published
 from dist_dsvae.pretrained.model import PretrainedModel
-from dist_dsvae.sampling.inpaint import REFINE_STEPS
+from dist_dsvae.sampling.holes import REFINE_STEPS
 from tests.unit.explore.making import make_lively
 from tests.unit.pretrained.making import CLASSES
 

@@ -12,10 +12,11 @@ from torch import Tensor
 from dist_dsvae.config import OptimizerConfig, TrainConfig
 from dist_dsvae.core import noise
 from dist_dsvae.core.noise import Noise
+from dist_dsvae.engine.iteration import optimizer
 from dist_dsvae.engine.iteration.cuda_graph import CaptureError, Graphed
 from dist_dsvae.engine.iteration.ema import ExponentialMovingAverage
 from dist_dsvae.engine.iteration.guard import Guard
-from dist_dsvae.engine.iteration.iteration import Iteration, optimizer
+from dist_dsvae.engine.iteration.iteration import Iteration
 from dist_dsvae.engine.iteration.optimizer import UpdateOptimizer
 from dist_dsvae.engine.processes.runtime import Runtime
 from dist_dsvae.engine.reporting.telemetry import LossMeter

@@ -20,8 +20,9 @@ from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedExc
 from dist_dsvae.config import OptimizerConfig, TrainConfig
 from dist_dsvae.config.reading import load_config
 from dist_dsvae.core import distributed
+from dist_dsvae.engine.iteration import guard, updates
 from dist_dsvae.engine.iteration.batch_norm import synchronise
-from dist_dsvae.engine.iteration.iteration import Iteration, gm_step, guard
+from dist_dsvae.engine.iteration.iteration import Iteration
 from dist_dsvae.engine.processes import runtime as runtime_module
 from dist_dsvae.engine.processes.runtime import Runtime
 from dist_dsvae.engine.stopping.watchdog import MissingRankError
@@ -102,7 +103,7 @@ def a_skipped_collective_ends(device: Device, rank: int) -> None:
     """One rank leaves the first step's all-reduce out: it meets the other in one of another size, or not."""
     runtime_module._NCCL_WAITS_LONGER = timedelta(0)
     if rank == 1:
-        gm_step.distributed.all_reduce_flat = list
+        updates.distributed.all_reduce_flat = list
     compare(device, making("mlp2d", seconds=3.0), "mlp2d", rank=rank)
 
 

@@ -12,8 +12,8 @@ import pytest
 import torch
 
 from dist_dsvae.core import distributed
+from dist_dsvae.engine.processes import fence
 from dist_dsvae.engine.processes.fence import Fence, Patience, WaitTimeoutError
-from dist_dsvae.engine.stopping import fence
 from dist_dsvae.engine.stopping.preemption import StopRequests
 from dist_dsvae.engine.stopping.watchdog import MissingRankError, Watchdog
 
