@@ -113,11 +113,11 @@ def test_a_command_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
     from dist_dsvae.commands import generate
 
     monkeypatch.setattr(sys, "argv", ["x", "swap", "--run", "~/run", "--data", "$DATA/t", "--out", "~/o.png"])
-    args = generate.parse()
+    args = generate.make_parser().parse_args()
     assert (args.run, args.data, args.out) == (Path("/home/me/run"), "/data/t", Path("/home/me/o.png"))
     monkeypatch.setattr(sys, "argv", ["x", "grid", "--run", "$NOWHERE", "--out", "o.png"])
     with pytest.raises(SystemExit):
-        generate.parse()
+        generate.make_parser().parse_args()
     assert "argument --run: $NOWHERE names the variable NOWHERE" in capsys.readouterr().err
 
 

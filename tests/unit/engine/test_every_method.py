@@ -70,14 +70,16 @@ EXPECTED = {
 
 
 class Entries:
-    """The scripts in launch/, called in this process."""
+    """The commands behind the scripts in launch/, called in this process."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
         self._monkeypatch, self._capsys = monkeypatch, capsys
 
     def __call__(self, script: Any, *arguments: str) -> tuple[int, str]:
-        """Exit status, and everything that was printed."""
-        self._monkeypatch.setattr(sys, "argv", [script.__name__, *arguments])
+        """Exit status, and everything that was printed after the word that it starts."""
+        program = f"launch/{script.__name__.rpartition('.')[2]}.py"
+        self._monkeypatch.setattr(sys, "argv", [program, *arguments])
+        self._monkeypatch.setattr(script, "say_start", lambda: None)
         status = script.main()
         printed = self._capsys.readouterr()
         return status, printed.out + printed.err

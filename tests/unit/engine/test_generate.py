@@ -229,7 +229,7 @@ def as_processes(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
         monkeypatch.setattr(distributed, "world_size", lambda: count)
         for rank in range(count):
             monkeypatch.setattr(distributed, "rank", lambda rank=rank: rank)
-            bulk_samples._write_own_units(model, folder, [0, 2, 4], per_class, 3, AT_ONE, lambda done: None)
+            bulk_samples._write_own_units(model, folder, [0, 2, 4], per_class, 3, AT_ONE)
         monkeypatch.undo()
 
     return run

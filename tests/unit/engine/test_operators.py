@@ -24,9 +24,9 @@ def test_views_and_allocations_are_left_out() -> None:
 
 
 def test_the_noise_is_hashed_once() -> None:
-    """A second hash would be eleven shifts more; the moving average is a handful of operators over lists."""
+    """A second hash would be as many shifts more; the moving average is a handful of operators over lists."""
     iteration = make_iteration()
     inputs = make_inputs(iteration, first=0)
     kinds = operators_of(lambda: iteration(*inputs))
-    assert kinds["__rshift__"] == 11
+    assert kinds["__rshift__"] == 10
     assert kinds["_foreach_sub"] == 1

@@ -131,8 +131,8 @@ def test_a_moved_directory_is_told_once(tmp_path: Path, caplog: pytest.LogCaptur
 
 def test_who_was_taken_over_ends_without_writing(tmp_path: Path) -> None:
     program = (
-        "import sys, time; from pathlib import Path; from dist_dsvae.runs.run_lock import Pace, RunLock\n"
-        "RunLock(Path(sys.argv[1]), Pace(0.1, 1, 1)); print('held', flush=True); time.sleep(60)"
+        "import sys, time; from pathlib import Path; from dist_dsvae.runs.run_lock import LockPace, RunLock\n"
+        "RunLock(Path(sys.argv[1]), LockPace(0.1, 1, 1)); print('held', flush=True); time.sleep(60)"
     )
     process = subprocess.Popen(
         [sys.executable, "-c", program, str(tmp_path)],
