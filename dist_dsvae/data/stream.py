@@ -15,6 +15,7 @@ from __future__ import annotations
 import functools
 import itertools
 import logging
+import warnings
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
@@ -225,15 +226,18 @@ def stream(
 
     Raises DataError (shard and sample named) at a corrupt sample, unless the policy is to replace.
     """
-    loader: DataLoader[HostBatch] = DataLoader(
-        pipeline(manifest, config, seed, part, start_position),
-        batch_size=None,
-        num_workers=config.num_workers,
-        pin_memory=pin_memory,
-        prefetch_factor=4 if config.num_workers else None,
-        timeout=config.worker_timeout_seconds if config.num_workers else 0,
-        worker_init_fn=leave_signals_to_the_trainer,
-    )
+    with warnings.catch_warnings():
+        # Readers wait for disks and networks: more of them than cores is nobody's mistake.
+        warnings.filterwarnings("ignore", message="This DataLoader will create")
+        loader: DataLoader[HostBatch] = DataLoader(
+            pipeline(manifest, config, seed, part, start_position),
+            batch_size=None,
+            num_workers=config.num_workers,
+            pin_memory=pin_memory,
+            prefetch_factor=4 if config.num_workers else None,
+            timeout=config.worker_timeout_seconds if config.num_workers else 0,
+            worker_init_fn=leave_signals_to_the_trainer,
+        )
     batches = iter(loader)
     for number in itertools.count():
         try:
