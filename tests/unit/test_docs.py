@@ -20,6 +20,7 @@ LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
 NAMED = re.compile(
     r"(?<![\w./-])((?:configs|launch|tests|dist_dsvae)/[\w./-]*\.(?:json|yaml|py|sbatch))(?![\w*{<])"
 )
+IN_THE_PACKAGE = re.compile(r"`((?:[a-z_]+/)+[a-z_0-9]+\.py)`")
 FENCE = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
 PLACEHOLDERS = ("X", "DATA", "NAME", "mine", "test_mine")
 
@@ -48,7 +49,9 @@ def anchors(text: str) -> set[str]:
 def missing_files(text: str) -> list[str]:
     """Files of the repository that ``text`` names and that do not exist."""
     named = {name for name in NAMED.findall(text) if Path(name).stem not in PLACEHOLDERS}
-    return sorted(name for name in named if not (REPOSITORY / name).is_file())
+    named |= {name for name in IN_THE_PACKAGE.findall(text) if Path(name).stem not in PLACEHOLDERS}
+    places = (REPOSITORY, REPOSITORY / "dist_dsvae")
+    return sorted(name for name in named if not any((place / name).is_file() for place in places))
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relative_to(REPOSITORY)))
@@ -72,8 +75,9 @@ def test_the_test_can_fail() -> None:
         "# A title\n[a](docs/none.md) [b](README.md#nowhere) [c](#a-title) [d](https://example.org) ![e](x)"
     )
     assert list(broken_links(page, text)) == ["docs/none.md", "README.md#nowhere", "x"]
-    assert missing_files("`configs/none.json`, `configs/toy.json`, launch/none.py.") == [
+    assert missing_files("`configs/none.json`, `configs/toy.json`, launch/none.py, `data/none.py`.") == [
         "configs/none.json",
+        "data/none.py",
         "launch/none.py",
     ]
 
