@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import copy
+import importlib
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,12 +22,12 @@ def plain_iteration(method: DSVAE, device: torch.device, inputs: list[Tensor]) -
     if not (clone / "tests/algorithm1.py").is_file():
         raise ValueError("The plain transcription is among the tests of a clone. Start this in one.")
     sys.path.insert(0, str(clone))
-    from tests.algorithm1 import PlainTrainer
+    plain_trainer: Any = importlib.import_module("tests.algorithm1").PlainTrainer
 
     if device.type == "cuda":  # what a competent researcher switches on
         torch.backends.cuda.matmul.allow_tf32 = True
         torch.backends.cudnn.allow_tf32 = True
-    plain = PlainTrainer(copy.deepcopy(method).to(device))
+    plain = plain_trainer(copy.deepcopy(method).to(device))
     batches = [to_batch(*inputs[i : i + 3], flips=None) for i in range(0, len(inputs), 3)]
     batches = [batch._replace(images=batch.images.contiguous()) for batch in batches]
 
