@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import os
 
 from dist_dsvae.building.faces.options import add_face_options
 from dist_dsvae.config import option_types
+from dist_dsvae.core.cores import available_cores
 from dist_dsvae.core.paths import path_argument
 
 
@@ -202,7 +202,7 @@ def add_output_options(parser: argparse.ArgumentParser, archive: str = "none") -
 
 
 def add_workers_option(parser: argparse.ArgumentParser) -> None:
-    cores = len(os.sched_getaffinity(0))
+    cores = available_cores()
     parser.add_argument(
         "--workers",
         type=option_types.num_workers,

@@ -12,6 +12,7 @@ from pathlib import Path
 import psutil
 import torch
 
+from dist_dsvae.core.cores import available_cores
 from dist_dsvae.engine.doctor.finding import Figure, Finding, failed, ok, skipped, warning
 
 _GIB = 2**30
@@ -23,7 +24,7 @@ _MUCH_USED = 0.1  # of a GPU's memory, by others
 
 def host() -> Finding:
     """Processor, threads and memory."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = available_cores()
     free = psutil.virtual_memory().available
     figures: dict[str, Figure] = {"cores": cores, "free_memory_gib": round(free / _GIB, 1)}
     text = f"{platform.machine()}, cores: {cores}, memory free: {free / _GIB:.1f} GiB"

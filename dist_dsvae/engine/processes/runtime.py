@@ -22,6 +22,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from dist_dsvae.config import TrainConfig
 from dist_dsvae.core import distributed
+from dist_dsvae.core.cores import available_cores
 from dist_dsvae.engine.processes.fence import Fence, Patience
 from dist_dsvae.engine.processes.launch_checks import (
     check_kind,
@@ -193,7 +194,7 @@ class Runtime:
 def _set_threads(configured: int) -> int:
     """`accelerate launch` sets OMP_NUM_THREADS=1 by default, which would leave all other cores idle."""
     local_processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    available = available_cores()
     cores = min(available, psutil.cpu_count(logical=False) or available)
     threads = configured or max(1, cores // local_processes)
     torch.set_num_threads(threads)
