@@ -74,6 +74,11 @@ class DataConfig:
         """The window, also where neither a file nor a run has chosen one."""
         return self.shuffle_window_shards or WINDOW_SHARDS
 
+    @property
+    def replaces_corrupt(self) -> bool:
+        """Whether training goes on without undecodable samples, and whoever reads a split leaves them out."""
+        return self.corrupt_sample == "replace"
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ModelConfig:

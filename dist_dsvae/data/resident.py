@@ -63,7 +63,7 @@ class ResidentData:
                     try:
                         labels[first + row] = read_one(reader, shard, row, decoded[first + row])
                     except CorruptSampleError as error:
-                        if config.corrupt_sample != "replace":
+                        if not config.replaces_corrupt:
                             raise
                         logger.warning("will replace a corrupt sample: %s", error)
                         self._corrupt.add(first + row)

@@ -123,7 +123,7 @@ def read_and_decode(
     manifest: Manifest, config: DataConfig, seed: int, batches: Iterator[PlannedBatch]
 ) -> Iterator[HostBatch | _Failure]:
     """Second stage: bytes from the tars, decoded in place."""
-    replace = config.corrupt_sample == "replace"
+    replace = config.replaces_corrupt
     buffers: BatchBuffers | None = None
     with closing(ShardReader(manifest, max_open_shards=config.window_shards)) as reader:
         for batch in batches:

@@ -18,8 +18,8 @@ from dist_dsvae.core import distributed
 from dist_dsvae.data.open_splits import open_splits
 from dist_dsvae.data.stream import Slice
 from dist_dsvae.engine.choices import with_choices_made
-from dist_dsvae.engine.evaluating.evaluate import evaluate_in_training, evaluation_of
-from dist_dsvae.engine.evaluating.test_codes import Figures, final_figures, write_figures
+from dist_dsvae.engine.evaluating.code_scores import final_figures
+from dist_dsvae.engine.evaluating.evaluate import evaluate_in_training, evaluation_of, write_figures
 from dist_dsvae.engine.initial_weights import take_weights
 from dist_dsvae.engine.iteration.batch_norm import synchronise
 from dist_dsvae.engine.iteration.cuda_graph import Graphed, graphed_where_possible
@@ -37,6 +37,7 @@ from dist_dsvae.engine.saver import CheckpointSaver
 from dist_dsvae.engine.stopping.clock import Clock, Due, is_early
 from dist_dsvae.engine.stopping.preemption import Preempted, StopRequests
 from dist_dsvae.engine.stopping.watchdog import Watchdog
+from dist_dsvae.evaluation.metrics import Figures
 from dist_dsvae.methods.choose import make_method
 from dist_dsvae.methods.update import Method
 from dist_dsvae.runs.auto_augmentation import is_augmented
@@ -274,7 +275,7 @@ class Trainer:
 
     def _tick_values(self) -> dict[str, float]:
         values = self.meter.read()
-        if self.config.data.corrupt_sample == "replace":
+        if self.config.data.replaces_corrupt:
             values["replaced_samples"] = sum(distributed.gather_objects(self.state.num_replaced))
         return values
 

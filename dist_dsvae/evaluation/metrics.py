@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
+Figures = dict[str, float | int]
+
 # The settings that two runs' figures must agree in to stand in one column
 _ALWAYS = ("data_fingerprint", "test_fingerprint", "precision")
 _DECODED = (*_ALWAYS, "batch_norm")

@@ -52,7 +52,7 @@ def measured_of_checkpoint(checkpoint: Path, method: nn.Module, weights: str) ->
     if distributed.is_main():
         found = load_measured(checkpoint, method, weights)
         if not _is_complete(found, method):
-            skip = config.data.corrupt_sample == "replace"
+            skip = config.data.replaces_corrupt
             found = measure_or_warn(method, lambda: _training_split(checkpoint), skip_corrupt=skip)
             save_measured(checkpoint, weights, found)
     return _on_device(distributed.broadcast_object(_on_device(found, None)), method)

@@ -17,7 +17,7 @@ from dist_dsvae.config.reading import load_config
 from dist_dsvae.core.types import ImageShape
 from dist_dsvae.data import feed
 from dist_dsvae.data.stream import Inputs
-from dist_dsvae.engine.evaluating import test_codes
+from dist_dsvae.engine.evaluating import code_scores, test_codes
 from dist_dsvae.engine.iteration.cuda_graph import Graphed
 from dist_dsvae.engine.processes.fence import Fence, Patience
 from dist_dsvae.engine.processes.runtime import Runtime
@@ -54,8 +54,8 @@ def _few(monkeypatch: pytest.MonkeyPatch, shards: Path) -> None:
     monkeypatch.setattr(test_codes, "PROBE_TRAIN_SAMPLES", 20)
     monkeypatch.setattr(probes, "_ITERATIONS", 3)
     monkeypatch.setattr(probes, "_FEWEST_ITERATIONS", 3)
-    shorter = functools.partial(test_codes.mlp_probe_accuracy, epochs=1)
-    monkeypatch.setattr(test_codes, "mlp_probe_accuracy", shorter)
+    shorter = functools.partial(code_scores.mlp_probe_accuracy, epochs=1)
+    monkeypatch.setattr(code_scores, "mlp_probe_accuracy", shorter)
     monkeypatch.setattr(measure_statistics, "NUM_CODES", 16)
     monkeypatch.setattr(visuals, "FEW_CODES", 16)
     monkeypatch.setitem(DATA, "train", str(shards / "train"))

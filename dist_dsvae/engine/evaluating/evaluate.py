@@ -7,9 +7,10 @@
 
 from __future__ import annotations
 
+import json
 import re
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from dist_dsvae.config import DataConfig, EvaluationConfig, ExperimentConfig, Tr
 from dist_dsvae.config.checks import contradictions_in_evaluation
 from dist_dsvae.config.reading import ConfigError, with_overrides
 from dist_dsvae.core import distributed
+from dist_dsvae.core.files import write_atomically
 from dist_dsvae.core.text import read_json
 from dist_dsvae.data.open_split import cache_root
 from dist_dsvae.data.open_splits import open_splits
@@ -27,13 +29,13 @@ from dist_dsvae.data.shards.manifest import DataError, Manifest
 from dist_dsvae.engine.evaluating.evaluation import Evaluation
 from dist_dsvae.engine.evaluating.progress import Progress
 from dist_dsvae.engine.evaluating.scoring import OnProgress, shown
-from dist_dsvae.engine.evaluating.test_codes import Figures, write_figures
 from dist_dsvae.engine.iteration.ema import ExponentialMovingAverage
 from dist_dsvae.engine.processes.runtime import Runtime
 from dist_dsvae.engine.reporting.outputs import Tolerant
 from dist_dsvae.engine.stopping.preemption import Preempted, StopRequests
 from dist_dsvae.engine.stopping.watchdog import Watchdog
 from dist_dsvae.evaluation.comparing.evaluated import FORMAT
+from dist_dsvae.evaluation.metrics import Figures
 from dist_dsvae.runs import checkpoint
 from dist_dsvae.runs.measure_statistics import Measured
 from dist_dsvae.runs.run import choose_checkpoint, load_method, read_run
@@ -96,8 +98,8 @@ def evaluate(
         method.eval()
         measured = Measured()
         if settings.batch_norm == "precise":
-            skip = config.data.corrupt_sample == "replace"
             with shown("measuring batch norm on training images, unless it is known", on_progress):
+                skip = config.data.replaces_corrupt
                 measured = measured_for_evaluation(chosen, method, weights, train, skip_corrupt=skip)
         figures, real = evaluation(method, progress, on_progress, measured)
     except RuntimeError as error:
@@ -187,7 +189,7 @@ def record(
         "run": run_dir.name,
         "method": config.method.name,
         "data": config.data.train,
-        "classes": len(evaluation.train.classes),
+        "classes": evaluation.inputs.train.num_classes,
         "checkpoint": name,
         "samples_seen": samples_seen,
         "train_seconds": train_seconds,
@@ -196,6 +198,12 @@ def record(
         "settings": evaluation.settings(),
         "judges": evaluation.describe_judges(),
     }
+
+
+def write_figures(path: Path, figures: Mapping[str, Any]) -> None:
+    """A JSON file, whole or not there."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, (json.dumps(figures, indent=1) + "\n").encode())
 
 
 def real_cache(data: DataConfig) -> Path:

@@ -20,9 +20,9 @@ from dist_dsvae.data.transforms import to_device_batch
 from dist_dsvae.engine.evaluating.judges import Judges
 from dist_dsvae.engine.evaluating.progress import Progress, load_tensors, save_tensors
 from dist_dsvae.engine.evaluating.scoring import OnProgress, add_up, diversity, inception_figures
-from dist_dsvae.engine.evaluating.test_codes import Figures
 from dist_dsvae.engine.processes.runtime import Runtime
 from dist_dsvae.evaluation.image_sums import ImageSums
+from dist_dsvae.evaluation.metrics import Figures
 
 _VERSION = 1  # of what is computed; another one forgets what was kept
 

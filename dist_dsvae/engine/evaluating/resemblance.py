@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 
-from dist_dsvae.config import DataConfig, EvaluationConfig
+from dist_dsvae.config import DataConfig
 from dist_dsvae.core import distributed
 from dist_dsvae.core.errors import DataError
 from dist_dsvae.core.types import Batch, Codes, ImageShape
@@ -22,11 +22,10 @@ from dist_dsvae.data.open_split import open_split
 from dist_dsvae.data.shards.manifest import Manifest
 from dist_dsvae.data.stream import one_pass
 from dist_dsvae.data.transforms import to_device_batch
-from dist_dsvae.engine.evaluating.progress import Progress
-from dist_dsvae.engine.evaluating.sampler import Sampler, as_8_bits
-from dist_dsvae.engine.evaluating.scoring import OnProgress, add_up
-from dist_dsvae.engine.evaluating.test_codes import Figures
-from dist_dsvae.engine.processes.runtime import Runtime
+from dist_dsvae.engine.evaluating.evaluator import Candidate, EvaluationInputs, Scored
+from dist_dsvae.engine.evaluating.judges import described
+from dist_dsvae.engine.evaluating.sampler import as_8_bits
+from dist_dsvae.engine.evaluating.scoring import add_up
 from dist_dsvae.evaluation.identity import (
     EmbeddingSums,
     EncodeZs,
@@ -37,6 +36,7 @@ from dist_dsvae.evaluation.identity import (
 from dist_dsvae.evaluation.judging.own_classifier import open_scorer
 from dist_dsvae.evaluation.judging.scorers import Scorer
 from dist_dsvae.evaluation.judging.weight_files import ScorerError
+from dist_dsvae.evaluation.metrics import Figures
 from dist_dsvae.methods.abilities import Autoencoding, Generative, LabelFree
 
 # Pictures that swap codes among themselves. Part of the result, so the same for any number of processes and
@@ -60,73 +60,59 @@ class Identity:
     Raises DataError or ScorerError where one cannot be had, or does not fit the data.
     """
 
-    def __init__(
-        self, config: EvaluationConfig, data: DataConfig, train: Manifest, test: Manifest, runtime: Runtime
-    ) -> None:
-        self.config, self.test, self.runtime = config, test, runtime
-        self.num_classes = train.num_classes
-        self.corrupt_sample = data.corrupt_sample
-        self.network = _open_network(config.identity_network, train.shape, runtime.device)
+    needs: type = Generative
+
+    def __init__(self, inputs: EvaluationInputs, data: DataConfig) -> None:
+        self.inputs = inputs
+        config, train = inputs.config, inputs.train
+        self.network = _open_network(config.identity_network, train.shape, inputs.runtime.device)
         self.held_out = _open_held_out(config.held_out, data, train)
 
-    def num_samples(self, drawn: int) -> int:
-        """How many of ``drawn`` generated samples are looked at."""
-        return min(self.config.identity_samples or drawn, drawn)
-
     def settings(self) -> dict[str, Any]:
-        """What the figures depend on, beside the weights and the other settings."""
         found: dict[str, Any] = {}
         if self.network is not None:
-            found["identity_samples"] = self.config.identity_samples
+            found["identity_samples"] = self.inputs.config.identity_samples
         if self.held_out is not None:
             found["held_out_fingerprint"] = self.held_out.fingerprint
         return found
 
-    def __call__(
-        self, method: Generative, sampler: Sampler, progress: Progress, on_progress: OnProgress
-    ) -> tuple[Figures, Figures]:
-        """Figures of the method, and what pairs of real pictures have in their place. Called by all ranks."""
-        figures: Figures = {}
-        real: Figures = {}
+    def judges(self) -> dict[str, Any]:
+        return {} if self.network is None else {"identity_network": described(self.network)}
+
+    def __call__(self, candidate: Candidate) -> Scored:
+        scores = Scored({})
+        method = cast(Generative, candidate.method)
         if self.network is not None:
             encode = method.encode if isinstance(method, Autoencoding) else None
-            swaps = self._swaps(method, encode, self.test, "identity", progress, on_progress)
-            known = swaps.figures() | self._samples(sampler, swaps.real, progress, on_progress)
-            _include("identity_", known, figures, real)
+            swaps = self._swaps(candidate, method, encode, self.inputs.test, "identity")
+            known = swaps.figures() | self._samples(candidate, swaps.real)
+            _include("identity_", known, scores)
         if self.held_out is not None and isinstance(method, LabelFree):
             unknown = self.held_out
-            error = progress.whole("held-out-error", lambda: {"error": self._error(method, unknown)})
-            figures["held_out_reconstruction_error"] = error["error"].item()
+            error = candidate.whole("held-out-error", lambda: {"error": self._error(method, unknown)})
+            scores.figures["held_out_reconstruction_error"] = error["error"]
             if self.network is not None:
 
                 def encode_unlabelled(images: Tensor, labels: Tensor) -> Codes:
                     return method.encode_unlabelled(images)
 
-                swaps = self._swaps(
-                    method, encode_unlabelled, unknown, "held-out-identity", progress, on_progress
-                )
-                _include("held_out_identity_", swaps.figures(), figures, real)
-        return figures, real
+                swaps = self._swaps(candidate, method, encode_unlabelled, unknown, "held-out-identity")
+                _include("held_out_identity_", swaps.figures(), scores)
+        return scores
 
     def _swaps(
-        self,
-        method: Generative,
-        encode: EncodeZs | None,
-        split: Manifest,
-        part: str,
-        progress: Progress,
-        on_progress: OnProgress,
+        self, candidate: Candidate, method: Generative, encode: EncodeZs | None, split: Manifest, part: str
     ) -> SwapSums:
-        network = self.network
+        network, runtime, config = self.network, self.inputs.runtime, self.inputs.config
         assert network is not None
 
         def decode(codes: Tensor) -> Tensor:
-            with self.runtime.autocast():
+            with runtime.autocast():
                 return as_8_bits(method.decode(codes, "images"))
 
         def encode_mixed(images: Tensor, labels: Tensor) -> Codes:
             assert encode is not None
-            with self.runtime.autocast():
+            with runtime.autocast():
                 return encode(images, labels)
 
         def make_sums() -> SwapSums:
@@ -135,29 +121,30 @@ class Identity:
                 None if encode is None else encode_mixed,
                 decode,
                 num_classes=split.num_classes,
-                seed=self.config.seed,
-                device=self.runtime.device,
+                seed=config.seed,
+                device=runtime.device,
             )
 
-        num_pictures = min(self.config.identity_samples or split.num_samples, split.num_samples)
+        num_pictures = min(config.identity_samples or split.num_samples, split.num_samples)
 
         def pictures(first_batch: int) -> Iterator[Batch]:
             return self._read(split, _BATCH, first_batch, num_pictures)
 
-        return add_up(pictures, -(-num_pictures // _BATCH), make_sums, progress, part, on_progress)
+        num_batches = -(-num_pictures // _BATCH)
+        return add_up(pictures, num_batches, make_sums, candidate.progress, part, candidate.on_progress)
 
-    def _samples(
-        self, sampler: Sampler, real: EmbeddingSums, progress: Progress, on_progress: OnProgress
-    ) -> Figures:
-        network = self.network
+    def _samples(self, candidate: Candidate, real: EmbeddingSums) -> Figures:
+        network, inputs = self.network, self.inputs
         assert network is not None
+        fewer = inputs.config.identity_samples or inputs.num_samples
+        sampler = candidate.sampler(min(fewer, inputs.num_samples))
         drawn = add_up(
             sampler.share,
             sampler.num_batches,
-            lambda: EmbeddingSums(network, self.num_classes, self.runtime.device),
-            progress,
+            lambda: EmbeddingSums(network, inputs.train.num_classes, inputs.runtime.device),
+            candidate.progress,
             "identity-samples",
-            on_progress,
+            candidate.on_progress,
         )
         found = {
             "sample_to_class": own_class_cosine(drawn, real),
@@ -166,35 +153,35 @@ class Identity:
         return {name: value for name, value in found.items() if value is not None}
 
     @torch.no_grad()
-    def _error(self, method: LabelFree, split: Manifest) -> Tensor:
+    def _error(self, method: LabelFree, split: Manifest) -> float:
         """As ``reconstruction_error`` of the test split: the mean squared error per value, over all of it."""
-        sums = torch.zeros(2, dtype=torch.float64, device=self.runtime.device)
+        sums = torch.zeros(2, dtype=torch.float64, device=self.inputs.runtime.device)
         for batch in self._read(split, _ERROR_BATCH):
-            with self.runtime.autocast():
+            with self.inputs.runtime.autocast():
                 codes = method.encode_unlabelled(batch.images)
                 rebuilt = method.decode(torch.cat([codes.zs, codes.zu.mean], dim=1), "images")
             sums[0] += (rebuilt.to(batch.images.dtype) - batch.images).double().square().sum()
             sums[1] += batch.images.numel()
         distributed.all_reduce_sum(sums)
-        return sums[0] / sums[1]
+        return (sums[0] / sums[1]).item()
 
     def _read(
         self, split: Manifest, batch_size: int, first_batch: int = 0, limit: int | None = None
     ) -> Iterator[Batch]:
         """This rank's batches of a split's pictures."""
-        share = (self.runtime.rank, self.runtime.world_size)
-        skip = self.corrupt_sample == "replace"
+        share = (self.inputs.runtime.rank, self.inputs.runtime.world_size)
+        skip = self.inputs.skip_corrupt
         for host in one_pass(
             split, batch_size, *share, first_batch=first_batch, limit=limit, skip_corrupt=skip
         ):
-            yield to_device_batch(host, self.runtime.device, self.runtime.dtype)
+            yield to_device_batch(host, self.inputs.runtime.device, self.inputs.runtime.dtype)
 
 
-def _include(prefix: str, found: Figures, figures: Figures, real: Figures) -> None:
-    figures |= {prefix + name: value for name, value in found.items()}
-    real |= {
-        prefix + name: found[pair] for name, pair in _REAL_PAIRS.items() if name in found and pair in found
-    }
+def _include(prefix: str, found: Figures, scores: Scored) -> None:
+    for name, value in found.items():
+        scores.figures[prefix + name] = value
+        if (pair := _REAL_PAIRS.get(name)) in found:
+            scores.real[prefix + name] = found[pair]
 
 
 def _open_network(place: str | None, shape: ImageShape, device: torch.device) -> Scorer | None:

@@ -19,9 +19,9 @@ from torch import Tensor
 from dist_dsvae.core import distributed
 from dist_dsvae.core.types import Batch
 from dist_dsvae.engine.evaluating.progress import Progress
-from dist_dsvae.engine.evaluating.test_codes import Figures
 from dist_dsvae.evaluation.diversity import PairSum, mean_diversity, pair_sum
 from dist_dsvae.evaluation.image_sums import ImageSums
+from dist_dsvae.evaluation.metrics import Figures
 from dist_dsvae.evaluation.precision_recall import Coverage, PrecisionRecall, k_nearest_distance, share
 
 # of each rank between two reductions: seldom enough not to matter, often enough to lose little to a kill

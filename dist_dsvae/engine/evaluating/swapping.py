@@ -3,45 +3,64 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from dist_dsvae.core import distributed
 from dist_dsvae.core.noise import Draw, permutation
+from dist_dsvae.engine.evaluating.evaluator import Candidate, EvaluationInputs, Scored
 from dist_dsvae.engine.evaluating.sampler import as_8_bits
-from dist_dsvae.engine.evaluating.test_codes import Figures
-from dist_dsvae.engine.processes.runtime import Runtime
+from dist_dsvae.engine.evaluating.scoring import shown
 from dist_dsvae.evaluation.judging.scorers import Scorer
+from dist_dsvae.evaluation.metrics import Figures
 from dist_dsvae.methods.abilities import Autoencoding
 
 
-@torch.no_grad()
-def swap_figures(
-    method: Autoencoding,
-    codes: Mapping[str, Tensor],
-    classifier: Scorer,
-    runtime: Runtime,
-    seed: int,
-    batch_size: int,
-) -> Figures:
-    """Shares of swapped images taken for the class of zs, and for that of zu. Called by all ranks.
+class SwapScores:
+    """Shares of swapped images taken for the class of zs, and for that of zu.
 
-    codes: labels [N], zs and zu_mean [N, d] as ``held_out.read_out`` gives them. Each image gives its
-    zs once; a seeded permutation says whose zu it meets. Pairs of one class tell nothing and are left out.
+    classifier: of the data set's own classes; ``ImageScores`` names it.
     """
-    labels, zs, zu = codes["labels"], codes["zs"], codes["zu_mean"]
-    partner = permutation(len(labels), seed, Draw.SWAP_PARTNER).to(labels.device)
-    differing = (labels != labels[partner]).nonzero()[:, 0]
-    counts = torch.zeros(2, dtype=torch.float64, device=runtime.device)
-    for rows in torch.split(differing, batch_size)[runtime.rank :: runtime.world_size]:
-        with runtime.autocast():
-            images = method.decode(torch.cat([zs[rows], zu[partner[rows]]], dim=1), "images")
-        logits = classifier(as_8_bits(images)).logits
-        assert logits is not None
-        taken_for = logits.argmax(dim=1)
-        for i, of in enumerate((labels[rows], labels[partner[rows]])):
-            counts[i] += (taken_for == of).sum()
-    distributed.all_reduce_sum(counts)
-    follows_zs, follows_zu = (counts / max(len(differing), 1)).tolist()
-    return {"swap_follows_zs": follows_zs, "swap_follows_zu": follows_zu}
+
+    needs: type = Autoencoding
+
+    def __init__(self, inputs: EvaluationInputs, classifier: Scorer) -> None:
+        self.inputs, self.classifier = inputs, classifier
+
+    def settings(self) -> dict[str, Any]:
+        return {}
+
+    def judges(self) -> dict[str, Any]:
+        return {}
+
+    def __call__(self, candidate: Candidate) -> Scored:
+        method = candidate.method
+        assert isinstance(method, Autoencoding)
+        with shown("judging swapped images", candidate.on_progress):
+            return Scored(candidate.whole("swaps", lambda: self._figures(method, candidate.codes.test)))
+
+    @torch.no_grad()
+    def _figures(self, method: Autoencoding, codes: Mapping[str, Tensor]) -> Figures:
+        """codes: labels [N], zs and zu_mean [N, d] as ``test_codes.read_out`` gives them.
+
+        Each image gives its zs once; a seeded permutation says whose zu it meets. Pairs of one class tell
+        nothing and are left out.
+        """
+        config, runtime = self.inputs.config, self.inputs.runtime
+        labels, zs, zu = codes["labels"], codes["zs"], codes["zu_mean"]
+        partner = permutation(len(labels), config.seed, Draw.SWAP_PARTNER).to(labels.device)
+        differing = (labels != labels[partner]).nonzero()[:, 0]
+        counts = torch.zeros(2, dtype=torch.float64, device=runtime.device)
+        for rows in torch.split(differing, config.batch_size)[runtime.rank :: runtime.world_size]:
+            with runtime.autocast():
+                images = method.decode(torch.cat([zs[rows], zu[partner[rows]]], dim=1), "images")
+            logits = self.classifier(as_8_bits(images)).logits
+            assert logits is not None
+            taken_for = logits.argmax(dim=1)
+            for i, of in enumerate((labels[rows], labels[partner[rows]])):
+                counts[i] += (taken_for == of).sum()
+        distributed.all_reduce_sum(counts)
+        follows_zs, follows_zu = (counts / max(len(differing), 1)).tolist()
+        return {"swap_follows_zs": follows_zs, "swap_follows_zu": follows_zu}

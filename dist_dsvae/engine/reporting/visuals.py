@@ -50,7 +50,7 @@ class Visuals:
         self.runtime = runtime
         self.method_name = config.method.name
         self.seed = config.seed
-        self.skip_corrupt = config.data.corrupt_sample == "replace"
+        self.skip_corrupt = config.data.replaces_corrupt
         self._pictures: dict[int, Tensor] | None = None
 
     def draw(self, directory: Path, name: str) -> list[Path]:

@@ -16,9 +16,9 @@ from dist_dsvae.core.noise import Noise
 from dist_dsvae.core.types import Codes, Gaussian, ImageShape
 from dist_dsvae.data.shards.manifest import Manifest
 from dist_dsvae.engine.evaluating.evaluate import with_changes
+from dist_dsvae.engine.evaluating.evaluator import Candidate, EvaluationInputs
 from dist_dsvae.engine.evaluating.progress import Progress
 from dist_dsvae.engine.evaluating.resemblance import Identity
-from dist_dsvae.engine.evaluating.sampler import Sampler
 from dist_dsvae.engine.processes.runtime import Runtime
 from dist_dsvae.evaluation.judging.scorers import Scorer
 from tests.unit.engine.making import write_pictures
@@ -97,8 +97,11 @@ def splits(tmp_path: Path) -> dict[str, Manifest]:
 
 
 def stage(splits: dict[str, Manifest], **settings: object) -> Identity:
-    config = EvaluationConfig(**settings)  # type: ignore[arg-type]
-    found = Identity(config, DataConfig(train="x"), splits["test"], splits["test"], Runtime(TrainConfig()))
+    config = EvaluationConfig(samples_per_class=10, **settings)  # type: ignore[arg-type]
+    inputs = EvaluationInputs(
+        config, splits["test"], splits["test"], Runtime(TrainConfig()), skip_corrupt=False
+    )
+    found = Identity(inputs, DataConfig(train="x"))
     found.network = Scorer("pixels", "0" * 64, None, 16, Pixels())
     return found
 
@@ -106,8 +109,8 @@ def stage(splits: dict[str, Manifest], **settings: object) -> Identity:
 def measured(
     identity: Identity, method: Generator, progress: Progress | None = None
 ) -> tuple[dict[str, float], dict[str, float]]:
-    drawn = Sampler(method, identity.runtime, num_samples=identity.num_samples(30), batch_size=4, seed=0)
-    return identity(method, drawn, progress or Progress(), lambda *_: None)
+    found = identity(Candidate(method, identity.inputs, progress or Progress(), lambda *_: None))
+    return found.figures, found.real
 
 
 SWAPS = {"swap_to_zs", "swap_to_zu", "swaps", "reconstruction"}
@@ -237,5 +240,6 @@ def test_wrong_settings_get_a_sentence(splits: dict[str, Manifest], tmp_path: Pa
 def test_points_have_no_faces(splits: dict[str, Manifest], tmp_path: Path) -> None:
     points = dataclasses.replace(splits["test"], shape=ImageShape(2, 0, 0))
     config = EvaluationConfig(identity_network="face.safetensors")
+    inputs = EvaluationInputs(config, points, points, Runtime(TrainConfig()), skip_corrupt=False)
     with pytest.raises(ValueError, match="the data are points: a face network looks at pictures"):
-        Identity(config, DataConfig(train="x"), points, points, Runtime(TrainConfig()))
+        Identity(inputs, DataConfig(train="x"))

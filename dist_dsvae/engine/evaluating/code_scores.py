@@ -1,0 +1,106 @@
+"""What can be read from the codes of the test split, and how well its images come back."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+
+from dist_dsvae.config import ExperimentConfig
+from dist_dsvae.core import distributed
+from dist_dsvae.data.shards.manifest import Manifest
+from dist_dsvae.engine.evaluating.evaluator import Candidate, Scored
+from dist_dsvae.engine.evaluating.scoring import shown
+from dist_dsvae.engine.evaluating.test_codes import TestCodes, read_test_codes
+from dist_dsvae.engine.processes.runtime import Runtime
+from dist_dsvae.evaluation.metrics import Figures
+from dist_dsvae.evaluation.probes import Share, linear_probe_accuracy, mlp_probe_accuracy
+from dist_dsvae.runs.measure_statistics import Measured, measure, using
+
+
+class CodeScores:
+    """Accuracies, probes and the reconstruction error, of whatever the method's abilities allow."""
+
+    needs: type = nn.Module
+
+    def settings(self) -> dict[str, Any]:
+        return {}
+
+    def judges(self) -> dict[str, Any]:
+        return {}
+
+    def __call__(self, candidate: Candidate) -> Scored:
+        def compute() -> Figures:
+            return code_figures(candidate.codes) | more_probe_figures(candidate.codes)
+
+        with shown("reading the test split and fitting probes", candidate.on_progress):
+            figures = candidate.whole("held-out", compute)
+        figures["test_samples"] = int(figures["test_samples"])
+        return Scored(figures)
+
+
+def final_figures(
+    method: nn.Module, config: ExperimentConfig, train: Manifest, test: Manifest | None, runtime: Runtime
+) -> Figures:
+    """``code_figures`` at the end of training; in training mode after. Called by all ranks.
+
+    None where there is no test split, or the config does not want them.
+    """
+    if test is None or not config.train.evaluate_at_end:
+        return {}
+    skip = config.data.replaces_corrupt
+    measured = Measured()
+    method.eval()
+    if config.evaluation.batch_norm == "precise":
+        measured = measure(method, train, skip_corrupt=skip, kinds=["images"])
+    with using(method, measured):
+        codes = read_test_codes(method, train, test, runtime, skip_corrupt=skip)
+    method.train()
+    return code_figures(codes)
+
+
+def code_figures(codes: TestCodes) -> Figures:
+    """The figures that the method's abilities allow.
+
+    accuracy, zs_accuracy: argmax of the posterior (dsvae: of the mixture's, given zs) on the test split.
+    zu_probe_accuracy: logistic regression from zu, fitted on (at most 10,000 samples of) the training
+    split, on the test split; near chance where zu says nothing of the class. zu is what the decoder
+    is given, a sample of its posterior; zu_mean_probe_accuracy probes the posterior's mean, which no
+    network of the method ever sees without its noise.
+    reconstruction_error: mean squared error per value, in [0, 4], of decode(zs, mean of zu).
+    """
+    test = codes.test
+    figures: Figures = {}
+    if "predicted" in test:
+        name = "zs_accuracy" if "zu" in test else "accuracy"
+        figures[name] = (test["predicted"] == test["labels"]).double().mean().item()
+    if "zu" in test:
+        for code in ("zu", "zu_mean"):
+            figures[f"{code}_probe_accuracy"] = _linear_probe(codes, code)
+        figures["reconstruction_error"] = test["squared_error"].double().mean().item()
+    return figures | {"test_samples": len(test["labels"])}
+
+
+def more_probe_figures(codes: TestCodes) -> Figures:
+    """The linear probe from zs, and a perceptron's from zs and zu: nothing linear may hide in zu either."""
+    if "zu" not in codes.test:
+        return {}
+    figures: Figures = {}
+    if "predicted" in codes.test:  # else zs is the label itself
+        figures["zs_probe_accuracy"] = _linear_probe(codes, "zs")
+        figures["zs_mlp_accuracy"] = _mlp_probe(codes, "zs")
+    return figures | {"zu_mlp_accuracy": _mlp_probe(codes, "zu")}
+
+
+def _linear_probe(codes: TestCodes, code: str) -> float:
+    """Called by all ranks, which share the work."""
+    test, fit, num_classes = codes
+    share = Share(distributed.rank(), distributed.world_size(), distributed.all_reduce_sum)
+    return linear_probe_accuracy(
+        fit[code], fit["labels"], test[code], test["labels"], num_classes, share=share
+    )
+
+
+def _mlp_probe(codes: TestCodes, code: str) -> float:
+    test, fit, num_classes = codes
+    return mlp_probe_accuracy(fit[code], fit["labels"], test[code], test["labels"], num_classes)
