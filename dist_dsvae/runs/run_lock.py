@@ -4,8 +4,9 @@
 
 The file is made by ``O_EXCL``, which holds on NFS too. Whether its holder still lives is asked of this
 machine, if it is the holder's; else the count tells: if it stands still for as long as several beats, by
-the clock of the one who waits, the holder is gone and the lock is taken over. Clocks of two machines are
-never compared.
+the clock of the one who waits, the holder is gone and the lock is taken over: replaced by one rename, and
+held if it is still there after a moment, so of several who take it over the last one has it. Clocks of two
+machines are never compared.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import sys
 import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -38,12 +39,20 @@ _DIGITS = 12
 class LockPace(NamedTuple):
     """Seconds. beat: between two counts of a holder. stale: of standing still, after which it is gone.
 
-    grace: for a holder on this machine that may be about to end.
+    grace: for a holder on this machine that may be about to end. settle: after taking a lock over, for others
+    who do so at the same time.
     """
 
     beat: float = 10.0
     stale: float = 45.0
     grace: float = 5.0
+    settle: float = 1.0
+
+
+def _end(sentence: str) -> None:
+    """At once: whatever this process still wrote would be mixed with the other's."""
+    print(f"error: {sentence}", file=sys.stderr, flush=True)
+    os._exit(1)
 
 
 @contextmanager
@@ -70,10 +79,19 @@ def holding(run_dir: Path, pace: LockPace = LockPace()) -> Iterator[None]:  # no
 
 
 class RunLock:
-    """Held from its making until ``release``. Raises CheckpointError if another job holds it."""
+    """Held from its making until ``release``. Raises CheckpointError if another job holds it.
 
-    def __init__(self, run_dir: Path, pace: LockPace = LockPace()) -> None:  # noqa: B008 - immutable
-        self._run_dir, self._pace = run_dir, pace
+    lost: called from a thread, with a sentence, once another job has taken it over; by default it ends the
+    process.
+    """
+
+    def __init__(
+        self,
+        run_dir: Path,
+        pace: LockPace = LockPace(),  # noqa: B008 - immutable
+        lost: Callable[[str], None] = _end,
+    ) -> None:
+        self._run_dir, self._pace, self._lost = run_dir, pace, lost
         self._path = run_dir / LOCK_FILE
         self._own: dict[str, Any] = {
             "host": socket.gethostname(),
@@ -90,8 +108,8 @@ class RunLock:
             raise CheckpointError(
                 f"{run_dir} is a file, or lies in one, so no run can live there. Choose another --run-dir."
             ) from None
-        while not self._made():
-            self._take_over(self._wait_for_the_holder())
+        while not (self._made() or self._taken_over(self._wait_for_the_holder())):
+            pass
         self._stop = threading.Event()
         self._beating = threading.Thread(target=self._beat, name="run lock", daemon=True)
         self._beating.start()
@@ -152,19 +170,20 @@ class RunLock:
             "there. Wait until it ends, stop it, or choose another --run-dir."
         )
 
-    def _take_over(self, holder: dict[str, Any] | None) -> None:
-        """Put a stale lock out of the way, unless another job was quicker."""
-        aside = self._path.with_name(f".{LOCK_FILE}.{self._own['token']}")
+    def _taken_over(self, holder: dict[str, Any] | None) -> bool:
+        """Whether the lock is this job's now, and not another's that was quicker."""
+        if not self._path.exists() or _read(self._path) != holder:
+            return False
+        written = self._path.with_name(f".{LOCK_FILE}.{self._own['token']}")
         try:
-            self._path.rename(aside)
-        except FileNotFoundError:
-            return
-        if _read(aside) != holder:
-            with suppress(OSError):
-                os.link(aside, self._path)  # another job's: back again, if there is none by now
-            aside.unlink()
-            return
-        aside.unlink()
+            written.write_text(json.dumps(self._own), encoding="utf-8")
+            written.replace(self._path)
+        except OSError:
+            written.unlink(missing_ok=True)
+            raise
+        time.sleep(self._pace.settle)
+        if (_read(self._path) or {}).get("token") != self._own["token"]:
+            return False
         if holder is not None:
             logger.warning(
                 "%s is taken over: process %s on %s, which trained there, is gone.",
@@ -172,20 +191,18 @@ class RunLock:
                 holder.get("pid"),
                 holder.get("host"),
             )
+        return True
 
     def _beat(self) -> None:
         told = False
         while not self._stop.wait(self._pace.beat):
             found = _read(self._path)
             if found is not None and found.get("token") != self._own["token"]:
-                print(
-                    f"error: Process {found.get('pid')} on {found.get('host')} has taken over "
-                    f"{self._run_dir}, since this process stood still for too long. It ends without writing "
-                    "anything.",
-                    file=sys.stderr,
-                    flush=True,
+                self._lost(
+                    f"Process {found.get('pid')} on {found.get('host')} has taken over {self._run_dir}, "
+                    "since this process stood still for too long. It ends without writing anything."
                 )
-                os._exit(1)
+                return
             if found is None and not told:
                 told = True
                 logger.error(

@@ -30,7 +30,7 @@ _MOST_STARTS = 2000
 def train(url: str, folder: Path, steps: int) -> None:
     """Go on from the newest checkpoint to the end. Raises ValueError and OSError where a fault ends it."""
     run_dir = folder / "run"
-    lock = RunLock(run_dir, LockPace(beat=0.05, stale=0.5, grace=0.2))
+    lock = RunLock(run_dir, LockPace(beat=0.05, stale=0.5, grace=0.2, settle=0.1))
     try:
         state = {"mixed": torch.zeros(64, dtype=torch.int64)}
         chosen = checkpoint_to_resume(run_dir, "auto")
