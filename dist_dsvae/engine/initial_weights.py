@@ -17,7 +17,7 @@ from dist_dsvae.engine.iteration.ema import ExponentialMovingAverage
 from dist_dsvae.methods.update import averaged_networks
 from dist_dsvae.runs import checkpoint
 from dist_dsvae.runs.checkpoint import CheckpointError
-from dist_dsvae.runs.run import read_run
+from dist_dsvae.runs.run import Run
 from dist_dsvae.runs.run_directory import checkpoint_to_resume
 
 
@@ -37,7 +37,8 @@ def take_weights(
     given = Path(source)
     is_checkpoint = (given / checkpoint.MARKER).is_file()
     run_dir = given.parent.parent if is_checkpoint else given
-    trained, trained_shape, trained_classes = read_run(run_dir)
+    run = Run.open(run_dir)
+    trained, trained_shape, trained_classes = run.config, run.shape, run.classes
     chosen = checkpoint_to_resume(run_dir, str(given) if is_checkpoint else "auto")
     if chosen is None:
         raise CheckpointError(

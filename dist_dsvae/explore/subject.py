@@ -10,7 +10,7 @@ from dist_dsvae.pretrained.model import PretrainedModel
 from dist_dsvae.pretrained.requests import RequestError
 from dist_dsvae.runs.checkpoint import complete_checkpoints
 from dist_dsvae.runs.open_model import open_model
-from dist_dsvae.runs.run import read_run
+from dist_dsvae.runs.run import Run
 
 
 class Subject(NamedTuple):
@@ -42,7 +42,7 @@ def open_source(model: str | None, run: Path | None) -> Subject:
 
 
 def _open_run(run: Path) -> Subject:
-    config, _, _ = read_run(run)
+    config = Run.open(run).config
     name = run.resolve().name
     if not complete_checkpoints(run / "checkpoints"):
         note = "There is no checkpoint yet. Start this page again after the first, to draw from the model."

@@ -16,7 +16,7 @@ from dist_dsvae.pretrained.model import PretrainedModel
 from dist_dsvae.pretrained.programs import save_programs
 from dist_dsvae.runs.checkpoint import complete_checkpoints
 from dist_dsvae.runs.measure_statistics import adopt
-from dist_dsvae.runs.run import choose_checkpoint, load_method, read_run
+from dist_dsvae.runs.run import Run
 from dist_dsvae.runs.statistics_file import measured_of_checkpoint
 
 Weights = Literal["auto", "ema", "raw"]
@@ -35,7 +35,7 @@ def export(
 ) -> str:
     """Write the model of a run's checkpoint into ``out``; returns a sentence on what was written.
 
-    step: of the checkpoint (default: the newest). weights: see ``trained.load_method``. licence: for the
+    step: of the checkpoint (default: the newest). weights: see ``Run.load_method``. licence: for the
     card. programs: also torch.export files of encoder and decoder (``pretrained.programs``). overwrite:
     replace an earlier export (``staging.building``). say: is told what begins. Single process.
     Raises CheckpointError if the run has no such checkpoint, or no average that was asked for; DataError if
@@ -66,17 +66,17 @@ def published_of_run(
 
     device: to measure batch norm on, which is done where no one has yet (``statistics_file``). Called by
     all ranks, where there are several.
-    Raises CheckpointError as ``trained.choose_checkpoint`` and ``trained.load_method`` do.
+    Raises CheckpointError as ``Run.checkpoint`` and ``Run.load_method`` do.
     """
-    config, shape, classes = read_run(run_dir)
-    chosen = choose_checkpoint(run_dir, step)
-    method, which = load_method(config, shape, len(classes), chosen, weights, device)
+    run = Run.open(run_dir)
+    chosen, config = run.checkpoint(step), run.config
+    method, which = run.load_method(chosen, weights, device)
     method.eval()
     adopt(method, measured_of_checkpoint(chosen, method, which))
     about = {
         "run": run_dir.resolve().name,
         "data": config.data.train,
-        "num_samples": read_json(run_dir / "dataset.json").get("num_samples"),
+        "num_samples": run.num_samples,
         "checkpoint": chosen.name,
         "weights": which,
         "commands": {
@@ -86,7 +86,7 @@ def published_of_run(
         "versions": {package: version_of(package) or "not installed" for package in ("dist_dsvae", "torch")},
         "evaluation": _evaluation(run_dir, chosen, which),
     }
-    return Published(method.cpu(), shape, classes, config.method, config.model, about)
+    return Published(method.cpu(), run.shape, run.classes, config.method, config.model, about)
 
 
 def _evaluation(run_dir: Path, chosen: Path, weights: str) -> dict[str, Any]:

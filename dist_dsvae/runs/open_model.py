@@ -19,7 +19,7 @@ from dist_dsvae.pretrained.model import PretrainedModel
 from dist_dsvae.pretrained.pictures import read_picture, read_pictures
 from dist_dsvae.pretrained.requests import RequestError, device_from
 from dist_dsvae.runs.export import Weights, published_of_run
-from dist_dsvae.runs.run import read_run
+from dist_dsvae.runs.run import Run
 from dist_dsvae.sampling.generate import spread
 
 
@@ -65,8 +65,7 @@ def split_to_show(run: Path | None, data: str | None) -> Manifest:
             "A published model brings no pictures: give some with --images A.jpg B.png, or a split of "
             "shards with --data shards/NAME/test."
         )
-    config, _, _ = read_run(run)
-    train, test, _ = open_splits(config.data)
+    train, test, _ = open_splits(Run.open(run).config.data)
     return test or train
 
 

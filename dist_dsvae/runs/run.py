@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,65 +20,85 @@ from dist_dsvae.runs.checkpoint import CheckpointError
 from dist_dsvae.runs.run_directory import checkpoint_to_resume
 
 
-def choose_checkpoint(run_dir: Path, step: int | None) -> Path:
-    """The checkpoint of ``step``, or the newest undamaged one. Called by all ranks.
+@dataclass(frozen=True)
+class Run:
+    """A run directory, as training recorded it: ``Run.open(Path("runs/quickstart"))``.
 
-    Raises CheckpointError if there is none.
+    shape: of a sample. classes: their names, by label. fingerprint, num_samples: of the training split, where
+    they were recorded.
     """
-    steps = [checkpoint.step_of(path) for path in checkpoint.complete_checkpoints(run_dir / "checkpoints")]
-    if step is not None and step not in steps:
-        raise CheckpointError(f"{run_dir} has no checkpoint of step {step}. It has those of {steps}.")
-    named = run_dir / "checkpoints" / checkpoint.checkpoint_name(step or 0)
-    chosen = checkpoint_to_resume(run_dir, "auto" if step is None else str(named))
-    if chosen is None:
-        raise CheckpointError(f"{run_dir} has no checkpoint yet. Train it first, or give another run.")
-    return chosen
 
+    directory: Path
+    config: ExperimentConfig
+    shape: ImageShape
+    classes: tuple[str, ...]
+    fingerprint: str | None = None
+    num_samples: int | None = None
 
-def read_run(run_dir: Path) -> tuple[ExperimentConfig, ImageShape, tuple[str, ...]]:
-    """A run's configuration, the shape of its samples and the names of its classes.
+    @classmethod
+    def open(cls, directory: Path) -> Run:
+        """Raises CheckpointError if ``directory`` is not a run."""
+        try:
+            config = from_tree(ExperimentConfig, read_json(directory / "config.json"))
+            dataset = read_json(directory / "dataset.json")
+            shape, classes = ImageShape(**dataset["shape"]), tuple(dataset["classes"])
+            return cls(
+                directory, config, shape, classes, dataset.get("fingerprint"), dataset.get("num_samples")
+            )
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise CheckpointError(
+                f"{directory} is not a run directory, or a damaged one: {error}. Give one such as "
+                "runs/quickstart."
+            ) from None
 
-    Raises CheckpointError if ``run_dir`` is not a run.
-    """
-    try:
-        config = from_tree(ExperimentConfig, read_json(run_dir / "config.json"))
-        dataset = read_json(run_dir / "dataset.json")
-        return config, ImageShape(**dataset["shape"]), tuple(dataset["classes"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(
-            f"{run_dir} is not a run directory, or a damaged one: {error}. Give one such as runs/quickstart."
-        ) from None
+    @classmethod
+    def of_checkpoint(cls, place: Path) -> Run:
+        """The run that a checkpoint lies in. Raises CheckpointError if it lies in none."""
+        return cls.open(place.parent.parent)
 
+    def checkpoint(self, step: int | None = None) -> Path:
+        """The checkpoint of ``step``, or the newest undamaged one. Called by all ranks.
 
-def load_method(
-    config: ExperimentConfig,
-    shape: ImageShape,
-    num_classes: int,
-    chosen: Path,
-    wanted: Literal["auto", "ema", "raw"],
-    device: torch.device,
-) -> tuple[nn.Module, str]:
-    """The method with a checkpoint's weights, and which: "ema" or "raw".
+        Raises CheckpointError if there is none.
+        """
+        folder = self.directory / "checkpoints"
+        steps = [checkpoint.step_of(path) for path in checkpoint.complete_checkpoints(folder)]
+        if step is not None and step not in steps:
+            raise CheckpointError(
+                f"{self.directory} has no checkpoint of step {step}. It has those of {steps}."
+            )
+        named = folder / checkpoint.checkpoint_name(step or 0)
+        chosen = checkpoint_to_resume(self.directory, "auto" if step is None else str(named))
+        if chosen is None:
+            raise CheckpointError(
+                f"{self.directory} has no checkpoint yet. Train it first, or give another run."
+            )
+        return chosen
 
-    wanted: "auto" takes the moving average (of the networks that train.ema_networks says) if the run
-    keeps one. In the run's own precision. Called by all ranks.
-    Raises CheckpointError if an average is wanted and the run keeps none.
-    """
-    method = make_method(config.method, config.model, shape, num_classes)
-    assert isinstance(method, Method)
-    method.to(device, torch.float64 if config.train.double_precision else torch.float32)
-    has_average = config.train.averages
-    if wanted == "ema" and not has_average:
-        raise CheckpointError(
-            f"{chosen.parent.parent} keeps no moving average (train.ema_half_life_updates is 0). Take its "
-            "last weights with --weights raw."
-        )
-    networks = averaged_networks(method, config.train)
-    state: dict[str, Any] = {"method": method.state_dict()}
-    use_average = has_average and wanted != "raw"
-    if use_average:
-        state["ema"] = {name: t.detach().clone() for name, t in weights_of(method, networks).items()}
-    checkpoint.load(chosen, state)
-    if use_average:
-        put_weights(method, networks, state["ema"])
-    return method, "ema" if use_average else "raw"
+    def load_method(
+        self, chosen: Path, wanted: Literal["auto", "ema", "raw"], device: torch.device
+    ) -> tuple[nn.Module, str]:
+        """The method with a checkpoint's weights, and which: "ema" or "raw".
+
+        wanted: "auto" takes the moving average (of the networks that train.ema_networks says) if the run
+        keeps one. In the run's own precision. Called by all ranks.
+        Raises CheckpointError if an average is wanted and the run keeps none.
+        """
+        train = self.config.train
+        method = make_method(self.config.method, self.config.model, self.shape, len(self.classes))
+        assert isinstance(method, Method)
+        method.to(device, torch.float64 if train.double_precision else torch.float32)
+        if wanted == "ema" and not train.averages:
+            raise CheckpointError(
+                f"{self.directory} keeps no moving average (train.ema_half_life_updates is 0). Take its last "
+                "weights with --weights raw."
+            )
+        networks = averaged_networks(method, train)
+        state: dict[str, Any] = {"method": method.state_dict()}
+        use_average = train.averages and wanted != "raw"
+        if use_average:
+            state["ema"] = {name: t.detach().clone() for name, t in weights_of(method, networks).items()}
+        checkpoint.load(chosen, state)
+        if use_average:
+            put_weights(method, networks, state["ema"])
+        return method, "ema" if use_average else "raw"

@@ -11,7 +11,7 @@ from dist_dsvae.core.errors import DataError
 from dist_dsvae.data.open_splits import open_splits
 from dist_dsvae.data.stream import one_pass
 from dist_dsvae.methods.abilities import Generative
-from dist_dsvae.runs.run import choose_checkpoint, load_method, read_run
+from dist_dsvae.runs.run import Run
 from dist_dsvae.sampling.generate import sample_codes
 from dist_dsvae.sampling.grids import save_scatter
 
@@ -26,9 +26,10 @@ def draw_points(runs: Sequence[Path], out: Path, num_points: int, seed: int) -> 
     panels: list[tuple[str, torch.Tensor, torch.Tensor]] = []
     classes: tuple[str, ...] = ()
     for run_dir in runs:
-        config, shape, classes = read_run(run_dir)
-        train, test, _ = open_splits(config.data)
-        if shape.is_image:
+        run = Run.open(run_dir)
+        classes = run.classes
+        train, test, _ = open_splits(run.config.data)
+        if run.shape.is_image:
             raise DataError(f"{run_dir} was trained on images; give runs on points, such as runs/toy.")
         if not panels:
             hosts = list(one_pass(test or train, 1024, limit=num_points))
@@ -37,11 +38,10 @@ def draw_points(runs: Sequence[Path], out: Path, num_points: int, seed: int) -> 
             first = train
         elif train.fingerprint != first.fingerprint:
             raise DataError(f"{run_dir} was trained on other data than {runs[0]}; give runs on the same.")
-        chosen = choose_checkpoint(run_dir, None)
-        method, _ = load_method(config, shape, len(classes), chosen, "auto", torch.device("cpu"))
+        method, _ = run.load_method(run.checkpoint(), "auto", torch.device("cpu"))
         assert isinstance(method, Generative)
-        dtype = torch.float64 if config.train.double_precision else torch.float32
+        dtype = torch.float64 if run.config.train.double_precision else torch.float32
         method.eval()
         points = method.decode(sample_codes(method, labels, seed=seed, dtype=dtype), "prior")
-        panels.append((config.method.name, points, labels))
+        panels.append((run.config.method.name, points, labels))
     save_scatter(out, panels, classes)

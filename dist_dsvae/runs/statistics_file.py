@@ -24,7 +24,7 @@ from torch import nn
 from dist_dsvae.core import distributed
 from dist_dsvae.core.errors import DataError
 from dist_dsvae.core.files import write_atomically
-from dist_dsvae.core.text import parse_json, read_json
+from dist_dsvae.core.text import parse_json
 from dist_dsvae.core.types import CodeKind
 from dist_dsvae.data.open_split import open_split
 from dist_dsvae.data.shards.manifest import Manifest
@@ -32,7 +32,7 @@ from dist_dsvae.methods.abilities import Autoencoding, Generative
 from dist_dsvae.models.norm_statistics import Moments, Statistics, batch_norms
 from dist_dsvae.runs.checkpoint import MARKER
 from dist_dsvae.runs.measure_statistics import Measured, measure, measure_or_warn
-from dist_dsvae.runs.run import read_run
+from dist_dsvae.runs.run import Run
 
 logger = logging.getLogger(__name__)
 
@@ -47,7 +47,7 @@ def measured_of_checkpoint(checkpoint: Path, method: nn.Module, weights: str) ->
     the same to the bit. Where the run's training split cannot be read, a warning says so, and those of
     images, the encoders' among them, are missing.
     """
-    config, _, _ = read_run(checkpoint.parent.parent)
+    config = Run.of_checkpoint(checkpoint).config
     found = Measured()
     if distributed.is_main():
         found = load_measured(checkpoint, method, weights)
@@ -141,13 +141,11 @@ def _is_ours(path: Path) -> bool:
 
 def _training_split(checkpoint: Path) -> Manifest:
     """The split that the run was trained on. Raises DataError if it is not there as it was."""
-    run_dir = checkpoint.parent.parent
-    config, shape, classes = read_run(run_dir)
-    train = open_split(config.data.train, config.data)
-    dataset = read_json(run_dir / "dataset.json")
-    trained_on = dataset.get("fingerprint", train.fingerprint)
-    if (train.shape, train.classes, train.fingerprint) != (shape, classes, trained_on):
-        raise DataError(f"the shards in {train.location} are not those that {run_dir} was trained on")
+    run = Run.of_checkpoint(checkpoint)
+    train = open_split(run.config.data.train, run.config.data)
+    trained_on = (run.shape, run.classes, run.fingerprint or train.fingerprint)
+    if (train.shape, train.classes, train.fingerprint) != trained_on:
+        raise DataError(f"the shards in {train.location} are not those that {run.directory} was trained on")
     return train
 
 

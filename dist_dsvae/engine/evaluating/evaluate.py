@@ -38,13 +38,13 @@ from dist_dsvae.evaluation.comparing.evaluated import FORMAT
 from dist_dsvae.evaluation.metrics import Figures
 from dist_dsvae.runs import checkpoint
 from dist_dsvae.runs.measure_statistics import Measured
-from dist_dsvae.runs.run import choose_checkpoint, load_method, read_run
+from dist_dsvae.runs.run import Run
 from dist_dsvae.runs.statistics_file import measured_for_evaluation
 
 
 def run_config(run_dir: Path) -> TrainConfig:
     """How the run trained: precision and processes are set up alike to evaluate it."""
-    return read_run(run_dir)[0].train
+    return Run.open(run_dir).config.train
 
 
 def evaluate(
@@ -62,12 +62,13 @@ def evaluate(
     Raises CheckpointError, DataError, ScorerError or another ValueError with a sentence; Preempted.
     """
     begin = time.perf_counter()
-    config, shape, classes = read_run(run_dir)
+    run = Run.open(run_dir)
+    config = run.config
     settings = changed(config.evaluation)
-    chosen = choose_checkpoint(run_dir, step)
+    chosen = run.checkpoint(step)
     on_progress(f"opening {chosen}, its data and its judges", 0, 1)
     train, test, _ = open_splits(config.data)
-    if (tuple(train.classes), train.shape) != (classes, shape):
+    if (tuple(train.classes), train.shape) != (run.classes, run.shape):
         raise DataError(
             f"{config.data.train} has other classes or another image size than {run_dir} was trained on. "
             "Restore those shards, or train anew."
@@ -79,7 +80,7 @@ def evaluate(
     folder = run_dir / "evaluation"
     _check_name(folder, name)
     evaluation = Evaluation(settings, config.data, train, test, runtime, real_cache(config.data))
-    method, weights = load_method(config, shape, len(classes), chosen, settings.weights, runtime.device)
+    method, weights = run.load_method(chosen, settings.weights, runtime.device)
     marker = checkpoint.read_marker(chosen)
     seen, seconds = marker["samples_seen"], marker["train_seconds"]
     result = record(run_dir, config, evaluation, chosen.name, seen, seconds, weights)

@@ -15,7 +15,7 @@ from dist_dsvae.core.text import TextError, decode_text, parse_json, read_json, 
 from dist_dsvae.data.shards.manifest import DataError, Manifest
 from dist_dsvae.methods.published import PublishedModelError, load_published
 from dist_dsvae.runs.checkpoint import CheckpointError
-from dist_dsvae.runs.run import read_run
+from dist_dsvae.runs.run import Run
 from tests.distributed.launching import REPOSITORY, write_config
 
 
@@ -159,4 +159,4 @@ def test_json_bombs_from_outside_get_a_sentence(depth: int, tmp_path: Path) -> N
     with pytest.raises(ConfigError, match="nested more than 32 levels deep"):
         load_config(tmp_path / "config.json")
     with pytest.raises(CheckpointError, match="nested more than 32 levels deep"):
-        read_run(tmp_path)
+        Run.open(tmp_path)
