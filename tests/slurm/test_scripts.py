@@ -10,7 +10,7 @@ import pytest
 
 from tests.distributed.launching import REPOSITORY
 
-SCRIPTS = sorted((REPOSITORY / "launch/slurm").glob("*.sbatch"))
+SCRIPTS = sorted((REPOSITORY / "launch/slurm").glob("*.s*"))
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)

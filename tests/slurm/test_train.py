@@ -180,8 +180,41 @@ def test_evaluating_a_run(cluster: Cluster, undisturbed: Path, tmp_path: Path) -
     assert "There is no run directory" in missing.output()
 
 
+def test_python_is_needed_inside_the_step_alone(
+    cluster: Cluster, config: Path, undisturbed: Path, tmp_path: Path
+) -> None:
+    """As with containers, started by srun's arguments or a command of their own: outside is no Python."""
+    bare = "/usr/bin:/bin"
+    inside = f"{Path(sys.executable).parent}:{bare}"
+    shorter = ("--set", f"train.epochs={epochs_of(4)}")
+    variables = {"PATH": bare, "SRUN_ARGUMENTS": f"--export=ALL,PATH={inside}"}
+    script = str(REPOSITORY / "launch/slurm/train.sbatch")
+    command = ("--nodes=2", script, str(config), "--run-dir", str(tmp_path / "inside"), *shorter)
+    training = Job(cluster, tmp_path / "inside.log", tmp_path / "inside", *command, **variables)
+    training.wait_for_end("COMPLETED")
+    assert "Training with 2 processes" in training.output()
+    assert metrics(training.run_dir) == metrics(undisturbed)[: len(metrics(training.run_dir))]
+
+    variables = {"PATH": bare, "CONTAINER_COMMAND": f"env PATH={inside}"}
+    script = str(REPOSITORY / "launch/slurm/evaluate.sbatch")
+    command = (script, str(training.run_dir))
+    scoring = Job(cluster, tmp_path / "scoring.log", training.run_dir, *command, **variables)
+    scoring.wait_for_end("COMPLETED")
+    assert (training.run_dir / "evaluation/scores.json").is_file()
+
+
+def test_a_container_without_the_repository(cluster: Cluster, config: Path, tmp_path: Path) -> None:
+    """The checks cannot even begin: srun says so, and the script what to mount."""
+    script = str(REPOSITORY / "launch/slurm/train.sbatch")
+    variables = {"SRUN_ARGUMENTS": f"--chdir={tmp_path}"}
+    job = Job(cluster, tmp_path / "elsewhere.log", tmp_path, script, str(config), **variables)
+    job.wait_for_end("FAILED")
+    assert "0 of 1 nodes are ready." in job.output()
+    assert f"--container-mounts {REPOSITORY}:{REPOSITORY}" in job.output()
+
+
 def test_mistakes_get_a_sentence(cluster: Cluster, config: Path, tmp_path: Path) -> None:
-    """Before any step is started."""
+    """Before any launcher is started."""
     known = (str(config),)
     mistakes: dict[str, tuple[tuple[str, ...], dict[str, str]]] = {
         "There is no config file nowhere.json": (("nowhere.json",), {}),
