@@ -73,7 +73,14 @@ SMALL = {
     "build.py toy": "--num-points 60 --num-test-points 12 --workers 1",
     "build.py folder": "--workers 1",
 }
-ORDER = ("shards/README.md", "README.md", "docs/your-images.md", "docs/use-a-model.md", "docs/results.md")
+ORDER = (
+    "shards/README.md",
+    "README.md",
+    "docs/your-images.md",
+    "docs/use-a-model.md",
+    "docs/scores.md",
+    "docs/results.md",
+)
 
 
 def reasons(command: Command) -> list[str]:
