@@ -180,27 +180,28 @@ def test_evaluating_a_run(cluster: Cluster, undisturbed: Path, tmp_path: Path) -
     assert "There is no run directory" in missing.output()
 
 
-def test_python_is_needed_inside_the_step_alone(
-    cluster: Cluster, config: Path, undisturbed: Path, tmp_path: Path
-) -> None:
+def test_python_is_needed_inside_the_step_alone(cluster: Cluster, config: Path, tmp_path: Path) -> None:
     """As with containers, started by srun's arguments or a command of their own: outside is no Python."""
-    bare = "/usr/bin:/bin"
-    inside = f"{Path(sys.executable).parent}:{bare}"
-    shorter = ("--set", f"train.epochs={epochs_of(4)}")
-    variables = {"PATH": bare, "SRUN_ARGUMENTS": f"--export=ALL,PATH={inside}"}
+    outside = "/usr/bin:/bin"
+    inside = f"{Path(sys.executable).parent}:{outside}"
+    prolog = tmp_path / "prolog.sh"
+    prolog.write_text(f"#!/bin/sh\necho export PATH={inside}\n")
+    prolog.chmod(0o755)
+    run_dir = tmp_path / "inside"
     script = str(REPOSITORY / "launch/slurm/train.sbatch")
-    command = ("--nodes=2", script, str(config), "--run-dir", str(tmp_path / "inside"), *shorter)
-    training = Job(cluster, tmp_path / "inside.log", tmp_path / "inside", *command, **variables)
+    shorter = ("--run-dir", str(run_dir), "--set", f"train.epochs={epochs_of(4)}")
+    variables = {"PATH": outside, "SRUN_ARGUMENTS": f"--task-prolog={prolog}"}
+    command = ("--nodes=2", script, str(config), *shorter)
+    training = Job(cluster, tmp_path / "inside.log", run_dir, *command, **variables)
     training.wait_for_end("COMPLETED")
     assert "Training with 2 processes" in training.output()
-    assert metrics(training.run_dir) == metrics(undisturbed)[: len(metrics(training.run_dir))]
+    assert metric_lines(run_dir) == 2
 
-    variables = {"PATH": bare, "CONTAINER_COMMAND": f"env PATH={inside}"}
     script = str(REPOSITORY / "launch/slurm/evaluate.sbatch")
-    command = (script, str(training.run_dir))
-    scoring = Job(cluster, tmp_path / "scoring.log", training.run_dir, *command, **variables)
+    variables = {"PATH": outside, "CONTAINER_COMMAND": f"env PATH={inside}"}
+    scoring = Job(cluster, tmp_path / "scoring.log", run_dir, script, str(run_dir), **variables)
     scoring.wait_for_end("COMPLETED")
-    assert (training.run_dir / "evaluation/scores.json").is_file()
+    assert (run_dir / "evaluation/scores.json").is_file()
 
 
 def test_a_container_without_the_repository(cluster: Cluster, config: Path, tmp_path: Path) -> None:
