@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 from dist_dsvae.building.build_progress import progress_of
 from dist_dsvae.building.faces.detect import CenterFaceDetector, require_detector
@@ -16,7 +18,12 @@ from dist_dsvae.building.sources.cub200 import cub200
 from dist_dsvae.building.sources.download import download
 from dist_dsvae.building.sources.facescrub import facescrub
 from dist_dsvae.building.sources.file_encoder import FileEncoder
-from dist_dsvae.building.sources.folder import folder, unlabelled_folder
+from dist_dsvae.building.sources.pictures.archive import open_archive
+from dist_dsvae.building.sources.pictures.csv_list import Columns, pictures_listed_in
+from dist_dsvae.building.sources.pictures.folder import any_pictures_in, pictures_in
+from dist_dsvae.building.sources.pictures.found import FoundPictures, as_unlabelled, with_labels
+from dist_dsvae.building.sources.pictures.hub_dataset import Wanted, pictures_of_dataset
+from dist_dsvae.building.sources.pictures.place import Place
 from dist_dsvae.building.sources.source import Source
 from dist_dsvae.building.sources.toy import toy
 from dist_dsvae.building.sources.unlabelled import HeldOutChoice, read_excluded
@@ -73,25 +80,74 @@ def crop(source: Source, arguments: argparse.Namespace) -> Source:
     )
 
 
-def make_folder(arguments: argparse.Namespace) -> Source:
-    listed = {"recursive": arguments.recursive, "min_pictures": arguments.min_pictures}
-    if arguments.unlabelled:
-        if arguments.test_fraction:
-            raise DataError(
-                "--test-fraction makes a labelled test split, which --unlabelled has not. Leave one of them "
-                "out; --held-out-classes keeps labelled classes aside."
-            )
-        source = unlabelled_folder(
-            arguments.source, encoder_of(arguments), choice_of(arguments, None), **listed
+def own_pictures(arguments: argparse.Namespace, find: Callable[[], FoundPictures]) -> Source:
+    """What ``find`` finds, with labels or without, as the options that these sources share say."""
+    if arguments.unlabelled and arguments.test_fraction:
+        raise DataError(
+            "--test-fraction makes a labelled test split, which --unlabelled has not. Leave one of them "
+            "out; --held-out-classes keeps labelled classes aside."
         )
-        return with_faces(source, arguments)
-    if arguments.held_out_classes or arguments.exclude:
+    if not arguments.unlabelled and (arguments.held_out_classes or arguments.exclude):
         raise DataError(
             "--held-out-classes and --exclude belong to --unlabelled. Add that, or leave them out."
         )
+    name, encoder = arguments.subcommand, encoder_of(arguments)
+    if arguments.unlabelled:
+        choice = choice_of(arguments, None)
+        source = as_unlabelled(name, find(), encoder, choice, min_pictures=arguments.min_pictures)
+        return with_faces(source, arguments)
+    # of faces the stage itself takes the test part, when it knows the duplicates
     fraction = 0.0 if arguments.faces else arguments.test_fraction
-    source = folder(arguments.source, encoder_of(arguments), test_fraction=fraction, **listed)
+    source = with_labels(name, find(), encoder, test_fraction=fraction, min_pictures=arguments.min_pictures)
     return with_faces(source, arguments)
+
+
+def make_folder(arguments: argparse.Namespace) -> Source:
+    return own_pictures(arguments, lambda: _in_folders(arguments.source, arguments))
+
+
+def make_zip(arguments: argparse.Namespace) -> Source:
+    def find() -> FoundPictures:
+        root, left_out, notes = open_archive(arguments.source)
+        found = _in_folders(root, arguments, left_out)
+        return replace(found, notes=[*notes, *found.notes])
+
+    return own_pictures(arguments, find)
+
+
+def _in_folders(
+    source: Place, arguments: argparse.Namespace, left_out: Mapping[str, Sequence[str]] | None = None
+) -> FoundPictures:
+    find = any_pictures_in if arguments.unlabelled else pictures_in
+    return find(source, recursive=arguments.recursive, left_out=left_out)
+
+
+def make_csv(arguments: argparse.Namespace) -> Source:
+    columns = Columns(path=arguments.path_column, label=arguments.label_column, split=arguments.split_column)
+    return own_pictures(
+        arguments,
+        lambda: pictures_listed_in(
+            arguments.source,
+            columns,
+            train=arguments.train_split,
+            test=arguments.test_split,
+            unlabelled=arguments.unlabelled,
+        ),
+    )
+
+
+def make_hf(arguments: argparse.Namespace) -> Source:
+    wanted = Wanted(
+        image_column=arguments.image_column,
+        label_column=arguments.label_column,
+        train_split=arguments.train_split,
+        test_split=arguments.test_split,
+        subset=arguments.subset,
+        revision=arguments.revision,
+    )
+    return own_pictures(
+        arguments, lambda: pictures_of_dataset(arguments.source, wanted, unlabelled=arguments.unlabelled)
+    )
 
 
 def make_facescrub(arguments: argparse.Namespace) -> Source:

@@ -11,9 +11,10 @@ from __future__ import annotations
 import re
 import tarfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, Literal, NamedTuple
 
 from dist_dsvae.core.errors import DataError
 from dist_dsvae.data.shards.system_names import is_system_name, is_system_path
@@ -125,14 +126,22 @@ def scan(path: Path, system_files: list[str] | None = None) -> Iterator[TarSampl
         ) from error
 
 
-def _members(path: Path, system_files: list[str]) -> Iterator[tuple[str, Member]]:
+@contextmanager
+def open_tar(stream: BinaryIO, mode: Literal["r:", "r|"]) -> Iterator[tarfile.TarFile]:
+    """A tar, or several joined end to end, uncompressed; reading on raises ReadError where it is damaged.
+
+    mode: "r:" seeks from header to header, "r|" never goes back.
+    """
+
     class Header(_Header):
         """Of this tar: it notes where an archive has ended."""
 
-    with (
-        open_uncompressed(path) as stream,
-        tarfile.open(fileobj=stream, mode="r|", tarinfo=Header, bufsize=2**20, ignore_zeros=True) as tar,
-    ):
+    with tarfile.open(fileobj=stream, mode=mode, tarinfo=Header, bufsize=2**20, ignore_zeros=True) as tar:
+        yield tar
+
+
+def _members(path: Path, system_files: list[str]) -> Iterator[tuple[str, Member]]:
+    with open_uncompressed(path) as stream, open_tar(stream, "r|") as tar:
         for info in tar:
             if not info.isdir() and is_system_path(info.name):
                 system_files.append(f"{path.name}: {info.name}")

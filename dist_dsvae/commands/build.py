@@ -4,8 +4,7 @@
     python shards/build.py toy shards/toy
     python shards/build.py index shards/made-elsewhere
 
-`python shards/build.py SUBCOMMAND --help` lists the options; shards/README.md has the schema. What
-each raw data set asks for is in source_options.py beside this file.
+`python shards/build.py SUBCOMMAND --help` lists the options; shards/README.md has the schema.
 """
 
 from __future__ import annotations
@@ -19,12 +18,15 @@ from dist_dsvae.building.build_progress import progress_of
 from dist_dsvae.commands.build_options import (
     add_casia,
     add_cifar,
+    add_csv,
     add_cub200,
     add_facescrub,
     add_fashion_mnist,
     add_folder,
+    add_hf,
     add_toy,
     add_workers_option,
+    add_zip,
 )
 from dist_dsvae.commands.starting import command_line, say_start
 from dist_dsvae.config import option_types
@@ -32,6 +34,7 @@ from dist_dsvae.core.errors import DataError
 from dist_dsvae.core.paths import path_argument, place_argument
 
 if TYPE_CHECKING:
+    from dist_dsvae.building.build import BuildReport
     from dist_dsvae.building.sources.source import Source
     from dist_dsvae.data.shards.manifest import Manifest
 
@@ -42,6 +45,9 @@ def make_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="subcommand", required=True, metavar="SUBCOMMAND")
     for name, add_options, what in (
         ("folder", add_folder, "pictures, one sub-folder per class; or any, without labels"),
+        ("zip", add_zip, "the same in a zip or tar, which is not unpacked"),
+        ("csv", add_csv, "pictures that a list names: path, label and perhaps split"),
+        ("hf", add_hf, "a data set of the library datasets: of its hub, or local Arrow or Parquet"),
         ("facescrub", add_facescrub, "photographs of people: finds, aligns and crops their faces"),
         ("fashion-mnist", add_fashion_mnist, "Fashion-MNIST from its four idx files"),
         ("cifar10", add_cifar, "CIFAR-10 from its official python version"),
@@ -107,12 +113,25 @@ def run_build(arguments: argparse.Namespace, command: str) -> None:
             apart_from=sources_of(arguments),
             progress=progress,
         )
-    print("\n".join([*report.lines(), f"Built {arguments.out}"]))
+    print("\n".join([*report.lines(), f"Built {arguments.out}", *where_to_look(arguments.out, report)]))
+
+
+def where_to_look(out: Path, report: BuildReport) -> list[str]:
+    from dist_dsvae.building.faces.stage import SHEETS_FOLDER
+    from dist_dsvae.building.older_shards import REPORT_FILE
+
+    lines = [f"{out / REPORT_FILE} names everything that was left out"] if report.left_out else []
+    if (out / SHEETS_FOLDER).is_dir():
+        lines.append(f"{out / SHEETS_FOLDER} has a picture per class of what was kept, and left out and why")
+    return lines
 
 
 def sources_of(arguments: argparse.Namespace) -> list[Path]:
-    """The folder that is searched for pictures; OUT in it would be found next time."""
-    return [arguments.source] if arguments.subcommand in ("folder", "facescrub", "casia") else []
+    """What is searched for pictures; OUT in it would be found next time."""
+    if arguments.subcommand not in ("folder", "zip", "csv", "hf", "facescrub", "casia"):
+        return []
+    source = Path(arguments.source)
+    return [source] if source.exists() or arguments.subcommand != "hf" else []
 
 
 def run_index(arguments: argparse.Namespace, command: str) -> None:

@@ -7,18 +7,76 @@ import argparse
 from dist_dsvae.building.faces.options import add_face_options
 from dist_dsvae.config import option_types
 from dist_dsvae.core.cores import available_cores
-from dist_dsvae.core.paths import path_argument
+from dist_dsvae.core.paths import path_argument, place_argument
 
 
 def add_folder(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "source", type=path_argument, metavar="SOURCE", help="class folders, or train/ and test/"
     )
+    add_recursive_option(parser)
+    add_own_picture_options(parser)
+    parser.set_defaults(make_source="make_folder")
+
+
+def add_zip(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "source", type=path_argument, metavar="FILE", help="a zip or tar that holds what folder takes"
+    )
+    add_recursive_option(parser)
+    add_own_picture_options(parser)
+    parser.set_defaults(make_source="make_zip")
+
+
+def add_csv(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "source", type=path_argument, metavar="FILE", help="a line per picture, column names in the first"
+    )
+    parser.add_argument(
+        "--path-column", default="path", metavar="NAME", help="files, relative to FILE's folder (%(default)s)"
+    )
+    parser.add_argument("--label-column", default="label", metavar="NAME", help="classes (%(default)s)")
+    parser.add_argument(
+        "--split-column", metavar="NAME", help='"train", "test" or the like ("split", if there is one)'
+    )
+    add_split_options(parser)
+    add_own_picture_options(parser)
+    parser.set_defaults(make_source="make_csv")
+
+
+def add_hf(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "source",
+        type=place_argument,
+        metavar="NAME_OR_PATH",
+        help="at the hub, a folder that save_to_disk made, or Parquet: a file, or a folder of such",
+    )
+    parser.add_argument("--image-column", metavar="NAME", help="of the pictures (the one of the type Image)")
+    parser.add_argument(
+        "--label-column", metavar="NAME", help="of the classes (the one of the type ClassLabel, or of texts)"
+    )
+    add_split_options(parser)
+    parser.add_argument("--subset", metavar="NAME", help="which of several data sets under one name")
+    parser.add_argument("--revision", metavar="NAME", help="commit, branch or tag at the hub (newest)")
+    add_own_picture_options(parser)
+    parser.set_defaults(make_source="make_hf")
+
+
+def add_recursive_option(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--recursive", action="store_true", help="take folders inside class folders too")
+
+
+def add_split_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--train-split", metavar="NAME", help="becomes train/ (told by the splits' names)")
+    parser.add_argument("--test-split", metavar="NAME", help="becomes test/ (likewise)")
+
+
+def add_own_picture_options(parser: argparse.ArgumentParser) -> None:
+    """What folder, zip, csv and hf share."""
     add_image_options(parser)
     parser.add_argument(
         "--test-fraction", type=option_types.share, default=0.0, help="share of each class for test/ (none)"
     )
-    parser.add_argument("--recursive", action="store_true", help="take folders inside class folders too")
     parser.add_argument(
         "--min-pictures",
         type=option_types.positive,
@@ -27,12 +85,11 @@ def add_folder(parser: argparse.ArgumentParser) -> None:
         help="leave out classes with fewer (%(default)s)",
     )
     parser.add_argument(
-        "--unlabelled", action="store_true", help="drop the labels; pictures outside sub-folders count too"
+        "--unlabelled", action="store_true", help="drop the labels; pictures of no class count too"
     )
     add_choice_options(parser)
     add_faces_option(parser)
     add_output_options(parser)
-    parser.set_defaults(make_source="make_folder")
 
 
 def add_facescrub(parser: argparse.ArgumentParser) -> None:
@@ -107,7 +164,10 @@ def add_casia(parser: argparse.ArgumentParser) -> None:
 def add_image_options(parser: argparse.ArgumentParser) -> None:
     """Those of ``FileEncoder``."""
     parser.add_argument(
-        "--size", type=option_types.edge, default=64, help="edge of the images in pixels (%(default)s)"
+        "--size",
+        type=option_types.edge,
+        default=64,
+        help="edge of the images in pixels; networks take 32, 64, 128 and 256 (%(default)s)",
     )
     parser.add_argument(
         "--resize",

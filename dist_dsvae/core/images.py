@@ -5,10 +5,10 @@ from __future__ import annotations
 import io
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, Literal
+from typing import BinaryIO, Literal, Protocol
 
 import numpy as np
-from PIL import ExifTags, Image, ImageOps
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from dist_dsvae.core.errors import DataError
 from dist_dsvae.core.types import ImageShape
@@ -47,9 +47,22 @@ class Codec:
         return stream.getvalue()
 
 
+class PicturePart(Protocol):
+    """A picture inside a larger file. It is pickled into worker processes; equal ones have equal texts."""
+
+    @property
+    def path(self) -> str:
+        """The larger file."""
+        ...
+
+    def open(self) -> BinaryIO:
+        """The encoded picture as a seekable stream. Raises OSError if it cannot be read."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class FilePart:
-    """A picture inside a larger file: ``num_bytes`` bytes at ``offset``.
+    """The ``num_bytes`` bytes at ``offset`` of a file.
 
     rest: (offset, num_bytes) of what follows them, for a picture that does not lie in one piece.
     """
@@ -59,25 +72,26 @@ class FilePart:
     num_bytes: int
     rest: tuple[tuple[int, int], ...] = ()
 
+    def open(self) -> BinaryIO:
+        content = bytearray()
+        with Path(self.path).open("rb") as file:
+            for offset, num_bytes in ((self.offset, self.num_bytes), *self.rest):
+                file.seek(offset)
+                piece = file.read(num_bytes)
+                if len(piece) < num_bytes:
+                    raise OSError(f"{self.path} ends before byte {offset + num_bytes:,}")
+                content += piece
+        return io.BytesIO(content)
 
-PictureFile = str | FilePart  # a path, or a part of a file
+
+PictureFile = str | PicturePart  # a path, or a part of a file
 _HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 _START_BYTES = 1024
 
 
 def open_picture(picture: PictureFile | Path) -> BinaryIO:
     """The encoded picture as a seekable stream. Raises OSError if it cannot be read."""
-    if isinstance(picture, str | Path):
-        return Path(picture).open("rb")
-    content = bytearray()
-    with Path(picture.path).open("rb") as file:
-        for offset, num_bytes in ((picture.offset, picture.num_bytes), *picture.rest):
-            file.seek(offset)
-            piece = file.read(num_bytes)
-            if len(piece) < num_bytes:
-                raise OSError(f"{picture.path} ends before byte {offset + num_bytes:,}")
-            content += piece
-    return io.BytesIO(content)
+    return Path(picture).open("rb") if isinstance(picture, str | Path) else picture.open()
 
 
 def why_unreadable(error: Exception, picture: PictureFile | Path) -> str:
@@ -87,7 +101,11 @@ def why_unreadable(error: Exception, picture: PictureFile | Path) -> str:
             f"it has too many pixels; at most {2 * (Image.MAX_IMAGE_PIXELS or 0) // 1_000_000} million are "
             "read. Make the picture smaller"
         )
-    return foreign_format(picture) or f"{type(error).__name__}: {error}"
+    if foreign := foreign_format(picture):
+        return foreign
+    if isinstance(error, UnidentifiedImageError):  # whose text has the address of a stream in memory
+        return "UnidentifiedImageError: not a picture of a known format"
+    return f"{type(error).__name__}: {error}"
 
 
 def foreign_format(picture: PictureFile | Path) -> str | None:

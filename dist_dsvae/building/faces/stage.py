@@ -21,7 +21,7 @@ from dist_dsvae.building.faces.options import FaceOptions
 from dist_dsvae.building.faces.survey import Seen, SeenFace, picture_of, survey
 from dist_dsvae.building.faces.work_cache import WorkCache
 from dist_dsvae.building.parallel import run_tasks
-from dist_dsvae.building.sources.folder import divide
+from dist_dsvae.building.sources.pictures.found import divide
 from dist_dsvae.building.sources.source import Source
 from dist_dsvae.building.writer import Sample, UnreadableError
 from dist_dsvae.core.errors import DataError
@@ -108,6 +108,7 @@ def crop_faces(
         shape=ImageShape(options.channels, options.size, options.size),
         extension=options.codec.extension,
         left_out={**source.left_out, **_left_out(fates)},
+        notes=[*source.notes, *_remarks(fates)],
         companion=FaceCompanion(_names(source), fates, cache, num_workers),
     )
 
@@ -183,6 +184,17 @@ def _left_out(fates: Sequence[Fate]) -> dict[str, list[str]]:
         if fate.face is None:
             headings.setdefault(fate.heading, []).append(fate.line)
     return headings
+
+
+def _remarks(fates: Sequence[Fate]) -> list[str]:
+    repeats = sum(fate.heading == DUPLICATE for fate in fates)
+    if not repeats:
+        return []
+    return [
+        f"Duplicates: the faces of {repeats:,} pictures look like that of another one, which was kept and "
+        "which their lines name: one photograph in several sizes, cuts or qualities. --duplicate-bits -1 "
+        "keeps all"
+    ]
 
 
 def _example(fates: Sequence[Fate]) -> str:

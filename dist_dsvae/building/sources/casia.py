@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from dist_dsvae.building.sources.file_encoder import FileEncoder
-from dist_dsvae.building.sources.listing import Listing, files_in
+from dist_dsvae.building.sources.pictures.listing import Listing, files_in
 from dist_dsvae.building.sources.recordio import Record, read_records
 from dist_dsvae.building.sources.source import Source
 from dist_dsvae.building.sources.unlabelled import HeldOutChoice, UnlabelledPictures, without_labels
@@ -54,7 +54,7 @@ def casia(
             )
         left_out = {**left_out, "identities without a name": nameless}
         pictures = {class_: pictures[class_] for class_ in pictures if class_ in persons}
-    return without_labels("casia", source, pictures, choice, encoder, left_out, persons=persons)
+    return without_labels("casia", str(source), pictures, choice, encoder, left_out, persons=persons)
 
 
 def read_persons(path: Path) -> dict[str, str]:
@@ -95,7 +95,7 @@ def _pictures_in_folders(source: Path) -> tuple[UnlabelledPictures, Mapping[str,
             f"{source} holds neither {RECORDS} nor a sub-folder with pictures{listing.found()}. Give the "
             "folder that holds CASIA-WebFace's sub-folders, one per identity, or its RecordIO files."
         )
-    pictures = {name: [listing.sample(path, 0) for path in paths] for name, paths in classes.items()}
+    pictures = {name: [listing.sample(path) for path in paths] for name, paths in classes.items()}
     return pictures, listing.left_out
 
 

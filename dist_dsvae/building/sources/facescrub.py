@@ -21,8 +21,8 @@ from dist_dsvae.building.faces.face import FaceBox, PictureOfPerson
 from dist_dsvae.building.faces.stage import ProgressOf
 from dist_dsvae.building.faces.work_cache import WorkCache, fingerprint_of
 from dist_dsvae.building.sources.file_encoder import FileEncoder
-from dist_dsvae.building.sources.folder import folder
-from dist_dsvae.building.sources.listing import folders_in, printable
+from dist_dsvae.building.sources.pictures.folder import folder
+from dist_dsvae.building.sources.pictures.listing import folders_in, printable
 from dist_dsvae.building.sources.source import Source
 from dist_dsvae.building.writer import Sample
 from dist_dsvae.core.errors import DataError

@@ -48,7 +48,7 @@ class HeldOutChoice:
 
 def without_labels(
     name: str,
-    origin: Path,
+    origin: str,
     pictures: UnlabelledPictures,
     choice: HeldOutChoice,
     encoder: FileEncoder,
@@ -100,7 +100,7 @@ def _allowed(
     excluded: Sequence[str],
     persons: Mapping[str, str] | None,
     left_out: dict[str, Sequence[str]],
-    origin: Path,
+    origin: str,
 ) -> list[str]:
     """The sorted classes whose names are not excluded; of several classes of one person the first."""
     names = {class_: (persons or {}).get(class_, class_) for class_ in sorted(pictures)}
@@ -126,7 +126,7 @@ def _allowed(
     return sorted(kept.values())
 
 
-def _choose(sizes: Mapping[str, int], choice: HeldOutChoice, origin: Path) -> tuple[list[str], list[str]]:
+def _choose(sizes: Mapping[str, int], choice: HeldOutChoice, origin: str) -> tuple[list[str], list[str]]:
     """(unlabelled, held out) classes, both sorted. sizes: class -> number of pictures, sorted by name."""
     names = list(sizes)
     order = [names[place] for place in permutation(len(names), int(Draw.BUILD_CLASSES), choice.seed).tolist()]

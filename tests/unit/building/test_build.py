@@ -181,7 +181,7 @@ def test_given_splits_share_their_classes(run: Run, capsys: pytest.CaptureFixtur
         "c (in test)",
     ]
     assert run("folder", "raw", "other", "--test-fraction", 0.5) == 1
-    assert "has a folder for the split 'test' already" in capsys.readouterr().err
+    assert "raw has the split 'test' already" in capsys.readouterr().err
 
 
 def test_a_share_for_testing(run: Run, capsys: pytest.CaptureFixture[str]) -> None:

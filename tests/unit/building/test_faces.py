@@ -22,7 +22,8 @@ from dist_dsvae.building.faces.face import Face, PictureOfPerson
 from dist_dsvae.building.faces.stage import crop_faces
 from dist_dsvae.building.faces.work_cache import CHUNK, WorkCache
 from dist_dsvae.building.sources.file_encoder import FileEncoder
-from dist_dsvae.building.sources.folder import folder, unlabelled_folder
+from dist_dsvae.building.sources.pictures.folder import any_pictures_in, folder
+from dist_dsvae.building.sources.pictures.found import as_unlabelled
 from dist_dsvae.building.sources.unlabelled import HeldOutChoice
 from dist_dsvae.core.errors import DataError
 from dist_dsvae.core.images import Codec
@@ -113,7 +114,8 @@ def test_unlabelled_and_held_out_faces() -> None:
     photograph(Path("photos/clara/x.png"), (901, 80, 70, 36))
     photograph(Path("photos/clara/y.png"), (902, 80, 70, 36), (903, 190, 190, 20), size=240)
     encoder = FileEncoder(size=64, channels=3, resize="crop", codec=Codec())
-    listed = unlabelled_folder(Path("photos"), encoder, HeldOutChoice(num_held_out=1, seed=4))
+    choice = HeldOutChoice(num_held_out=1, seed=4)
+    listed = as_unlabelled("folder", any_pictures_in(Path("photos")), encoder, choice, min_pictures=1)
     held_out = listed.classes_of("held-out")
     source = crop_faces(
         listed, options_of(), Marks(), WorkCache(Path("out")), num_workers=1, progress_of=silent

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from dist_dsvae.building.sources.casia import read_persons
-from dist_dsvae.building.sources.split_folders import role_of
+from dist_dsvae.building.sources.pictures.split_folders import role_of
 from dist_dsvae.core.images import flatten
 from dist_dsvae.data.shards.manifest import Manifest
 from dist_dsvae.data.shards.system_names import HEADING, is_system_name, is_system_path

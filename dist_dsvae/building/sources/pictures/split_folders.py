@@ -11,10 +11,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import NamedTuple
 
-from dist_dsvae.building.sources.listing import (
+from dist_dsvae.building.sources.pictures.listing import (
     Listing,
     class_name,
     files_in,
@@ -22,8 +21,9 @@ from dist_dsvae.building.sources.listing import (
     is_picture,
     is_picture_folder,
 )
+from dist_dsvae.building.sources.pictures.place import AnyPlace, Place, content_of, in_order
 from dist_dsvae.core.errors import DataError
-from dist_dsvae.core.text import TextError, read_text
+from dist_dsvae.core.text import TextError, decode_text
 
 _ROLES = {
     "train": ("train", "training"),
@@ -37,7 +37,7 @@ _ENDING = re.compile(r"[ _-]?(set|data|images?|split)$")
 class SplitFolders(NamedTuple):
     """The pictures of "train" and perhaps "test" by class, and what is to be said about the folders."""
 
-    pictures: Mapping[str, Mapping[str, Sequence[Path]]]
+    pictures: Mapping[str, Mapping[str, Sequence[Place]]]
     notes: Sequence[str]
 
 
@@ -46,14 +46,14 @@ def role_of(name: str) -> str | None:
     return _ROLE_OF.get(_ENDING.sub("", name.casefold()))
 
 
-def folders_by_role(source: Path) -> dict[str, Path]:
+def folders_by_role(source: AnyPlace) -> dict[str, AnyPlace]:
     """Role -> folder, if the sub-folders of ``source`` are splits; {} if they are classes.
 
     Raises DataError if they could be either, or if two of them have one role.
     """
     folders = folders_in(source)
     others = [path for path in folders if role_of(path.name) is None]
-    roles: dict[str, Path] = {}
+    roles: dict[str, AnyPlace] = {}
     for path in folders:
         role = role_of(path.name)
         if role is not None and role in roles:
@@ -76,7 +76,7 @@ def folders_by_role(source: Path) -> dict[str, Path]:
     return {} if strangers else roles
 
 
-def read_splits(source: Path, roles: Mapping[str, Path], listing: Listing) -> SplitFolders:
+def read_splits(source: AnyPlace, roles: Mapping[str, AnyPlace], listing: Listing) -> SplitFolders:
     """The labelled pictures of the splits that ``folders_by_role`` found; the rest is named in ``listing``.
 
     Raises DataError if there is no training split with labels.
@@ -95,7 +95,7 @@ def read_splits(source: Path, roles: Mapping[str, Path], listing: Listing) -> Sp
             f"{roles['train']} lie in no class folder{listing.found()}. Sort them into one folder per class, "
             f"or give {roles['train']} with --unlabelled; rename it if its name is a class's."
         )
-    pictures: dict[str, Mapping[str, Sequence[Path]]] = {"train": train}
+    pictures: dict[str, Mapping[str, Sequence[Place]]] = {"train": train}
     notes: list[str] = []
     for role in ("test", "val"):
         if role not in roles:
@@ -116,7 +116,7 @@ def read_splits(source: Path, roles: Mapping[str, Path], listing: Listing) -> Sp
     return SplitFolders(pictures, notes)
 
 
-def deeper_source(source: Path) -> Path | None:
+def deeper_source(source: AnyPlace) -> AnyPlace | None:
     """A sub-folder that holds splits; or the only one, if it holds class folders."""
     folders = folders_in(source)
     for folder in folders:
@@ -127,14 +127,14 @@ def deeper_source(source: Path) -> Path | None:
     return None
 
 
-def _leave_out_rest(source: Path, roles: Mapping[str, Path], listing: Listing) -> None:
+def _leave_out_rest(source: AnyPlace, roles: Mapping[str, AnyPlace], listing: Listing) -> None:
     listing.leave_out_system(source)
     for path in [*files_in(source), *folders_in(source)]:
         if path not in roles.values():
             listing.leave_out("beside the splits", path)
 
 
-def _labelled(split: Path, listing: Listing) -> dict[str, list[Path]]:
+def _labelled(split: AnyPlace, listing: Listing) -> dict[str, list[AnyPlace]]:
     """Class -> pictures of a split; {} if nothing tells the classes."""
     annotations = split / f"{split.name}_annotations.txt"
     if annotations.is_file():
@@ -146,15 +146,15 @@ def _labelled(split: Path, listing: Listing) -> dict[str, list[Path]]:
     return listing.classes(split)
 
 
-def _annotated(split: Path, annotations: Path, listing: Listing) -> dict[str, list[Path]]:
+def _annotated(split: AnyPlace, annotations: AnyPlace, listing: Listing) -> dict[str, list[AnyPlace]]:
     """By Tiny-ImageNet's list: a file and its class per line, further columns do not matter."""
     try:
-        lines = read_text(annotations).splitlines()
+        lines = decode_text(content_of(annotations)).splitlines()
     except (OSError, TextError) as error:
         raise DataError(f"{annotations} cannot be read ({error}). Correct it, or move it away.") from error
     inner = [path for path in folders_in(split) if is_picture_folder(path.name)]
     files = {path.name: path for folder in (split, *inner) for path in files_in(folder)}
-    classes: dict[str, list[Path]] = {}
+    classes: dict[str, list[AnyPlace]] = {}
     for number, line in enumerate(lines, start=1):
         words = line.split("\t") if "\t" in line else line.split()
         if not any(words):
@@ -172,7 +172,7 @@ def _annotated(split: Path, annotations: Path, listing: Listing) -> dict[str, li
         elif listing.picture(path):
             classes.setdefault(class_name(words[1].strip()), []).append(path)
     files.pop(annotations.name, None)
-    for path in sorted(files.values()):
+    for path in in_order(files.values()):
         listing.leave_out(f"pictures that {annotations.name} does not name", path)
     listing.leave_out_system(split)
     for folder in folders_in(split):
@@ -180,14 +180,14 @@ def _annotated(split: Path, annotations: Path, listing: Listing) -> dict[str, li
             listing.leave_out_system(folder)
         else:
             listing.leave_out("files outside the class folders", folder)
-    return {name: sorted(classes[name]) for name in sorted(classes)}
+    return {name: in_order(classes[name]) for name in sorted(classes)}
 
 
-def _holds_pictures(folder: Path) -> bool:
+def _holds_pictures(folder: Place) -> bool:
     """Directly, or in a folder ``images`` or the like."""
     places = [folder, *(path for path in folders_in(folder) if is_picture_folder(path.name))]
     return any(is_picture(path) for place in places for path in files_in(place))
 
 
-def _listed(folders: Iterable[Path]) -> str:
+def _listed(folders: Iterable[Place]) -> str:
     return ", ".join(f"{path.name}/" for path in folders)

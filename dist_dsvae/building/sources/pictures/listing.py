@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-import os
 import unicodedata
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from PIL import Image
 
+from dist_dsvae.building.sources.pictures.place import (
+    AnyPlace,
+    Place,
+    in_order,
+    picture_at,
+    relative_name,
+)
 from dist_dsvae.building.writer import Sample
 from dist_dsvae.core.errors import DataError
-from dist_dsvae.core.images import PictureFile, foreign_format
+from dist_dsvae.core.images import PictureFile, foreign_format, open_picture
 from dist_dsvae.data.shards import system_names
 from dist_dsvae.data.shards.system_names import is_system_name
 
@@ -42,20 +48,20 @@ class Listing:
     left_out: heading -> names of files (and of classes), relative to ``root``.
     """
 
-    root: Path
+    root: Place
     recursive: bool = False
     left_out: dict[str, list[str]] = field(default_factory=dict)
 
-    def name(self, path: Path) -> str:
-        return printable(path.relative_to(self.root).as_posix())
+    def name(self, path: Place) -> str:
+        return printable(relative_name(path, self.root))
 
-    def leave_out(self, heading: str, path: Path) -> None:
+    def leave_out(self, heading: str, path: Place) -> None:
         """Name a file, or every file below a folder."""
         self.left_out.setdefault(heading, []).extend(self.name(file) for file in _files_below(path))
 
-    def leave_out_system(self, folder: Path) -> None:
+    def leave_out_system(self, folder: Place) -> None:
         """Name what lies directly in ``folder`` under a hidden or system name."""
-        for path in sorted(folder.iterdir()):
+        for path in in_order(folder.iterdir()):
             if is_system_name(path.name):
                 self.leave_out(system_names.HEADING, path)
 
@@ -63,15 +69,15 @@ class Listing:
         """The first things left out, for a sentence on nothing else being there."""
         return "".join(f"; {heading}: {', '.join(names[:3])}" for heading, names in self.left_out.items())
 
-    def sample(self, path: Path, label: int) -> Sample[PictureFile]:
-        return Sample(str(path), label, self.name(path))
+    def sample(self, path: Place) -> Sample[PictureFile]:
+        return Sample(picture_at(path), 0, self.name(path))
 
-    def classes(self, folder: Path) -> dict[str, list[Path]]:
+    def classes(self, folder: AnyPlace) -> dict[str, list[AnyPlace]]:
         """Class name (of a sub-folder, in Unicode NFC) -> pictures, both sorted.
 
         Classes without a picture are left out. Raises DataError if two folders have one name.
         """
-        classes: dict[str, list[Path]] = {}
+        classes: dict[str, list[AnyPlace]] = {}
         self.leave_out_system(folder)
         for path in folders_in(folder):
             name = class_name(path.name)
@@ -85,7 +91,7 @@ class Listing:
                 self.left_out.setdefault("classes without a picture", []).append(self.name(path))
         return {name: classes[name] for name in sorted(classes) if classes[name]}
 
-    def pictures(self, folder: Path) -> list[Path]:
+    def pictures(self, folder: AnyPlace) -> list[AnyPlace]:
         """The pictures of one class: in its folder, or in ``images`` or the like if that is all it has."""
         pictures = [picture for path in files_in(folder) for picture in self.picture(path)]
         inner = folders_in(folder)
@@ -96,26 +102,26 @@ class Listing:
                 pictures += self.pictures(path)
             else:
                 self.leave_out("folders inside a class", path)
-        return sorted(pictures)
+        return in_order(pictures)
 
-    def picture(self, path: Path) -> list[Path]:
+    def picture(self, path: AnyPlace) -> list[AnyPlace]:
         """[path] if it is a picture, otherwise []."""
         if is_picture(path):
             return [path]
-        reason = foreign_format(path) if path.is_file() else None
+        reason = foreign_format(picture_at(path)) if path.is_file() else None
         name = self.name(path) + (f" ({reason})" if reason else "")
         self.left_out.setdefault("files that are no pictures", []).append(name)
         return []
 
 
-def files_in(folder: Path) -> list[Path]:
+def files_in(folder: AnyPlace) -> list[AnyPlace]:
     """What lies directly in ``folder`` and is no folder, sorted, without hidden and system files."""
-    return sorted(path for path in folder.iterdir() if not path.is_dir() and not is_system_name(path.name))
+    return in_order(path for path in folder.iterdir() if not path.is_dir() and not is_system_name(path.name))
 
 
-def folders_in(folder: Path) -> list[Path]:
+def folders_in(folder: AnyPlace) -> list[AnyPlace]:
     """The folders that lie directly in ``folder``, sorted, without hidden and system ones."""
-    return sorted(path for path in folder.iterdir() if path.is_dir() and not is_system_name(path.name))
+    return in_order(path for path in folder.iterdir() if path.is_dir() and not is_system_name(path.name))
 
 
 def is_picture_folder(name: str) -> bool:
@@ -133,14 +139,14 @@ def printable(name: str) -> str:
     return name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
-def is_picture(path: Path) -> bool:
+def is_picture(path: Place) -> bool:
     """By the ending of its name, or else by its first bytes. Opening a pipe or a device would block."""
     if not path.is_file():
         return False
     if Image.registered_extensions().get(path.suffix.lower()) in Image.OPEN:
         return True
     try:
-        with Image.open(path):
+        with open_picture(picture_at(path)) as stream, Image.open(stream):
             return True
     except Image.DecompressionBombError:
         return True  # a picture, if one that is too large: the report says so
@@ -148,8 +154,16 @@ def is_picture(path: Path) -> bool:
         return False
 
 
-def _files_below(path: Path) -> list[Path]:
+def _files_below(path: AnyPlace) -> list[AnyPlace]:
     """The files of a folder, at any depth, sorted; the folder itself if there is none."""
     if not path.is_dir() or path.is_symlink():
         return [path]
-    return sorted(Path(place) / name for place, _, names in os.walk(path) for name in names) or [path]
+    return in_order(_walk(path)) or [path]
+
+
+def _walk(folder: AnyPlace) -> Iterator[AnyPlace]:
+    for path in folder.iterdir():
+        if not path.is_dir():
+            yield path
+        elif not path.is_symlink():
+            yield from _walk(path)

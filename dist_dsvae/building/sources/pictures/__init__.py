@@ -1,0 +1,1 @@
+"""A person's own pictures, wherever they lie: folders, archives, lists, data sets of a library."""
