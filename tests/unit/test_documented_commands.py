@@ -11,9 +11,11 @@ import os
 import re
 import shutil
 import sys
+import zipfile
 from pathlib import Path
 from typing import Any
 
+import datasets
 import numpy as np
 import pytest
 from accelerate.commands.launch import launch_command_parser
@@ -43,6 +45,7 @@ NOT_RUN = {
     r"launch/benchmark\.py": "measures: tests/unit/test_benchmark.py runs all that it can measure, smaller",
     r"http://": "needs a server: tests/unit/data/test_remote.py has one",
     r"build\.py (cifar|cub200|facescrub|casia)": "needs raw data; tests/unit/data make some up",
+    r"build\.py hf uoft": "needs the hub; a saved data set is built from",
     r"facescrub(?!.*runs/mine)": "needs its shards; the same programs run on shards/mine",
     r"cifar10(?!.*runs/classifier-mine)|classifier-DATA": "needs its shards; the same run on shards/mine",
     r"configs/classifier/DATA": "a placeholder; another classifier is trained",
@@ -71,7 +74,7 @@ SMALL = {
     "generate.py inpaint": "--pictures 1 --refine-steps 1 --masks right-half",
     "generate.py points": "--num-points 20",
     "build.py toy": "--num-points 60 --num-test-points 12 --workers 1",
-    "build.py folder": "--workers 1",
+    **dict.fromkeys(("build.py folder", "build.py zip", "build.py csv", "build.py hf"), "--workers 1"),
 }
 ORDER = (
     "shards/README.md",
@@ -131,6 +134,16 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for number in range(60):
             pixels = rng.integers(0, 256, (64, 64, 3), dtype=np.uint8)
             Image.fromarray(pixels).save(folder / name / f"{number:02d}.png")
+    with zipfile.ZipFile(folder / "my-images.zip", "w") as packed:
+        for path in sorted((folder / "my-images").rglob("*.png")):
+            packed.write(path, path.relative_to(folder))
+    classes = ["anna", "ben"]
+    listed = [f"{name}/{number:02d}.png" for name in classes for number in range(60)]
+    rows = "".join(f"{path},{path.partition('/')[0]}\n" for path in listed)
+    (folder / "my-images/list.csv").write_text(f"path,label\n{rows}")
+    features = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=classes)})
+    content = {"image": [str(folder / "my-images" / path) for path in listed], "label": [0] * 60 + [1] * 60}
+    datasets.Dataset.from_dict(content, features=features).save_to_disk(folder / "my-set")
     for name in ("anna", "ben"):
         Image.open(folder / f"my-images/{name}/00.png").save(folder / f"{name}.jpg")
     return folder

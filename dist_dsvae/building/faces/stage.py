@@ -191,8 +191,8 @@ def _remarks(fates: Sequence[Fate]) -> list[str]:
     if not repeats:
         return []
     return [
-        f"Duplicates: the faces of {repeats:,} pictures look like that of another one, which was kept and "
-        "which their lines name: one photograph in several sizes, cuts or qualities. --duplicate-bits -1 "
+        f"Duplicates ({repeats:,}) are pictures whose face looks like that of another one, which was kept "
+        "and which their lines name: one photograph in several sizes, cuts or qualities. --duplicate-bits -1 "
         "keeps all"
     ]
 

@@ -25,6 +25,7 @@ from dist_dsvae.building.sources.file_encoder import FileEncoder
 from dist_dsvae.building.sources.pictures.folder import any_pictures_in, folder
 from dist_dsvae.building.sources.pictures.found import as_unlabelled
 from dist_dsvae.building.sources.unlabelled import HeldOutChoice
+from dist_dsvae.commands.build import where_to_look
 from dist_dsvae.core.errors import DataError
 from dist_dsvae.core.images import Codec
 from dist_dsvae.data.shards.manifest import Manifest
@@ -68,6 +69,12 @@ def test_everything_is_kept_or_named_with_its_reason() -> None:
         "no face": ["berta/nobody.png", "berta/small.png (no face of 24 pixels)"],
         "undecodable": ["berta/broken.jpg (not a picture of a known format)"],
     }
+    (note,) = report.notes
+    assert note.startswith("Duplicates (1) are pictures whose face looks like that of another one")
+    assert where_to_look(Path("out"), report) == [
+        "out/report.json names everything that was left out",
+        "out/contact-sheets has a picture per class of what was kept, and left out and why",
+    ]
     faces = json.loads(Path("out/report.json").read_text())["faces"]
     assert faces["anna"]["kept"] == [f"anna/{number}.png" for number in range(6)]
     assert faces["berta"]["undecodable"] == report.left_out["undecodable"]
