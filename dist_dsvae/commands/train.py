@@ -37,8 +37,9 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--init-from",
         type=place_argument,
-        metavar="RUN",
-        help="start a new run from the weights of this one, or of a checkpoint; goes before the config",
+        metavar="RUN|MODEL",
+        help="start a new run from the weights of this one, a checkpoint or an exported model, with the same "
+        "classes or others; goes before the config",
     )
     parser.add_argument(
         "--mixed_precision",

@@ -297,8 +297,9 @@ class ExperimentConfig:
     command: how to run the file; for its reader only.
     run_dir: where the run lives; ``--run-dir`` goes before it.
     seed: decides initial weights, sample order and all noise.
-    init_from: a run, or a checkpoint of one, whose weights a new run starts from; everything else
-        starts afresh. A run that is resumed does not look at it.
+    init_from: a run, a checkpoint of one, or an exported model, whose weights a new run starts from;
+        everything else starts afresh, and with other classes also what belongs to a class. A run that is
+        resumed does not look at it.
     data, model, method, optimizer, train, sampling, evaluation: sections, below.
     """
 

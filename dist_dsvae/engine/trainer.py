@@ -20,7 +20,7 @@ from dist_dsvae.data.stream import Slice
 from dist_dsvae.engine.choices import with_choices_made
 from dist_dsvae.engine.evaluating.code_scores import final_figures
 from dist_dsvae.engine.evaluating.evaluate import evaluate_in_training, evaluation_of, write_figures
-from dist_dsvae.engine.initial_weights import take_weights
+from dist_dsvae.engine.initial_weights import Taken, take_weights
 from dist_dsvae.engine.iteration.batch_norm import synchronise
 from dist_dsvae.engine.iteration.cuda_graph import Graphed, graphed_where_possible
 from dist_dsvae.engine.iteration.ema import moving_average
@@ -124,11 +124,9 @@ class Trainer:
         check_same_experiment(self.resumed_from.parent.parent if self.resumed_from else run_dir, config)
         if self.resumed_from is not None:
             self.state.load(self.resumed_from)
-        self.initial: Path | None = None
+        self.initial: Taken | None = None
         if self.resumed_from is None and config.init_from is not None:
-            self.initial = take_weights(
-                config.init_from, config, self.method, self.ema, shape, self.train_shards.classes
-            )
+            self.initial = take_weights(config, self.method, self.ema, self.train_shards)
         self.saved_samples = self.state.samples_seen
         self.stop_requests = StopRequests(run_dir, runtime.patience)
         self.watchdog = Watchdog()
@@ -245,7 +243,8 @@ class Trainer:
         if self.runtime.is_main:
             if self.resumed_from is not None:
                 take_over(self.run_dir, self.resumed_from, self.iteration)
-            record_start(self.run_dir, self.config, shards, self.runtime.record(), seen, self.initial)
+            origin = self.initial.where if self.initial else None
+            record_start(self.run_dir, self.config, shards, self.runtime.record(), seen, origin)
         telemetry = Telemetry(
             self.run_dir,
             total_steps=self.total_iterations,
@@ -263,7 +262,7 @@ class Trainer:
         if is_augmented(self.config):
             telemetry.say("The discriminator sees augmented images (method.augmentation).")
         if self.initial is not None:
-            telemetry.say(f"Starts from the weights of {self.initial}.")
+            telemetry.say(self.initial.sentence)
         if self.resumed_from is not None:
             telemetry.say(f"Resumed {self.resumed_from} after {seen:,} samples.")
         return telemetry

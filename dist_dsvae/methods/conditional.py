@@ -43,6 +43,14 @@ def with_label_planes(images: Tensor, labels: Tensor, num_classes: int) -> Tenso
     return torch.cat([images, planes], dim=1)
 
 
+def first_class_place(network: str, shape: ImageShape) -> int:
+    """Where the classes begin along the axis that a weight of ``network`` has for them, in every method.
+
+    Behind the channels of the image in an encoder that is told the label, first elsewhere.
+    """
+    return shape.channels if network == "encoder_u" else 0
+
+
 def one_hot(labels: Tensor, num_classes: int, dtype: torch.dtype) -> Tensor:
     """[B] -> [B, num_classes]."""
     return F.one_hot(labels, num_classes).to(dtype)

@@ -39,18 +39,26 @@ class SpectralNorm(nn.Module):
         super().__init__()
         rows = weight.detach().flatten(1)
         u, v = (F.normalize(rows.new_empty(size).normal_(), dim=0) for size in rows.shape)
-        for _ in range(_FIRST_ITERATIONS):
-            u = F.normalize(rows @ v, dim=0)
-            v = F.normalize(rows.T @ u, dim=0)
         self._u: Tensor
         self._v: Tensor
         self.register_buffer("_u", u)
         self.register_buffer("_v", v)
+        self.settle(weight)
         self.ready: Tensor | None = None
 
     def forward(self, weight: Tensor) -> Tensor:
         """The normalised weight: made with the network's others (``normalised_together``), or by itself."""
         return self.ready if self.ready is not None else _normalised([self], [weight], [weight.dtype])[0]
+
+    @torch.no_grad()
+    def settle(self, weight: Tensor) -> None:
+        """Bring u and v to a weight that is not the one they followed."""
+        rows, v = weight.detach().flatten(1), self._v.clone()
+        for _ in range(_FIRST_ITERATIONS):
+            u = F.normalize(rows @ v, dim=0)
+            v = F.normalize(rows.T @ u, dim=0)
+        self._u.copy_(u)
+        self._v.copy_(v)
 
     def right_inverse(self, weight: Tensor) -> Tensor:
         return weight
