@@ -129,7 +129,8 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "shards").mkdir()
     (folder / "shards/fashion-mnist-mini").symlink_to(REPOSITORY / "shards/fashion-mnist-mini")
     rng = np.random.default_rng(0)
-    for name in ("my-images/anna", "my-images/ben", "other-images/more"):
+    new = ("new-images/cleo", "new-images/dan")
+    for name in ("my-images/anna", "my-images/ben", "other-images/more", *new):
         (folder / name).mkdir(parents=True)
         for number in range(60):
             pixels = rng.integers(0, 256, (64, 64, 3), dtype=np.uint8)
