@@ -1,45 +1,92 @@
-"""Explain the keys of a configuration:
+"""Explain the keys of a configuration, and show those that come with the project:
 
-dsvae config                  all of them
-dsvae config ema learning     those whose name holds one of these words
+dsvae config                       every key: its default, what is allowed, what it means
+dsvae config train                 those of a section
+dsvae config train.epochs          one
+dsvae config ema learning          those whose name holds one of these words
+dsvae config --names               the experiments that come with the project
+dsvae config --print quickstart    one of them, to make your own of it
+dsvae config --schema              a JSON schema, for editors
 """
 
 from __future__ import annotations
 
 import argparse
+import difflib
+import json
 import textwrap
 from collections.abc import Iterator, Sequence
 
-from dist_dsvae.config.reference import Key, keys
+from dist_dsvae.config.reading import ConfigError, load_config
+from dist_dsvae.config.reference import Key, about_section, keys, plain
+from dist_dsvae.config.schema import schema
+from dist_dsvae.core.shipped import config_file, config_names
+from dist_dsvae.core.text import read_text
 
 
 def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("words", nargs="*", metavar="WORD", help="a key, or a part of one")
+    parser.add_argument("words", nargs="*", metavar="WORD", help="a key, a section, or a part of a key")
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("--names", action="store_true", help="list the experiments that come with the project")
+    what.add_argument("--print", metavar="NAME", dest="shown", help="print an experiment's file")
+    what.add_argument("--schema", action="store_true", help="print a JSON schema of configurations")
     return parser
 
 
 def main() -> int:
     parser = make_parser()
-    words: Sequence[str] = parser.parse_args().words
-    found = [key for key in keys() if not words or any(word in key.name for word in words)]
+    args = parser.parse_args()
+    if args.words and (args.names or args.shown or args.schema):
+        parser.error(f"{args.words[0]} asks for keys; leave out the option, or the word.")
+    if args.names:
+        print("\n".join(config_names()))
+    elif args.shown is not None:
+        try:
+            load_config(args.shown)
+        except ConfigError as error:
+            parser.error(str(error))
+        print(read_text(config_file(args.shown)), end="")
+    elif args.schema:
+        print(json.dumps(schema(), indent=1))
+    else:
+        explain(parser, args.words)
+    return 0
+
+
+def explain(parser: argparse.ArgumentParser, words: Sequence[str]) -> None:
+    """Print what is known of the keys that the words mean; leaves with a sentence where they mean none."""
+    every = list(keys())
+    names = list(dict.fromkeys(key.name for key in every))
+    found = [key for key in every if not words or any(_means(word, key.name, names) for word in words)]
     if not found:
-        parser.error(f"no key's name holds {' or '.join(words)}; `{parser.prog}` lists them all.")
+        near = difflib.get_close_matches(
+            words[0], [*names, *(name.rpartition(".")[2] for name in names)], n=1
+        )
+        hint = f"Did you mean {near[0]}? " if near else ""
+        parser.error(f"no key's name holds {' or '.join(words)}. {hint}`{parser.prog}` lists them all.")
+    for word in words:
+        for about in about_section(word):
+            print(textwrap.fill(f"{word}: {plain(about)}", width=100))
     for key in found:
         print("\n".join(explained(key)))
-    return 0
+
+
+def _means(word: str, name: str, names: Sequence[str]) -> bool:
+    """Whether a word on the command line means the key ``name``, one of ``names``."""
+    if any(word in (other, other.rpartition(".")[2]) for other in names):
+        return word in (name, name.rpartition(".")[2])
+    if any(other.startswith(f"{word}.") for other in names):
+        return name.startswith(f"{word}.")
+    return word in name
 
 
 def explained(key: Key) -> Iterator[str]:
     """What a person reads of a key, in lines."""
     of = f"  (method {key.of})" if key.of else ""
-    yield f"{key.name} = {_plain(key.default)}{of}"
+    yield f"{key.name} = {plain(key.default)}{of}"
     resumed = " May change when a run is resumed." if key.may_change else ""
-    text = f"{_plain(key.allowed)}. {_plain(key.meaning)}{resumed}"
+    text = f"{plain(key.allowed)}. {plain(key.meaning)}{resumed}"
     yield textwrap.fill(text, width=100, initial_indent="    ", subsequent_indent="    ")
-
-
-def _plain(markdown: str) -> str:
-    return markdown.replace("\\|", "|").replace("`", "").replace("**", "")

@@ -1,6 +1,7 @@
-"""Train an experiment:
+"""Train an experiment, given by the name of one that comes with the project or by its file:
 
-accelerate launch launch/train.py --config configs/quickstart.json [--run-dir D] [--set key.key=value ...]
+dsvae train quickstart [--run-dir D] [--set key.key=value ...]                       one process
+accelerate launch launch/train.py --config configs/quickstart.json ...               as many as there are GPUs
 """
 
 from __future__ import annotations
@@ -9,21 +10,31 @@ import argparse
 import logging
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from dist_dsvae.commands.starting import say_start
 from dist_dsvae.config import ExperimentConfig
 from dist_dsvae.config.reading import load_config
 from dist_dsvae.core.paths import path_argument, place_argument
 
+_EPILOG = """\
+`dsvae config` explains every key that --set takes, `dsvae config train` those of a section;
+`dsvae config --names` lists the experiments that come with the project, and `dsvae config --print NAME`
+shows one, to make your own of it.
+
+status: 0 at the end, 75 where the run was told to stop and the same command goes on, 1 after an error.
+"""
+
 
 def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        description=__doc__, epilog=_EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument(
-        "--config", type=path_argument, required=True, help="experiment file, e.g. configs/quickstart.json"
-    )
+    what = "a JSON file, or the name of an experiment that comes with the project, as quickstart"
+    parser.add_argument("config", nargs="?", type=path_argument, action=_GivenOnce, help=what)
+    parser.add_argument("--config", type=path_argument, action=_GivenOnce, help="the same, by an option")
     parser.add_argument(
         "--run-dir", type=path_argument, help="where the run lives (default: the config's run_dir)"
     )
@@ -63,8 +74,27 @@ def make_parser() -> argparse.ArgumentParser:
     return parser
 
 
+class _GivenOnce(argparse.Action):
+    """An argument that stands for an option of the same name."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: str | Sequence[Any] | None,
+        option_string: str | None = None,
+    ) -> None:
+        before = getattr(namespace, self.dest)
+        if before is not None and values is not None:
+            parser.error(f"two experiments are given, {before} and {values}; give one.")
+        setattr(namespace, self.dest, before or values)  # no value: argparse says that it is not given here
+
+
 def main() -> int:
-    args = make_parser().parse_args()
+    parser = make_parser()
+    args = parser.parse_args()
+    if args.config is None:
+        parser.error("which experiment? Give its file, or a name: `dsvae train quickstart`.")
     say_start()
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     if args.init_from is not None:

@@ -15,6 +15,7 @@ from typing import Any, Literal, TypeVar
 from dist_dsvae.config import ExperimentConfig
 from dist_dsvae.config.checks import contradictions
 from dist_dsvae.core.paths import PathError, expanded
+from dist_dsvae.core.shipped import config_file, config_names
 from dist_dsvae.core.text import read_json
 
 T = TypeVar("T")
@@ -27,15 +28,15 @@ class ConfigError(ValueError):
 def load_config(path: Path, overrides: Iterable[str] = ()) -> ExperimentConfig:
     """Read a JSON experiment file and apply ``key.key=value`` overrides; paths may hold ``~`` and $NAME.
 
+    path: of the file, or the name of one that comes with the project (``shipped.config_file``).
     Raises ConfigError for a missing or malformed file, an unknown key, a wrong type or value, and for values
     that contradict each other (``config_checks``).
     """
+    path = config_file(path)
     try:
         tree = read_json(path)
     except FileNotFoundError:
-        raise ConfigError(
-            f"There is no config file {path}. The ones that come with the project are in configs/."
-        ) from None
+        raise ConfigError(f"There is no config file {path}. {_config_hint(path)}") from None
     except ValueError as error:
         raise ConfigError(f"{path} is not valid JSON: {error}.") from None
     except OSError as error:
@@ -44,6 +45,7 @@ def load_config(path: Path, overrides: Iterable[str] = ()) -> ExperimentConfig:
         ) from None
     if not isinstance(tree, dict):
         raise ConfigError(f"{path} must hold an object of keys, not {_show(tree)}.")
+    tree.pop("$schema", None)  # for editors (module ``schema``)
     for override in overrides:
         _apply_override(tree, override)
     try:
@@ -125,6 +127,13 @@ def _with_paths_expanded(section: T, prefix: str) -> T:
             except PathError as error:
                 raise ConfigError(f"{prefix}{f.name}: {error}") from None
     return dataclasses.replace(section, **changed)  # type: ignore[type-var]
+
+
+def _config_hint(path: Path) -> str:
+    names = config_names()
+    near = difflib.get_close_matches(path.as_posix().removeprefix("configs/").removesuffix(".json"), names, 3)
+    hint = f"Did you mean {' or '.join(map(repr, near))}? " if near else ""
+    return f"{hint}`dsvae config --names` lists those that come with the project."
 
 
 def _unknown_key(dotted: str, key: str, fields: Iterable[str]) -> str:

@@ -155,6 +155,19 @@ def parse_docstring(section: type) -> tuple[str, dict[str, str]]:
     return " ".join(paragraph.split()), entries
 
 
+def about_section(name: str) -> Iterator[str]:
+    """What a section is for, in Markdown; of ``method`` a paragraph for each. Nothing for another name."""
+    hints = typing.get_type_hints(config.ExperimentConfig)
+    if name in _sections_of(config.ExperimentConfig):
+        for section in typing.get_args(hints[name]) or (hints[name],):
+            yield _markdown(parse_docstring(section)[0])
+
+
+def plain(markdown: str) -> str:
+    """A text of the page without its marks, for a terminal or an editor."""
+    return markdown.replace("\\|", "|").replace("`", "").replace("**", "")
+
+
 def _markdown(text: str) -> str:
     return text.replace("``", "`").replace("|", "\\|")
 

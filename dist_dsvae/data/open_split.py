@@ -26,6 +26,7 @@ from typing import BinaryIO
 from dist_dsvae.config import DataConfig
 from dist_dsvae.core.errors import DataError
 from dist_dsvae.core.files import write_atomically
+from dist_dsvae.core.shipped import at_hand
 from dist_dsvae.core.text import parse_json
 from dist_dsvae.data.remote.cache import Download, ShardCache
 from dist_dsvae.data.remote.fetch import FetchError, Retries, fetch
@@ -48,13 +49,14 @@ _INDEXES_AT_ONCE = 8
 def open_split(location: str, config: DataConfig | None = None) -> Manifest:
     """The manifest of the split at a directory or URL, checked as ``Manifest.load`` checks it.
 
-    Names that are all the shards of a directory stand for it (``shard_patterns``).
+    Names that are all the shards of a directory stand for it (``shard_patterns``); the embedded data are
+    found from any directory (``shipped.at_hand``).
     config: its cache and its patience (default: a DataConfig's own).
     Raises DataError if the split cannot be had, or is not as its manifest says.
     """
     location = directory_of(location)
     if not is_remote(location):
-        return Manifest.load(location)
+        return Manifest.load(at_hand(location))
     config = config or DataConfig(train=location)
     root = cache_root(config.cache_dir)
     store = RemoteStore(

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import NamedTuple
 
 from dist_dsvae.config import DataConfig
 from dist_dsvae.core import distributed
 from dist_dsvae.core.errors import DataError
+from dist_dsvae.core.shipped import at_hand
 from dist_dsvae.data.open_split import open_split
 from dist_dsvae.data.remote.location import is_remote
 from dist_dsvae.data.remote.shard_patterns import names_shards
@@ -30,7 +30,7 @@ def open_splits(config: DataConfig) -> Splits:
     named = [config.train, config.test, config.unlabelled]
     for directory in filter(None, named):
         is_directory = not is_remote(directory) and not names_shards(directory)
-        if config.build_command and is_directory and not Path(directory).is_dir():
+        if config.build_command and is_directory and not at_hand(directory).is_dir():
             raise DataError(
                 f"There are no shards in {directory}. Build them with:\n    {config.build_command}"
             )

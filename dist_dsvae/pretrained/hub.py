@@ -12,6 +12,7 @@ from typing import Any
 from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
+from dist_dsvae.core.shipped import at_hand
 from dist_dsvae.methods.published import (
     CONFIG_FILE,
     WEIGHTS_FILE,
@@ -40,7 +41,7 @@ def published_at(place: str | Path, **options: Any) -> Published:
 
 def _local_directory(place: str | Path) -> Path | None:
     """``place`` if it is a directory with a published model; None if it may be an id on the hub."""
-    path = Path(place)
+    path = at_hand(place)
     if path.is_dir():
         _check_directory(path)
         return path

@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from dist_dsvae.core.shipped import at_hand
 from dist_dsvae.core.types import ImageShape
 from dist_dsvae.evaluation.judging.scorers import Scorer, load_scorer
 from dist_dsvae.evaluation.judging.weight_files import ScorerError
@@ -43,6 +44,7 @@ def open_scorer(place: str, device: torch.device) -> tuple[Scorer, tuple[str, ..
     kind, separator, path = place.partition("=")
     if not separator or Path(place).exists():
         kind, path = "", place
+    path = str(at_hand(path))
     if not Path(path).suffix and not Path(path).exists():
         raise ScorerError(
             f"There is no classifier {path}. Train one of this data set and export it:\n"

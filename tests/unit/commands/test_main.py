@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
 
 import pytest
 
-from dist_dsvae.commands import config, main
+from dist_dsvae.commands import config, main, train
 from dist_dsvae.commands.starting import command_line
+from dist_dsvae.config.schema import schema
 from tests.programs import REPOSITORY
 
 
@@ -47,13 +52,73 @@ def test_a_command_records_how_it_was_called(monkeypatch: pytest.MonkeyPatch) ->
     assert command_line() == "python shards/build.py toy out"
 
 
-def test_keys_are_explained(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr(sys, "argv", ["dsvae config", "ema_half_life"])
-    assert config.main() == 0
-    printed = capsys.readouterr().out
+Typed = Callable[..., tuple[str, str]]
+
+
+@pytest.fixture
+def typed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Typed:
+    """What `dsvae config ...` prints, and what it complains of."""
+
+    def typed(*words: str) -> tuple[str, str]:
+        monkeypatch.setattr(sys, "argv", ["dsvae config", *words])
+        with suppress(SystemExit):
+            assert config.main() == 0
+        printed = capsys.readouterr()
+        return printed.out, printed.err
+
+    return typed
+
+
+def test_keys_are_explained(typed: Typed) -> None:
+    printed, _ = typed("ema_half_life")
     assert "train.ema_half_life_updates = 0.0" in printed
     assert "data.train" not in printed
-    monkeypatch.setattr(sys, "argv", ["dsvae config", "no_such_key"])
-    with pytest.raises(SystemExit):
-        config.main()
-    assert "no key's name holds no_such_key" in capsys.readouterr().err
+    printed, _ = typed("train.epochs")
+    assert printed.startswith("train.epochs = 100.0\n    number above 0. passes over the training set")
+    assert printed.count(" = ") == 1
+    assert typed("seed")[0].count(" = ") == 2  # the run's and the evaluation's
+    printed, _ = typed("sampling")
+    assert printed.startswith("sampling: The pictures drawn during training")
+    assert "sampling.num_columns = 10" in printed
+    assert "train." not in printed
+
+
+def test_keys_that_are_none_are_refused(typed: Typed) -> None:
+    assert "no key's name holds train.epoch_s. Did you mean train.epochs?" in typed("train.epoch_s")[1]
+    assert "no key's name holds no_such_key" in typed("no_such_key")[1]
+
+
+def test_experiments_are_listed_and_shown(typed: Typed) -> None:
+    assert "baselines/cvae-quickstart" in typed("--names")[0].splitlines()
+    assert typed("--print", "toy")[0] == (REPOSITORY / "configs/toy.json").read_text()
+    assert "There is no config file tow. Did you mean 'toy'" in typed("--print", "tow")[1]
+    assert "seed asks for keys" in typed("seed", "--names")[1]
+
+
+def test_the_schema_is_printed(typed: Typed) -> None:
+    assert json.loads(typed("--schema")[0]) == schema()
+
+
+@pytest.mark.parametrize(
+    ("words", "chosen"),
+    [
+        (["quickstart"], "quickstart"),
+        (["--config", "quickstart"], "quickstart"),
+        (["--set", "seed=1", "quickstart"], "quickstart"),
+        (["--config", "quickstart", "--set", "seed=1"], "quickstart"),
+        (["quickstart", "--config", "toy"], None),
+        (["--config", "toy", "quickstart"], None),
+    ],
+)
+def test_an_experiment_is_named_once(words: list[str], chosen: str | None) -> None:
+    if chosen is None:
+        with pytest.raises(SystemExit):
+            train.make_parser().parse_args(words)
+    else:
+        assert train.make_parser().parse_args(words).config == Path(chosen)
+
+
+def test_an_experiment_is_asked_for() -> None:
+    refused = dsvae("train")
+    assert refused.returncode == 2
+    assert "which experiment? Give its file, or a name: `dsvae train quickstart`" in refused.stderr
