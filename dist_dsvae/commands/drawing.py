@@ -6,8 +6,10 @@ import argparse
 
 import torch
 
-from dist_dsvae.commands.starting import command_line
+from dist_dsvae.commands.starting import command_line, say
 from dist_dsvae.config import TrainConfig
+from dist_dsvae.core import shipped
+from dist_dsvae.core.shipped import EMBEDDED_TEST
 from dist_dsvae.engine.processes.runtime import Runtime
 from dist_dsvae.pretrained import figures
 from dist_dsvae.pretrained.model import PretrainedModel
@@ -53,6 +55,8 @@ def draw(args: argparse.Namespace) -> str:
 
 
 def load(args: argparse.Namespace, device: str | torch.device) -> PretrainedModel:
+    if _is_of_the_box(args) and shipped.model_in_the_box() is not None:
+        say("Neither --run nor --model is given: this is the model that comes with the project.")
     return open_model(
         args.run,
         args.model,
@@ -62,6 +66,10 @@ def load(args: argparse.Namespace, device: str | torch.device) -> PretrainedMode
         mixed_precision=args.mixed_precision,
         batch_size=args.batch_size,
     )
+
+
+def _is_of_the_box(args: argparse.Namespace) -> bool:
+    return args.run is None and args.model is None
 
 
 def draw_many(args: argparse.Namespace) -> str:
@@ -91,7 +99,7 @@ def draw_real(args: argparse.Namespace, model: PretrainedModel, wanted: list[int
     if args.images:
         shown = [shown_files(model, args.images, wanted)] * len(counts)
     else:
-        split = split_to_show(args.run, args.data)
+        split = split_to_show(args.run, args.data or (EMBEDDED_TEST if _is_of_the_box(args) else None))
         shown = [
             shown_of_split(model, split, wanted, count, args.seed, draw=draw)
             for draw, count in enumerate(counts)

@@ -1,5 +1,6 @@
 """Explore a model in the browser, or watch a run train:
 
+dsvae explore                                the model that comes with the project
 python launch/explore.py --model model
 python launch/explore.py --run runs/quickstart
 """
@@ -18,7 +19,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    what = parser.add_mutually_exclusive_group(required=True)
+    what = parser.add_mutually_exclusive_group()
     what.add_argument(
         "--model",
         type=place_argument,
@@ -48,12 +49,15 @@ def main() -> int:
     say_start()
     try:
         from dist_dsvae.explore.app import explore
+        from dist_dsvae.runs.open_model import model_in_the_box
     except ModuleNotFoundError as error:
         if error.name != "gradio":
             raise
         print('error: The page needs Gradio: pip install "dist_dsvae[explore]"', file=sys.stderr)
         return 1
     try:
+        if args.run is None and args.model is None:
+            args.model = model_in_the_box()
         explore(**vars(args))
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)

@@ -1,5 +1,7 @@
-"""Draw from a trained model, given as --run RUN or --model DIRECTORY (of launch/export.py):
+"""Draw from a trained model, given as --run RUN or --model DIRECTORY (of launch/export.py); from the one that
+comes with the project, where neither is given:
 
+dsvae generate grid                                                                    into grid.png
 python launch/generate.py grid        --run runs/quickstart --out grid.png             Figures 3, 8, 9
 python launch/generate.py interpolate zs --run runs/quickstart --out figure4a.png      Figure 4 (zs or zu)
 python launch/generate.py vary        --run runs/quickstart --out figure5.png          Figure 5
@@ -13,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from pathlib import Path
 
 from dist_dsvae.commands.starting import say_start
 from dist_dsvae.config import option_types
@@ -107,8 +110,12 @@ def add_common(parser: argparse.ArgumentParser, *, is_directory: bool) -> None:
         "--step", type=option_types.step, help="of the run's checkpoint (default: the newest)"
     )
     parser.add_argument("--weights", choices=["auto", "ema", "raw"], default="auto", help="of the run")
-    what, kind = ("directory", path_argument) if is_directory else ("PNG file", option_types.png_file)
-    parser.add_argument("--out", type=kind, required=True, help=what)
+    if is_directory:
+        parser.add_argument("--out", type=path_argument, required=True, help="directory")
+    else:
+        name = Path(f"{parser.prog.rpartition(' ')[2]}.png")
+        help_ = f"PNG file ({name})"
+        parser.add_argument("--out", type=option_types.png_file, default=name, help=help_)
     parser.add_argument("--classes", nargs="+", help="names or numbers (default: spread over all)")
     parser.add_argument("--seed", type=option_types.seed, default=0)
     parser.add_argument("--device", help="cpu, cuda, cuda:1 (default: a GPU if there is one)")

@@ -9,9 +9,14 @@ from pathlib import Path
 
 
 def say_start() -> None:
-    """Before PyTorch is imported, which takes seconds; by one of several processes."""
+    """Before PyTorch is imported, which takes seconds."""
+    say(f"{Path(sys.argv[0]).name} starts")
+
+
+def say(sentence: str) -> None:
+    """A word to the person at the terminal, by one of several processes."""
     if os.environ.get("RANK", "0") == "0":
-        print(f"{Path(sys.argv[0]).name} starts", file=sys.stderr, flush=True)
+        print(sentence, file=sys.stderr, flush=True)
 
 
 def command_line() -> str:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from dist_dsvae.config import DataConfig
+from dist_dsvae.core import shipped
 from dist_dsvae.core.errors import DataError
 from dist_dsvae.core.noise import permutation
 from dist_dsvae.data.open_split import open_split
@@ -26,19 +27,30 @@ from dist_dsvae.sampling.generate import spread
 def open_model(
     run: Path | None, model: str | None, step: int | None = None, weights: Weights = "auto", **options: Any
 ) -> PretrainedModel:
-    """The model of a run's checkpoint, or a published one. options: as for ``PretrainedModel``.
+    """The model of a run's checkpoint, a published one, or where neither is given the one in the box.
 
-    Raises CheckpointError, PublishedModelError; RequestError unless exactly one of the two is given.
+    options: as for ``PretrainedModel``.
+    Raises CheckpointError, PublishedModelError; RequestError if both are given, or the box holds none.
     """
-    if (run is None) == (model is None):
-        raise RequestError("Give either --run RUN or --model DIRECTORY.")
+    if run is not None and model is not None:
+        raise RequestError("Give either --run RUN or --model DIRECTORY, not both.")
     if run is not None:
         device = device_from(options.get("device", "cpu"))
         return PretrainedModel(published_of_run(run, step, weights, device), **options)
     if step is not None or weights != "auto":
         raise RequestError("--step and --weights choose among a run's checkpoints; --model has one only.")
-    assert model is not None
-    return PretrainedModel.from_pretrained(model, **options)
+    return PretrainedModel.from_pretrained(model or model_in_the_box(), **options)
+
+
+def model_in_the_box() -> str:
+    """Where the model is that comes with the project. Raises RequestError if there is none."""
+    found = shipped.model_in_the_box()
+    if found is None:
+        raise RequestError(
+            "No model is given, and none comes with this installation. Give --run RUN, a run directory "
+            "(`dsvae train quickstart` makes runs/quickstart), or --model DIRECTORY, made by `dsvae export`."
+        )
+    return str(found)
 
 
 def shown_files(model: PretrainedModel, paths: list[Path], labels: list[int] | None) -> Shown:

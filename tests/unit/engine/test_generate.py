@@ -128,7 +128,7 @@ def test_pictures_and_masks_of_ones_own(runs: dict[str, Path], entry: Entries, t
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["grid"], "Give either --run RUN or --model DIRECTORY"),
+        (["grid", "--run", "{dsvae}", "--model", "{tmp}"], "Give either --run RUN or --model DIRECTORY, not"),
         (["grid", "--model", "{tmp}", "--step", "3"], "choose among a run's checkpoints"),
         (["grid", "--model", "{tmp}"], "has no model.safetensors and no config.json"),
         (["grid", "--run", "{tmp}"], "is not a run directory"),
