@@ -55,6 +55,7 @@ class Published(NamedTuple):
     shape: of its samples. classes: their names, in the order of the labels.
     config, model: what ``method`` was made from.
     about: JSON on where it comes from (``pretrained.card`` reads it); believed by nobody else.
+    place: the directory, or the repository of a hub, that it was read from; "" for what was not.
     """
 
     method: nn.Module
@@ -63,6 +64,7 @@ class Published(NamedTuple):
     config: MethodConfig
     model: ModelConfig
     about: Mapping[str, Any]
+    place: str = ""
 
 
 def save_published(published: Published, directory: Path) -> None:

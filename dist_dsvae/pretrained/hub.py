@@ -36,7 +36,8 @@ def published_at(place: str | Path, **options: Any) -> Published:
     Raises PublishedModelError for a file, an archive, a run directory, one that holds only pickles, a
     path that does not exist, and for what cannot be fetched.
     """
-    return load_published(_local_directory(place) or _fetched(str(place), **options))
+    published = load_published(_local_directory(place) or _fetched(str(place), **options))
+    return published._replace(place=str(place))
 
 
 def _local_directory(place: str | Path) -> Path | None:

@@ -17,12 +17,13 @@ import torch
 from huggingface_hub import ModelCard, ModelHubMixin
 from torch import Tensor
 
-from dist_dsvae.core.types import CodeKind, Codes, Gaussian, ImageShape
+from dist_dsvae.core.types import CodeKind, Codes, Gaussian
 from dist_dsvae.methods.published import Published, save_published
 from dist_dsvae.pretrained import card, exploring
+from dist_dsvae.pretrained.description import Described
 from dist_dsvae.pretrained.hub import published_at
 from dist_dsvae.pretrained.networks import Networks
-from dist_dsvae.pretrained.pictures import Kind, Pictures, read_pictures
+from dist_dsvae.pretrained.pictures import Kind, PictureList, Pictures, read_pictures
 from dist_dsvae.pretrained.requests import (
     ClassNames,
     Mask,
@@ -44,7 +45,7 @@ from dist_dsvae.sampling.vary import EXTENT
 Precision = Literal["no", "bf16"]
 
 
-class PretrainedModel(ModelHubMixin, library_name="dist_dsvae"):
+class PretrainedModel(Described, ModelHubMixin, library_name="dist_dsvae"):
     """A trained model: networks, shape of the samples, names of the classes.
 
     published: the model. batch_size: pictures that go through the networks at once, at most; an
@@ -106,16 +107,6 @@ class PretrainedModel(ModelHubMixin, library_name="dist_dsvae"):
     def generate_model_card(self, licence: str = "other") -> ModelCard:
         """The README of the model: ``save_pretrained(..., model_card_kwargs={"licence": "mit"})``."""
         return card.model_card(self, licence)
-
-    @property
-    def shape(self) -> ImageShape:
-        """Of one sample: an image, or a point."""
-        return self.published.shape
-
-    @property
-    def classes(self) -> tuple[str, ...]:
-        """Names, in the order of the labels."""
-        return self.published.classes
 
     @property
     def batch_size(self) -> int:
@@ -199,13 +190,14 @@ class PretrainedModel(ModelHubMixin, library_name="dist_dsvae"):
         (seed, class, k) alone: neither on n nor on the other classes.
         shared_zu: the k-th samples of all classes have one zu, as in the columns of Figure 8.
         temperature_zs, temperature_zu: see ``sampling.temperature``; above 0, up to 10.
-        kind: "pil" (default), "array" (default for points) or "tensor".
+        kind: "pil" (default; a list that ``save`` writes as a PNG), "array" (default for points) or "tensor".
         """
         ids = class_ids(classes, self.classes)
         labels = torch.tensor(ids, dtype=torch.int64).repeat_interleave(at_least_one("n", n))
         given = torch.arange(n).repeat(len(ids)), seed_from(generator)
         temperatures = Temperatures(temperature_zs, temperature_zu)
-        return self.sample_numbers(labels, *given, temperatures, shared_zu=shared_zu, kind=kind)
+        samples = self.sample_numbers(labels, *given, temperatures, shared_zu=shared_zu, kind=kind)
+        return samples.in_rows(len(ids)) if isinstance(samples, PictureList) else samples
 
     def sample_numbers(
         self,

@@ -13,6 +13,7 @@ model's aspect, antialiased. Arrays and tensors must have the model's size: nobo
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -26,6 +27,8 @@ from torch import Tensor
 
 from dist_dsvae.core.images import Fitter, flatten, why_unreadable
 from dist_dsvae.core.types import ImageShape
+from dist_dsvae.sampling.grids import tiled
+from dist_dsvae.sampling.picture_file import ForeignPictureError, write_picture
 
 Container = Literal["pil", "array", "tensor"]
 Pictures = Image.Image | Sequence[Image.Image] | npt.NDArray[Any] | Tensor
@@ -66,7 +69,7 @@ class Kind(NamedTuple):
     def wrap(self, images: Tensor) -> Any:
         """Stored images [N, ...] as the caller's kind; one alone if one alone was given."""
         if self.container == "pil":
-            pictures = [_picture(image) for image in images]
+            pictures = PictureList(map(_picture, images))
             return pictures[0] if self.is_single else pictures
         if self.container == "array":
             array = (images.movedim(1, -1) if images.dim() > 2 else images).contiguous().numpy()
@@ -76,10 +79,55 @@ class Kind(NamedTuple):
     def wrap_grid(self, images: Tensor, num_rows: int) -> Any:
         """Stored images [R * K, ...] as rows: lists of lists of PIL pictures, else one axis more."""
         if self.container == "pil":
-            pictures, num_columns = [_picture(image) for image in images], len(images) // num_rows
-            return [pictures[row * num_columns : (row + 1) * num_columns] for row in range(num_rows)]
+            return PictureRows(PictureList(map(_picture, images)).in_rows(num_rows).rows)
         flat = self._replace(is_single=False).wrap(images)
         return flat.reshape(num_rows, len(images) // num_rows, *flat.shape[1:])
+
+
+class PictureList(list[Image.Image]):
+    """PIL pictures in a list, which can be saved as one picture."""
+
+    num_rows: int | None = None
+
+    def in_rows(self, num_rows: int) -> PictureList:
+        """The same list, to be saved in so many rows."""
+        self.num_rows = num_rows
+        return self
+
+    @property
+    def rows(self) -> list[PictureList]:
+        """Of equal length, but for the last; where nothing else is chosen about as many as columns."""
+        num_columns = -(-len(self) // (self.num_rows or math.isqrt(len(self)) or 1)) or 1
+        return [PictureList(self[first : first + num_columns]) for first in range(0, len(self), num_columns)]
+
+    def save(self, path: str | Path) -> None:
+        """Write the pictures side by side as a PNG; raises PictureError as ``save_tiles`` does."""
+        save_tiles(path, self.rows)
+
+
+class PictureRows(list[PictureList]):
+    """Rows of PIL pictures, which can be saved as one picture."""
+
+    def save(self, path: str | Path) -> None:
+        """Write the rows as a PNG; raises PictureError as ``save_tiles`` does."""
+        save_tiles(path, self)
+
+
+def save_tiles(path: str | Path, rows: Sequence[Sequence[Image.Image]]) -> None:
+    """Write rows of pictures of one size as a PNG, small ones enlarged so that every pixel can be seen.
+
+    Raises PictureError for a name that ends in something else, for no pictures, and where the file would
+    replace one that this program did not draw.
+    """
+    path = Path(path)
+    if path.suffix.lower() not in ("", ".png"):
+        raise PictureError(f"{path} does not end in .png, the format that is written. Name it so.")
+    if not any(rows):
+        raise PictureError(f"There are no pictures to write to {path}.")
+    try:
+        write_picture(path, tiled(rows))
+    except ForeignPictureError as error:
+        raise PictureError(str(error)) from None
 
 
 def read_pictures(pictures: Pictures, shape: ImageShape, name: str = "images") -> tuple[Tensor, Kind]:

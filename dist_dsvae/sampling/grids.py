@@ -108,6 +108,21 @@ def draw_grid(
     return canvas
 
 
+def tiled(rows: Sequence[Sequence[Image.Image]]) -> Image.Image:
+    """Rows of pictures of one size, set apart by a gap, enlarged as those of ``draw_grid``."""
+    first = next(picture for row in rows for picture in row)
+    scale = max(1, _MIN_TILE // first.width)
+    width, height = first.width * scale, first.height * scale
+    num_columns = max(map(len, rows))
+    size = (num_columns * (width + _GAP) - _GAP, len(rows) * (height + _GAP) - _GAP)
+    canvas = Image.new("RGB", size, _BACKGROUND)
+    for y, row in enumerate(rows):
+        for x, picture in enumerate(row):
+            enlarged = picture.resize((width, height), Image.Resampling.NEAREST)
+            canvas.paste(enlarged, (x * (width + _GAP), y * (height + _GAP)))
+    return canvas
+
+
 def _cut(text: str, font: Font, width: int) -> str:
     """``text`` without what is beyond ``width`` pixels."""
     while font.getlength(text) > width:
