@@ -56,7 +56,7 @@ def main() -> int:
         args = make_parser(sys.argv[1:2]).parse_args()
         result = args.run(args)
     except ModuleNotFoundError as error:
-        print(f'error: This compares with {error.name}: pip install -e ".[evaluate]"', file=sys.stderr)
+        print(f"error: This compares with {error.name}: pip install {error.name}", file=sys.stderr)
         return 1
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)

@@ -2,7 +2,8 @@
 
 JPEG goes through libjpeg-turbo (simplejpeg) without an intermediate copy, .npy members (points)
 through numpy, never unpickled, everything else through Pillow. The first bytes tell which: names
-in foreign tars can be cut short.
+in foreign tars can be cut short. Where simplejpeg is not installed Pillow decodes JPEG, too: more slowly,
+and to the same pixels, for both stand on libjpeg-turbo; a run records the versions of both.
 """
 
 from __future__ import annotations
@@ -15,10 +16,14 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
-from simplejpeg import decode_jpeg
 
 from dist_dsvae.core.types import ImageShape
 from dist_dsvae.data.shards.manifest import DataError
+
+try:
+    from simplejpeg import decode_jpeg
+except ModuleNotFoundError:
+    decode_jpeg = None
 
 Array = npt.NDArray[np.generic]
 
@@ -47,6 +52,13 @@ class BatchBuffers:
         lent = memory.view()
         weakref.finalize(lent, self._free.append, memory).atexit = False
         return lent
+
+
+def slow_jpeg() -> str:
+    """A sentence where JPEGs are decoded by Pillow for want of simplejpeg, else ""."""
+    if decode_jpeg is not None:
+        return ""
+    return "simplejpeg is not installed: Pillow decodes JPEGs, more slowly. pip install simplejpeg"
 
 
 def empty_batch(shape: ImageShape, batch_size: int) -> Array:
@@ -109,6 +121,8 @@ def _show(shape: tuple[int, ...]) -> str:
 
 
 def _decode_jpeg(data: memoryview, out: Array) -> Array:
+    if decode_jpeg is None:
+        return _decode_pillow(data, out)
     colours = "GRAY" if out.shape[2] == 1 else "RGB"
     try:
         decoded: Array = decode_jpeg(data, colorspace=colours, buffer=out)
@@ -123,6 +137,8 @@ def _decode_pillow(data: memoryview, out: Array) -> Array:
         _check_shape((image.height, image.width, out.shape[-1]), out)  # before its pixels take memory
         if image.mode.startswith(("I", "F")):
             raise ValueError("it has more than 8 bits per value; convert it to 8 bits")
+        if out.shape[2] == 1:
+            image.draft("L", None)  # a colour JPEG's own luminance, as libjpeg-turbo gives it
         decoded = np.asarray(image.convert("L" if out.shape[2] == 1 else "RGB"))
     return decoded.reshape(out.shape)
 

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 from typing import NamedTuple
 
 from dist_dsvae.config import DataConfig
 from dist_dsvae.core import distributed
 from dist_dsvae.core.errors import DataError
 from dist_dsvae.core.shipped import at_hand
+from dist_dsvae.data.decode import slow_jpeg
 from dist_dsvae.data.open_split import open_split
 from dist_dsvae.data.remote.location import is_remote
 from dist_dsvae.data.remote.shard_patterns import names_shards
 from dist_dsvae.data.shards.manifest import Manifest
+
+logger = logging.getLogger(__name__)
 
 
 class Splits(NamedTuple):
@@ -42,6 +46,9 @@ def open_splits(config: DataConfig) -> Splits:
             raise DataError(
                 f"{split.location} differs between the processes: give every machine the same shards."
             )
+    holds_jpegs = train.encoding in ("jpg", "jpeg", "mixed")
+    if holds_jpegs and distributed.is_main() and (sentence := slow_jpeg()):
+        logger.warning(sentence)
     if test and (test.classes, test.shape) != (train.classes, train.shape):
         raise DataError(
             f"{test.location} and {train.location} do not belong together: their classes or "

@@ -48,7 +48,16 @@ _WRITTEN = (
     "evaluation",
     "statistics",
 )
-_RECORDED_PACKAGES = ("dist_dsvae", "torch", "torchvision", "accelerate", "webdataset", "numpy")
+_RECORDED_PACKAGES = (
+    "dist_dsvae",
+    "torch",
+    "torchvision",
+    "accelerate",
+    "webdataset",
+    "numpy",
+    "pillow",
+    "simplejpeg",
+)
 
 
 def checkpoint_to_resume(run_dir: Path, resume: str) -> Path | None:

@@ -15,15 +15,20 @@ SUPPORTED = {
     "torchvision": ">=0.26",
     "accelerate": ">=1.10,<2",
     "webdataset": ">=1.0.2,<2",
-    "numpy": ">=1.26",
+    "numpy": ">=2.0",
     "pillow": ">=10.3",
     "simplejpeg": ">=1.8",
     "psutil": ">=5.9",
     "rich": ">=13.7",
     "safetensors": ">=0.4.5",
-    "huggingface_hub": ">=0.34",
+    "huggingface_hub": ">=0.34,<3",
     "matplotlib": ">=3.8",
     "tensorboard": ">=2.16",
+}
+# What is done without them; a missing one is no failure
+WITHOUT = {
+    "simplejpeg": "Pillow decodes JPEGs, more slowly",
+    "tensorboard": "there are no curves for TensorBoard",
 }
 # Without these nothing further can be examined
 NEEDED_TO_EXAMINE = ("torch", "torchvision", "accelerate", "numpy", "psutil", "rich")
@@ -43,11 +48,12 @@ def missing() -> list[str]:
 
 def judged(found: dict[str, str | None], python: tuple[int, int]) -> Finding:
     """found: version of each of ``SUPPORTED``, None where it is not installed."""
-    absent = [name for name, version in found.items() if version is None]
+    absent = [name for name, version in found.items() if version is None and name not in WITHOUT]
+    lacking = [name for name, version in found.items() if version is None and name in WITHOUT]
     present = {name: version for name, version in found.items() if version is not None}
     old = [name for name, version in present.items() if below(version, SUPPORTED[name])]
     new = [name for name, version in present.items() if beyond(version, SUPPORTED[name])]
-    wanted = " ".join(f'"{name}{SUPPORTED[name]}"' for name in [*absent, *old, *new])
+    wanted = " ".join(f'"{name}{SUPPORTED[name]}"' for name in [*absent, *old, *new, *lacking])
     if python < PYTHON:
         text = f"Python is {python[0]}.{python[1]}, but {PYTHON[0]}.{PYTHON[1]} or later is needed"
         return failed("versions", text, "Make the virtual environment with a newer Python.", **present)
@@ -55,6 +61,9 @@ def judged(found: dict[str, str | None], python: tuple[int, int]) -> Finding:
         texts = [f"{name} is not installed" for name in absent]
         texts += [f"{name} {found[name]} is too old ({SUPPORTED[name]})" for name in old]
         return failed("versions", "; ".join(texts), f"pip install {wanted}", **present)
+    if lacking:
+        texts = [f"{name} is not installed, so {WITHOUT[name]}" for name in lacking]
+        return warning("versions", "; ".join(texts), f"pip install {wanted}", **present)
     if new:
         texts = [f"{name} {found[name]} is newer than any that was tried ({SUPPORTED[name]})" for name in new]
         return warning("versions", "; ".join(texts), f"If something breaks: pip install {wanted}", **present)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -83,7 +84,13 @@ def make_inputs(
     return [tensor.to(iteration.runtime.device) for tensor in inputs]
 
 
-def write_pictures(directory: Path, classes: Sequence[str], per_class: int, shape: ImageShape) -> Manifest:
+def write_pictures(
+    directory: Path,
+    classes: Sequence[str],
+    per_class: int,
+    shape: ImageShape,
+    extension: Literal["png", "jpg"] = "png",
+) -> Manifest:
     """A split of grey pictures: each class has a pattern, each picture noise of its own."""
     rng = np.random.default_rng(len(classes) + per_class)
     patterns = rng.integers(0, 256, (len(classes), shape.height, shape.width))
@@ -92,11 +99,11 @@ def write_pictures(directory: Path, classes: Sequence[str], per_class: int, shap
         noise = np.random.default_rng(sample.reference).integers(0, 256, patterns.shape[1:])
         stream = io.BytesIO()
         pixels = (0.7 * patterns[sample.label] + 0.3 * noise).astype(np.uint8)
-        Image.fromarray(pixels).save(stream, format="PNG")
+        Image.fromarray(pixels).save(stream, format={"png": "PNG", "jpg": "JPEG"}[extension])
         return stream.getvalue(), {}
 
     samples = [Sample(i, i % len(classes), f"picture {i}") for i in range(len(classes) * per_class)]
-    layout = Layout(shape=shape, extension="png", samples_per_shard=50)
+    layout = Layout(shape=shape, extension=extension, samples_per_shard=50)
     written = write_split(
         directory, samples, encode, layout, classes=classes, command="a test", source="test"
     )

@@ -71,13 +71,24 @@ def test_bounds(version: str, bounds: str, too_low: bool, too_high: bool) -> Non
 @pytest.mark.parametrize(
     ("name", "version", "state", "text"),
     [
-        ("simplejpeg", None, State.FAILED, "simplejpeg is not installed"),
+        ("webdataset", None, State.FAILED, "webdataset is not installed"),
+        (
+            "simplejpeg",
+            None,
+            State.WARNING,
+            "simplejpeg is not installed, so Pillow decodes JPEGs, more slow",
+        ),
+        ("tensorboard", None, State.WARNING, "tensorboard is not installed, so there are no curves for"),
         ("torch", "2.9.1", State.FAILED, "torch 2.9.1 is too old (>=2.11)"),
         ("accelerate", "2.1", State.WARNING, "accelerate 2.1 is newer than any that was tried"),
     ],
 )
 def test_a_package_that_is_not_supported(name: str, version: str | None, state: State, text: str) -> None:
-    found = dict.fromkeys(packages.SUPPORTED, "99") | {"accelerate": "1.15.0", "webdataset": "1.0.2"}
+    found = dict.fromkeys(packages.SUPPORTED, "99") | {
+        "accelerate": "1.15.0",
+        "webdataset": "1.0.2",
+        "huggingface_hub": "2.4.0",
+    }
     assert packages.judged(found, (3, 12)).state is State.OK
     remedy = f'pip install "{name}{packages.SUPPORTED[name]}"'
     assert_wrong(packages.judged(found | {name: version}, (3, 12)), state, text, remedy)
