@@ -12,7 +12,7 @@ import sys
 
 from rich.console import Console
 
-from dist_dsvae.commands.starting import say_start
+from dist_dsvae.commands.starting import fail, say_start
 from dist_dsvae.config import option_types
 from dist_dsvae.config.fields import MAX_TEMPERATURE
 from dist_dsvae.core.paths import path_argument, place_argument
@@ -171,11 +171,10 @@ def main() -> int:
         print("Interrupted. The same command goes on from what was saved.", file=sys.stderr)
         return 130
     except (ValueError, MissingRankError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        status = fail(str(error))
         if isinstance(error, MissingRankError):
             leave_what_hangs()
-        return 1
+        return status
     except OSError as error:
-        print(f"error: {error.strerror}: {error.filename}. Mend that, then start again.", file=sys.stderr)
-        return 1
+        return fail(f"{error.strerror}: {error.filename}. Mend that, then start again.")
     return 0

@@ -14,10 +14,9 @@ accelerate launch launch/generate.py many --run runs/quickstart --per-class 500 
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 
-from dist_dsvae.commands.starting import say_start
+from dist_dsvae.commands.starting import fail, say_start
 from dist_dsvae.config import option_types
 from dist_dsvae.config.fields import MAX_TEMPERATURE
 from dist_dsvae.core.paths import path_argument, place_argument
@@ -131,11 +130,9 @@ def main() -> int:
     try:
         sentence = drawn(args)
     except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+        return fail(str(error))
     except OSError as error:
-        print(f"error: {error.strerror or error}: {error.filename}", file=sys.stderr)
-        return 1
+        return fail(f"{error.strerror or error}: {error.filename}")
     if sentence:
         print(sentence)
     return 0

@@ -1,10 +1,13 @@
-"""How a command was started, and that it starts."""
+"""How a command was started, that it starts, and why it could not go on."""
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
 import sys
+import time
+from contextlib import suppress
 from pathlib import Path
 
 
@@ -17,6 +20,20 @@ def say(sentence: str) -> None:
     """A word to the person at the terminal, by one of several processes."""
     if os.environ.get("RANK", "0") == "0":
         print(sentence, file=sys.stderr, flush=True)
+
+
+def fail(sentence: str) -> int:
+    """Say what is wrong; the status to leave with.
+
+    torchrun, by which `accelerate launch` starts several processes, ends with a traceback of its own and a
+    report of each process that failed. The report gets the sentence, too, so the last word is the reason.
+    """
+    print(f"error: {sentence}", file=sys.stderr, flush=True)
+    if report := os.environ.get("TORCHELASTIC_ERROR_FILE"):
+        reason = {"message": f"error: {sentence}", "extraInfo": {"timestamp": str(int(time.time()))}}
+        with suppress(OSError):
+            Path(report).write_text(json.dumps({"message": reason}), encoding="utf-8")
+    return 1
 
 
 def command_line() -> str:

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from dist_dsvae.commands.starting import say_start
+from dist_dsvae.commands.starting import fail, say_start
 from dist_dsvae.config import ExperimentConfig
 from dist_dsvae.config.reading import load_config
 from dist_dsvae.core.paths import path_argument, place_argument
@@ -139,8 +139,3 @@ def train(config: ExperimentConfig, run_dir: Path, resume: str, mixed_precision:
         print("Interrupted. The same command goes on from the newest checkpoint.", file=sys.stderr)
         return 130
     return 0
-
-
-def fail(sentence: str) -> int:
-    print(f"error: {sentence}", file=sys.stderr, flush=True)
-    return 1

@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
 
 from dist_dsvae.commands import config, main, train
-from dist_dsvae.commands.starting import command_line
+from dist_dsvae.commands.starting import command_line, fail
 from dist_dsvae.config.schema import schema
 from tests.programs import REPOSITORY
 
@@ -50,6 +52,23 @@ def test_a_command_records_how_it_was_called(monkeypatch: pytest.MonkeyPatch) ->
     assert command_line() == "dsvae build toy 'a folder'"
     monkeypatch.setattr(sys, "argv", ["shards/build.py", "toy", "out"])
     assert command_line() == "python shards/build.py toy out"
+
+
+def test_what_is_wrong_ends_the_launchers_report(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("TORCHELASTIC_ERROR_FILE", raising=False)
+    assert fail("There is no data.") == 1
+    report = tmp_path / "error.json"
+    monkeypatch.setenv("TORCHELASTIC_ERROR_FILE", str(report))
+    assert fail("There is no data.") == 1
+    assert capsys.readouterr().err == "error: There is no data.\n" * 2
+    failure = ProcessFailure(local_rank=0, pid=1, exitcode=1, error_file=str(report))
+    told = str(ChildFailedError("launch/train.py", {0: failure}))
+    assert told.splitlines()[-2].split(":", 1)[1].strip() == "error: There is no data."
+    assert 0 <= time.time() - failure.timestamp < 60
+    monkeypatch.setenv("TORCHELASTIC_ERROR_FILE", str(tmp_path))  # which cannot be written to
+    assert fail("There is no data.") == 1
 
 
 Typed = Callable[..., tuple[str, str]]
