@@ -15,12 +15,13 @@ PAGES = [
     *sorted((REPOSITORY / "docs").glob("*.md")),
 ]
 _FENCE = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
-_PROGRAM = re.compile(r"(?:launch|shards)/\w+\.py")
+_PROGRAM = re.compile(r"(?:launch|shards)/\w+\.py|dsvae \w+")
+_LINE = re.compile(r"(?:[A-Z_]+=\S+ |pip .*&& )*(?:python|accelerate|torchrun|dsvae) ")
 _BRACES = re.compile(r"\{([^{}]*)\}")
 
 
 class Command(NamedTuple):
-    """page: where it stands. launcher: the words before the program, which is launch/X.py or shards/X.py."""
+    """page: where it stands. launcher: the words before program: launch/X.py, shards/X.py or "dsvae X"."""
 
     page: str
     launcher: tuple[str, ...]
@@ -39,10 +40,13 @@ def commands() -> list[Command]:
 def _commands_of(page: Path) -> Iterator[Command]:
     for block in _FENCE.findall(page.read_text(encoding="utf-8")):
         for line in block.replace("\\\n", " ").splitlines():
-            if not re.match(r"(?:[A-Z_]+=\S+ |pip .*&& )*(?:python|accelerate) ", line):
+            if not _LINE.match(line):
                 continue
             for part in line.split("&&"):
                 words = shlex.split(part, comments=True)
+                if "dsvae" in words[:-1]:  # and its command are one word
+                    place = words.index("dsvae")
+                    words[place : place + 2] = [f"dsvae {words[place + 1]}"]
                 place = next((i for i, word in enumerate(words) if _PROGRAM.fullmatch(word)), None)
                 if place is not None:
                     launcher = tuple(itertools.dropwhile(lambda word: "=" in word, words[:place]))

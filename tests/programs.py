@@ -17,8 +17,8 @@ PROGRAMS = sorted(
 
 
 def parser_of(program: str) -> argparse.ArgumentParser:
-    """The parser that a program defines; the program itself does not run."""
-    name = Path(program).stem
+    """The parser that a program, a script or "dsvae X", defines; the program itself does not run."""
+    name = Path(program.removeprefix("dsvae ")).stem
     command = importlib.import_module(f"dist_dsvae.commands.{name}")
     parser: argparse.ArgumentParser = command.make_parser()
     parser.prog = Path(program).name

@@ -35,6 +35,12 @@ A configuration is a JSON file of the sections below. Keys that it leaves out ha
 key is an error, and any key can be set on the command line: `--set optimizer.learning_rate=0.001`. What a run
 used, defaults included, stands in the `config.json` of its directory.
 
+`dsvae config KEY` says on a terminal what stands here. `dsvae config --names` lists the configurations that
+come with the project, and `dsvae train NAME` trains one from any directory; `dsvae config --print NAME`
+shows one, to begin your own with. `dsvae config --schema > dsvae.schema.json` is for editors: with
+`"$schema": "dsvae.schema.json"` in a configuration they complete its keys, explain them, and mark what is not
+allowed. Relative paths begin at the working directory; the embedded data and their judge are found anywhere.
+
 **Resume** says whether a key may have another value when a run goes on from a checkpoint. Where it may not,
 the run stops with a sentence that names the key: start a new one with another `--run-dir`.
 """

@@ -20,6 +20,7 @@ import numpy as np
 import pytest
 from accelerate.commands.launch import launch_command_parser
 from PIL import Image
+from torch.distributed.run import get_args_parser
 
 from dist_dsvae.commands import build, evaluate, export, generate, train
 from dist_dsvae.config.reading import load_config
@@ -31,18 +32,19 @@ from tests.programs import REPOSITORY, parser_of
 
 COMMANDS = commands()
 PROGRAMS: dict[str, Any] = {
-    "launch/train.py": train,
-    "launch/evaluate.py": evaluate,
-    "launch/export.py": export,
-    "launch/generate.py": generate,
-    "shards/build.py": build,
+    "train.py": train,
+    "evaluate.py": evaluate,
+    "export.py": export,
+    "generate.py": generate,
+    "build.py": build,
 }
 # What is not run here, by the words that tell it, and why
 NOT_RUN = {
-    r"--num_processes|--num_machines": "several processes: tests/distributed run the same program so",
-    r"launch/explore\.py": "serves a page until it is stopped: tests/unit/explore",
+    r"--num_processes|--num_machines|--nproc_per_node": "several processes: tests/distributed has them",
+    r"launch/explore\.py|dsvae explore": "serves a page until it is stopped: tests/unit/explore",
     r"launch/doctor\.py": "examines this machine: tests/unit/engine/test_doctor.py runs it",
     r"launch/benchmark\.py": "measures: tests/unit/test_benchmark.py runs all that it can measure, smaller",
+    r"dsvae generate grid$": "draws from a model that may not be there: commands/test_model_in_the_box.py",
     r"http://": "needs a server: tests/unit/data/test_remote.py has one",
     r"build\.py (cifar|cub200|facescrub|casia)": "needs raw data; tests/unit/data make some up",
     r"build\.py hf uoft": "needs the hub; a saved data set is built from",
@@ -86,6 +88,11 @@ ORDER = (
 )
 
 
+def script_of(command: Command) -> str:
+    """The name of the door to a command, by which it is known here: of "dsvae train", too, it is train.py."""
+    return f"{Path(command.program.removeprefix('dsvae ')).stem}.py"
+
+
 def reasons(command: Command) -> list[str]:
     return [pattern for pattern in NOT_RUN if re.search(pattern, str(command))]
 
@@ -103,14 +110,19 @@ def test_every_page_is_looked_through() -> None:
 @pytest.mark.parametrize("command", COMMANDS, ids=str)
 def test_its_program_understands_it(command: Command) -> None:
     parsed = parser_of(command.program).parse_args(list(command.arguments))
-    if "accelerate" in command.launcher:
-        launcher = [PLACEHOLDERS.get(word, word) for word in command.launcher[2:]]
-        words = [*launcher, command.program, *command.arguments]
-        launched = launch_command_parser().parse_args(words)
-        assert launched.training_script == command.program
+    program, *inner = command.program.split()
+    launcher = [PLACEHOLDERS.get(word, word) for word in command.launcher]
+    if "accelerate" in launcher:
+        launched = launch_command_parser().parse_args([*launcher[2:], program, *inner, *command.arguments])
+        assert launched.training_script == program
         assert launched.config_file is None or (REPOSITORY / launched.config_file).is_file()
-    if command.program == "launch/train.py" and "DATA" not in str(parsed.config):
-        load_config(REPOSITORY / parsed.config, parsed.overrides)
+    if "torchrun" in launcher:
+        launched = get_args_parser().parse_args([*launcher[1:], program, *inner, *command.arguments])
+        assert launched.training_script == program
+    if {"accelerate", "torchrun"} & set(launcher):
+        assert bool(launched.no_python) == (program == "dsvae")
+    if script_of(command) == "train.py" and "DATA" not in str(parsed.config):
+        load_config(parsed.config, parsed.overrides)
 
 
 def test_what_is_not_run_has_a_reason_and_every_reason_a_command() -> None:
@@ -153,27 +165,28 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def small(command: Command) -> list[str]:
     """The arguments, and what makes them small behind them."""
     words = list(command.arguments)
-    if command.program == "launch/train.py":
+    script = script_of(command)
+    if script == "train.py":
         settings = dict(SMALL_TRAIN)
-        if "classifier" not in words[1] and "toy" not in words[1]:
+        config = str(parser_of(command.program).parse_args(words).config)
+        if "classifier" not in config and "toy" not in config:
             settings |= SMALL_NETWORKS
         return [*words, *(f"--set={key}={value}" for key, value in settings.items())]
-    script = Path(command.program).name
     is_comparison = "--compare" in words
     extra = "" if is_comparison else SMALL.get(script, SMALL.get(f"{script} {words[0]}", ""))
     return words + extra.split()
 
 
-def run_alone(program: str, arguments: list[str], output: Path) -> int:
-    """A program's main in a process of its own, as a shell has it, but with everything imported already."""
+def run_alone(script: str, arguments: list[str], output: Path) -> int:
+    """A command's main in a process of its own, as a shell has it, but with everything imported already."""
 
     def main() -> None:
         with output.open("w") as stream:
             for descriptor in (1, 2):
                 os.dup2(stream.fileno(), descriptor)
         sys.stdout, sys.stderr = (os.fdopen(number, "w", buffering=1) for number in (1, 2))
-        sys.argv = [program, *arguments]
-        sys.exit(PROGRAMS[program].main())
+        sys.argv = [script, *arguments]
+        sys.exit(PROGRAMS[script].main())
 
     process = multiprocessing.get_context("fork").Process(target=main)
     process.start()
@@ -190,7 +203,7 @@ def test_they_run_in_their_order(workplace: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(visuals, "FEW_CODES", 64)
     output = workplace / "output.txt"
     for line, command in RUN.items():
-        status = run_alone(command.program, small(command), output)
+        status = run_alone(script_of(command), small(command), output)
         assert status == 0, f"{line}\n{output.read_text()}"
         shutil.rmtree("generated", ignore_errors=True)  # two pages write it
     expected = ["model/README.md", "swap.png", "grid.png", "anna-and-ben.png", "path.png", "figure2.png"]
