@@ -188,7 +188,7 @@ def _common_shape(shards: Sequence[ScannedShard]) -> ImageShape:
                 raise DataError(
                     f"The sample '{key}' of the shard {shard.path} is {_spoken(shape)}, but '{first[1]}' of "
                     f"{first[2]} is {_spoken(first[0])}. All images must have one height and width: scale "
-                    "them, for example by unpacking and `python shards/build.py folder`."
+                    "them, for example by unpacking and `dsvae build folder`."
                 )
             channels = max(channels, shape.channels)
     assert first is not None, "scan_shard refuses a shard without a sample"

@@ -30,7 +30,7 @@ def verify(manifest: Manifest, progress: Callable[[int], None] = lambda num_shar
         if strangers:
             raise DataError(
                 f"The manifest of {manifest.directory} does not name the shard {strangers[0].name}, so its "
-                f"samples are not read. Index the shards anew (`python shards/build.py index "
+                f"samples are not read. Index the shards anew (`dsvae build index "
                 f"{manifest.directory}`), or move it away."
             )
     places = places_of(manifest.classes)

@@ -78,7 +78,7 @@ def warning_about(split: Manifest, batch_size: int, mixing: Mixing) -> str | Non
         f"The shards of {split.location} hold their samples in order of classes: a batch of {batch_size} "
         f"from {mixing.window_shards} shards sees about {mixing.classes:.0f} of {split.num_classes} classes, "
         f"one of mixed samples {mixing.classes_if_mixed:.0f}. The losses and batch norm suffer from that. "
-        f"Write the shards again from a shuffled list of the samples, as shards/build.py does{enough}."
+        f"Write the shards again from a shuffled list of the samples, as `dsvae build` does{enough}."
     )
 
 

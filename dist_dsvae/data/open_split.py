@@ -101,7 +101,7 @@ class RemoteStore:
     @property
     def remedy(self) -> str:
         return (
-            "Build the split again, or index it anew (`python shards/build.py index DIR`), and put it there "
+            "Build the split again, or index it anew (`dsvae build index DIR`), and put it there "
             f"again, whole; if it is right there, remove {self.cache.directory} on this machine."
         )
 

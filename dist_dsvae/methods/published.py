@@ -139,7 +139,7 @@ def load_published(directory: str | Path) -> Published:
     except (OSError, SafetensorError) as error:
         raise PublishedModelError(
             f"{weights} cannot be read ({error}). A published model is a directory with {WEIGHTS_FILE} and "
-            f"{CONFIG_FILE}, as launch/export.py writes it."
+            f"{CONFIG_FILE}, as `dsvae export` writes it."
         ) from None
     for name, tensor in tensors.items():
         if tensor.is_floating_point() and not tensor.isfinite().all():
@@ -186,7 +186,7 @@ def _read_description(directory: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise PublishedModelError(
             f"{directory} is no published model: {CONFIG_FILE} cannot be read ({error}). "
-            "launch/export.py makes one from a run."
+            "`dsvae export` makes one from a run."
         ) from None
     if not isinstance(description, dict) or description.get("format") != FORMAT:
         raise PublishedModelError(

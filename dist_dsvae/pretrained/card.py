@@ -139,9 +139,7 @@ def _figures(about: Mapping[str, Any]) -> Iterator[str]:
     if settings:
         lines.append(f"settings: {_code(json.dumps(settings))}")
     if lines:
-        yield (
-            "Measured by `launch/evaluate.py`, on held-out data where it compares. " + "; ".join(lines) + "."
-        )
+        yield ("Measured by `dsvae evaluate`, on held-out data where it compares. " + "; ".join(lines) + ".")
 
 
 def _made(about: Mapping[str, Any]) -> Iterator[str]:

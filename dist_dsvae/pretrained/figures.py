@@ -193,5 +193,5 @@ def _check_images(model: PretrainedModel) -> None:
     if not model.shape.is_image:
         raise RequestError(
             "This model was trained on points, of which no pictures can be shown; the command points draws "
-            "them: python launch/generate.py points --run RUN --out F.png"
+            "them: dsvae generate points --run RUN --out F.png"
         )

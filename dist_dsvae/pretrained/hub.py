@@ -25,7 +25,7 @@ _PICKLES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".joblib", ".npy"
 _ARCHIVES = (".tar", ".gz", ".tgz", ".xz", ".zip", ".7z", ".rar", ".bz2", ".zst")
 _REMEDY = (
     f"Give a directory with {WEIGHTS_FILE} and {CONFIG_FILE}: "
-    "python launch/export.py --run RUN --out DIRECTORY makes one."
+    "dsvae export --run RUN --out DIRECTORY makes one."
 )
 
 
@@ -62,7 +62,7 @@ def _check_directory(directory: Path) -> None:
     if (directory / "dataset.json").is_file():
         raise PublishedModelError(
             f"{directory} is a run, whose checkpoints hold pickles. Export it first: "
-            f"python launch/export.py --run {directory} --out {directory}/model"
+            f"dsvae export --run {directory} --out {directory}/model"
         )
     names = sorted(path.name for path in directory.iterdir())
     unsafe = [name for name in names if Path(name).suffix.lower() in (*_PICKLES, *_ARCHIVES)]

@@ -81,7 +81,7 @@ def published_of_run(
         "weights": which,
         "commands": {
             "train": config.command,
-            "export": f"python launch/export.py --run {config.run_dir} --weights {which}",
+            "export": f"dsvae export --run {config.run_dir} --weights {which}",
         },
         "versions": {package: version_of(package) or "not installed" for package in ("dist_dsvae", "torch")},
         "evaluation": _evaluation(run_dir, chosen, which),

@@ -64,7 +64,7 @@ def test_missing_shards_name_the_command_that_builds_them(
     assert train.main() == 1
     error = capsys.readouterr().err
     assert "There are no shards in shards/facescrub/train. Build them with:" in error
-    assert "python shards/build.py " in error
+    assert "dsvae build facescrub " in error
 
 
 def test_run_directory_that_cannot_be_made(

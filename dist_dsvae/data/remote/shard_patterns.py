@@ -40,13 +40,13 @@ def directory_of(location: str) -> str:
         where = parent if is_remote(location) else "the directory that holds them"
         raise DataError(
             f"{location} names shards one by one; a split is given as a directory with a {MANIFEST_FILE}. "
-            f"Give {where}; `python shards/build.py index DIR` makes the manifest of shards of other tools."
+            f"Give {where}; `dsvae build index DIR` makes the manifest of shards of other tools."
         )
     directory = Path(parent or ("/" if location.startswith("/") else "."))
     if not (directory / MANIFEST_FILE).is_file():
         raise DataError(
             f"{location} names shards, and {directory} has no {MANIFEST_FILE} of them. Make one with\n"
-            f"    python shards/build.py index {directory}\nand give {directory}."
+            f"    dsvae build index {directory}\nand give {directory}."
         )
     shards = {shard.file for shard in Manifest.load(directory).shards}
     named = {name for each in _alternatives(pattern) for name in _existing(directory, each)}
@@ -58,7 +58,7 @@ def directory_of(location: str) -> str:
     raise DataError(
         f"{location} {verb} {other}, which {has} the {len(shards):,} shards of {directory}; a split is read "
         f"whole. Give {directory}, or move the shards that you want into a directory of their own and run "
-        "`python shards/build.py index` on it."
+        "`dsvae build index` on it."
     )
 
 

@@ -184,7 +184,7 @@ class Manifest:
 def _read_local(directory: Path) -> bytes:
     if not directory.is_dir():
         raise DataError(
-            f"The shard directory {directory} does not exist. Build it with shards/build.py, "
+            f"The shard directory {directory} does not exist. Build it with `dsvae build`, "
             "or correct the path."
         )
     path = directory / MANIFEST_FILE
@@ -197,7 +197,7 @@ def _read_local(directory: Path) -> bytes:
             )
         raise DataError(
             f"{directory} has no {MANIFEST_FILE}. If its tars are complete, "
-            f"`python shards/build.py index {directory}` writes one."
+            f"`dsvae build index {directory}` writes one."
         )
     return path.read_bytes()
 

@@ -81,7 +81,7 @@ class LocalStore:
     def remedy(self) -> str:
         return (
             "Copy it again or build the split again; if the new files are meant, run "
-            f"`python shards/build.py index {self.directory}`."
+            f"`dsvae build index {self.directory}`."
         )
 
     def name(self, file: str) -> str:

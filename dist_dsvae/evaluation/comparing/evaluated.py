@@ -146,9 +146,7 @@ def _read_config(place: Path) -> ExperimentConfig:
 
 
 def _command(path: Path, name: str) -> str:
-    return f"accelerate launch launch/evaluate.py --run {path}" + (
-        f" --name {name}" if name != "scores" else ""
-    )
+    return f"dsvae evaluate --run {path}" + (f" --name {name}" if name != "scores" else "")
 
 
 def _again(path: Path, name: str) -> str:

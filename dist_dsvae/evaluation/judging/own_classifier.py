@@ -1,4 +1,4 @@
-"""A classifier trained here, as a scorer: a published model's directory (launch/export.py writes it)."""
+"""A classifier trained here, as a scorer: a published model's directory (`dsvae export` writes it)."""
 
 from __future__ import annotations
 
@@ -48,8 +48,8 @@ def open_scorer(place: str, device: torch.device) -> tuple[Scorer, tuple[str, ..
     if not Path(path).suffix and not Path(path).exists():
         raise ScorerError(
             f"There is no classifier {path}. Train one of this data set and export it:\n"
-            "    accelerate launch launch/train.py --config configs/classifier/DATA.json\n"
-            "    python launch/export.py --run runs/classifier-DATA --out runs/classifier-DATA/model\n"
+            "    dsvae train classifier/DATA\n"
+            "    dsvae export --run runs/classifier-DATA --out runs/classifier-DATA/model\n"
             "Or give another with --classifier: a published one, or a file of weights."
         )
     if not Path(path).is_dir():
@@ -57,7 +57,7 @@ def open_scorer(place: str, device: torch.device) -> tuple[Scorer, tuple[str, ..
     if not (Path(path) / CONFIG_FILE).is_file() or (Path(path) / "dataset.json").is_file():
         raise ScorerError(
             f"{path} is not a published classifier. From the run of a classifier one is made by\n"
-            f"    python launch/export.py --run RUN --out {path.rstrip('/')}/model"
+            f"    dsvae export --run RUN --out {path.rstrip('/')}/model"
         )
     published = load_published(path)
     method, classes = published.method, published.classes

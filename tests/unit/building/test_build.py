@@ -251,8 +251,8 @@ def test_configs_name_commands_that_exist(monkeypatch: pytest.MonkeyPatch) -> No
     }
     subcommands = set()
     for command in commands:
-        interpreter, *arguments = shlex.split(command)
-        assert (interpreter, arguments[0]) == ("python", "shards/build.py")
-        monkeypatch.setattr(sys, "argv", arguments)
+        program, name, *arguments = shlex.split(command)
+        assert (program, name) == ("dsvae", "build")
+        monkeypatch.setattr(sys, "argv", ["dsvae build", *arguments])
         subcommands.add(build.make_parser().parse_args().subcommand)
     assert {"cifar10", "cifar100", "cub200", "facescrub", "casia", "toy"} <= subcommands

@@ -322,7 +322,7 @@ def test_names_of_all_shards_stand_for_their_directory(tmp_path: Path) -> None:
     for number in range(3):
         put(tmp_path, f"x-{number:03d}.tar", tar_of(tmp_path / "made", [f"{number}a", f"{number}b"]))
     pattern = str(tmp_path / "x-{000..002}.tar")
-    with pytest.raises(DataError, match=rf"no manifest\.json of them.*\n.*shards/build\.py index {tmp_path}"):
+    with pytest.raises(DataError, match=rf"no manifest\.json of them.*\n.*dsvae build index {tmp_path}"):
         open_split(pattern)
     (whole,) = index(tmp_path, command="")
     for location in (pattern, str(tmp_path / "*.tar"), str(tmp_path / "x-{000,001,002}.tar")):

@@ -409,7 +409,7 @@ def test_mistakes_are_sentences(tmp_path: Path) -> None:
         ([a, a], f"{a} is given twice. Give every run once."),
         ([a, tmp_path / "b/../a"], f"is given twice, also as {a}."),
         ([tmp_path / "no"], f"There is no run directory {tmp_path / 'no'}."),
-        ([b], f"accelerate launch launch/evaluate.py --run {b}\nor choose with --name what it has: long."),
+        ([b], f"dsvae evaluate --run {b}\nor choose with --name what it has: long."),
         ([old], "is of the format 'dist_dsvae-evaluation/0'"),
         ([damaged], "scores.json is not valid JSON"),
         ([part], "scores.json cannot be used"),

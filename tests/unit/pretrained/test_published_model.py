@@ -110,7 +110,7 @@ def test_places_that_are_no_models(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         with pytest.raises(PublishedModelError, match=message):
             PretrainedModel.from_pretrained(place)
     (run / "dataset.json").write_text("{}")
-    with pytest.raises(PublishedModelError, match=r"is a run, .* Export it first: python launch/export.py"):
+    with pytest.raises(PublishedModelError, match=r"is a run, .* Export it first: dsvae export"):
         PretrainedModel.from_pretrained(run)
 
 
