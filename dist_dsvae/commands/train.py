@@ -113,6 +113,7 @@ def main() -> int:
 def train(config: ExperimentConfig, run_dir: Path, resume: str, mixed_precision: str | None) -> int:
     """The exit status of a training to its end, or until it is stopped."""
     from dist_dsvae.engine.iteration.guard import NonFiniteLossError
+    from dist_dsvae.engine.memory import out_of_memory_explained
     from dist_dsvae.engine.processes.runtime import Runtime
     from dist_dsvae.engine.stopping.preemption import Preempted
     from dist_dsvae.engine.stopping.watchdog import MissingRankError, leave_what_hangs
@@ -121,7 +122,8 @@ def train(config: ExperimentConfig, run_dir: Path, resume: str, mixed_precision:
 
     try:
         runtime = Runtime(config.train, mixed_precision)
-        with holding(run_dir):
+        processes = (runtime.device, runtime.rank, runtime.world_size)
+        with holding(run_dir), out_of_memory_explained(config, *processes):
             Trainer(config, run_dir, resume, runtime).train()
         runtime.close()
     except Preempted as stop:

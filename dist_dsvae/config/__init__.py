@@ -7,7 +7,6 @@ from dist_dsvae.config.experiment import (
     ModelConfig,
     OptimizerConfig,
     SamplingConfig,
-    TrainConfig,
 )
 from dist_dsvae.config.methods import (
     CGANConfig,
@@ -17,6 +16,7 @@ from dist_dsvae.config.methods import (
     DSVAEConfig,
     MethodConfig,
 )
+from dist_dsvae.config.training import TrainConfig
 
 __all__ = [
     "CGANConfig",

@@ -155,6 +155,8 @@ def _convert(value: Any, hint: Any, dotted: str) -> Any:
             choices = ", ".join(json.dumps(a) for a in allowed)
             raise ConfigError(f"{dotted} is {_show(value)}; allowed: {choices}.{hint_text}")
         return value
+    if origin is tuple:
+        return _converted_list(value, typing.get_args(hint)[0], dotted)
     if origin in (typing.Union, types.UnionType):
         if dataclasses.is_dataclass(typing.get_args(hint)[0]):
             return from_tree(_named(typing.get_args(hint), value, dotted), value, dotted + ".")
@@ -169,6 +171,16 @@ def _convert(value: Any, hint: Any, dotted: str) -> Any:
     if hint is float and not math.isfinite(value):
         raise ConfigError(f"{dotted} is {value}; it must be a finite number.")
     return value
+
+
+def _converted_list(value: Any, hint: Any, dotted: str) -> tuple[Any, ...]:
+    """A list of different values, each checked against ``hint``."""
+    if not isinstance(value, list | tuple):
+        raise ConfigError(f"{dotted} is {_show(value)}; it must be a list, such as [{_show(value)}].")
+    converted = tuple(_convert(each, hint, f"{dotted}[{place}]") for place, each in enumerate(value))
+    if twice := [each for place, each in enumerate(converted) if each in converted[:place]]:
+        raise ConfigError(f"{dotted} holds {_show(twice[0])} twice; once is enough.")
+    return converted
 
 
 def _named(sections: tuple[type, ...], tree: Any, dotted: str) -> type:

@@ -27,8 +27,8 @@ from dist_dsvae.config.fields import LARGE
 
 _HEAD = """# Configuration
 
-Made from the dataclasses in [experiment.py](../dist_dsvae/config/experiment.py) and
-[methods.py](../dist_dsvae/config/methods.py) by
+Made from the dataclasses in [experiment.py](../dist_dsvae/config/experiment.py),
+[training.py](../dist_dsvae/config/training.py) and [methods.py](../dist_dsvae/config/methods.py) by
 `python -m dist_dsvae.config.reference > docs/configuration.md`; change those, not this page.
 
 A configuration is a JSON file of the sections below. Keys that it leaves out have their defaults, an unknown
@@ -184,6 +184,8 @@ def _allowed(f: dataclasses.Field[Any], hint: Any) -> str:
     if isinstance(hint, types.UnionType):
         hint = next(arg for arg in typing.get_args(hint) if arg is not type(None))
         optional = " or null"
+    if typing.get_origin(hint) is tuple:
+        return f"list of {_allowed(f, typing.get_args(hint)[0])}"
     if typing.get_origin(hint) is Literal:
         return ", ".join(f"`{json.dumps(choice)}`" for choice in typing.get_args(hint))
     return _TYPE_NAMES[hint] + optional + _bounds(f)

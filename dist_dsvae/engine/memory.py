@@ -1,12 +1,17 @@
-"""What training with many classes takes in memory at the least, told before any of it is taken.
+"""Memory: what training takes at the least, told before any of it is taken, and what to do when it ran out.
 
-Weights, gradients, Adam's moments and the GM step's matrices, all of [C, d], are then nearly all of it. What
-images and activations take depends on the libraries and is left out.
+With many classes, weights, gradients, Adam's moments and the GM step's matrices, all of [C, d], are nearly
+all of it. What images and activations take depends on the libraries and is left out.
 """
 
 from __future__ import annotations
 
+import errno
 import os
+import resource
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import psutil
 import torch
@@ -23,6 +28,8 @@ _COPIES = 4  # of a parameter: itself, its gradient, Adam's two moments
 # derivatives, these, and all gradients once more in one piece
 _GM_MATRICES = 12
 _GM_DENSITIES = 4  # [B, C] matrices
+# How allocators and libraries say it where they have no type for it
+_SIGNS = ("out of memory", "can't allocate memory", "cannot allocate memory", "alloc_failed")
 
 
 class TooLargeError(ValueError):
@@ -64,3 +71,53 @@ def needed_bytes(config: ExperimentConfig, shape: ImageShape, num_classes: int, 
         if isinstance(module, MixturePrior) and module.fit == "gradient":
             values += _GM_MATRICES * module.mean.numel() + _GM_DENSITIES * batch_size * num_classes
     return values * (8 if config.train.double_precision else 4)
+
+
+def peak_bytes(device: torch.device) -> int:
+    """The most that this process has held at a time: of its GPU's memory, or of the machine's."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    units = 1 if sys.platform == "darwin" else 1024
+    return units * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether there was no memory, of whatever kind: CUDA's, PyTorch's on the CPU, NumPy's, Python's."""
+    if isinstance(error, OSError):
+        return error.errno == errno.ENOMEM
+    if isinstance(error, RuntimeError):
+        return isinstance(error, torch.OutOfMemoryError) or any(s in str(error).lower() for s in _SIGNS)
+    return isinstance(error, MemoryError)
+
+
+@contextmanager
+def out_of_memory_explained(
+    config: ExperimentConfig, device: torch.device, rank: int, world_size: int
+) -> Iterator[None]:
+    """Raise TooLargeError in place of an error for want of memory: what was tried, and what takes less."""
+    try:
+        yield
+    except (MemoryError, OSError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        reason = str(error).strip().partition("\n")[0][:200] or type(error).__name__
+        raise TooLargeError(_sentence(config, device, rank, world_size, reason)) from error
+
+
+def _sentence(config: ExperimentConfig, device: torch.device, rank: int, world_size: int, reason: str) -> str:
+    batch = config.data.batch_size
+    if device.type == "cuda":
+        total = torch.cuda.mem_get_info(device)[1]
+        place, more = "its GPU", "spread the batch over more processes, each with a GPU"
+    else:
+        total = psutil.virtual_memory().total
+        place, more = "the machine", "start fewer processes per machine, or take more machines"
+    resident = ', set data.source to "stream"' if config.data.source == "resident" else ""
+    share, peak = -(-batch // world_size), peak_bytes(device) / 2**30
+    return (
+        f"Rank {rank} ran out of memory with {share:,} samples of every batch of {batch:,}, after a peak of "
+        f"{peak:.2f} GiB of the {total / 2**30:.2f} GiB of {place} ({reason}). Lower data.batch_size, choose "
+        f"a smaller model.architecture, model.zs_dim or model.zu_dim{resident}, or {more}. What was saved is "
+        "intact: with more memory or processes the same command goes on from it; another batch size or model "
+        "needs another --run-dir."
+    )

@@ -21,7 +21,7 @@ from dist_dsvae.engine.choices import with_choices_made
 from dist_dsvae.engine.evaluating.code_scores import final_figures
 from dist_dsvae.engine.evaluating.evaluate import evaluate_in_training, evaluation_of, write_figures
 from dist_dsvae.engine.initial_weights import Taken, take_weights
-from dist_dsvae.engine.iteration.batch_norm import synchronise
+from dist_dsvae.engine.iteration.batch_norm import place
 from dist_dsvae.engine.iteration.cuda_graph import Graphed, graphed_where_possible
 from dist_dsvae.engine.iteration.ema import moving_average
 from dist_dsvae.engine.iteration.guard import Guard, raise_if_weights_are_bad
@@ -30,17 +30,19 @@ from dist_dsvae.engine.iteration.streams import Streams, splits_drawn
 from dist_dsvae.engine.iteration.zero import update_optimizers
 from dist_dsvae.engine.memory import check_memory
 from dist_dsvae.engine.processes.runtime import Runtime
+from dist_dsvae.engine.reporting.profiling import Profiling
 from dist_dsvae.engine.reporting.telemetry import LossMeter, Telemetry
+from dist_dsvae.engine.reporting.trackers import Trackers, check_trackers
 from dist_dsvae.engine.reporting.visuals import Visuals
 from dist_dsvae.engine.run_state import RunState
 from dist_dsvae.engine.saver import CheckpointSaver
 from dist_dsvae.engine.stopping.clock import Clock, Due, is_early
 from dist_dsvae.engine.stopping.preemption import Preempted, StopRequests
 from dist_dsvae.engine.stopping.watchdog import Watchdog
+from dist_dsvae.engine.telling import opening, vital_signs
 from dist_dsvae.evaluation.metrics import Figures
 from dist_dsvae.methods.choose import make_method
 from dist_dsvae.methods.update import Method
-from dist_dsvae.runs.auto_augmentation import is_augmented
 from dist_dsvae.runs.checkpoint import checkpoint_name
 from dist_dsvae.runs.run_directory import (
     check_same_experiment,
@@ -61,6 +63,7 @@ class Trainer:
     def __init__(self, config: ExperimentConfig, run_dir: Path, resume: str, runtime: Runtime) -> None:
         self.run_dir = run_dir
         self.runtime = runtime
+        check_trackers(config.train)
 
         # Data; the slice says early if the processes cannot share a batch
         splits = open_splits(config.data)
@@ -81,10 +84,7 @@ class Trainer:
         torch.manual_seed(config.seed)
         self.method = make_method(config.method, config.model, shape, num_classes).to(runtime.dtype)
         assert isinstance(self.method, Method)
-        if config.train.sync_batch_norm and runtime.world_size > 1:
-            synchronise(self.method)
-        self.method.to(runtime.device)
-        self.method.to(memory_format=torch.channels_last)
+        place(self.method, runtime, sync_batch_norm=config.train.sync_batch_norm)
 
         # One optimiser per step
         self.guard = Guard(self.method.updates, runtime.device, runtime.fence.settle)
@@ -162,6 +162,8 @@ class Trainer:
         train = self.config.train
         iterations = self.streams.iterations(self.iteration)
         clock = Clock(self.state, train, telemetry.seconds_between_lines)
+        device = self.runtime.device
+        profiling = Profiling(train.profile, self.run_dir, device, self.runtime.fence.settle, telemetry.say)
         while self.iteration < self.total_iterations:
             # Stop, if any rank was asked to or time is up
             if reason := self.stop_requests.agreed(clock):
@@ -169,6 +171,7 @@ class Trainer:
             if clock.is_due(Due.END):
                 break
             self.watchdog.at(self.iteration)
+            profiling.before(self.iteration)
 
             # Batches
             with self.watchdog.doing("waiting for data"):
@@ -192,7 +195,7 @@ class Trainer:
             # Log
             if self._due(train.log_every_steps):
                 self.guard.raise_if_tripped()
-                telemetry.log(self.state.samples_seen, self.iteration, self.epoch, self._tick_values())
+                self._log(telemetry)
                 clock.done(Due.LINE)
             elif clock.is_due(Due.LINE):
                 self._show_line(telemetry)
@@ -213,6 +216,7 @@ class Trainer:
             if self._due(self.config.evaluation.every_steps):
                 with self.watchdog.doing("evaluating"), clock.stopped():
                     self._evaluate(telemetry)
+        profiling.stop()
         self._show_line(telemetry)
         if clock.is_due(Due.END):
             telemetry.say(f"Stopped by train.max_seconds at step {self.iteration}.")
@@ -250,21 +254,13 @@ class Trainer:
             total_steps=self.total_iterations,
             samples_seen=seen,
             step=self.iteration,
-            tensorboard=self.config.train.tensorboard,
+            trackers=Trackers(self.config, self.run_dir, seen) if self.runtime.is_main else None,
         )
         num_bytes = sum(optimizer.num_bytes() for optimizer in self.state.optimizers.values())
         telemetry.say(f"{self.runtime.describe()} Optimiser state: {num_bytes / 2**20:.2f} MiB per process.")
-        telemetry.say(
-            f"{shards.num_samples:,} samples of {shards.num_classes} classes in {len(shards.shards)} shards; "
-            f"{self.total_iterations:,} iterations of {self.iterate.num_samples} samples; "
-            f"run in {self.run_dir}."
-        )
-        if is_augmented(self.config):
-            telemetry.say("The discriminator sees augmented images (method.augmentation).")
-        if self.initial is not None:
-            telemetry.say(self.initial.sentence)
-        if self.resumed_from is not None:
-            telemetry.say(f"Resumed {self.resumed_from} after {seen:,} samples.")
+        length = (self.total_iterations, self.iterate.num_samples)
+        origin = (self.initial, (self.resumed_from, seen))
+        telemetry.say(opening(self.config, shards, length, self.run_dir, *origin))
         return telemetry
 
     def _show_line(self, telemetry: Telemetry) -> None:
@@ -272,11 +268,13 @@ class Trainer:
         self.guard.raise_if_tripped()
         telemetry.line(self.state.samples_seen, self.iteration, self.meter.means())
 
-    def _tick_values(self) -> dict[str, float]:
+    def _log(self, telemetry: Telemetry) -> None:
         values = self.meter.read()
         if self.config.data.replaces_corrupt:
             values["replaced_samples"] = sum(distributed.gather_objects(self.state.num_replaced))
-        return values
+        how = (self.config.optimizer, self.state.optimizers, self.epoch, self.runtime.device)
+        signs = vital_signs(self.method, *how) if self.runtime.is_main else {}
+        telemetry.log(self.state.samples_seen, self.iteration, self.epoch, values, signs)
 
     def _draw(self, telemetry: Telemetry) -> list[Path]:
         """Rank 0 draws; the others meet it at the next step's collective."""

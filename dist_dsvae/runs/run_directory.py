@@ -4,7 +4,9 @@ runs/<name>/  config.json   the resolved configuration, defaults included
               dataset.json  what the models need to know of the data: shape, classes
               environment.json   one entry per start: versions (null: not installed), git, hardware, processes
               lock.json     while a job trains (``run_lock``)
-              checkpoints/  samples/  metrics.jsonl  tensorboard/  evaluation/
+              checkpoints/  samples/  metrics.jsonl  evaluation/
+              tensorboard/  wandb/  mlflow/  trackers.json   of trackers (``engine.reporting.trackers``)
+              profile/      of train.profile
               statistics/   of batch norm, by whoever draws from a checkpoint (``statistics_file``)
 """
 
@@ -44,6 +46,10 @@ _WRITTEN = (
     "environment.json",
     "metrics.jsonl",
     "tensorboard",
+    "wandb",
+    "mlflow",
+    "trackers.json",
+    "profile",
     "samples",
     "evaluation",
     "statistics",

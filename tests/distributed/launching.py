@@ -75,7 +75,7 @@ def write_config(path: Path, **sections: Any) -> Path:
             "log_every_steps": 1,
             "sample_every_steps": 0,
             "checkpoint_every_steps": 0,
-            "tensorboard": False,
+            "trackers": [],
             "cpu_threads": 1,
         },
     }

@@ -13,12 +13,14 @@ import pytest
 import torch
 from torch import Tensor
 
+from dist_dsvae.commands.train import train
 from dist_dsvae.config.reading import load_config
 from dist_dsvae.core.types import ImageShape
 from dist_dsvae.data import feed
 from dist_dsvae.data.stream import Inputs
 from dist_dsvae.engine.evaluating import code_scores, test_codes
 from dist_dsvae.engine.iteration.cuda_graph import Graphed
+from dist_dsvae.engine.iteration.iteration import Iteration
 from dist_dsvae.engine.processes.fence import Fence, Patience
 from dist_dsvae.engine.processes.runtime import Runtime
 from dist_dsvae.engine.reporting import visuals
@@ -206,3 +208,29 @@ def test_graphed_is_what_runs(tmp_path: Path) -> None:
         trainer = Trainer(config, tmp_path / "run", "auto", Runtime(config.train))
         assert isinstance(trainer.graphed, Graphed)
         trainer.stop_requests.close()
+
+
+@pytest.mark.parametrize("when", ["during the first iteration", "during capture", "later"])
+def test_a_gpu_that_is_full_ends_in_a_sentence(
+    when: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Also during capture, where it is no reason to train without a graph."""
+    iterate, calls = Iteration.__call__, 0
+    due = {"during the first iteration": 1, "during capture": 4, "later": 2}[when]
+
+    def greedy(self: Iteration, *inputs: Tensor) -> None:
+        nonlocal calls
+        calls += 1
+        if calls == due:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+        iterate(self, *inputs)
+
+    monkeypatch.setattr(Iteration, "__call__", greedy)
+    settings = {"epochs": 1.0, "evaluate_at_end": False, "cuda_graph": "off" if when == "later" else "on"}
+    config = load_config(write_config(tmp_path / "c.json", data=DATA, train=settings))
+    with simulated_cuda():
+        assert train(config, tmp_path / "run", "auto", None) == 1
+    error = capsys.readouterr().err
+    assert "Rank 0 ran out of memory with 12 samples of every batch of 12" in error
+    assert "GiB of the 16.00 GiB of its GPU (CUDA out of memory. Tried to allocate 2.00 GiB.)" in error
+    assert "cuda_graph" not in error

@@ -78,7 +78,7 @@ def config_of(folder: Path, server: Server, **train_settings: Any) -> Path:
         "checkpoint_every_steps": 1,
         "sample_every_steps": 3,
         "evaluate_at_end": False,
-        "tensorboard": True,
+        "trackers": ["tensorboard"],
         "ema_half_life_updates": 2.0,
     }
     return write_config(

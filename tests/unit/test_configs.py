@@ -29,7 +29,7 @@ ONE_ITERATION = {
     "train.epochs": "1e-9",
     "train.max_seconds": "0",
     "train.cpu_threads": "1",
-    "train.tensorboard": "false",
+    "train.trackers": "[]",
     "train.mixed_precision": "no",
     "train.sample_every_steps": "0",
     "data.batch_size": "6",

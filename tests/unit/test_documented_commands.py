@@ -61,7 +61,7 @@ SMALL_TRAIN = {
     "train.epochs": "1e-9",
     "train.max_seconds": "0",
     "train.cpu_threads": "1",
-    "train.tensorboard": "false",
+    "train.trackers": "[]",
     "train.evaluate_at_end": "false",
     "train.mixed_precision": "no",
     "data.batch_size": "4",

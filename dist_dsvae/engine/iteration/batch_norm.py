@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from dist_dsvae.core import distributed
+from dist_dsvae.engine.processes.runtime import Runtime
 from dist_dsvae.models.norm_statistics import batch_norms
 
 
@@ -28,6 +29,14 @@ def synchronise(module: nn.Module) -> nn.Module:
                 synchronised.load_state_dict(child.state_dict())
                 setattr(parent, name, synchronised.to(child.weight.dtype))
     return module
+
+
+def place(method: nn.Module, runtime: Runtime, *, sync_batch_norm: bool) -> None:
+    """Bring a method to the device, laid out as convolutions like it; batch norms synchronised if asked."""
+    if sync_batch_norm and runtime.world_size > 1:
+        synchronise(method)
+    method.to(runtime.device)
+    method.to(memory_format=torch.channels_last)
 
 
 class JointCounts:

@@ -71,7 +71,7 @@ class Graphed:
         """Run once.
 
         Raises ValueError if shapes or types differ from those of the first call, and CaptureError, on every
-        rank, if the first call cannot be captured on some rank.
+        rank, if the first call cannot be captured on some rank; OutOfMemoryError where that was why.
         """
         if self._replay is None:
             self._replay = self._prepare(inputs)
@@ -90,12 +90,16 @@ class Graphed:
         self._warm_up()
         replay: Callable[[], None] | None = None
         problem: str | None = None
+        no_memory: torch.OutOfMemoryError | None = None
         try:
             replay = _capture(lambda: self._function(*self._inputs))
         except RuntimeError as error:
+            no_memory = error if isinstance(error, torch.OutOfMemoryError) else None
             problem = str(error).strip().partition("\n")[0].rstrip(".")
         # all ranks replay or none: a collective in a graph waits for the others' graphs
         problems = [p for p in distributed.gather_objects(problem, self._group) if p]
+        if no_memory is not None:
+            raise no_memory  # launching every kernel anew would need it as well
         if replay is None or problems:
             raise CaptureError(
                 f"The iteration could not be captured as a CUDA graph: {problems[0]}. After a failed capture "

@@ -6,13 +6,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
 from dist_dsvae.config import OptimizerConfig
+from dist_dsvae.methods.update import Update
 
 NamedParameters = Sequence[tuple[str, nn.Parameter]]
 
@@ -40,11 +41,20 @@ def learning_rate(config: OptimizerConfig, epoch: float, *, variances: bool) -> 
     return rate * decay(config, epoch)
 
 
+def learning_rates(config: OptimizerConfig, epoch: float, updates: Iterable[Update]) -> dict[str, float]:
+    """All that there are, by the group of weights that has it: "weights", "variances"."""
+    kinds = [False, *([True] if any(update.variances for update in updates) else [])]
+    return {
+        ("variances" if kind else "weights"): learning_rate(config, epoch, variances=kind) for kind in kinds
+    }
+
+
 class Optimizer(Protocol):
     """What an update and a checkpoint need of the optimiser of one update."""
 
     named_parameters: dict[str, nn.Parameter]
     parameters: list[nn.Parameter]
+    gradient_norm: Tensor | None  # of the last step, before it was clipped; None where nobody computes it
 
     def set_rates(self, epoch: float) -> None: ...
 
@@ -82,6 +92,9 @@ class UpdateOptimizer:
         )
         self._rates: dict[str, float] = {}
         self.set_rates(0.0)
+        self.gradient_norm = (
+            torch.zeros((), device=self.parameters[0].device) if config.clip_gradient_norm > 0 else None
+        )
         self._allocate_state()
 
     def _rate_tensor(self) -> Tensor:
@@ -117,8 +130,9 @@ class UpdateOptimizer:
             poison = torch.where(tripped > 0, torch.nan, 1.0)
             torch._foreach_mul_([p.grad for p in self.parameters if p.grad is not None], poison)
             scaler.unscale_(self.adam)
-        if self.config.clip_gradient_norm > 0:
-            nn.utils.clip_grad_norm_(self.parameters, self.config.clip_gradient_norm)
+        if self.gradient_norm is not None:
+            norm = nn.utils.clip_grad_norm_(self.parameters, self.config.clip_gradient_norm)
+            self.gradient_norm.copy_(norm)
         if scaler is not None:
             scaler.step(self.adam)  # skips the update by itself where a gradient is not finite
             scaler.update()

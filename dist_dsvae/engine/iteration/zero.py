@@ -98,6 +98,7 @@ class ZeroOptimizer:
         variances = {name for name, _ in groups.get("variances", [])}
         self._variances = {k for k, s in self._shards.items() if variances & s.spans.keys()}
         self._rates: dict[str, float] = {}
+        self.gradient_norm: Tensor | None = None  # of slices, by DeepSpeed, which reads it on the host
         self.set_rates(0.0)
         self._counts = {
             k: torch.zeros((), dtype=torch.float32, device=s.own.device) for k, s in self._shards.items()

@@ -18,6 +18,7 @@ from dist_dsvae.config import ExperimentConfig
 from dist_dsvae.core.noise import Noise
 from dist_dsvae.core.types import Batch, ImageShape
 from dist_dsvae.data.transforms import to_batch
+from dist_dsvae.engine.iteration.batch_norm import place
 from dist_dsvae.engine.iteration.ema import moving_average
 from dist_dsvae.engine.iteration.guard import Guard
 from dist_dsvae.engine.iteration.iteration import Iteration
@@ -64,8 +65,7 @@ def plan(
     torch.manual_seed(config.seed)
     method = make_method(config.method, config.model, shape, num_classes).to(runtime.dtype)
     assert isinstance(method, Method)
-    method.to(runtime.device)
-    method.to(memory_format=torch.channels_last)
+    place(method, runtime, sync_batch_norm=False)
     if mode is not None:
         _make_fake(method, mode)
     batch_size = config.data.batch_size

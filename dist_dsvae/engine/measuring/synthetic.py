@@ -7,7 +7,7 @@ from torch import Tensor
 
 from dist_dsvae.config import DSVAEConfig, OptimizerConfig
 from dist_dsvae.data.transforms import to_batch
-from dist_dsvae.engine.iteration.batch_norm import synchronise
+from dist_dsvae.engine.iteration.batch_norm import place
 from dist_dsvae.engine.iteration.guard import Guard
 from dist_dsvae.engine.iteration.iteration import Iteration, ToBatch
 from dist_dsvae.engine.iteration.zero import update_optimizers
@@ -26,10 +26,7 @@ def make_iteration(
     method: DSVAE, runtime: Runtime, global_batch_size: int, to_batch_: ToBatch | None = None
 ) -> Iteration:
     """The iteration as ``engine.trainer`` sets it up."""
-    if runtime.world_size > 1:
-        synchronise(method)
-    method.to(runtime.device)
-    method.to(memory_format=torch.channels_last)
+    place(method, runtime, sync_batch_norm=True)
     optimizers = update_optimizers(method, OptimizerConfig(), runtime, global_batch_size)
     return Iteration(
         method,

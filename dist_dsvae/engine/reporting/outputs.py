@@ -5,15 +5,11 @@ A write that the disk refuses gets one warning, and the next one tries again; re
 
 from __future__ import annotations
 
-import functools
 import json
 import logging
-import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
-
-from torch.utils.tensorboard import SummaryWriter
 
 from dist_dsvae.core.files import write_atomically
 
@@ -21,22 +17,27 @@ logger = logging.getLogger(__name__)
 
 
 class Tolerant:
-    """Runs writes, and survives those that fail; says so once, and once again when they work anew."""
+    """Runs writes, and survives those that fail; says so once, and once again when they work anew.
 
-    def __init__(self, what: str) -> None:
+    errors: those that a failing disk, or whatever else is written to, raises.
+    """
+
+    def __init__(self, what: str, errors: tuple[type[Exception], ...] = (OSError,)) -> None:
         self._what = what
+        self._errors = errors
         self._failing = False
 
     def __call__(self, write: Callable[[], object]) -> bool:
         """Whether ``write`` went through."""
         try:
             write()
-        except OSError as error:
+        except self._errors as error:
             if not self._failing:
+                reason = getattr(error, "strerror", None) or str(error).strip().partition("\n")[0]
                 logger.warning(
                     "%s cannot be written (%s); training goes on without, and tries again.",
                     self._what,
-                    error.strerror or error,
+                    reason or type(error).__name__,
                 )
             self._failing = True
             return False
@@ -71,43 +72,6 @@ class MetricsFile:
             self._torn = None
 
         self._tolerant(write)
-
-
-class Board:
-    """TensorBoard's files, from ``samples_seen`` on; its writer is made anew after a failure."""
-
-    def __init__(self, directory: Path, samples_seen: int) -> None:
-        self._directory, self._samples_seen = directory, samples_seen
-        self._tolerant = Tolerant(str(directory))
-        self._writer: SummaryWriter | None = None
-        _leave_to_the_board()
-        self.write(lambda writer: None)
-
-    def write(self, add: Callable[[SummaryWriter], None]) -> None:
-        def attempt() -> None:
-            if self._writer is None:
-                self._writer = SummaryWriter(str(self._directory), purge_step=self._samples_seen + 1)
-            add(self._writer)
-
-        if not self._tolerant(attempt):
-            self._writer = None  # its thread is dead
-
-    def close(self) -> None:
-        if self._writer is not None:
-            self._tolerant(self._writer.close)
-
-
-@functools.cache
-def _leave_to_the_board() -> None:
-    """Print no traceback where a thread of TensorBoard's dies of a failing disk: its next use tells."""
-    otherwise = threading.excepthook
-
-    def hook(what: threading.ExceptHookArgs) -> None:
-        of_tensorboard = type(what.thread).__module__.startswith("tensorboard.")
-        if not (of_tensorboard and isinstance(what.exc_value, OSError)):
-            otherwise(what)
-
-    threading.excepthook = hook
 
 
 def _drop_lines_after(path: Path, samples_seen: int) -> None:

@@ -1,9 +1,9 @@
 """Telemetry: what a run says about itself, on rank 0.
 
     metrics.jsonl   one line per log tick: samples_seen, step, epoch, every loss, images per second
-    tensorboard/    the same curves, and the sample grids
+    trackers        the same curves and more of them, and the sample grids (``trackers``)
     terminal        a live progress bar, or plain lines where the output is not a terminal; lines also by
-                    the clock (``clock``), which metrics.jsonl and TensorBoard do not get: they hold the means
+                    the clock (``clock``), which metrics.jsonl and trackers do not get: they hold the means
                     between ticks, whatever the speed
 
 Losses are summed on the device and read once per tick or line, so steps never wait for the host.
@@ -15,17 +15,15 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
-import numpy as np
 import torch
-from PIL import Image
 from rich.console import Console, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
 from torch import Tensor
-from torch.utils.tensorboard import SummaryWriter
 
 from dist_dsvae.core import distributed
-from dist_dsvae.engine.reporting.outputs import Board, MetricsFile
+from dist_dsvae.engine.reporting.outputs import MetricsFile
+from dist_dsvae.engine.reporting.trackers import Trackers
 from dist_dsvae.methods.update import Update
 
 _SECONDS_BETWEEN_LINES = {True: 10.0, False: 30.0}  # at most, on a terminal and elsewhere
@@ -94,9 +92,12 @@ class Telemetry:
 
     samples_seen: where the run (re)starts; later lines of an interrupted run are dropped, because
         its steps are about to be repeated.
+    trackers: who else is told, on rank 0; closed with it.
     """
 
-    def __init__(self, run_dir: Path, *, total_steps: int, samples_seen: int, step: int, tensorboard: bool):
+    def __init__(
+        self, run_dir: Path, *, total_steps: int, samples_seen: int, step: int, trackers: Trackers | None
+    ) -> None:
         self.active = distributed.is_main()
         self.seconds_between_lines = _SECONDS_BETWEEN_LINES[False]
         self._last_tick = self._last_line = (time.perf_counter(), samples_seen, step)
@@ -105,7 +106,7 @@ class Telemetry:
         self.console = Console(highlight=False)
         self.seconds_between_lines = _SECONDS_BETWEEN_LINES[self.console.is_terminal]
         self._metrics = MetricsFile(run_dir / "metrics.jsonl", samples_seen)
-        self._board = Board(run_dir / "tensorboard", samples_seen) if tensorboard else None
+        self._trackers = trackers
         self._total_steps = total_steps
         self._bar = _ProgressWithLosses(
             TextColumn("[bold]{task.description}"),
@@ -128,8 +129,15 @@ class Telemetry:
         if self.active:
             self._bar.update(self._task, completed=step)
 
-    def log(self, samples_seen: int, step: int, epoch: float, values: Mapping[str, float]) -> None:
-        """Write one tick's values."""
+    def log(
+        self,
+        samples_seen: int,
+        step: int,
+        epoch: float,
+        values: Mapping[str, float],
+        more: Mapping[str, float] | None = None,
+    ) -> None:
+        """Write one tick's values. more: for trackers alone."""
         if not self.active:
             return
         last_time, last_samples, _ = self._last_tick
@@ -139,7 +147,7 @@ class Telemetry:
         record |= values
         record["images_per_second"] = round(rate, 1)
         self._metrics.append(record)
-        self._draw_curves({**values, "images_per_second": rate}, samples_seen)
+        self._track({**values, "images_per_second": rate, **(more or {})}, samples_seen)
         self.line(samples_seen, step, values)
 
     def line(self, samples_seen: int, step: int, values: Mapping[str, float]) -> None:
@@ -158,39 +166,28 @@ class Telemetry:
             self.say(f"step {step}/{self._total_steps}  {speed}  {losses}  ETA {_duration(left)}")
 
     def figures(self, samples_seen: int, values: Mapping[str, float]) -> None:
-        """One evaluation's figures, for people and TensorBoard."""
+        """One evaluation's figures, for people and trackers."""
         if not self.active:
             return
         self.say("evaluation  " + "  ".join(f"{name} {value:.4g}" for name, value in values.items()))
-        self._draw_curves({f"evaluation/{name}": value for name, value in values.items()}, samples_seen)
+        self._track({f"evaluation/{name}": value for name, value in values.items()}, samples_seen)
 
-    def _draw_curves(self, values: Mapping[str, float], samples_seen: int) -> None:
-        def add(writer: SummaryWriter) -> None:
-            for name, value in values.items():
-                writer.add_scalar(name, value, samples_seen)
-
-        if self._board is not None:
-            self._board.write(add)
+    def _track(self, values: Mapping[str, float], samples_seen: int) -> None:
+        if self._trackers is not None:
+            self._trackers.log(values, samples_seen)
 
     def pictures(self, paths: Iterable[Path], samples_seen: int) -> None:
-        """What ``Visuals`` drew, for TensorBoard."""
-        if not self.active or self._board is None:
+        """What ``Visuals`` drew, for trackers."""
+        if not self.active or self._trackers is None:
             return
         for path in paths:
-            kind = "swap" if path.stem.endswith("-swap") else "samples"
-            with Image.open(path) as image:
-                pixels = np.asarray(image.convert("RGB"))
-            self._board.write(
-                lambda writer, kind=kind, pixels=pixels: writer.add_image(  # type: ignore[misc]
-                    kind, pixels, samples_seen, dataformats="HWC"
-                )
-            )
+            self._trackers.show("swap" if path.stem.endswith("-swap") else "samples", path, samples_seen)
 
     def close(self) -> None:
         if self.active:
             self._bar.stop()
-            if self._board is not None:
-                self._board.close()
+            if self._trackers is not None:
+                self._trackers.close()
 
 
 class _ProgressWithLosses(Progress):

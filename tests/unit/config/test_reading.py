@@ -52,7 +52,14 @@ def test_round_trip(tmp_path: Path) -> None:
         ({"train": {"cpu_threads": -2}}, "train.cpu_threads is -2; it must be between 0 and"),
         ({"method": {"kl_weight": -1}}, "method.kl_weight is -1; it must be between 0 and"),
         ({"seed": 10**24}, "it must be between"),
-        ({"train": {"tensorboard": 1}}, "train.tensorboard is 1; it must be true or false."),
+        ({"train": {"evaluate_at_end": 1}}, "train.evaluate_at_end is 1; it must be true or false."),
+        (
+            {"train": {"trackers": "wandb"}},
+            'train.trackers is "wandb"; it must be a list, such as ["wandb"].',
+        ),
+        ({"train": {"trackers": ["wand"]}}, 'train.trackers[0] is "wand"; allowed: '),
+        ({"train": {"trackers": ["wand"]}}, "Did you mean 'wandb'?"),
+        ({"train": {"trackers": ["wandb", "wandb"]}}, 'train.trackers holds "wandb" twice; once is enough.'),
         (
             {"data": {"train": "t", "batch_size": -1}},
             "data.batch_size is -1; it must be between 2 and 1e+09.",

@@ -131,7 +131,7 @@ def make_config(iterations: int) -> None:
             "sample_every_steps": 1,
             "checkpoint_every_steps": 1,
             "keep_checkpoints": 1,
-            "tensorboard": False,
+            "trackers": [],
             "cpu_threads": 1,
             "evaluate_at_end": False,
         },

@@ -9,9 +9,12 @@ from typing import Any
 
 import pytest
 import torch
+from accelerate import PartialState
 
-from dist_dsvae.engine.reporting import outputs
+from dist_dsvae.config import DataConfig, ExperimentConfig, ModelConfig
+from dist_dsvae.engine.reporting import tracker_kinds
 from dist_dsvae.engine.reporting.telemetry import LossMeter, Telemetry
+from dist_dsvae.engine.reporting.trackers import Trackers
 from dist_dsvae.methods.update import Reduction, Update
 
 STEPS = (
@@ -64,8 +67,14 @@ def test_a_rank_goes_on_from_its_own_sums_exactly() -> None:
 
 
 def telemetry(folder: Path, samples_seen: int) -> Telemetry:
+    PartialState()  # as a run has it
+    config = ExperimentConfig(data=DataConfig(train="none"), model=ModelConfig(architecture="mlp2d"))
     return Telemetry(
-        folder, total_steps=10, samples_seen=samples_seen, step=samples_seen // 4, tensorboard=True
+        folder,
+        total_steps=10,
+        samples_seen=samples_seen,
+        step=samples_seen // 4,
+        trackers=Trackers(config, folder, samples_seen),
     )
 
 
@@ -133,7 +142,7 @@ def test_a_full_disk_costs_lines_and_not_the_run(
 
     with monkeypatch.context() as patch:
         patch.setattr(Path, "open", full)
-        patch.setattr(outputs.SummaryWriter, "add_scalar", add)
+        patch.setattr(tracker_kinds.TensorBoardTracker, "log", add)
         for step in (2, 3):
             run.log(4 * step, step, step / 10, {"kl": float(step)})
     run.log(16, 4, 0.4, {"kl": 4.0})
