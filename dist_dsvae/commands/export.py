@@ -1,16 +1,20 @@
 """Make a model that others can load safely from a run, with its card:
 
-python launch/export.py --run runs/quickstart --out model [--torch-export]
+python launch/export.py --run runs/quickstart --out model [--torch-export] [--onnx]
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
+from typing import TYPE_CHECKING
 
 from dist_dsvae.commands.starting import say_start
 from dist_dsvae.config import option_types
 from dist_dsvae.core.paths import path_argument
+
+if TYPE_CHECKING:
+    from dist_dsvae.pretrained.programs import ProgramKind
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -32,7 +36,14 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--torch-export",
         action="store_true",
-        help="also encoder.pt2 and decoder.pt2, which torch.export.load reads, checked against the model",
+        help="also encoder.pt2, decoder.pt2 and sampler.pt2, which torch.export.load reads, checked against "
+        "the model",
+    )
+    parser.add_argument(
+        "--onnx",
+        action="store_true",
+        help="also encoder.onnx, decoder.onnx and sampler.onnx, checked against the model in ONNX Runtime "
+        '(pip install "dist_dsvae[onnx]")',
     )
     parser.add_argument("--overwrite", action="store_true", help="replace an earlier export in OUT")
     return parser
@@ -43,6 +54,9 @@ def main() -> int:
     say_start()
     from dist_dsvae.runs.export import export
 
+    kinds: list[ProgramKind] = []
+    kinds += ["pt2"] if args.torch_export else []
+    kinds += ["onnx"] if args.onnx else []
     try:
         print(
             export(
@@ -51,7 +65,7 @@ def main() -> int:
                 args.step,
                 args.weights,
                 licence=args.licence,
-                programs=args.torch_export,
+                programs=kinds,
                 overwrite=args.overwrite,
                 say=lambda sentence: print(sentence, file=sys.stderr, flush=True),
             )

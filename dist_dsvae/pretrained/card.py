@@ -13,7 +13,7 @@ from __future__ import annotations
 import html
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +23,7 @@ from huggingface_hub import ModelCard, ModelCardData
 from dist_dsvae.evaluation.metrics import description_of
 from dist_dsvae.evaluation.printed_figures import shown
 from dist_dsvae.methods.abilities import Generative
+from dist_dsvae.pretrained.card_programs import use_of_programs
 from dist_dsvae.sampling.generate import spread
 from dist_dsvae.sampling.grids import save_grid, save_scatter
 
@@ -57,8 +58,11 @@ def save_samples(model: PretrainedModel, directory: Path) -> None:
     )
 
 
-def model_card(model: PretrainedModel, licence: str) -> ModelCard:
-    """The card's text. licence: an identifier of the hub ("mit", "cc-by-nc-4.0", ...), or "other"."""
+def model_card(model: PretrainedModel, licence: str, programs: Sequence[str] = ()) -> ModelCard:
+    """The card's text. licence: an identifier of the hub ("mit", "cc-by-nc-4.0", ...), or "other".
+
+    programs: kinds of files beside it (``pretrained.programs``).
+    """
     about = model.published.about
     is_image = model.shape.is_image
     data = ModelCardData(
@@ -67,7 +71,8 @@ def model_card(model: PretrainedModel, licence: str) -> ModelCard:
         pipeline_tag="unconditional-image-generation" if is_image else None,
         tags=["dist_dsvae", model.published.config.name, "disentanglement", "vae-gan"],
     )
-    sections = [_head(model), *_data(model, about), *_use(model), *_figures(about), *_made(about)]
+    use = [*_use(model), *(use_of_programs(model, kind) for kind in programs)]
+    sections = [_head(model), *_data(model, about), *use, *_figures(about), *_made(about)]
     if licence == "other":
         sections.append(
             "## Licence\n\nNot chosen yet: who publishes this model says on what terms, minding those of the "

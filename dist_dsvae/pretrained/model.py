@@ -104,9 +104,9 @@ class PretrainedModel(Described, ModelHubMixin, library_name="dist_dsvae"):
         save_published(self.published, save_directory)
         card.save_samples(self, save_directory)
 
-    def generate_model_card(self, licence: str = "other") -> ModelCard:
-        """The README of the model: ``save_pretrained(..., model_card_kwargs={"licence": "mit"})``."""
-        return card.model_card(self, licence)
+    def generate_model_card(self, licence: str = "other", programs: tuple[str, ...] = ()) -> ModelCard:
+        """The README: ``save_pretrained(..., model_card_kwargs={"licence": "mit"})``. See ``programs``."""
+        return card.model_card(self, licence, programs)
 
     @property
     def batch_size(self) -> int:

@@ -1,34 +1,45 @@
-"""Encoder and decoder as torch.export programs, which run without this package, checked against the model.
+"""A model's networks as programs that run without this package, checked against the model when written.
 
-    encoder.pt2   images [N, C, H, W] float in [-1, 1]  ->  zs, mean and log-variance of zu
-                  (images, labels [N] int64 where the encoder is told the label)
-    decoder.pt2   zs [N, zs_dim], zu [N, zu_dim]        ->  images
+    encoder   images [N, C, H, W] float in [-1, 1]  ->  zs, mean and log-variance of zu
+              (images, labels [N] int64 where the encoder is told the label)
+    decoder   zs [N, zs_dim], zu [N, zu_dim]        ->  images
+    sampler   labels [N] int64, standard normal numbers [N, zs_dim] and [N, zu_dim]  ->  images, zs
+              zs of numbers that are all 0 is the mean of the class
 
-N is free. Batch norm is that for codes of pictures; of a cgan, which encodes none, that for samples.
-``torch.export.load("decoder.pt2").module()(zs, zu)`` runs one.
+N is free. The sampler uses the batch norm for codes of the prior, the decoder that for codes of pictures (of
+a cgan, which encodes none, that of the prior). Kinds of files: ``.pt2``, which torch.export.load reads, and
+``.onnx`` for ONNX Runtime and others; both are made of one trace.
 """
 
 from __future__ import annotations
 
+import importlib.util
+import warnings
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.export import Dim
+from torch.export import Dim, ExportedProgram
 
+from dist_dsvae.core.noise import Draw
 from dist_dsvae.core.types import CodeKind
 from dist_dsvae.methods.abilities import Autoencoding, Generative, LabelFree
 
 if TYPE_CHECKING:
     from dist_dsvae.pretrained.model import PretrainedModel
 
+ProgramKind = Literal["pt2", "onnx"]
+Run = Callable[..., tuple[Tensor, ...]]
+
 _TRACED, _CHECKED = 3, 5  # rows: the check is on another number than the program was traced with
 _TOLERANCE = 1e-4
+_ONNX_PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 
 
 class ProgramError(ValueError):
-    """An exported program does not compute what the model does."""
+    """A program that cannot be made here, or does not compute what the model does."""
 
 
 class _Decoder(nn.Module):
@@ -39,6 +50,25 @@ class _Decoder(nn.Module):
     def forward(self, zs: Tensor, zu: Tensor) -> Tensor:
         kind: CodeKind = "images" if isinstance(self.method, Autoencoding) else "prior"
         return self.method.decode(torch.cat([zs, zu], dim=1), kind)
+
+
+class _Sampler(nn.Module):
+    def __init__(self, method: Generative) -> None:
+        super().__init__()
+        self.method = method
+
+    def forward(self, labels: Tensor, zs_noise: Tensor, zu_noise: Tensor) -> tuple[Tensor, Tensor]:
+        codes = self.method.prior_codes(labels, _Given(zs_noise), _Given(zu_noise))
+        return self.method.decode(codes, "prior"), codes[:, : zs_noise.shape[1]]
+
+
+class _Given(NamedTuple):
+    """Numbers that are given, in place of drawn ones."""
+
+    numbers: Tensor
+
+    def normal(self, draw: Draw, size: int) -> Tensor:
+        return self.numbers
 
 
 class _Encoder(nn.Module):
@@ -61,47 +91,124 @@ class _LabelFreeEncoder(nn.Module):
         return zs, mean, log_variance
 
 
-def save_programs(model: PretrainedModel, directory: Path) -> str:
-    """Write what the model has of encoder.pt2 and decoder.pt2; returns a sentence on them.
+class _Part(NamedTuple):
+    """One program: its network, example inputs by name, and the names of what it gives."""
+
+    network: nn.Module
+    inputs: dict[str, Tensor]
+    outputs: tuple[str, ...]
+
+
+def check_packages(kinds: Sequence[ProgramKind]) -> None:
+    """Raise ProgramError if a package is missing that a kind of program needs to be made and checked."""
+    missing = [name for name in _ONNX_PACKAGES if importlib.util.find_spec(name) is None]
+    if "onnx" in kinds and missing:
+        raise ProgramError(
+            f"ONNX programs need {', '.join(missing)}, not installed here: "
+            'pip install "dist_dsvae[onnx]", or leave --onnx out.'
+        )
+
+
+def save_programs(model: PretrainedModel, directory: Path, kinds: Sequence[ProgramKind] = ("pt2",)) -> str:
+    """Write what the model has of encoder, decoder and sampler, in each kind; returns a sentence on them.
 
     Raises ProgramError where a program, read back, differs from the model by more than 1e-4 (and then
-    leaves no file of it), and RequestError for a model that makes no pictures.
+    leaves no file of it) or cannot be made, and RequestError for a model that makes no pictures.
     """
+    check_packages(kinds)
+    differences = []
+    for name, part in _parts(model).items():
+        program = _traced(part)
+        for kind in kinds:
+            path = directory / f"{name}.{kind}"
+            (_save_pt2 if kind == "pt2" else _save_onnx)(program, part, path)
+            run = _run_pt2(path) if kind == "pt2" else _run_onnx(path)
+            differences.append(f"{path.name} (off by at most {_difference(path, run, part):.1g})")
+    return f"Wrote {', '.join(differences)}, compared with the model."
+
+
+def _parts(model: PretrainedModel) -> dict[str, _Part]:
     method: object = model.published.method
     shape = model.shape
     generator = torch.Generator().manual_seed(0)
-    codes = tuple(torch.randn(_CHECKED, width, generator=generator) for width in model.code_dims)
+    zs, zu, zs_noise, zu_noise = (
+        torch.randn(_CHECKED, width, generator=generator) for width in (*model.code_dims, *model.code_dims)
+    )
     dims = (shape.channels, shape.height, shape.width) if shape.is_image else (shape.channels,)
     images = torch.rand(_CHECKED, *dims, generator=generator) * 2 - 1
     labels = torch.arange(_CHECKED) % len(model.classes)
     assert isinstance(method, Generative)  # or code_dims would have raised
-    networks: dict[str, tuple[nn.Module, tuple[Tensor, ...]]] = {"decoder.pt2": (_Decoder(method), codes)}
+    noise = {"zs_noise": zs_noise, "zu_noise": zu_noise}
+    parts = {
+        "decoder": _Part(_Decoder(method), {"zs": zs, "zu": zu}, ("images",)),
+        "sampler": _Part(_Sampler(method), {"labels": labels, **noise}, ("images", "zs")),
+    }
+    codes = ("zs", "zu_mean", "zu_log_variance")
     if isinstance(method, LabelFree):
-        networks["encoder.pt2"] = (_LabelFreeEncoder(method), (images,))
+        parts["encoder"] = _Part(_LabelFreeEncoder(method), {"images": images}, codes)
     elif isinstance(method, Autoencoding):
-        networks["encoder.pt2"] = (_Encoder(method), (images, labels))
-    differences = [
-        f"{name} (off by at most {_save(directory / name, network.eval(), inputs):.1g})"
-        for name, (network, inputs) in networks.items()
-    ]
-    return f"Wrote {' and '.join(differences)}, compared with the model."
+        parts["encoder"] = _Part(_Encoder(method), {"images": images, "labels": labels}, codes)
+    device = next(model.published.method.parameters()).device
+    return {
+        name: part._replace(
+            network=part.network.eval(), inputs={key: each.to(device) for key, each in part.inputs.items()}
+        )
+        for name, part in parts.items()
+    }
 
 
-def _save(path: Path, network: nn.Module, inputs: tuple[Tensor, ...]) -> float:
-    """Export, write, read back and compare; the largest difference, of any output."""
-    device = next(network.parameters()).device
-    inputs = tuple(tensor.to(device) for tensor in inputs)
+def _traced(part: _Part) -> ExportedProgram:
     batch = Dim("batch", min=1)
     with torch.no_grad():
-        program = torch.export.export(
-            network,
-            tuple(tensor[:_TRACED] for tensor in inputs),
-            dynamic_shapes=tuple({0: batch} for _ in inputs),
+        return torch.export.export(
+            part.network,
+            tuple(tensor[:_TRACED] for tensor in part.inputs.values()),
+            dynamic_shapes=tuple({0: batch} for _ in part.inputs),
         )
-        torch.export.save(program, path)
-        expected, got = network(*inputs), torch.export.load(path).module()(*inputs)
-    pairs = zip(_tensors(expected), _tensors(got), strict=True)
-    difference = max(float((ours - theirs).abs().max()) for ours, theirs in pairs)
+
+
+def _save_pt2(program: ExportedProgram, part: _Part, path: Path) -> None:
+    torch.export.save(program, path)
+
+
+def _run_pt2(path: Path) -> Run:
+    network = torch.export.load(path).module()
+    return lambda *inputs: _tensors(network(*inputs))
+
+
+def _save_onnx(program: ExportedProgram, part: _Part, path: Path) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of torch's exporter, to its own developers
+        torch.onnx.export(
+            program,
+            f=path,
+            input_names=list(part.inputs),
+            output_names=list(part.outputs),
+            dynamo=True,
+            external_data=False,
+            verbose=False,
+        )
+
+
+def _run_onnx(path: Path) -> Run:
+    import onnxruntime
+
+    session: Any = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    names = [each.name for each in session.get_inputs()]
+
+    def run(*inputs: Tensor) -> tuple[Tensor, ...]:
+        given = {name: tensor.cpu().numpy() for name, tensor in zip(names, inputs, strict=True)}
+        return tuple(torch.from_numpy(array) for array in session.run(None, given))
+
+    return run
+
+
+def _difference(path: Path, run: Run, part: _Part) -> float:
+    """The largest, of any output, between a program that was read back and the model."""
+    with torch.no_grad():
+        expected, got = _tensors(part.network(*part.inputs.values())), run(*part.inputs.values())
+    pairs = zip(expected, got, strict=True)
+    difference = max(float((ours.cpu() - theirs.cpu()).abs().max()) for ours, theirs in pairs)
     if not difference <= _TOLERANCE:  # also a NaN
         path.unlink()
         raise ProgramError(

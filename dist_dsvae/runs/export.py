@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,7 +13,7 @@ from dist_dsvae.core.text import read_json
 from dist_dsvae.core.versions import version_of
 from dist_dsvae.methods.published import Published
 from dist_dsvae.pretrained.model import PretrainedModel
-from dist_dsvae.pretrained.programs import save_programs
+from dist_dsvae.pretrained.programs import ProgramKind, check_packages, save_programs
 from dist_dsvae.runs.checkpoint import complete_checkpoints
 from dist_dsvae.runs.measure_statistics import adopt
 from dist_dsvae.runs.run import Run
@@ -29,28 +29,29 @@ def export(
     weights: Weights = "auto",
     *,
     licence: str = "other",
-    programs: bool = False,
+    programs: Sequence[ProgramKind] = (),
     overwrite: bool = False,
     say: Callable[[str], None] = lambda _: None,
 ) -> str:
     """Write the model of a run's checkpoint into ``out``; returns a sentence on what was written.
 
     step: of the checkpoint (default: the newest). weights: see ``Run.load_method``. licence: for the
-    card. programs: also torch.export files of encoder and decoder (``pretrained.programs``). overwrite:
-    replace an earlier export (``staging.building``). say: is told what begins. Single process.
+    card. programs: kinds of them to add, which run without this package (``pretrained.programs``).
+    overwrite: replace an earlier export (``staging.building``). say: is told what begins. Single process.
     Raises CheckpointError if the run has no such checkpoint, or no average that was asked for; DataError if
-    ``out`` is taken.
+    ``out`` is taken; ProgramError if a program cannot be made.
     """
     check_free(out, overwrite)
+    check_packages(programs)
     say(f"Reading a checkpoint of {run_dir}; its batch norms are measured, if that was not done before.")
     model = PretrainedModel(published_of_run(run_dir, step, weights))
     say(f"Writing {out}.")
     written = ""
     with building(out, overwrite=overwrite) as staging:
-        model.save_pretrained(staging, model_card_kwargs={"licence": licence})
+        model.save_pretrained(staging, model_card_kwargs={"licence": licence, "programs": tuple(programs)})
         if programs:
-            say("Exporting encoder and decoder as programs, and comparing them with the model.")
-            written = f" {save_programs(model, staging)}"
+            say("Exporting the networks as programs, and comparing them with the model.")
+            written = f" {save_programs(model, staging, programs)}"
     about = model.published.about
     described = "moving average" if about["weights"] == "ema" else "last weights"
     return f"Wrote {out} from {run_dir / 'checkpoints' / about['checkpoint']} ({described}).{written}"

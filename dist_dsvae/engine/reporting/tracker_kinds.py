@@ -159,7 +159,7 @@ class _MLflow:
     def finish(self) -> None:
         self._tracker.finish()
         if self._has_own_folder:
-            self._mlflow.set_tracking_uri(None)  # type: ignore[arg-type]  # which unsets it
+            self._mlflow.set_tracking_uri(None)  # or the next run of this process would go there
 
 
 class _Trackio:

@@ -1,4 +1,4 @@
-"""Saving, loading, the card and exported programs; nothing foreign is ever opened."""
+"""Saving, loading and the card; nothing foreign is ever opened."""
 
 from __future__ import annotations
 
@@ -18,8 +18,6 @@ from markdown_it import MarkdownIt
 from dist_dsvae import PretrainedModel
 from dist_dsvae.config import CGANConfig, ClassifierConfig, CVAEConfig, DSVAEConfig
 from dist_dsvae.methods.published import PublishedModelError
-from dist_dsvae.pretrained import programs
-from dist_dsvae.pretrained.requests import RequestError
 from tests.unit.methods.test_published import Bomb
 from tests.unit.pretrained.making import make_model, make_published, pixels
 
@@ -190,32 +188,6 @@ def test_the_card_says_where_the_model_comes_from(tmp_path: Path) -> None:
     judge = str(make_model(ClassifierConfig(width=4), "resnet32").generate_model_card())
     assert "samples.png" not in judge
     assert "It guesses labels" in judge
-
-
-@pytest.mark.parametrize("architecture", ["small", "small32"])
-@pytest.mark.parametrize("config", [DSVAEConfig(), CVAEConfig(), CGANConfig()])
-def test_programs_compute_what_the_model_does(tmp_path: Path, config: object, architecture: str) -> None:
-    model = make_model(config, architecture)  # type: ignore[arg-type]
-    sentence = programs.save_programs(model, tmp_path)
-    decoder = torch.export.load(tmp_path / "decoder.pt2").module()
-    zs, zu = (torch.randn(7, width) for width in model.code_dims)
-    torch.testing.assert_close(decoder(zs, zu), model.decode(zs, zu), atol=1e-4, rtol=0)
-    assert (tmp_path / "encoder.pt2").exists() == model.can_encode == ("encoder.pt2" in sentence)
-    if model.can_encode:
-        images, labels = torch.rand(1, 1, 32, 32), torch.tensor([2])
-        encoder = torch.export.load(tmp_path / "encoder.pt2").module()
-        zs, mean, _ = encoder(images, labels) if model.needs_labels else encoder(images)
-        expected = model.encode(images, labels)
-        torch.testing.assert_close((zs, mean), (expected.zs, expected.zu.mean), atol=1e-4, rtol=1e-4)
-
-
-def test_a_program_that_differs_is_not_left_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(programs, "_TOLERANCE", -1.0)
-    with pytest.raises(programs.ProgramError, match=r"differs from the model by .* it was removed"):
-        programs.save_programs(make_model(CGANConfig()), tmp_path)
-    assert list(tmp_path.iterdir()) == []
-    with pytest.raises(RequestError, match="cannot make pictures"):
-        programs.save_programs(make_model(ClassifierConfig(width=4), "resnet32"), tmp_path)
 
 
 def test_names_in_a_card_are_text_alone() -> None:
