@@ -104,7 +104,7 @@ def test_programs_compute_what_the_model_does(saved: Saved, kind: ProgramKind) -
     torch.testing.assert_close(images, drawn, atol=1e-5, rtol=0)
     if isinstance(method, DSVAE):
         _, means = sampler(labels, torch.zeros(2, zs_dim), torch.zeros(2, zu_dim))
-        torch.testing.assert_close(means, method.prior.mean[labels], atol=1e-5, rtol=0)
+        torch.testing.assert_close(means, method.mixture_prior.mean[labels], atol=1e-5, rtol=0)
 
     assert (folder / f"encoder.{kind}").exists() == model.can_encode == (f"encoder.{kind}" in saved.sentence)
     if model.can_encode:
