@@ -18,7 +18,7 @@ PACKAGE = REPOSITORY / "dist_dsvae"
 # and those of inner folders that are not rooms themselves.
 FLOORS = (
     ("core",),
-    ("config",),
+    ("config", "core.faces"),
     ("models", "data.shards"),
     ("methods", "data.remote"),
     ("sampling", "evaluation.judging", "data"),

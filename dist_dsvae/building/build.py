@@ -86,6 +86,7 @@ def build(
                 classes=source.classes_of(split),
                 command=command,
                 source=source.name,
+                face_crops=source.face_crops,
                 num_workers=num_workers,
                 progress=progress,
             )

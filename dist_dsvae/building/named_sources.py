@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from dist_dsvae.building.build_progress import progress_of
-from dist_dsvae.building.faces.detect import CenterFaceDetector, require_detector
 from dist_dsvae.building.faces.options import FaceOptions
 from dist_dsvae.building.faces.stage import crop_faces
 from dist_dsvae.building.faces.work_cache import WorkCache
@@ -28,6 +27,7 @@ from dist_dsvae.building.sources.source import Source
 from dist_dsvae.building.sources.toy import toy
 from dist_dsvae.building.sources.unlabelled import HeldOutChoice, read_excluded
 from dist_dsvae.core.errors import DataError
+from dist_dsvae.core.faces.detect import CenterFaceDetector, require_detector
 from dist_dsvae.core.images import Codec
 
 

@@ -32,6 +32,7 @@ import numpy as np
 
 from dist_dsvae.building.parallel import run_tasks
 from dist_dsvae.core.errors import DataError
+from dist_dsvae.core.faces.crop_record import FaceCrops
 from dist_dsvae.core.files import sha256_of, write_atomically
 from dist_dsvae.core.noise import Draw, permutation
 from dist_dsvae.core.types import ImageShape
@@ -100,6 +101,7 @@ def write_split(
     classes: Sequence[str],
     command: str,
     source: str,
+    face_crops: FaceCrops | None = None,
     num_workers: int = 1,
     progress: Callable[[int], None] = lambda num_samples: None,
 ) -> Written:
@@ -145,6 +147,7 @@ def write_split(
         shards=shards,
         command=command,
         source=source,
+        face_crops=face_crops,
     )
     manifest.save()
     return Written(manifest, tuple(unreadable))

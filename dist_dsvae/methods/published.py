@@ -4,8 +4,9 @@
                         older models, what the decoder's batch norm uses for codes of images and of
                         the prior; the encoders' running statistics, where they could be measured, are
                         those of these weights on training images
-    config.json         format, method, model, shape of a sample, names of the classes, and (about)
-                        where the model comes from, for its model card
+    config.json         format, method, model, shape of a sample, names of the classes, how faces were
+                        cut out of photographs (face_crops, if they were), and (about) where the model
+                        comes from, for its model card
 
 Nothing in it is ever unpickled or executed: other files in the directory are not even opened.
 """
@@ -26,6 +27,7 @@ from torch import nn
 
 from dist_dsvae.config import MethodConfig, ModelConfig
 from dist_dsvae.config.reading import from_tree, to_tree
+from dist_dsvae.core.faces.crop_record import RECORD_KEY, FaceCrops
 from dist_dsvae.core.text import read_json
 from dist_dsvae.core.types import CodeKind, ImageShape
 from dist_dsvae.methods.abilities import Generative
@@ -56,6 +58,7 @@ class Published(NamedTuple):
     config, model: what ``method`` was made from.
     about: JSON on where it comes from (``pretrained.card`` reads it); believed by nobody else.
     place: the directory, or the repository of a hub, that it was read from; "" for what was not.
+    face_crops: how its training images were cut out of photographs, if they are faces and it is known.
     """
 
     method: nn.Module
@@ -65,6 +68,7 @@ class Published(NamedTuple):
     model: ModelConfig
     about: Mapping[str, Any]
     place: str = ""
+    face_crops: FaceCrops | None = None
 
 
 def save_published(published: Published, directory: Path) -> None:
@@ -78,7 +82,7 @@ def save_published(published: Published, directory: Path) -> None:
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
     save_file(tensors, directory / WEIGHTS_FILE, metadata={"format": FORMAT})
     (directory / WEIGHTS_FILE).chmod(0o644)  # safetensors makes it the owner's alone
-    description = {
+    description: dict[str, Any] = {
         "format": FORMAT,
         "method": to_tree(published.config),
         "model": to_tree(published.model),
@@ -86,6 +90,8 @@ def save_published(published: Published, directory: Path) -> None:
         "classes": list(published.classes),
         "about": dict(published.about),
     }
+    if published.face_crops is not None:
+        description[RECORD_KEY] = published.face_crops.to_tree()
     (directory / CONFIG_FILE).write_text(json.dumps(description, indent=1) + "\n", encoding="utf-8")
 
 
@@ -119,6 +125,7 @@ def load_published(directory: str | Path) -> Published:
         shape = ImageShape(**description["shape"])
         classes = _classes(description["classes"])
         about = dict(description.get("about", {}))
+        face_crops = _face_crops(description, shape)
         model = from_tree(ModelConfig, description["model"])
         config = from_tree(_Described, {"method": description["method"]}).method
         with torch.device("meta"):  # shapes without memory
@@ -151,7 +158,18 @@ def load_published(directory: str | Path) -> Published:
     _make_room(method, tensors)
     with torch.no_grad():
         method.load_state_dict(tensors)
-    return Published(method.eval(), shape, classes, config, model, about)
+    return Published(
+        method.eval(), shape, classes, config, model, about, face_crops=face_crops
+    )
+
+
+def _face_crops(description: Mapping[str, Any], shape: ImageShape) -> FaceCrops | None:
+    found = FaceCrops.from_document(description)
+    if found is not None and (shape.height, shape.width) != (found.alignment.size, found.alignment.size):
+        raise ValueError(
+            f"{RECORD_KEY}.size is {found.alignment.size}, which is not the size of its pictures"
+        )
+    return found
 
 
 def _classes(names: Any) -> tuple[str, ...]:

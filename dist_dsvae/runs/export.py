@@ -87,7 +87,15 @@ def published_of_run(
         "versions": {package: version_of(package) or "not installed" for package in ("dist_dsvae", "torch")},
         "evaluation": _evaluation(run_dir, chosen, which),
     }
-    return Published(method.cpu(), run.shape, run.classes, config.method, config.model, about)
+    return Published(
+        method.cpu(),
+        run.shape,
+        run.classes,
+        config.method,
+        config.model,
+        about,
+        face_crops=run.face_crops,
+    )
 
 
 def _evaluation(run_dir: Path, chosen: Path, weights: str) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from torch import nn
 
 from dist_dsvae.config import ExperimentConfig
 from dist_dsvae.config.reading import from_tree
+from dist_dsvae.core.faces.crop_record import FaceCrops
 from dist_dsvae.core.text import read_json
 from dist_dsvae.core.types import ImageShape
 from dist_dsvae.methods.choose import make_method
@@ -25,7 +26,7 @@ class Run:
     """A run directory, as training recorded it: ``Run.open(Path("runs/quickstart"))``.
 
     shape: of a sample. classes: their names, by label. fingerprint, num_samples: of the training split, where
-    they were recorded.
+    they were recorded. face_crops: how its images were cut out of photographs, if they are faces.
     """
 
     directory: Path
@@ -34,6 +35,7 @@ class Run:
     classes: tuple[str, ...]
     fingerprint: str | None = None
     num_samples: int | None = None
+    face_crops: FaceCrops | None = None
 
     @classmethod
     def open(cls, directory: Path) -> Run:
@@ -42,9 +44,8 @@ class Run:
             config = from_tree(ExperimentConfig, read_json(directory / "config.json"))
             dataset = read_json(directory / "dataset.json")
             shape, classes = ImageShape(**dataset["shape"]), tuple(dataset["classes"])
-            return cls(
-                directory, config, shape, classes, dataset.get("fingerprint"), dataset.get("num_samples")
-            )
+            recorded = (dataset.get("fingerprint"), dataset.get("num_samples"))
+            return cls(directory, config, shape, classes, *recorded, FaceCrops.from_document(dataset))
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise CheckpointError(
                 f"{directory} is not a run directory, or a damaged one: {error}. Give one such as "

@@ -1,7 +1,7 @@
 """The run directory: config.json, environment.json, and which checkpoint to go on from.
 
 runs/<name>/  config.json   the resolved configuration, defaults included
-              dataset.json  what the models need to know of the data: shape, classes
+              dataset.json  what the models need to know of the data: shape, classes, how faces were cut
               environment.json   one entry per start: versions (null: not installed), git, hardware, processes
               lock.json     while a job trains (``run_lock``)
               checkpoints/  samples/  metrics.jsonl  evaluation/
@@ -25,6 +25,7 @@ from typing import Any
 from dist_dsvae.config import ExperimentConfig
 from dist_dsvae.config.reading import ConfigError, differing_keys, from_tree, to_json
 from dist_dsvae.core import distributed
+from dist_dsvae.core.faces.crop_record import RECORD_KEY
 from dist_dsvae.core.files import write_atomically
 from dist_dsvae.core.text import read_json
 from dist_dsvae.core.versions import version_of
@@ -198,12 +199,14 @@ def record_start(
     """
     run_dir.mkdir(parents=True, exist_ok=True)
     write_atomically(run_dir / "config.json", to_json(config).encode())
-    dataset = {
+    dataset: dict[str, Any] = {
         "shape": train.shape._asdict(),
         "num_samples": train.num_samples,
         "fingerprint": train.fingerprint,
         "classes": train.classes,
     }
+    if train.face_crops is not None:
+        dataset[RECORD_KEY] = train.face_crops.to_tree()
     write_atomically(run_dir / "dataset.json", (json.dumps(dataset, indent=1) + "\n").encode())
     path = run_dir / "environment.json"
     try:

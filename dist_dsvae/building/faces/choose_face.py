@@ -8,8 +8,8 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from dist_dsvae.building.faces.face import FaceBox, overlap
 from dist_dsvae.building.faces.survey import Seen, SeenFace
+from dist_dsvae.core.faces.face import FaceBox, overlap
 
 FaceChoice = Literal["consistent", "largest"]
 MIN_OVERLAP = 0.2  # with the listed box: annotated boxes are drawn tighter or wider than detected ones

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw
 
-from dist_dsvae.building.faces.align import Alignment
-from dist_dsvae.building.faces.face import Point
+from dist_dsvae.core.faces.align import Alignment
+from dist_dsvae.core.faces.face import Point
 from dist_dsvae.core.files import write_atomically
 from dist_dsvae.core.images import WHITE, PictureFile, flatten, open_picture
 

@@ -11,12 +11,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from dist_dsvae.building.faces.align import Alignment
 from dist_dsvae.building.faces.choose_face import choose
 from dist_dsvae.building.faces.contact_sheet import Sheet, SheetEntry, sheet_file, write_sheet
-from dist_dsvae.building.faces.detect import Detector
 from dist_dsvae.building.faces.duplicates import near_duplicates
-from dist_dsvae.building.faces.face import PictureOfPerson, Point
 from dist_dsvae.building.faces.options import FaceOptions
 from dist_dsvae.building.faces.survey import Seen, SeenFace, picture_of, survey
 from dist_dsvae.building.faces.work_cache import WorkCache
@@ -25,6 +22,10 @@ from dist_dsvae.building.sources.pictures.found import divide
 from dist_dsvae.building.sources.source import Source
 from dist_dsvae.building.writer import Sample, UnreadableError
 from dist_dsvae.core.errors import DataError
+from dist_dsvae.core.faces.align import Alignment
+from dist_dsvae.core.faces.crop_record import RECORD_KEY, FaceCrops
+from dist_dsvae.core.faces.detect import Detector
+from dist_dsvae.core.faces.face import PictureOfPerson, Point
 from dist_dsvae.core.images import Codec, PictureFile, flatten, open_picture, why_unreadable
 from dist_dsvae.core.types import ImageShape
 from dist_dsvae.data.shards.manifest import UNLABELLED
@@ -101,15 +102,17 @@ def crop_faces(
     splits: Mapping[str, Sequence[Sample[Any]]] = kept
     if options.test_fraction:
         splits = divide(kept["train"], len(source.classes), options.test_fraction)
+    face_crops = FaceCrops(alignment=Alignment(options.size), detector=detector.record)
     return replace(
         source,
         splits=splits,
-        encode=FaceEncoder(Alignment(options.size), options.channels, options.codec),
+        encode=FaceEncoder(face_crops.alignment, options.channels, options.codec),
         shape=ImageShape(options.channels, options.size, options.size),
         extension=options.codec.extension,
         left_out={**source.left_out, **_left_out(fates)},
         notes=[*source.notes, *_remarks(fates)],
-        companion=FaceCompanion(_names(source), fates, cache, num_workers),
+        companion=FaceCompanion(_names(source), fates, face_crops, cache, num_workers),
+        face_crops=face_crops,
     )
 
 
@@ -203,10 +206,11 @@ def _example(fates: Sequence[Fate]) -> str:
 
 @dataclass(frozen=True, slots=True)
 class FaceCompanion:
-    """The entry "faces" of report.json, and OUT/contact-sheets/<class>.png."""
+    """The entries "faces" and "face_crops" of report.json, and OUT/contact-sheets/<class>.png."""
 
     classes: Sequence[str]
     fates: Sequence[Fate]
+    face_crops: FaceCrops
     cache: WorkCache
     num_workers: int
 
@@ -216,7 +220,7 @@ class FaceCompanion:
         }
         for fate in self.fates:
             faces[fate.class_name][fate.heading].append(fate.line)
-        return {"faces": faces}
+        return {RECORD_KEY: self.face_crops.to_tree(), "faces": faces}
 
     def write(self, directory: Path) -> None:
         (directory / SHEETS_FOLDER).mkdir()

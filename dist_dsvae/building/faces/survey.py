@@ -16,11 +16,11 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
-from dist_dsvae.building.faces.align import Alignment
-from dist_dsvae.building.faces.detect import Detector
 from dist_dsvae.building.faces.duplicates import perceptual_hash
-from dist_dsvae.building.faces.face import Face, FaceBox, PictureOfPerson
 from dist_dsvae.building.faces.work_cache import WorkCache, fingerprint_of
+from dist_dsvae.core.faces.align import Alignment
+from dist_dsvae.core.faces.detect import Detector
+from dist_dsvae.core.faces.face import Face, FaceBox, PictureOfPerson
 from dist_dsvae.core.images import (
     PictureFile,
     flatten,
@@ -75,7 +75,7 @@ def survey(
     found = cache.map(
         _Look(detector),
         pictures,
-        identity=f"survey {_VERSION}: {detector.identity}",
+        identity=f"survey {_VERSION}: {detector.record}",
         fingerprint=_fingerprint,
         num_workers=num_workers,
         progress=progress,

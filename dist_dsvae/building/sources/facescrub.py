@@ -17,7 +17,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from dist_dsvae.building.faces.face import FaceBox, PictureOfPerson
 from dist_dsvae.building.faces.stage import ProgressOf
 from dist_dsvae.building.faces.work_cache import WorkCache, fingerprint_of
 from dist_dsvae.building.sources.file_encoder import FileEncoder
@@ -26,6 +25,7 @@ from dist_dsvae.building.sources.pictures.listing import folders_in, printable
 from dist_dsvae.building.sources.source import Source
 from dist_dsvae.building.writer import Sample
 from dist_dsvae.core.errors import DataError
+from dist_dsvae.core.faces.face import FaceBox, PictureOfPerson
 from dist_dsvae.core.files import sha256_of
 from dist_dsvae.core.text import TextError, read_text
 from dist_dsvae.data.shards.system_names import HEADING, is_system_path

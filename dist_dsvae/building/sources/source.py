@@ -11,6 +11,7 @@ import numpy as np
 
 from dist_dsvae.building.writer import Encode, Sample
 from dist_dsvae.core.errors import DataError
+from dist_dsvae.core.faces.crop_record import FaceCrops
 from dist_dsvae.core.noise import Draw, permutation
 from dist_dsvae.core.types import ImageShape
 
@@ -44,6 +45,7 @@ class Source:
         held out are none of those trained on.
     notes: sentences on what was made of the raw data, for the report.
     companion: what the build leaves beside the splits; None for nothing.
+    face_crops: how its images were cut out of photographs, if they are faces.
     """
 
     name: str
@@ -56,6 +58,7 @@ class Source:
     other_classes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     notes: Sequence[str] = ()
     companion: Companion | None = None
+    face_crops: FaceCrops | None = None
 
     def classes_of(self, split: str) -> tuple[str, ...]:
         """The names that the labels of ``split`` are places in."""

@@ -25,6 +25,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dist_dsvae.core.errors import DataError
+from dist_dsvae.core.faces.crop_record import RECORD_KEY, FaceCrops
 from dist_dsvae.core.files import write_atomically
 from dist_dsvae.core.text import parse_json
 from dist_dsvae.core.types import ImageShape
@@ -66,6 +67,7 @@ class Manifest:
     fingerprint: sha256 (hex) over everything that decides the content and the order of the samples.
     command: the command line that made the split, with paths as typed.
     source: what the samples were made from ("folder", "cifar10", ..., "index" for foreign tars).
+    face_crops: how the samples were cut out of photographs, if they are faces and it is known.
     remote: where the tars of a split from afar are; None for a local one.
     """
 
@@ -78,6 +80,7 @@ class Manifest:
     fingerprint: str
     command: str
     source: str
+    face_crops: FaceCrops | None = None
     remote: ShardStore | None = None
 
     @classmethod
@@ -91,6 +94,7 @@ class Manifest:
         shards: Sequence[Shard],
         command: str,
         source: str,
+        face_crops: FaceCrops | None = None,
     ) -> Manifest:
         """The manifest of shards that know their samples per class."""
         return cls(
@@ -103,6 +107,7 @@ class Manifest:
             fingerprint=fingerprint_of(classes, shape, shards),
             command=command,
             source=source,
+            face_crops=face_crops,
         )
 
     @property
@@ -176,6 +181,8 @@ class Manifest:
             "classes": list(self.classes),
             "samples_per_class": list(self.samples_per_class),
         }
+        if self.face_crops is not None:
+            document[RECORD_KEY] = self.face_crops.to_tree()
         text = json.dumps(document, ensure_ascii=False, indent=1) + "\n"
         write_atomically(self.directory / TABLE_FILE, table)
         write_atomically(self.directory / MANIFEST_FILE, text.encode())
@@ -253,6 +260,7 @@ class _Parser:
             "encoding": self.entry(document, "encoding", str),
             "command": self.entry(document, "command", str),
             "source": self.entry(document, "source", str),
+            "face_crops": self.face_crops(document),
         }
         if document["format_version"] == 1:
             shards = tuple(self.shard(*item) for item in enumerate(self.entry(document, "shards", list)))
@@ -272,6 +280,12 @@ class _Parser:
             fingerprint=self.hash(document, "fingerprint"),
             remote=remote,
         )
+
+    def face_crops(self, document: Mapping[str, Any]) -> FaceCrops | None:
+        try:
+            return FaceCrops.from_document(document)
+        except DataError as error:
+            raise self.unusable(str(error).rstrip(".")) from None
 
     def table(self, directory: Path, sha256: str) -> ShardTable:
         path = directory / TABLE_FILE

@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from dist_dsvae.building.faces.face import Face, Point
 from dist_dsvae.building.faces.options import FaceOptions
 from dist_dsvae.building.faces.stage import crop_faces
 from dist_dsvae.building.faces.survey import SeenFace
@@ -19,6 +18,8 @@ from dist_dsvae.building.faces.work_cache import WorkCache
 from dist_dsvae.building.sources.file_encoder import FileEncoder
 from dist_dsvae.building.sources.pictures.folder import folder
 from dist_dsvae.building.sources.source import Source
+from dist_dsvae.core.faces.crop_record import DetectorRecord
+from dist_dsvae.core.faces.face import Face, Point
 from dist_dsvae.core.images import Codec
 
 PATTERN = 12  # edge of the pattern that makes an identity
@@ -48,9 +49,12 @@ def seen_face(seed: int, edge: float, noise: int = 0, left: float = 0.0) -> Seen
 class Marks:
     """The stand-in: a face is a pure red pixel (left eye) with a pure green one (right eye) after it."""
 
-    identity: str = "marks 1"
     log: str | None = None
     pause_seconds: float = 0.0
+
+    @property
+    def record(self) -> DetectorRecord:
+        return DetectorRecord(name="marks", package="tests 1", weights_sha256="none", settings={"pixels": 2})
 
     def __call__(self, image: Image.Image) -> list[Face]:
         if self.log is not None:

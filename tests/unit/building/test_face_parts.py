@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from dist_dsvae.building.faces.align import Alignment
 from dist_dsvae.building.faces.choose_face import choose
 from dist_dsvae.building.faces.duplicates import near_duplicates, perceptual_hash
-from dist_dsvae.building.faces.face import FaceBox, overlap
 from dist_dsvae.building.faces.near import near_pairs
 from dist_dsvae.building.faces.survey import Seen
+from dist_dsvae.core.faces.align import Alignment
+from dist_dsvae.core.faces.face import FaceBox, overlap
 from tests.unit.building.drawn_faces import (
     landmarks_at,
     seen_face,

