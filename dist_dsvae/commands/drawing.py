@@ -11,15 +11,17 @@ from dist_dsvae.config import TrainConfig
 from dist_dsvae.core import shipped
 from dist_dsvae.core.shipped import EMBEDDED_TEST
 from dist_dsvae.engine.processes.runtime import Runtime
-from dist_dsvae.pretrained import figures
+from dist_dsvae.pretrained import figures, into_photographs
+from dist_dsvae.pretrained.figures import Shown
 from dist_dsvae.pretrained.model import PretrainedModel
 from dist_dsvae.pretrained.pictures import read_picture
-from dist_dsvae.pretrained.requests import Mask, class_ids
+from dist_dsvae.pretrained.requests import Mask, RequestError, class_ids
 from dist_dsvae.runs.bulk_samples import write_many
 from dist_dsvae.runs.open_model import open_model, shown_files, shown_of_split, split_to_show
 from dist_dsvae.runs.scatter import draw_points
+from dist_dsvae.sampling.film import FILM_SUFFIXES, check_writer
 from dist_dsvae.sampling.generate import spread
-from dist_dsvae.sampling.holes import HOLES
+from dist_dsvae.sampling.holes import holes_for
 from dist_dsvae.sampling.picture_file import check_replaceable
 from dist_dsvae.sampling.temperature import Temperatures
 
@@ -36,6 +38,7 @@ def drawn(args: argparse.Namespace) -> str:
 def draw(args: argparse.Namespace) -> str:
     """Draw a figure of a model; what to tell about it."""
     check_replaceable(args.out)
+    check_writer(args.out)
     model = load(args, "cuda" if torch.cuda.is_available() else "cpu")
     wanted = class_ids(args.classes, model.classes) if args.classes else None
     if args.command in ("swap", "inpaint"):
@@ -45,7 +48,9 @@ def draw(args: argparse.Namespace) -> str:
         temperatures = Temperatures(args.temperature_zs, args.temperature_zu)
         figures.grid(model, args.out, classes, args.columns, args.seed, temperatures)
     elif args.command == "interpolate":
-        figures.interpolated(model, args.out, classes, args.steps, args.moving, args.path, args.seed)
+        is_film = args.out.suffix.lower() in FILM_SUFFIXES
+        figure, default = (figures.film, 50) if is_film else (figures.interpolated, 10)
+        figure(model, args.out, classes, args.steps or default, args.moving, args.path, args.seed)
     else:
         dims = args.dims or args.num_dims
         drawn = figures.varied(model, args.out, classes, dims, args.steps, args.extent, args.seed)
@@ -65,6 +70,7 @@ def load(args: argparse.Namespace, device: str | torch.device) -> PretrainedMode
         device=args.device or device,
         mixed_precision=args.mixed_precision,
         batch_size=args.batch_size,
+        align=getattr(args, "align", "auto"),  # of those that take pictures
     )
 
 
@@ -97,22 +103,20 @@ def draw_real(args: argparse.Namespace, model: PretrainedModel, wanted: list[int
     """The figures that begin with real pictures."""
     counts = [args.rows, args.columns] if args.command == "swap" else [args.pictures]
     if args.images:
-        shown = [shown_files(model, args.images, wanted)] * len(counts)
+        shown = [shown_files(model, args.images, wanted, args.face)] * len(counts)
     else:
         split = split_to_show(args.run, args.data or (EMBEDDED_TEST if _is_of_the_box(args) else None))
         shown = [
             shown_of_split(model, split, wanted, count, args.seed, draw=draw)
             for draw, count in enumerate(counts)
         ]
-    left_out = "".join(
-        f"{sentence}\n" for sentence in dict.fromkeys(one.left_out for one in shown) if sentence
-    )
+    notes = "".join(f"{note}\n" for note in dict.fromkeys(one.note for one in shown) if note)
+    if args.paste:
+        return f"{notes}{draw_into_photographs(args, model, shown[0])}"
     if args.command == "swap":
         figures.swapped(model, args.out, shown[0], shown[1])
-        return f"{left_out}Wrote {args.out}."
-    masks: dict[str, Mask] = {name: name for name in args.masks or ([] if args.mask_image else HOLES)}
-    if args.mask_image:
-        masks[args.mask_image.stem] = read_picture(args.mask_image)
+        return f"{notes}Wrote {args.out}."
+    masks = masks_of(args, model)
     scores = figures.inpainted(
         model,
         args.out,
@@ -125,9 +129,39 @@ def draw_real(args: argparse.Namespace, model: PretrainedModel, wanted: list[int
     errors = {name: [f"{score.error:.4f}" for score in of_mask[1:]] for name, of_mask in scores.items()}
     seams = {name: [f"{score.seam:.3f}" for score in of_mask] for name, of_mask in scores.items()}
     return (
-        f"{left_out}Squared error in the hole: {_listed(errors)}.\n"
+        f"{notes}Squared error in the hole: {_listed(errors)}.\n"
         f"Step across its border, of the originals first: {_listed(seams)}. Wrote {args.out}."
     )
+
+
+def masks_of(args: argparse.Namespace, model: PretrainedModel) -> dict[str, Mask]:
+    """The holes that were asked for, by name; by default all that suit the model's pictures."""
+    suitable = holes_for(aligned_faces=model.published.face_crops is not None)
+    masks: dict[str, Mask] = {name: name for name in args.masks or ([] if args.mask_image else suitable)}
+    if args.mask_image:
+        masks[args.mask_image.stem] = read_picture(args.mask_image)
+    return masks
+
+
+def draw_into_photographs(args: argparse.Namespace, model: PretrainedModel, shown: Shown) -> str:
+    """Swapped or painted faces, back in their photographs; what to tell about it."""
+    paths = into_photographs.numbered(args.out, len(into_photographs.aligned_faces(shown)))
+    if args.command == "swap":
+        photographs = into_photographs.swapped_photographs(model, shown)
+        others = [*args.images[1:], args.images[0]]
+        made = [
+            f"{path} ({own} with the person of {other})"
+            for path, own, other in zip(paths, args.images, others, strict=True)
+        ]
+    else:
+        masks = masks_of(args, model)
+        if len(masks) != 1:
+            raise RequestError("--paste paints one hole: name it with --masks, or give --mask-image alone.")
+        how = {"refine_steps": args.refine_steps, "num_starts": args.starts, "blend": not args.no_blend}
+        photographs = into_photographs.inpainted_photographs(model, shown, *masks.values(), **how)
+        made = [f"{path} ({own})" for path, own in zip(paths, args.images, strict=True)]
+    into_photographs.write_photographs(paths, photographs)
+    return f"Wrote {', '.join(made)}."
 
 
 def _listed(numbers: dict[str, list[str]]) -> str:

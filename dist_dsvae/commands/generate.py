@@ -7,6 +7,8 @@ python launch/generate.py interpolate zs --run runs/quickstart --out figure4a.pn
 python launch/generate.py vary        --run runs/quickstart --out figure5.png          Figure 5
 python launch/generate.py swap        --run runs/quickstart --out figure6.png          Figure 6
 python launch/generate.py inpaint     --run runs/quickstart --out figure7.png          Figure 7
+python launch/generate.py interpolate zs --run runs/quickstart --out film.gif          or .webp, .mp4
+python launch/generate.py swap --run runs/mine --images anna.jpg ben.jpg --paste --out swapped.png
 python launch/generate.py points      --run runs/toy runs/cvae_gan-toy --out figure2.png
 accelerate launch launch/generate.py many --run runs/quickstart --per-class 500 --out generated [--shards]
 """
@@ -38,7 +40,7 @@ def make_parser() -> argparse.ArgumentParser:
     grid.add_argument("--columns", type=option_types.panels, default=10)
     interpolate = commands.add_parser("interpolate", help="one code along a random path (Figure 4)")
     interpolate.add_argument("moving", choices=["zs", "zu"], help="the code that moves")
-    interpolate.add_argument("--steps", type=option_types.panels, default=10)
+    interpolate.add_argument("--steps", type=option_types.panels, help="(10; of a film 50, a second for 25)")
     interpolate.add_argument("--path", choices=["linear", "spherical"], default="linear")
     vary = commands.add_parser("vary", help="single dimensions of zu (Figure 5)")
     vary.add_argument(
@@ -58,7 +60,7 @@ def make_parser() -> argparse.ArgumentParser:
     swap.add_argument("--rows", type=option_types.panels, default=6)
     swap.add_argument("--columns", type=option_types.panels, default=8)
     inpaint = commands.add_parser("inpaint", help="original, corrupted, painted (Figure 7)")
-    inpaint.add_argument("--masks", nargs="+", choices=list(HOLES), help="holes (default: all)")
+    inpaint.add_argument("--masks", nargs="+", choices=list(HOLES), help="holes (default: those that suit)")
     inpaint.add_argument(
         "--mask-image", type=path_argument, help="a hole of your own: a picture, white in the hole"
     )
@@ -81,7 +83,7 @@ def make_parser() -> argparse.ArgumentParser:
     )
 
     for command in (grid, interpolate, vary, swap, inpaint, many):
-        add_common(command, is_directory=command is many)
+        add_common(command, is_directory=command is many, film=command is interpolate)
     for command in (grid, many):
         for code in ("zs", "zu"):
             command.add_argument(
@@ -97,10 +99,35 @@ def make_parser() -> argparse.ArgumentParser:
         command.add_argument(
             "--data", type=place_argument, help="split of shards to take pictures from (the run's test split)"
         )
+        add_photograph_options(command)
     return parser
 
 
-def add_common(parser: argparse.ArgumentParser, *, is_directory: bool) -> None:
+def add_photograph_options(parser: argparse.ArgumentParser) -> None:
+    """For models of aligned faces, of which a photograph has to be brought to the same form."""
+    group = parser.add_argument_group("photographs, for a model of aligned faces (extra: faces)")
+    group.add_argument(
+        "--align",
+        choices=["auto", "yes", "no"],
+        default="auto",
+        help="find and align the faces of --images: unless they have the model's size; always; never",
+    )
+    group.add_argument(
+        "--face",
+        type=option_types.whole(0),
+        nargs="+",
+        default=[0],
+        metavar="N",
+        help="which face, from the left from 1; one for all or one for each of --images (0: the largest)",
+    )
+    group.add_argument(
+        "--paste",
+        action="store_true",
+        help="put the result back into the photographs: F-1.png, F-2.png, ... for --out F.png",
+    )
+
+
+def add_common(parser: argparse.ArgumentParser, *, is_directory: bool, film: bool) -> None:
     parser.add_argument("--run", type=path_argument, help="run directory")
     parser.add_argument(
         "--model", type=place_argument, help="directory that launch/export.py wrote, or an id on the hub"
@@ -113,8 +140,10 @@ def add_common(parser: argparse.ArgumentParser, *, is_directory: bool) -> None:
         parser.add_argument("--out", type=path_argument, required=True, help="directory")
     else:
         name = Path(f"{parser.prog.rpartition(' ')[2]}.png")
-        help_ = f"PNG file ({name})"
-        parser.add_argument("--out", type=option_types.png_file, default=name, help=help_)
+        what, kind = "PNG file", option_types.png_file
+        if film:
+            what, kind = "PNG file, or a film: .gif, .webp, .mp4 (extra: film)", option_types.png_or_film_file
+        parser.add_argument("--out", type=kind, default=name, help=f"{what} ({name})")
     parser.add_argument("--classes", nargs="+", help="names or numbers (default: spread over all)")
     parser.add_argument("--seed", type=option_types.seed, default=0)
     parser.add_argument("--device", help="cpu, cuda, cuda:1 (default: a GPU if there is one)")

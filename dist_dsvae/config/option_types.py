@@ -70,16 +70,22 @@ share = number(0, 1, below=True)
 panels = whole(1, 200)  # along one side of a figure: its pixels have to fit a PNG
 
 
-def png_file(text: str) -> Path:
-    """Where a picture is to be written."""
+def png_or_film_file(text: str) -> Path:
+    """Where a picture or a film is to be written."""
+    return png_file(text, (".gif", ".webp", ".mp4"))
+
+
+def png_file(text: str, others: tuple[str, ...] = ()) -> Path:
+    """Where a picture is to be written. others: suffixes that are allowed besides."""
     path = path_argument(text)
     if not path.name or path.is_dir():
         raise argparse.ArgumentTypeError(
             f"{text!r} is a directory; give the name of a file, such as {path / 'figure.png'}"
         )
-    if path.suffix.lower() not in ("", ".png"):
+    if path.suffix.lower() not in ("", ".png", *others):
+        films = f", films as {', '.join(others)}" if others else ""
         raise argparse.ArgumentTypeError(
-            f"{text!r} ends in {path.suffix}, but pictures are written as PNG; "
+            f"{text!r} ends in {path.suffix}, but pictures are written as PNG{films}; "
             f"name it {path.with_suffix('.png')}"
         )
     return path

@@ -50,9 +50,9 @@ def telling(function: Callable[..., Any]) -> Callable[..., Any]:
     return told
 
 
-def warn(error: Exception) -> None:
+def warn(message: Exception | str) -> None:
     """Show a message, and go on."""
-    gr.Warning(html.escape(str(error)), duration=_SECONDS_SHOWN)
+    gr.Warning(html.escape(str(message)), duration=_SECONDS_SHOWN)
 
 
 def seed_control() -> Any:

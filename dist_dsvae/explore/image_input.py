@@ -40,7 +40,7 @@ def picture_slot(model: PretrainedModel, title: str, max_bytes: int, first_sampl
         if path is None:
             return None, None
         try:
-            picture = read_upload(Path(path), model.shape, max_bytes)
+            picture = read_upload(Path(path), model.shape, max_bytes, model.photographs, warn)
         except MENDABLE as error:
             warn(error)
             return None, None

@@ -12,7 +12,7 @@ from dist_dsvae.explore.controls import MODEL, Change, shown, telling
 from dist_dsvae.explore.image_input import picture_slot
 from dist_dsvae.pretrained.model import PretrainedModel
 from dist_dsvae.pretrained.requests import RequestError
-from dist_dsvae.sampling.holes import HOLES, REFINE_STEPS
+from dist_dsvae.sampling.holes import REFINE_STEPS, holes_for
 
 PAINTED = "painted"
 _CANVAS = 320
@@ -70,10 +70,10 @@ def inpaint_tab(model: PretrainedModel, max_bytes: int) -> None:
             editor = _brush()
         with gr.Column(min_width=280):
             hole = gr.Radio(
-                [PAINTED, *HOLES],
+                [PAINTED, *holes_for(aligned_faces=model.published.face_crops is not None)],
                 value=PAINTED,
                 label="Hole",
-                info="Painted with the brush, or one of the named ones (two are for aligned faces)",
+                info="Painted with the brush, or one of the named ones",
             )
             refine = gr.Slider(
                 0,

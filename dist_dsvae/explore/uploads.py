@@ -7,16 +7,19 @@ a file of a few kilobytes can claim to hold gigabytes of pixels.
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 
 from PIL import Image
 
 from dist_dsvae.core.images import foreign_format
 from dist_dsvae.core.types import ImageShape
+from dist_dsvae.pretrained.photographs import Photographs
 from dist_dsvae.pretrained.pictures import PictureError, read_pictures
 
 FORMATS = ("PNG", "JPEG", "WEBP")
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
+_SEARCHED_EDGE = 1600  # pixels for faces to be found in, where a JPEG has more
 MAX_PIXELS = 50_000_000  # a telephone's largest pictures
 BYTES_PER_MIB = 2**20
 _ALLOWED = "Allowed are PNG, JPEG and WebP pictures"
@@ -26,10 +29,18 @@ class UploadError(ValueError):
     """An uploaded file that is not taken; the message says why, and what is."""
 
 
-def read_upload(path: Path, shape: ImageShape, max_bytes: int) -> Image.Image:
+def read_upload(
+    path: Path,
+    shape: ImageShape,
+    max_bytes: int,
+    photographs: Photographs | None = None,
+    tell: Callable[[str], None] = lambda sentence: None,
+) -> Image.Image:
     """The picture in an uploaded file as the model takes it: its size, upright, without transparency.
 
-    Raises UploadError for too many bytes or pixels, another format, and for a broken file.
+    photographs: of the model; with it the face of a photograph is found, for a model of faces. tell: is told
+    where there are several. Raises UploadError for too many bytes or pixels, another format, and for a broken
+    file; PictureError where there is no face.
     """
     num_bytes = path.stat().st_size
     if num_bytes > max_bytes:
@@ -52,9 +63,16 @@ def read_upload(path: Path, shape: ImageShape, max_bytes: int) -> Image.Image:
     with opened:
         if opened.width * opened.height > MAX_PIXELS:
             raise _too_many_pixels(path)
-        opened.draft(None, (2 * shape.width, 2 * shape.height))  # a large JPEG at a fraction of its size
+        is_searched = photographs is not None and photographs.searches(opened)
+        least = _SEARCHED_EDGE if is_searched else 2 * shape.width
+        opened.draft(None, (least, least))  # a large JPEG at a fraction of its size
         try:
             opened.load()
+            if photographs is not None and is_searched:
+                found = photographs.find(opened, path.name)
+                if found.note:
+                    tell(found.note)
+                return found.crop
             pixels, kind = read_pictures(opened, shape)
         except PictureError:
             raise

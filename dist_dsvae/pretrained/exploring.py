@@ -9,15 +9,15 @@ import torch
 from torch import Tensor
 
 from dist_dsvae.core.noise import Draw, Noise
-from dist_dsvae.core.types import ImageShape
 from dist_dsvae.pretrained.networks import Networks
-from dist_dsvae.pretrained.pictures import Kind, Pictures, read_pictures, to_network
-from dist_dsvae.pretrained.requests import ClassNames, Mask, RequestError, read_mask
+from dist_dsvae.pretrained.pictures import Kind, to_network
+from dist_dsvae.pretrained.requests import ClassNames, RequestError
 from dist_dsvae.sampling import inpaint, interpolate, vary
 from dist_dsvae.sampling.blend import blended
 from dist_dsvae.sampling.temperature import Temperatures
 
-Labelled = tuple[Pictures, ClassNames | None]
+Read = tuple[Tensor, Kind]  # by ``read_pictures``
+Labelled = tuple[Read, ClassNames | None]
 
 _STARTS_SEED = 0
 
@@ -48,7 +48,7 @@ def samples(
 def path_codes(
     networks: Networks,
     classes: list[int],
-    num_steps: int,
+    fractions: Tensor,
     moving: Literal["zs", "zu"],
     seed: int,
     path: interpolate.Path,
@@ -60,7 +60,7 @@ def path_codes(
         )
     method, device = networks.generative(), networks.device
     return interpolate.interpolated_codes(
-        method, classes, num_steps, moving=moving, seed=seed, path=path, device=device
+        method, classes, fractions, moving=moving, seed=seed, path=path, device=device
     )
 
 
@@ -88,12 +88,9 @@ def expressiveness(networks: Networks, num_codes: int, seed: int) -> Tensor:
     return vary.expressiveness(lambda rows: networks.decode(rows, kind, "prior"), codes, method.zu_dim)
 
 
-def codes_of_two(
-    networks: Networks, shape: ImageShape, a: Labelled, b: Labelled
-) -> tuple[Tensor, Tensor, Kind]:
+def codes_of_two(networks: Networks, a: Labelled, b: Labelled) -> tuple[Tensor, Tensor, Kind]:
     """zs of ``a``, the mean of zu of ``b``, and the kind of their offspring. Raises as ``encode`` does."""
-    first, kind = read_pictures(a[0], shape, "a")
-    second, other = read_pictures(b[0], shape, "b")
+    (first, kind), (second, other) = a[0], b[0]
     zs, zu = networks.encode(first, kind, a[1]).zs, networks.encode(second, kind, b[1]).zu.mean
     return zs, zu, kind._replace(is_single=kind.is_single and other.is_single)
 
@@ -123,21 +120,20 @@ class Painting(NamedTuple):
 
 def painted(
     networks: Networks,
-    shape: ImageShape,
-    images: Pictures,
-    mask: Mask,
+    images: Read,
+    holes: Tensor,
     labels: ClassNames | None,
     how: Painting,
 ) -> Any:
-    """``images``, in their own values and as their kind, with their holes painted (``sampling.inpaint``)."""
+    """``images``, in their own values and as their kind, with their holes painted (``sampling.inpaint``).
+
+    holes: bool [N, 1, H, W].
+    """
     method = networks.autoencoding()
-    if not shape.is_image:
-        raise RequestError("This model's samples are points, which have no pixels to paint.")
     for name, number in (("refine_steps", how.refine_steps), ("num_starts", how.num_starts)):
         if number < 0:
             raise RequestError(f"{name} is {number}; it must be at least 0.")
-    originals, kind = read_pictures(images, shape)
-    holes = read_mask(mask, shape, len(originals))
+    originals, kind = images
     ids = networks.known_labels(labels, len(originals))
 
     def paint(originals: Tensor, holes: Tensor, ids: Tensor | None = None) -> tuple[Tensor]:

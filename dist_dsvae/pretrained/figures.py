@@ -1,7 +1,7 @@
 """The paper's figures of a trained model, as PNG files with a legend.
 
 grid         3, 8, 9   a class per row, one zu per column
-interpolated 4a, 4b    zs, or zu, along one random path; a class per row
+interpolated 4a, 4b    zs, or zu, along one random path; a class per row; ``film``: the same, moving
 varied       5         single dimensions of zu, by default those that change pictures most
 swapped      6         zs from real pictures at the left, zu from real ones at the top
 inpainted    7         original, corrupted and painted, a hole per row
@@ -17,10 +17,12 @@ import torch
 from torch import Tensor
 
 from dist_dsvae.pretrained.model import PretrainedModel
+from dist_dsvae.pretrained.photographs import AlignedFace
 from dist_dsvae.pretrained.pictures import to_network
-from dist_dsvae.pretrained.requests import Mask, RequestError, at_least_one, read_mask
+from dist_dsvae.pretrained.requests import Mask, RequestError, at_least_one
 from dist_dsvae.sampling.blend import seam
-from dist_dsvae.sampling.grids import save_grid
+from dist_dsvae.sampling.film import save_film
+from dist_dsvae.sampling.grids import beside_each_other, save_grid
 from dist_dsvae.sampling.inpaint import corrupted, hole_error
 from dist_dsvae.sampling.interpolate import Path as NoisePath
 from dist_dsvae.sampling.temperature import AT_ONE, Temperatures
@@ -29,13 +31,15 @@ from dist_dsvae.sampling.temperature import AT_ONE, Temperatures
 class Shown(NamedTuple):
     """Real pictures for a figure: uint8 [N, C, H, W]; their classes, where known; where they are from.
 
-    left_out: a sentence on classes of which there is no picture, or "".
+    note: sentences on classes of which there is no picture, or on faces, or "". faces: those that were found
+    in pictures from files; None for a picture that was taken as it is.
     """
 
     images: Tensor
     labels: list[int] | None
     source: str
-    left_out: str = ""
+    note: str = ""
+    faces: Sequence[AlignedFace | None] = ()
 
 
 def grid(
@@ -81,6 +85,23 @@ def interpolated(
         row_names=_names(model, classes),
         column_names=[f"{fraction:.2f}" for fraction in torch.linspace(0, 1, num_steps).tolist()],
     )
+
+
+def film(
+    model: PretrainedModel,
+    out: Path,
+    classes: list[int],
+    num_steps: int,
+    moving: Literal["zs", "zu"],
+    path: NoisePath,
+    seed: int,
+) -> None:
+    """``interpolated`` as a film, there in ``num_steps`` frames and back; the classes beside each other."""
+    _check_images(model)
+    way = model.interpolate(
+        classes, num_steps, moving=moving, path=path, generator=seed, eased=True, kind="tensor"
+    )
+    save_film(out, [beside_each_other(way[:, step]) for step in range(num_steps)])
 
 
 def varied(
@@ -153,7 +174,7 @@ def inpainted(
     truth, labels = to_network(shown.images), shown.labels if model.needs_labels else None
     rows, names, scores = [], [], dict[str, list[HoleScores]]()
     for name, mask in masks.items():
-        holes = read_mask(mask, model.shape, len(truth))
+        holes = model.holes(mask, len(truth))
         painted = [
             to_network(
                 model.inpaint(

@@ -7,7 +7,7 @@ Of either, model.safetensors and config.json are read and nothing else: what can
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TypedDict, Unpack
 
 from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
@@ -29,10 +29,19 @@ _REMEDY = (
 )
 
 
-def published_at(place: str | Path, **options: Any) -> Published:
+class HubOptions(TypedDict, total=False):
+    """As for ``huggingface_hub.hf_hub_download``."""
+
+    revision: str | None
+    cache_dir: str | Path | None
+    force_download: bool
+    local_files_only: bool
+    token: str | bool | None
+
+
+def published_at(place: str | Path, **options: Unpack[HubOptions]) -> Published:
     """The model of a directory or, if there is none of this name, of a hub's repository.
 
-    options: of ``huggingface_hub.hf_hub_download``.
     Raises PublishedModelError for a file, an archive, a run directory, one that holds only pickles, a
     path that does not exist, and for what cannot be fetched.
     """
@@ -74,7 +83,7 @@ def _check_directory(directory: Path) -> None:
     raise PublishedModelError(f"{directory} has no {' and no '.join(missing)}. {_REMEDY}")
 
 
-def _fetched(model_id: str, **options: Any) -> Path:
+def _fetched(model_id: str, **options: Unpack[HubOptions]) -> Path:
     """The two files of a hub's repository, in its cache: their directory."""
     try:
         for name in (WEIGHTS_FILE, CONFIG_FILE):

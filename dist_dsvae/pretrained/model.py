@@ -11,7 +11,7 @@ number is a function of (seed, number of the sample): batch sizes and devices do
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, Unpack
 
 import torch
 from huggingface_hub import ModelCard, ModelHubMixin
@@ -21,13 +21,13 @@ from dist_dsvae.core.types import CodeKind, Codes, Gaussian
 from dist_dsvae.methods.published import Published, save_published
 from dist_dsvae.pretrained import card, exploring
 from dist_dsvae.pretrained.description import Described
-from dist_dsvae.pretrained.hub import published_at
-from dist_dsvae.pretrained.networks import Networks
+from dist_dsvae.pretrained.hub import HubOptions, published_at
+from dist_dsvae.pretrained.networks import Networks, Precision
+from dist_dsvae.pretrained.photographs import Align, Photographs
 from dist_dsvae.pretrained.pictures import Kind, PictureList, Pictures, read_pictures
 from dist_dsvae.pretrained.requests import (
     ClassNames,
     Mask,
-    RequestError,
     Rows,
     Seed,
     at_least_one,
@@ -35,14 +35,14 @@ from dist_dsvae.pretrained.requests import (
     code_kind,
     device_from,
     read_codes,
+    read_mask,
     seed_from,
 )
 from dist_dsvae.sampling.holes import NUM_STARTS, REFINE_STEPS
 from dist_dsvae.sampling.interpolate import Path as NoisePath
+from dist_dsvae.sampling.interpolate import places
 from dist_dsvae.sampling.temperature import AT_ONE, Temperatures
 from dist_dsvae.sampling.vary import EXTENT
-
-Precision = Literal["no", "bf16"]
 
 
 class PretrainedModel(Described, ModelHubMixin, library_name="dist_dsvae"):
@@ -50,7 +50,8 @@ class PretrainedModel(Described, ModelHubMixin, library_name="dist_dsvae"):
 
     published: the model. batch_size: pictures that go through the networks at once, at most; an
     attribute that may be changed. mixed_precision: "bf16" runs the networks under autocast; weights stay
-    float32. What a method cannot do (a cGAN encodes nothing) raises RequestError.
+    float32. align, photographs: how faces in photographs are found (``pretrained.photographs``), where the
+    model is one of aligned faces. What a method cannot do (a cGAN encodes nothing) raises RequestError.
     """
 
     def __init__(
@@ -60,13 +61,11 @@ class PretrainedModel(Described, ModelHubMixin, library_name="dist_dsvae"):
         device: str | torch.device = "cpu",
         mixed_precision: Precision = "no",
         batch_size: int = 256,
+        align: Align = "auto",
     ) -> None:
-        if mixed_precision not in ("no", "bf16"):
-            raise RequestError(f'mixed_precision is {mixed_precision!r}; allowed are "no" and "bf16".')
         self.published = published
-        self._networks = Networks(
-            published, at_least_one("batch_size", batch_size), bf16=mixed_precision == "bf16"
-        )
+        self.photographs = Photographs(published.face_crops, published.shape, align)
+        self._networks = Networks(published, batch_size, mixed_precision)
         self.to(device)
 
     @classmethod
@@ -77,27 +76,19 @@ class PretrainedModel(Described, ModelHubMixin, library_name="dist_dsvae"):
         device: str | torch.device = "cpu",
         mixed_precision: Precision = "no",
         batch_size: int = 256,
-        revision: str | None = None,
-        cache_dir: str | Path | None = None,
-        force_download: bool = False,
-        local_files_only: bool = False,
-        token: str | bool | None = None,
+        align: Align = "auto",
+        **hub: Unpack[HubOptions],
     ) -> Self:
         """A model of a directory that launch/export.py wrote, or of a repository on the hub.
 
-        device, mixed_precision, batch_size: as for the class. The others: as for ``hf_hub_download``.
+        device, mixed_precision, batch_size, align: as for the class. hub: as for ``hf_hub_download``.
         Reads model.safetensors and config.json, never anything else; raises PublishedModelError for
         pickles, archives, and damaged or missing files.
         """
-        published = published_at(
-            pretrained_model_name_or_path,
-            revision=revision,
-            cache_dir=cache_dir,
-            force_download=force_download,
-            local_files_only=local_files_only,
-            token=token,
+        published = published_at(pretrained_model_name_or_path, **hub)
+        return cls(
+            published, device=device, mixed_precision=mixed_precision, batch_size=batch_size, align=align
         )
-        return cls(published, device=device, mixed_precision=mixed_precision, batch_size=batch_size)
 
     def _save_pretrained(self, save_directory: Path) -> None:
         """For ``save_pretrained`` and ``push_to_hub``: the two files, and the pictures of the card."""
@@ -151,12 +142,11 @@ class PretrainedModel(Described, ModelHubMixin, library_name="dist_dsvae"):
         labels: the pictures' classes, for methods that encode with the label (cvae, cvae_gan) alone.
         Raises PictureError or RequestError.
         """
-        pictures, kind = read_pictures(images, self.shape)
-        return self._networks.encode(pictures, kind, labels)
+        return self._networks.encode(*self._read(images), labels)
 
     def classify(self, images: Pictures) -> Tensor:
         """Probability of each class [N, num_classes], in the order of ``classes``."""
-        return self._networks.probabilities(*read_pictures(images, self.shape))
+        return self._networks.probabilities(*self._read(images))
 
     def decode(
         self, zs: Rows, zu: Rows | Gaussian, kind: str = "tensor", *, codes: CodeKind | None = None
@@ -222,16 +212,17 @@ class PretrainedModel(Described, ModelHubMixin, library_name="dist_dsvae"):
         moving: Literal["zs", "zu"] = "zs",
         path: NoisePath = "linear",
         generator: Seed = None,
+        eased: bool = False,
         kind: str | None = None,
     ) -> Any:
         """Figure 4: a row per class, ``num_steps`` pictures along one random path that the rows share.
 
-        moving: the code that moves; the other stays. path: see ``sampling.interpolate``.
+        moving: the code that moves; the other stays. path, eased: see ``sampling.interpolate``.
         Returns [R, K, ...] (lists of lists of PIL pictures).
         """
         ids, shown = class_ids(classes, self.classes), self._kind(kind)
-        num_steps, seed = at_least_one("num_steps", num_steps), seed_from(generator)
-        codes = exploring.path_codes(self._networks, ids, num_steps, moving, seed, path)
+        fractions, seed = places(at_least_one("num_steps", num_steps), eased=eased), seed_from(generator)
+        codes = exploring.path_codes(self._networks, ids, fractions, moving, seed, path)
         return shown.wrap_grid(self._networks.decode(codes, shown, "prior"), len(ids))
 
     def vary(
@@ -275,7 +266,8 @@ class PretrainedModel(Described, ModelHubMixin, library_name="dist_dsvae"):
 
         a, b: as many as each other, or one for all of the other. labels: as for ``encode``. As ``a``'s kind.
         """
-        zs, zu, kind = exploring.codes_of_two(self._networks, self.shape, (a, a_labels), (b, b_labels))
+        first, second = (self._read(a, "a"), a_labels), (self._read(b, "b"), b_labels)
+        zs, zu, kind = exploring.codes_of_two(self._networks, first, second)
         return kind.wrap(self._networks.decode(exploring.paired(zs, zu), kind, "images"))
 
     def swap_grid(
@@ -286,8 +278,11 @@ class PretrainedModel(Described, ModelHubMixin, library_name="dist_dsvae"):
         column_labels: ClassNames | None = None,
     ) -> Any:
         """Every one of ``rows`` giving zs with every one of ``columns`` giving zu: [R, K, ...]."""
-        pair = (rows, row_labels), (columns, column_labels)
-        zs, zu, kind = exploring.codes_of_two(self._networks, self.shape, *pair)
+        first, second = (
+            (self._read(rows, "rows"), row_labels),
+            (self._read(columns, "columns"), column_labels),
+        )
+        zs, zu, kind = exploring.codes_of_two(self._networks, first, second)
         return kind.wrap_grid(self._networks.decode(exploring.crossed(zs, zu), kind, "images"), len(zs))
 
     def inpaint(
@@ -302,7 +297,7 @@ class PretrainedModel(Described, ModelHubMixin, library_name="dist_dsvae"):
     ) -> Any:
         """Paint the hole of each picture (Figure 7); outside, every bit is the given picture's.
 
-        mask: "right-half", "eyes", "nose-and-mouth", "bottom-half" (the middle two for aligned faces), or
+        mask: a name of ``sampling.holes`` ("eyes" and "nose-and-mouth" for models of aligned faces alone), or
         a picture, white in the hole, or an array [H, W] or [N, H, W], not 0 in the hole.
         labels: the pictures' classes where they are known; needed as for ``encode``.
         refine_steps: of Adam on the codes, towards the known pixels and under the prior (of the labels, if
@@ -310,8 +305,16 @@ class PretrainedModel(Described, ModelHubMixin, library_name="dist_dsvae"):
         picture keeps the likeliest codes. blend: without a step at the hole's border.
         PIL pictures come back in the model's size.
         """
-        how = exploring.Painting(refine_steps, num_starts, blend)
-        return exploring.painted(self._networks, self.shape, images, mask, labels, how)
+        how, given = exploring.Painting(refine_steps, num_starts, blend), self._read(images)
+        return exploring.painted(self._networks, given, self.holes(mask, len(given[0])), labels, how)
+
+    def holes(self, mask: Mask, num_images: int = 1) -> Tensor:
+        """What ``inpaint`` paints for ``mask``: bool [num_images, 1, H, W]. Raises RequestError."""
+        aligned_faces = self.published.face_crops is not None
+        return read_mask(mask, self.shape, num_images, aligned_faces=aligned_faces)
+
+    def _read(self, images: Pictures, name: str = "images") -> tuple[Tensor, Kind]:
+        return read_pictures(self.photographs.taken(images, name), self.shape, name)
 
     def _kind(self, kind: str | None) -> Kind:
         """Of results without input: by default pictures, or arrays of points."""

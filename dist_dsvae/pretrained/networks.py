@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
@@ -15,22 +16,26 @@ from dist_dsvae.methods.published import Published
 from dist_dsvae.models.norm_statistics import Moments, Statistics
 from dist_dsvae.pretrained.chunks import in_chunks
 from dist_dsvae.pretrained.pictures import Kind, to_network
-from dist_dsvae.pretrained.requests import ClassNames, RequestError, class_ids
+from dist_dsvae.pretrained.requests import ClassNames, RequestError, at_least_one, class_ids
 from dist_dsvae.sampling.statistics_codes import FEW_CODES, prior_statistics
 from dist_dsvae.sampling.temperature import AT_ONE, PriorCodes, Temperatures
 
+Precision = Literal["no", "bf16"]
 _KEPT_TEMPERATURES = 8
 
 
 class Networks:
     """The networks of ``published`` in evaluation mode. device, batch_size, bf16: may be changed."""
 
-    def __init__(self, published: Published, batch_size: int, *, bf16: bool) -> None:
+    def __init__(self, published: Published, batch_size: int, mixed_precision: Precision) -> None:
+        if mixed_precision not in get_args(Precision):
+            raise RequestError(f'mixed_precision is {mixed_precision!r}; allowed are "no" and "bf16".')
         self.method = published.method.float().eval().requires_grad_(False)
         self.name = published.config.name
         self.classes = published.classes
         self.device = torch.device("cpu")
-        self.batch_size, self.bf16 = batch_size, bf16
+        self.batch_size = at_least_one("batch_size", batch_size)
+        self.bf16 = mixed_precision == "bf16"
         self._tempered: dict[Temperatures, Statistics] = {}
 
     def generative(self) -> Generative:

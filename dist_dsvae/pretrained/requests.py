@@ -14,7 +14,7 @@ from torch import Tensor
 
 from dist_dsvae.core.images import as_stored
 from dist_dsvae.core.types import CodeKind, ImageShape
-from dist_dsvae.sampling.holes import HOLES, hole
+from dist_dsvae.sampling.holes import HOLES, hole, holes_for
 
 ClassNames = int | str | Sequence[int | str] | Tensor | npt.NDArray[Any]
 Seed = int | torch.Generator | None
@@ -111,18 +111,26 @@ def read_codes(zs: Rows, zu: Rows, dims: tuple[int, int]) -> Tensor:
     return torch.cat(parts, dim=1)
 
 
-def read_mask(mask: Mask, shape: ImageShape, num_images: int) -> Tensor:
+def read_mask(mask: Mask, shape: ImageShape, num_images: int, *, aligned_faces: bool) -> Tensor:
     """bool [num_images, 1, H, W], True in the hole.
 
-    mask: a name of ``sampling.holes.HOLES``; a PIL picture, white in the hole, of any size; an array or
+    mask: a name of ``sampling.holes.holes_for``; a PIL picture, white in the hole, of any size; an array or
     tensor [H, W], for all pictures, or [num_images, H, W], not 0 in the hole.
-    Raises RequestError for a mask of another size, and for one without a hole.
+    Raises RequestError for a mask of another size, for one without a hole, and for samples that are points.
     """
+    if not shape.is_image:
+        raise RequestError("This model's samples are points, which have no pixels to paint.")
     height, width = shape.height, shape.width
     if isinstance(mask, str):
-        if mask not in HOLES:
-            near = difflib.get_close_matches(mask, HOLES, n=1)
-            hint = f"Did you mean {near[0]!r}?" if near else f"Known are {', '.join(HOLES)}."
+        known = holes_for(aligned_faces=aligned_faces)
+        if mask in HOLES and mask not in known:
+            raise RequestError(
+                f"The hole {mask!r} is made for aligned faces, and this model does not say that its pictures "
+                f"are some. Choose one of {', '.join(known)}, or give a picture, white in the hole."
+            )
+        if mask not in known:
+            near = difflib.get_close_matches(mask, known, n=1)
+            hint = f"Did you mean {near[0]!r}?" if near else f"Known are {', '.join(known)}."
             raise RequestError(f"There is no mask {mask!r}. {hint} Or give a picture, white in the hole.")
         holes = torch.from_numpy(hole(HOLES[mask], height, width))
     elif isinstance(mask, Image.Image):

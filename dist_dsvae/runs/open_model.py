@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from dist_dsvae.config import DataConfig
 from dist_dsvae.core import shipped
@@ -17,6 +19,7 @@ from dist_dsvae.data.pick import read_samples
 from dist_dsvae.data.shards.manifest import Manifest
 from dist_dsvae.pretrained.figures import Shown
 from dist_dsvae.pretrained.model import PretrainedModel
+from dist_dsvae.pretrained.photographs import AlignedFace
 from dist_dsvae.pretrained.pictures import read_picture, read_pictures
 from dist_dsvae.pretrained.requests import RequestError, device_from
 from dist_dsvae.runs.export import Weights, published_of_run
@@ -53,9 +56,25 @@ def model_in_the_box() -> str:
     return str(found)
 
 
-def shown_files(model: PretrainedModel, paths: list[Path], labels: list[int] | None) -> Shown:
-    """Pictures of files, brought to the model's size. labels: their classes, where known."""
-    images, _ = read_pictures([read_picture(path) for path in paths], model.shape, "--images")
+def shown_files(
+    model: PretrainedModel, paths: list[Path], labels: list[int] | None, faces: Sequence[int] = (0,)
+) -> Shown:
+    """Pictures of files, brought to the model's size; the face of a photograph, for a model of faces.
+
+    labels: their classes, where known. faces: which face of each, as ``Photographs.find`` counts, one for all
+    or one for each; 0: the largest.
+    """
+    if len(faces) not in (1, len(paths)):
+        raise RequestError(
+            f"--face gives {len(faces)} numbers for {len(paths)} pictures; give one, or one for each."
+        )
+    pictures, found = list[Image.Image](), list[AlignedFace | None]()
+    for path, number in zip(paths, faces if len(faces) == len(paths) else [*faces] * len(paths), strict=True):
+        picture = read_picture(path)
+        searched = model.photographs.searches(picture)
+        found.append(model.photographs.find(picture, str(path), number or None) if searched else None)
+        pictures.append(picture if found[-1] is None else found[-1].crop)
+    images, _ = read_pictures(pictures, model.shape, "--images")
     if labels is not None and len(labels) != len(paths):
         raise RequestError(
             f"--classes names {len(labels)} classes for {len(paths)} pictures; name one for each."
@@ -65,7 +84,8 @@ def shown_files(model: PretrainedModel, paths: list[Path], labels: list[int] | N
             f"This model's encoder is told the label: name a class for each of the {len(paths)} pictures "
             "with --classes."
         )
-    return Shown(images, labels, "from files")
+    notes = [f"{face.note} Another: --face N." for face in found if face is not None and face.note]
+    return Shown(images, labels, "from files", "\n".join(notes), found)
 
 
 def split_to_show(run: Path | None, data: str | None) -> Manifest:
@@ -121,8 +141,8 @@ def shown_of_split(
         places.append(int(own[order[(turn + draw * -(-count // len(classes))) % len(own)]]))
     images = read_samples(split, places)
     shown_labels = [label for label, _ in rounds] if same_classes else None
-    left_out = f"{split.location} has no picture of {_named(split, empty)}; left out." if empty else ""
-    return Shown(images, shown_labels, f"from {split.location}", left_out)
+    note = f"{split.location} has no picture of {_named(split, empty)}; left out." if empty else ""
+    return Shown(images, shown_labels, f"from {split.location}", note)
 
 
 def _named(split: Manifest, labels: list[int]) -> str:

@@ -18,6 +18,7 @@ Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 _GAP = 2
 _MIN_TILE = 64
+_FILM_TILE, _FILM_COLUMNS = 128, 5
 _MARGIN = 8
 _BACKGROUND = (255, 255, 255)
 _INK = (40, 40, 40)
@@ -120,6 +121,19 @@ def tiled(rows: Sequence[Sequence[Image.Image]]) -> Image.Image:
         for x, picture in enumerate(row):
             enlarged = picture.resize((width, height), Image.Resampling.NEAREST)
             canvas.paste(enlarged, (x * (width + _GAP), y * (height + _GAP)))
+    return canvas
+
+
+def beside_each_other(images: Tensor) -> Image.Image:
+    """Images [K, C, H, W] in [-1, 1] in rows of up to 5, smoothly enlarged: a frame of a film."""
+    tile = images.shape[-1] * max(1, _FILM_TILE // images.shape[-1])
+    num_columns = min(len(images), _FILM_COLUMNS)
+    pitch, num_rows = tile + 2 * _GAP, -(-len(images) // num_columns)
+    canvas = Image.new("RGB", (num_columns * pitch, num_rows * pitch), _BACKGROUND)
+    for place, image in enumerate(images):
+        row, column = divmod(place, num_columns)
+        enlarged = to_picture(image).resize((tile, tile), Image.Resampling.BICUBIC)
+        canvas.paste(enlarged, (column * pitch + _GAP, row * pitch + _GAP))
     return canvas
 
 

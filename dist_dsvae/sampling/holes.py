@@ -1,12 +1,13 @@
 """The holes of Figure 7, as fractions of the picture, and how hard inpainting tries.
 
-``right-half`` and ``bottom-half`` suit any picture. ``eyes`` and ``nose-and-mouth`` are rectangles that
-cover those of a face that is aligned as in FaceScrub's or LFW's crops (upright, centred, eyes a little
-above the middle); on other pictures they are just rectangles.
+``right-half``, ``bottom-half`` and ``centre`` suit any picture. ``eyes`` and ``nose-and-mouth`` cover those
+of a face that is aligned as ``shards/build.py`` does it (upright, eyes a little above the middle), and are
+there for models of such faces alone.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -26,12 +27,21 @@ class Rectangle(NamedTuple):
     right: float
 
 
-HOLES = {
+PLAIN_HOLES = {
     "right-half": Rectangle(0.0, 1.0, 0.5, 1.0),
+    "bottom-half": Rectangle(0.5, 1.0, 0.0, 1.0),
+    "centre": Rectangle(0.25, 0.75, 0.25, 0.75),
+}
+FACE_HOLES = {
     "eyes": Rectangle(0.28, 0.5, 0.12, 0.88),
     "nose-and-mouth": Rectangle(0.45, 0.85, 0.25, 0.75),
-    "bottom-half": Rectangle(0.5, 1.0, 0.0, 1.0),
 }
+HOLES = PLAIN_HOLES | FACE_HOLES
+
+
+def holes_for(*, aligned_faces: bool) -> Mapping[str, Rectangle]:
+    """The holes that suit a model's pictures, by name."""
+    return HOLES if aligned_faces else PLAIN_HOLES
 
 
 def hole(rectangle: Rectangle, height: int, width: int) -> npt.NDArray[np.bool_]:

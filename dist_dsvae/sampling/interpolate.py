@@ -24,6 +24,15 @@ Path = Literal["linear", "spherical"]
 _FIRST_END, _SECOND_END = 2**62, 2**62 + 1
 
 
+def places(num_steps: int, *, eased: bool = False) -> Tensor:
+    """``num_steps`` fractions from 0 to 1, evenly, or eased: slower towards both ends, for a film.
+
+    Eased steps turn at one speed along the "spherical" path, whose even ones rush at its ends.
+    """
+    even = torch.linspace(0, 1, num_steps)
+    return (1 - torch.cos(torch.pi * even)) / 2 if eased else even
+
+
 class PathNoise:
     """Normal numbers [B, size] at places ``fractions`` [B] (0..1) of the path that ``seed`` gives."""
 
@@ -40,20 +49,20 @@ class PathNoise:
 def interpolated_codes(
     method: Generative,
     classes: Sequence[int],
-    num_steps: int,
+    fractions: Tensor,
     *,
     moving: Literal["zs", "zu"],
     seed: int,
     path: Path = "linear",
     device: torch.device,
 ) -> Tensor:
-    """Codes [len(classes) * num_steps, code_dim], row by row: a row per class.
+    """Codes [len(classes) * len(fractions), code_dim], row by row: a row per class.
 
-    moving: "zs" shares one zu among all pictures; "zu" gives each class one zs and shares the path of zu.
+    fractions: places on the path, 0..1. moving: "zs" shares one zu among all pictures; "zu" gives each class
+        one zs and shares the path of zu.
     """
-    labels = torch.tensor(list(classes), device=device).repeat_interleave(num_steps)
-    fractions = torch.linspace(0, 1, num_steps, device=device).repeat(len(classes))
-    walking = PathNoise(seed, fractions, path)
+    labels = torch.tensor(list(classes), device=device).repeat_interleave(len(fractions))
+    walking = PathNoise(seed, fractions.to(device).repeat(len(classes)), path)
     # The same draw for all classes: zs differ by the classes' own Gaussians, and zu not at all.
     still = Noise(seed, torch.zeros_like(labels))
     zs_noise, zu_noise = (walking, still) if moving == "zs" else (still, walking)

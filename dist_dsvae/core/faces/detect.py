@@ -74,8 +74,8 @@ def detector_of(record: DetectorRecord) -> CenterFaceDetector:
     is_known = record.name == NAME and record.settings.keys() == {"edge", "min_score"}
     if not is_known or not 32 <= edge <= _MAX_EDGE or edge % 32 or not 0 < min_score < 1:
         raise DataError(
-            f"The faces were found by the detector {record.name!r} with the settings {dict(record.settings)}, "
-            f"which this program does not have; it has {NAME!r}. Give faces that are cut already."
+            f"The faces were found by the detector {record.name!r} with the settings "
+            f"{dict(record.settings)}, which this program does not have; it has {NAME!r}."
         )
     return CenterFaceDetector(edge=int(edge), min_score=min_score)
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from dist_dsvae.core.noise import Draw, Noise
 from dist_dsvae.sampling import inpaint
 from dist_dsvae.sampling.holes import HOLES, hole
-from dist_dsvae.sampling.interpolate import PathNoise, interpolated_codes
+from dist_dsvae.sampling.interpolate import PathNoise, interpolated_codes, places
 from dist_dsvae.sampling.vary import expressiveness, varied_codes
 from tests.unit.methods.making import make_method
 
@@ -22,7 +22,7 @@ CPU = torch.device("cpu")
 @pytest.mark.parametrize("path", ["linear", "spherical"])
 def test_zs_is_one_path_mapped_to_every_class(path: str) -> None:
     method = make_method().float()
-    codes = interpolated_codes(method, [1, 4], 5, moving="zs", seed=3, path=path, device=CPU)  # type: ignore[arg-type]
+    codes = interpolated_codes(method, [1, 4], places(5), moving="zs", seed=3, path=path, device=CPU)  # type: ignore[arg-type]
     zs, zu = codes.detach().view(2, 5, 10).split([6, 4], dim=2)
     assert torch.equal(zu, zu[:1, :1].expand_as(zu))
     mean, log_variance = (t.detach()[[1, 4]][:, None] for t in method.mixture_prior.components())
@@ -34,7 +34,7 @@ def test_zs_is_one_path_mapped_to_every_class(path: str) -> None:
 
 def test_zu_moves_alike_for_all_classes_and_zs_stays() -> None:
     method = make_method(**{"prior_labels": "uniform"}).float()
-    codes = interpolated_codes(method, [1, 4], 3, moving="zu", seed=3, device=CPU).detach()
+    codes = interpolated_codes(method, [1, 4], places(3), moving="zu", seed=3, device=CPU).detach()
     zs, zu = codes.view(2, 3, 10).split([6, 4], dim=2)
     assert torch.equal(zu[0], zu[1])
     torch.testing.assert_close(zu[0, 1], (zu[0, 0] + zu[0, 2]) / 2)

@@ -1,0 +1,186 @@
+"""Photographs for a model of aligned faces: its faces are found and cut out as its training pictures were.
+
+    photograph --detector of the record--> faces --the largest, or the one asked for--> crop of the model's size
+    crop --the model--> another --inverse transform, feathered edge--> the photograph
+
+Which pictures are searched: with "auto" those that are not of the model's own size, which is that of crops
+that were cut already; with "yes" all of them, with "no" none. Arrays and tensors have the model's size and
+are taken as they are.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Literal, get_args
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from dist_dsvae.core.errors import DataError
+from dist_dsvae.core.faces.align import Alignment
+from dist_dsvae.core.faces.crop_record import FaceCrops
+from dist_dsvae.core.faces.detect import Detector, detector_of, require_detector
+from dist_dsvae.core.faces.face import Face
+from dist_dsvae.core.images import flatten
+from dist_dsvae.core.types import ImageShape
+from dist_dsvae.pretrained.pictures import PictureError
+from dist_dsvae.pretrained.requests import RequestError
+
+logger = logging.getLogger(__name__)
+
+Align = Literal["auto", "yes", "no"]
+_UNALIGNED = (
+    'Give faces that are cut already, in the model\'s size, or take the middle of the pictures as it is: "no" for '
+    "align (--align no)."
+)
+
+
+@dataclass(frozen=True, slots=True)
+class AlignedFace:
+    """A face of a photograph, as a model of faces takes it.
+
+    photograph: upright, of mode "RGB". crop: of the model's size, of mode "RGB" or "L". note: a sentence on which
+    of several faces was taken, or "".
+    """
+
+    photograph: Image.Image
+    face: Face
+    alignment: Alignment
+    crop: Image.Image
+    note: str
+
+    def paste(self, picture: Image.Image, hole: npt.NDArray[np.bool_] | None = None) -> Image.Image:
+        """The photograph with ``picture``, made of ``crop``, in the place of the face, its edge feathered.
+
+        picture: of the model's size. hole: [H, W], of the crop; only what lies in it is put back, where all else
+        of ``picture`` is the crop's. Raises PictureError for another size.
+        """
+        if picture.size != self.crop.size:
+            raise PictureError(
+                f"A picture of {_size(picture)} pixels cannot go in the place of a face that was cut out with "
+                f"{_size(self.crop)}. Give what the model made of the crop."
+            )
+        mask = None if hole is None else Image.fromarray(255 * hole.astype(np.uint8))
+        return self.alignment.paste(self.photograph, picture.convert("RGB"), self.face.landmarks, mask)
+
+
+class Photographs:
+    """What a model takes photographs by.
+
+    face_crops: of the model; None if it has no record of how faces were cut. align: see the module.
+    detector: in the place of the record's.
+    """
+
+    def __init__(
+        self, face_crops: FaceCrops | None, shape: ImageShape, align: Align, detector: Detector | None = None
+    ) -> None:
+        if align not in get_args(Align):
+            raise RequestError(f'align is {align!r}; allowed are "auto", "yes" and "no".')
+        if align == "yes" and face_crops is None:
+            raise _no_record()
+        self.face_crops, self.shape, self.align = face_crops, shape, align
+        self._given_detector = detector
+
+    @cached_property
+    def _detector(self) -> Detector:
+        """Raises PictureError, with what to do, where faces cannot be found as the record says."""
+        if self._given_detector is not None:
+            return self._given_detector
+        assert self.face_crops is not None
+        record = self.face_crops.detector
+        try:
+            require_detector()
+            detector = detector_of(record)
+            found = detector.record
+        except DataError as error:
+            raise PictureError(f"Photographs cannot be aligned. {error} {_UNALIGNED}") from None
+        if found.weights_sha256 != record.weights_sha256:
+            logger.warning(
+                "The detector here (%s) has other weights than that of the model's faces (%s): its crops may lie "
+                "a little differently.",
+                found.package,
+                record.package,
+            )
+        return detector
+
+    def searches(self, picture: Image.Image) -> bool:
+        """Whether the face in ``picture`` is looked for, or the picture taken as it is."""
+        if self.face_crops is None or self.align == "no":
+            return False
+        return self.align == "yes" or picture.size != (self.shape.width, self.shape.height)
+
+    def taken(self, pictures: Any, name: str) -> Any:
+        """``pictures``, crops in the place of those that are photographs; anything but PIL as it is.
+
+        name: of the argument, for messages. Raises as ``find`` does.
+        """
+        if isinstance(pictures, Image.Image):
+            return self._taken(pictures, name)
+        if isinstance(pictures, Sequence) and all(isinstance(one, Image.Image) for one in pictures):
+            return [self._taken(one, f"{name}[{number}]") for number, one in enumerate(pictures)]
+        return pictures
+
+    def _taken(self, picture: Image.Image, name: str) -> Image.Image:
+        if not self.searches(picture):
+            return picture
+        found = self.find(picture, name)
+        if found.note:
+            logger.warning("%s Another: photographs.find(picture, number=N).crop.", found.note)
+        return found.crop
+
+    def find(
+        self, picture: Image.Image, name: str = "the photograph", number: int | None = None
+    ) -> AlignedFace:
+        """A face of ``picture``: the ``number``-th from the left, or the largest.
+
+        Raises PictureError where there is no (such) face, or none can be looked for; RequestError if the model
+        has no record.
+        """
+        if self.face_crops is None:
+            raise _no_record()
+        detector = self._detector
+        try:
+            photograph = flatten(picture)
+        except (OSError, ValueError) as error:
+            raise PictureError(f"{name} cannot be read as a picture: {error}.") from None
+        faces = sorted(detector(photograph), key=_middle)
+        if not faces:
+            raise PictureError(
+                f"No face is found in {name} ({_size(photograph)} pixels), and this model was trained on aligned "
+                f"faces. Give a photograph with a face of 24 pixels or more. {_UNALIGNED}"
+            )
+        if number is not None and not 1 <= number <= len(faces):
+            raise PictureError(
+                f"There is no face {number} in {name}; {len(faces)} found, counted from the left from 1."
+            )
+        face = max(faces, key=_edge) if number is None else faces[number - 1]
+        note = ""
+        if number is None and len(faces) > 1:
+            note = f"{name} shows {len(faces)} faces; the largest is taken, number {faces.index(face) + 1} from the left."
+        alignment = self.face_crops.alignment
+        crop = alignment.crop(photograph, face.landmarks)
+        crop = crop if self.shape.channels == 3 else crop.convert("L")
+        return AlignedFace(photograph, face, alignment, crop, note)
+
+
+def _no_record() -> RequestError:
+    return RequestError(
+        "This model does not say how faces were cut for it, so photographs cannot be aligned: it was trained on "
+        "other pictures than shards/build.py cuts with --faces, or published before that was recorded."
+    )
+
+
+def _edge(face: Face) -> float:
+    return face.edge
+
+
+def _middle(face: Face) -> float:
+    return face.box[0] + face.box[2]
+
+
+def _size(picture: Image.Image) -> str:
+    return f"{picture.width}x{picture.height}"
