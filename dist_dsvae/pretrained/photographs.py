@@ -1,11 +1,10 @@
 """Photographs for a model of aligned faces: its faces are found and cut out as its training pictures were.
 
-    photograph --detector of the record--> faces --the largest, or the one asked for--> crop of the model's size
+    photograph --detector of the record--> faces --the largest, or the one asked for--> crop
     crop --the model--> another --inverse transform, feathered edge--> the photograph
 
 Which pictures are searched: with "auto" those that are not of the model's own size, which is that of crops
-that were cut already; with "yes" all of them, with "no" none. Arrays and tensors have the model's size and
-are taken as they are.
+that were cut already; with "yes" all, with "no" none. Arrays and tensors are taken as they are.
 """
 
 from __future__ import annotations
@@ -34,8 +33,8 @@ logger = logging.getLogger(__name__)
 
 Align = Literal["auto", "yes", "no"]
 _UNALIGNED = (
-    'Give faces that are cut already, in the model\'s size, or take the middle of the pictures as it is: "no" for '
-    "align (--align no)."
+    "Or give faces that are cut already, in the model's size; or take the middle of each picture as it is, "
+    'with align="no" (--align no).'
 )
 
 
@@ -43,8 +42,8 @@ _UNALIGNED = (
 class AlignedFace:
     """A face of a photograph, as a model of faces takes it.
 
-    photograph: upright, of mode "RGB". crop: of the model's size, of mode "RGB" or "L". note: a sentence on which
-    of several faces was taken, or "".
+    photograph: upright, of mode "RGB". crop: of the model's size, of mode "RGB" or "L". note: a sentence on
+    which of several faces was taken, or "".
     """
 
     photograph: Image.Image
@@ -56,13 +55,13 @@ class AlignedFace:
     def paste(self, picture: Image.Image, hole: npt.NDArray[np.bool_] | None = None) -> Image.Image:
         """The photograph with ``picture``, made of ``crop``, in the place of the face, its edge feathered.
 
-        picture: of the model's size. hole: [H, W], of the crop; only what lies in it is put back, where all else
-        of ``picture`` is the crop's. Raises PictureError for another size.
+        picture: of the model's size. hole: [H, W], of the crop; only what lies in it is put back. Raises
+        PictureError for another size.
         """
         if picture.size != self.crop.size:
             raise PictureError(
-                f"A picture of {_size(picture)} pixels cannot go in the place of a face that was cut out with "
-                f"{_size(self.crop)}. Give what the model made of the crop."
+                f"A picture of {_size(picture)} pixels cannot go in the place of a face that was cut out "
+                f"with {_size(self.crop)}. Give what the model made of the crop."
             )
         mask = None if hole is None else Image.fromarray(255 * hole.astype(np.uint8))
         return self.alignment.paste(self.photograph, picture.convert("RGB"), self.face.landmarks, mask)
@@ -100,8 +99,8 @@ class Photographs:
             raise PictureError(f"Photographs cannot be aligned. {error} {_UNALIGNED}") from None
         if found.weights_sha256 != record.weights_sha256:
             logger.warning(
-                "The detector here (%s) has other weights than that of the model's faces (%s): its crops may lie "
-                "a little differently.",
+                "The detector here (%s) has other weights than that of the model's faces (%s): its crops may "
+                "lie a little differently.",
                 found.package,
                 record.package,
             )
@@ -137,8 +136,8 @@ class Photographs:
     ) -> AlignedFace:
         """A face of ``picture``: the ``number``-th from the left, or the largest.
 
-        Raises PictureError where there is no (such) face, or none can be looked for; RequestError if the model
-        has no record.
+        Raises PictureError where there is no (such) face, or none can be looked for; RequestError if the
+        model has no record.
         """
         if self.face_crops is None:
             raise _no_record()
@@ -150,8 +149,8 @@ class Photographs:
         faces = sorted(detector(photograph), key=_middle)
         if not faces:
             raise PictureError(
-                f"No face is found in {name} ({_size(photograph)} pixels), and this model was trained on aligned "
-                f"faces. Give a photograph with a face of 24 pixels or more. {_UNALIGNED}"
+                f"No face is found in {name} ({_size(photograph)} pixels), and this model is one of aligned "
+                f"faces. Give a photograph that shows one. {_UNALIGNED}"
             )
         if number is not None and not 1 <= number <= len(faces):
             raise PictureError(
@@ -160,7 +159,8 @@ class Photographs:
         face = max(faces, key=_edge) if number is None else faces[number - 1]
         note = ""
         if number is None and len(faces) > 1:
-            note = f"{name} shows {len(faces)} faces; the largest is taken, number {faces.index(face) + 1} from the left."
+            taken = f"the largest is taken, number {faces.index(face) + 1} from the left"
+            note = f"{name} shows {len(faces)} faces; {taken}."
         alignment = self.face_crops.alignment
         crop = alignment.crop(photograph, face.landmarks)
         crop = crop if self.shape.channels == 3 else crop.convert("L")
@@ -169,8 +169,9 @@ class Photographs:
 
 def _no_record() -> RequestError:
     return RequestError(
-        "This model does not say how faces were cut for it, so photographs cannot be aligned: it was trained on "
-        "other pictures than shards/build.py cuts with --faces, or published before that was recorded."
+        "This model does not say how faces were cut for it, so photographs cannot be aligned: it was trained "
+        "on other pictures than shards/build.py cuts with --faces, or published before that was recorded. "
+        "Leave align (--align) at auto, and give pictures like those it was trained on."
     )
 
 
