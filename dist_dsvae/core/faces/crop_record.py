@@ -22,6 +22,7 @@ from dist_dsvae.core.faces.face import Point
 RECORD_KEY = "face_crops"
 _MAX_SIZE = 4096
 _MAX_DISTANCE = 10.0  # of a landmark from the crop, in its edges
+_MIN_EYE_DISTANCE = 0.01
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -81,14 +82,14 @@ def _from_tree(tree: Any) -> FaceCrops:
         raise DataError(f"{RECORD_KEY}.detector must have name, package and weights_sha256 as texts.")
     if not all(type(value) in (int, float) and math.isfinite(value) for value in settings.values()):
         raise DataError(f"{RECORD_KEY}.detector.settings must be finite numbers.")
+    if math.dist(left_eye, right_eye) < _MIN_EYE_DISTANCE:
+        raise DataError(f"{RECORD_KEY}.template has both eyes in one place.")
     template = (left_eye, right_eye, nose, left_mouth, right_mouth)
-    if len(set(template)) < len(template):
-        raise DataError(f"{RECORD_KEY}.template has two landmarks in one place.")
     return FaceCrops(alignment=Alignment(size, template), detector=DetectorRecord(**texts, settings=settings))
 
 
 def _point(given: Any) -> Point:
     x, y = (float(value) for value in given)
-    if not max(abs(x), abs(y)) <= _MAX_DISTANCE:  # also a NaN
+    if not all(abs(value) <= _MAX_DISTANCE for value in (x, y)):  # also a NaN
         raise ValueError(f"a landmark at {given}")
     return x, y

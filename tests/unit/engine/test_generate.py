@@ -67,7 +67,7 @@ COMMANDS = {
     "dims": ["vary", "--dims", "1", "0", "--classes", "Bag"],
     "swap": ["swap", "--rows", "2", "--columns", "3"],
     "inpaint": ["inpaint", "--pictures", "2", "--refine-steps", "2"],
-    "one-mask": ["inpaint", "--pictures", "1", "--masks", "eyes"],
+    "one-mask": ["inpaint", "--pictures", "1", "--masks", "centre"],
 }
 
 

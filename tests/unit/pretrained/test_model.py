@@ -64,10 +64,10 @@ def test_any_batch_size_gives_the_same(model: PretrainedModel) -> None:
     )
     torch.testing.assert_close(small.encode(images).zs, model.encode(images).zs)
     for steps in (0, 2):
-        ours, theirs = (m.inpaint(images, "eyes", refine_steps=steps) for m in (small, model))
+        ours, theirs = (m.inpaint(images, "centre", refine_steps=steps) for m in (small, model))
         assert np.abs(ours.astype(int) - theirs).max() <= 1
     assert model.encode(images[:0]).zs.shape == (0, 6)
-    assert model.inpaint([], "eyes") == []
+    assert model.inpaint([], "centre") == []
     assert len(model.swap(images[:0], images[0])) == 0
 
 
@@ -95,7 +95,7 @@ def test_bf16_runs_the_networks_in_half_precision(model: PretrainedModel) -> Non
     exact, rough = (m.sample(n=2, generator=1, kind="tensor") for m in (model, half))
     assert rough.dtype == torch.float32
     assert 0 < (exact - rough).abs().max() < 0.1
-    painted, roughly = (m.inpaint(pixels(2), "eyes").astype(int) for m in (model, half))
+    painted, roughly = (m.inpaint(pixels(2), "centre").astype(int) for m in (model, half))
     assert 0 < np.abs(painted - roughly).max() < 13  # of 255
 
 
@@ -117,7 +117,7 @@ def test_swap_takes_zs_of_a_and_zu_of_b(model: PretrainedModel) -> None:
 
 
 @pytest.mark.parametrize("steps", [0, 3])
-@pytest.mark.parametrize("mask", ["right-half", "eyes", "nose-and-mouth", "bottom-half", "own"])
+@pytest.mark.parametrize("mask", ["right-half", "centre", "bottom-half", "own"])
 def test_nothing_outside_the_hole_is_touched(model: PretrainedModel, mask: str, steps: int) -> None:
     hole = np.zeros((32, 32), np.uint8)
     hole[3:9, 20:31] = 1
@@ -186,10 +186,10 @@ def test_a_label_steers_what_is_painted_but_is_not_needed(model: PretrainedModel
     assert not np.array_equal(unknown, told)
     assert not np.array_equal(told, other)
     with pytest.raises(RequestError, match="There are 3 labels for 2 pictures"):
-        model.inpaint(images, "eyes", [0, 1, 2])
+        model.inpaint(images, "centre", [0, 1, 2])
     for wrong in ({"refine_steps": -1}, {"num_starts": -1}):
         with pytest.raises(RequestError, match=r"_st(eps|arts) is -1; it must be at least 0"):
-            model.inpaint(images, "eyes", **wrong)
+            model.inpaint(images, "centre", **wrong)
 
 
 @pytest.mark.parametrize("settings", [{}, {"zs_posterior": "gaussian", "mixture_fit": "moments"}])
@@ -253,11 +253,11 @@ def test_methods_are_asked_what_they_can() -> None:
     assert cvae.code_dims == (5, 4)
     zs, _ = cvae.encode(images, ["bag", 3])
     assert zs.argmax(1).tolist() == [1, 3]
-    assert cvae.inpaint(images, "eyes", [0], refine_steps=1, num_starts=2).shape == images.shape
+    assert cvae.inpaint(images, "centre", [0], refine_steps=1, num_starts=2).shape == images.shape
     assert cvae.swap(images[0], images, 1, [2, 3]).shape == images.shape
     for call, message in (
         (lambda: cgan.encode(images), "a cgan, which cannot encode pictures; it can make pictures"),
-        (lambda: cgan.inpaint(images, "eyes"), "cannot encode"),
+        (lambda: cgan.inpaint(images, "centre"), "cannot encode"),
         (lambda: cgan.classify(images), "cannot classify"),
         (lambda: judge.sample(), "a classifier, which cannot make pictures; it can classify"),
         (lambda: judge.decode(zs, zs), "cannot make"),
@@ -275,7 +275,7 @@ def test_points() -> None:
     assert points.shape == (20, 2)
     assert isinstance(model.swap(points[0], points[1]), np.ndarray)
     with pytest.raises(RequestError, match="are points, which have no pixels"):
-        model.inpaint(points, "eyes")
+        model.inpaint(points, "centre")
 
 
 @pytest.mark.parametrize(
@@ -291,7 +291,7 @@ def test_points() -> None:
         (lambda m: m.inpaint(pixels(1), "eye"), "no mask 'eye'. Did you mean 'eyes'"),
         (lambda m: m.inpaint(pixels(1), np.zeros((32, 32))), "no hole: nothing in it is white"),
         (lambda m: m.inpaint(pixels(1), np.ones((8, 8))), r"shape \[8, 8\]; it must be \[32, 32\]"),
-        (lambda m: m.inpaint(pixels(1), "eyes", refine_steps=-1), "refine_steps is -1"),
+        (lambda m: m.inpaint(pixels(1), "centre", refine_steps=-1), "refine_steps is -1"),
         (lambda m: PretrainedModel(m.published, device="gpu"), "device is 'gpu'; allowed are cpu, cuda"),
         (lambda m: PretrainedModel(m.published, device="cuda:77"), "torch sees . GPU"),
         (lambda m: PretrainedModel(m.published, batch_size=0), "batch_size is 0"),

