@@ -187,7 +187,7 @@ def test_an_aligned_crop_of_another_size_is_hardly_moved() -> None:
     again = photographs.find(large)
     moved = (np.array(again.face.landmarks) / 256 - np.array(TEMPLATE)) * 64
     assert np.hypot(*moved.mean(axis=0)) < 1.5
-    assert np.ptp(again.face.landmarks, axis=0) / 256 == pytest.approx(np.ptp(TEMPLATE, axis=0), rel=0.1)
+    assert np.hypot(*moved.T).max() < 4  # a smile differs from the template, too
     middle = np.asarray(photo.resize((64, 64))).astype(int)
     assert np.abs(middle - np.asarray(found.crop)).mean() > 40
     restored = np.asarray(found.paste(found.crop)).astype(int)
