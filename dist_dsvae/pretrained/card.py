@@ -106,6 +106,11 @@ def _data(model: PretrainedModel, about: Mapping[str, Any]) -> Iterator[str]:
     source = f"{_code(about['data'])}, " if "data" in about else ""
     count = f"{about['num_samples']:,} samples, " if isinstance(about.get("num_samples"), int) else ""
     yield f"## Data\n\n{source}{count}{what}, {len(classes)} classes: {named}."
+    if model.published.face_crops is not None:
+        yield (
+            "They are faces, found in photographs and aligned. The model finds those of raw photographs in the "
+            'same way, with `pip install "dist_dsvae[faces]"`; pictures of its own size it takes as they are.'
+        )
 
 
 def _use(model: PretrainedModel) -> Iterator[str]:
