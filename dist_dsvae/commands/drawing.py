@@ -8,6 +8,7 @@ import torch
 
 from dist_dsvae.commands.starting import command_line, say
 from dist_dsvae.config import TrainConfig
+from dist_dsvae.config.option_types import FILM_SUFFIXES
 from dist_dsvae.core import shipped
 from dist_dsvae.core.shipped import EMBEDDED_TEST
 from dist_dsvae.engine.processes.runtime import Runtime
@@ -19,7 +20,7 @@ from dist_dsvae.pretrained.requests import Mask, RequestError, class_ids
 from dist_dsvae.runs.bulk_samples import write_many
 from dist_dsvae.runs.open_model import open_model, shown_files, shown_of_split, split_to_show
 from dist_dsvae.runs.scatter import draw_points
-from dist_dsvae.sampling.film import FILM_SUFFIXES, check_writer
+from dist_dsvae.sampling.film import check_writer
 from dist_dsvae.sampling.generate import spread
 from dist_dsvae.sampling.holes import holes_for
 from dist_dsvae.sampling.picture_file import check_replaceable

@@ -16,6 +16,7 @@ from dist_dsvae.core.paths import path_argument
 
 MANY = 10**9  # stands for "no upper bound" of a count
 MAX_SEED = 2**62
+FILM_SUFFIXES = (".gif", ".webp", ".mp4")
 
 
 def whole(low: int, high: int = MANY) -> Callable[[str], int]:
@@ -72,7 +73,7 @@ panels = whole(1, 200)  # along one side of a figure: its pixels have to fit a P
 
 def png_or_film_file(text: str) -> Path:
     """Where a picture or a film is to be written."""
-    return png_file(text, (".gif", ".webp", ".mp4"))
+    return png_file(text, FILM_SUFFIXES)
 
 
 def png_file(text: str, others: tuple[str, ...] = ()) -> Path:

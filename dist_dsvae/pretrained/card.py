@@ -108,8 +108,8 @@ def _data(model: PretrainedModel, about: Mapping[str, Any]) -> Iterator[str]:
     yield f"## Data\n\n{source}{count}{what}, {len(classes)} classes: {named}."
     if model.published.face_crops is not None:
         yield (
-            "They are faces, found in photographs and aligned. The model finds those of raw photographs in the "
-            'same way, with `pip install "dist_dsvae[faces]"`; pictures of its own size it takes as they are.'
+            "They are faces, found in photographs and aligned. The model finds those of raw photographs in "
+            'the same way (`pip install "dist_dsvae[faces]"`) and takes pictures of its own size as they are.'
         )
 
 

@@ -159,8 +159,8 @@ class Photographs:
         face = max(faces, key=_edge) if number is None else faces[number - 1]
         note = ""
         if number is None and len(faces) > 1:
-            taken = f"the largest is taken, number {faces.index(face) + 1} from the left"
-            note = f"{name} shows {len(faces)} faces; {taken}."
+            place = faces.index(face) + 1
+            note = f"{name} shows {len(faces)} faces; the largest is taken, number {place} from the left."
         alignment = self.face_crops.alignment
         crop = alignment.crop(photograph, face.landmarks)
         crop = crop if self.shape.channels == 3 else crop.convert("L")

@@ -11,7 +11,6 @@ from PIL import Image
 
 from dist_dsvae.sampling.picture_file import check_replaceable, seal, sealed
 
-FILM_SUFFIXES = (".gif", ".webp", ".mp4")
 FRAMES_PER_SECOND = 25  # what a GIF, which counts in hundredths of a second, can keep exactly
 
 
@@ -34,7 +33,7 @@ def check_writer(path: Path) -> None:
 def save_film(path: Path, frames: Sequence[Image.Image]) -> None:
     """Write the frames (of mode "RGB" and one size), then back to the first, to be shown over and over.
 
-    path: ends in one of FILM_SUFFIXES. Raises FilmError as ``check_writer`` does, and ForeignPictureError
+    path: ends in one of ``option_types.FILM_SUFFIXES``. Raises FilmError as ``check_writer`` does, and ForeignPictureError
     where a file is that this program did not write.
     """
     check_writer(path)

@@ -15,6 +15,8 @@ from pathlib import Path
 
 from PIL import Image, PngImagePlugin
 
+from dist_dsvae.config.option_types import FILM_SUFFIXES
+
 _KEY = "dist_dsvae"
 _MAX_FILM_BYTES = 2**30
 _SEAL = re.compile(rb"dist_dsvae film sha256:([0-9a-f]{64})")
@@ -78,8 +80,9 @@ def _is_sealed(film: bytes) -> bool:
 
 def is_own(path: Path) -> bool:
     """Whether ``path`` is a picture or a film as it was written here."""
-    if path.suffix.lower() != ".png" and path.is_file() and path.stat().st_size <= _MAX_FILM_BYTES:
-        return _is_sealed(path.read_bytes())
+    if path.suffix.lower() in FILM_SUFFIXES:
+        small_enough = path.is_file() and path.stat().st_size <= _MAX_FILM_BYTES
+        return small_enough and _is_sealed(path.read_bytes())
     try:
         with Image.open(path, formats=["PNG"]) as image:
             said = image.info.get(_KEY)  # before the pixels: those of a person's may be huge

@@ -32,7 +32,8 @@ def refuses(kind: object, text: str) -> bool:
     return False
 
 
-NO_NUMBERS = (None, Path, str, option_types.png_file, path_argument, place_argument)
+FILES = (option_types.png_file, option_types.png_or_film_file, path_argument, place_argument)
+NO_NUMBERS = (None, Path, str, *FILES)
 
 
 @pytest.mark.parametrize("program", PROGRAMS)
@@ -74,6 +75,7 @@ def test_bounds() -> None:
 def test_pictures(tmp_path: Path) -> None:
     assert option_types.png_file(str(tmp_path / "new/grid.png")) == tmp_path / "new/grid.png"
     assert option_types.png_file("grid") == Path("grid")
+    assert option_types.png_or_film_file("way.GIF") == Path("way.GIF")
     for directory in (".", "/", str(tmp_path), ".."):
         with pytest.raises(argparse.ArgumentTypeError, match=r"is a directory; give the name of a file"):
             option_types.png_file(directory)
