@@ -33,8 +33,8 @@ def check_writer(path: Path) -> None:
 def save_film(path: Path, frames: Sequence[Image.Image]) -> None:
     """Write the frames (of mode "RGB" and one size), then back to the first, to be shown over and over.
 
-    path: ends in one of ``option_types.FILM_SUFFIXES``. Raises FilmError as ``check_writer`` does, and ForeignPictureError
-    where a file is that this program did not write.
+    path: ends in one of ``option_types.FILM_SUFFIXES``. Raises FilmError as ``check_writer`` does, and
+    ForeignPictureError where a file is that this program did not write.
     """
     check_writer(path)
     check_replaceable(path)
