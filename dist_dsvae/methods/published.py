@@ -158,9 +158,7 @@ def load_published(directory: str | Path) -> Published:
     _make_room(method, tensors)
     with torch.no_grad():
         method.load_state_dict(tensors)
-    return Published(
-        method.eval(), shape, classes, config, model, about, face_crops=face_crops
-    )
+    return Published(method.eval(), shape, classes, config, model, about, face_crops=face_crops)
 
 
 def _face_crops(description: Mapping[str, Any], shape: ImageShape) -> FaceCrops | None:
