@@ -45,6 +45,11 @@ def make_parser() -> argparse.ArgumentParser:
         help="also encoder.onnx, decoder.onnx and sampler.onnx, checked against the model in ONNX Runtime "
         '(pip install "dist_dsvae[onnx]")',
     )
+    parser.add_argument(
+        "--half",
+        action="store_true",
+        help="store the weights as float16: half the bytes, pictures all but equal",
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace an earlier export in OUT")
     return parser
 
@@ -66,6 +71,7 @@ def main() -> int:
                 args.weights,
                 licence=args.licence,
                 programs=kinds,
+                half=args.half,
                 overwrite=args.overwrite,
                 say=lambda sentence: print(sentence, file=sys.stderr, flush=True),
             )

@@ -140,9 +140,8 @@ def add_common(parser: argparse.ArgumentParser, *, is_directory: bool, film: boo
         parser.add_argument("--out", type=path_argument, required=True, help="directory")
     else:
         name = Path(f"{parser.prog.rpartition(' ')[2]}.png")
-        what, kind = "PNG file", option_types.png_file
-        if film:
-            what, kind = "PNG file, or a film: .gif, .webp, .mp4 (extra: film)", option_types.png_or_film_file
+        kind = option_types.png_or_film_file if film else option_types.png_file
+        what = "PNG file, or a film: .gif, .webp, .mp4 (extra: film)" if film else "PNG file"
         parser.add_argument("--out", type=kind, default=name, help=f"{what} ({name})")
     parser.add_argument("--classes", nargs="+", help="names or numbers (default: spread over all)")
     parser.add_argument("--seed", type=option_types.seed, default=0)

@@ -259,8 +259,8 @@ class Trainer:
         num_bytes = sum(optimizer.num_bytes() for optimizer in self.state.optimizers.values())
         telemetry.say(f"{self.runtime.describe()} Optimiser state: {num_bytes / 2**20:.2f} MiB per process.")
         length = (self.total_iterations, self.iterate.num_samples)
-        origin = (self.initial, (self.resumed_from, seen))
-        telemetry.say(opening(self.config, shards, length, self.run_dir, *origin))
+        resumed = (self.resumed_from, seen)
+        telemetry.say(opening(self.config, shards, length, self.run_dir, self.initial, resumed))
         return telemetry
 
     def _show_line(self, telemetry: Telemetry) -> None:

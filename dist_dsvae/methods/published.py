@@ -95,6 +95,25 @@ def save_published(published: Published, directory: Path) -> None:
     (directory / CONFIG_FILE).write_text(json.dumps(description, indent=1) + "\n", encoding="utf-8")
 
 
+def halve(directory: Path) -> None:
+    """Store a saved model's weights as float16, half the bytes: they are float32 again when it is loaded.
+
+    Raises PublishedModelError for weights that float16 cannot hold.
+    """
+    place = directory / WEIGHTS_FILE
+    tensors = {
+        name: tensor.half() if tensor.is_floating_point() else tensor
+        for name, tensor in load_file(place).items()
+    }
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point() and not tensor.isfinite().all():
+            raise PublishedModelError(
+                f"{name} has values beyond 65504, the largest of float16; leave --half."
+            )
+    save_file(tensors, place, metadata={"format": FORMAT})
+    place.chmod(0o644)
+
+
 def _check_replaceable(directory: Path) -> None:
     config, weights = directory / CONFIG_FILE, directory / WEIGHTS_FILE
     try:

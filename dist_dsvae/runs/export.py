@@ -11,7 +11,7 @@ import torch
 from dist_dsvae.core.staging import building, check_free
 from dist_dsvae.core.text import read_json
 from dist_dsvae.core.versions import version_of
-from dist_dsvae.methods.published import Published
+from dist_dsvae.methods.published import Published, halve
 from dist_dsvae.pretrained.model import PretrainedModel
 from dist_dsvae.pretrained.programs import ProgramKind, check_packages, save_programs
 from dist_dsvae.runs.checkpoint import complete_checkpoints
@@ -30,6 +30,7 @@ def export(
     *,
     licence: str = "other",
     programs: Sequence[ProgramKind] = (),
+    half: bool = False,
     overwrite: bool = False,
     say: Callable[[str], None] = lambda _: None,
 ) -> str:
@@ -37,9 +38,11 @@ def export(
 
     step: of the checkpoint (default: the newest). weights: see ``Run.load_method``. licence: for the
     card. programs: kinds of them to add, which run without this package (``pretrained.programs``).
-    overwrite: replace an earlier export (``staging.building``). say: is told what begins. Single process.
+    half: store the weights as float16. overwrite: replace an earlier export (``staging.building``). say: is
+    told what begins. Single process.
     Raises CheckpointError if the run has no such checkpoint, or no average that was asked for; DataError if
-    ``out`` is taken; ProgramError if a program cannot be made.
+    ``out`` is taken; ProgramError if a program cannot be made; PublishedModelError for weights that float16
+    cannot hold.
     """
     check_free(out, overwrite)
     check_packages(programs)
@@ -49,6 +52,8 @@ def export(
     written = ""
     with building(out, overwrite=overwrite) as staging:
         model.save_pretrained(staging, model_card_kwargs={"licence": licence, "programs": tuple(programs)})
+        if half:
+            halve(staging)
         if programs:
             say("Exporting the networks as programs, and comparing them with the model.")
             written = f" {save_programs(model, staging, programs)}"

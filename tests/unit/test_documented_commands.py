@@ -44,7 +44,7 @@ NOT_RUN = {
     r"launch/explore\.py|dsvae explore": "serves a page until it is stopped: tests/unit/explore",
     r"launch/doctor\.py": "examines this machine: tests/unit/engine/test_doctor.py runs it",
     r"launch/benchmark\.py": "measures: tests/unit/test_benchmark.py runs all that it can measure, smaller",
-    r"dsvae generate grid$": "draws from a model that may not be there: commands/test_model_in_the_box.py",
+    r"dsvae generate grid$": "writes into the working directory: commands/test_model_in_the_box.py",
     r"--paste": "needs photographs of faces and their detector: tests/unit/engine/test_faces_end_to_end.py",
     r"http://": "needs a server: tests/unit/data/test_remote.py has one",
     r"build\.py (cifar|cub200|facescrub|casia)": "needs raw data; tests/unit/data make some up",

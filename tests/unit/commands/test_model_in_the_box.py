@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from dist_dsvae import PretrainedModel
 from dist_dsvae.commands import explore, generate
 from dist_dsvae.config import DSVAEConfig
 from dist_dsvae.core import shipped
@@ -72,3 +73,17 @@ def test_without_one_a_sentence_says_what_to_give(command: Any, entry: Entries) 
     status, printed = entry(command, *(["grid"] if command is generate else []))
     assert status == 1
     assert "No model is given, and none comes with this installation. Give --run RUN, a run dir" in printed
+
+
+def test_the_one_of_this_repository() -> None:
+    """Small enough to travel, and the judge beside it takes its pictures for their classes."""
+    place = shipped.model_in_the_box()
+    assert place is not None
+    assert sum(path.stat().st_size for path in place.iterdir()) < 8e6
+    model = PretrainedModel.from_pretrained(place)
+    judge = PretrainedModel.from_pretrained(place.parent / "classifier")
+    assert model.classes == judge.classes
+    drawn = model.sample(n=20, generator=0, kind="tensor")
+    labels = [name for name in model.classes for _ in range(20)]
+    taken_for = [judge.classes[number] for number in judge.classify(drawn).argmax(1).tolist()]
+    assert sum(map(str.__eq__, taken_for, labels)) > 0.8 * len(labels)

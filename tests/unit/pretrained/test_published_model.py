@@ -17,7 +17,7 @@ from markdown_it import MarkdownIt
 
 from dist_dsvae import PretrainedModel
 from dist_dsvae.config import CGANConfig, ClassifierConfig, CVAEConfig, DSVAEConfig
-from dist_dsvae.methods.published import PublishedModelError
+from dist_dsvae.methods.published import PublishedModelError, halve, save_published
 from tests.unit.methods.test_published import Bomb
 from tests.unit.pretrained.making import make_model, make_published, pixels
 
@@ -40,6 +40,34 @@ def test_round_trip(directory: Path) -> None:
     theirs.save_pretrained(directory.parent / "again")
     for name in ("model.safetensors", "config.json", "README.md"):
         assert (directory.parent / "again" / name).read_bytes() == (directory / name).read_bytes()
+
+
+def test_half_the_bytes(directory: Path) -> None:
+    before, size = (
+        PretrainedModel.from_pretrained(directory),
+        (directory / "model.safetensors").stat().st_size,
+    )
+    halve(directory)
+    assert (directory / "model.safetensors").stat().st_size < 0.6 * size
+    after = PretrainedModel.from_pretrained(directory)
+    for ours, theirs in zip(
+        before.published.method.parameters(), after.published.method.parameters(), strict=True
+    ):
+        assert theirs.dtype is torch.float32
+        assert torch.equal(ours.half().float(), theirs)
+    drawn = [model.sample(n=2, generator=1, kind="tensor") for model in (before, after)]
+    assert (drawn[0] - drawn[1]).abs().max() < 0.02
+
+
+def test_weights_that_float16_cannot_hold(tmp_path: Path) -> None:
+    model = make_model(DSVAEConfig())
+    with torch.no_grad():
+        next(model.published.method.parameters()).flatten()[0] = 1e5
+    save_published(model.published, tmp_path / "model")
+    before = (tmp_path / "model/model.safetensors").read_bytes()
+    with pytest.raises(PublishedModelError, match="beyond 65504, the largest of float16"):
+        halve(tmp_path / "model")
+    assert (tmp_path / "model/model.safetensors").read_bytes() == before
 
 
 def test_importing_the_package_is_light() -> None:
