@@ -200,7 +200,7 @@ class PretrainedModel(Described, ModelHubMixin, library_name="dist_dsvae"):
         kind: str | None = None,
     ) -> Any:
         """For each i the numbers[i]-th sample of class labels[i] (both int64 [N]), as ``sample`` gives it."""
-        shown = self._kind(kind)
+        shown = Kind.named(kind, self.shape)
         arguments = (self._networks, labels, numbers, seed, shown, temperatures)
         return shown.wrap(exploring.samples(*arguments, shared_zu=shared_zu))
 
@@ -220,7 +220,7 @@ class PretrainedModel(Described, ModelHubMixin, library_name="dist_dsvae"):
         moving: the code that moves; the other stays. path, eased: see ``sampling.interpolate``.
         Returns [R, K, ...] (lists of lists of PIL pictures).
         """
-        ids, shown = class_ids(classes, self.classes), self._kind(kind)
+        ids, shown = class_ids(classes, self.classes), Kind.named(kind, self.shape)
         fractions, seed = places(at_least_one("num_steps", num_steps), eased=eased), seed_from(generator)
         codes = exploring.path_codes(self._networks, ids, fractions, moving, seed, path)
         return shown.wrap_grid(self._networks.decode(codes, shown, "prior"), len(ids))
@@ -239,7 +239,7 @@ class PretrainedModel(Described, ModelHubMixin, library_name="dist_dsvae"):
 
         The rows share the rest of zu. ``expressiveness`` ranks the dimensions. Returns [R, K, ...].
         """
-        ids, shown = class_ids(classes, self.classes), self._kind(kind)
+        ids, shown = class_ids(classes, self.classes), Kind.named(kind, self.shape)
         num_steps, seed = at_least_one("num_steps", num_steps), seed_from(generator)
         codes = exploring.dimension_codes(self._networks, dim, ids, num_steps, extent, seed)
         return shown.wrap_grid(self._networks.decode(codes, shown, "prior"), len(ids))
@@ -315,7 +315,3 @@ class PretrainedModel(Described, ModelHubMixin, library_name="dist_dsvae"):
 
     def _read(self, images: Pictures, name: str = "images") -> tuple[Tensor, Kind]:
         return read_pictures(self.photographs.taken(images, name), self.shape, name)
-
-    def _kind(self, kind: str | None) -> Kind:
-        """Of results without input: by default pictures, or arrays of points."""
-        return Kind.named(kind or ("pil" if self.shape.is_image else "array"), self.shape)

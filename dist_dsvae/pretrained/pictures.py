@@ -51,11 +51,13 @@ class Kind(NamedTuple):
     is_single: bool = False
 
     @classmethod
-    def named(cls, container: str, shape: ImageShape) -> Kind:
+    def named(cls, container: str | None, shape: ImageShape) -> Kind:
         """Of results that follow no input: 8 bits for "pil" and "array", float32 for "tensor".
 
+        container: None for "pil", or "array" where samples are points.
         Raises PictureError for another name, and for "pil" where samples are points.
         """
+        container = container or ("pil" if shape.is_image else "array")
         if container not in ("pil", "array", "tensor") or (container == "pil" and not shape.is_image):
             allowed = '"pil", "array" or "tensor"' if shape.is_image else '"array" or "tensor" for points'
             raise PictureError(f"kind is {container!r}; allowed are {allowed}.")
