@@ -8,6 +8,7 @@ The iteration before the first one warms the profiler up. Losses and weights are
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -66,6 +67,8 @@ class Profiling:
         self._profile = None
 
     def _start(self) -> None:
+        if not self._is_cuda:  # or the profiler's library calls the missing GPU an error
+            os.environ.setdefault("KINETO_LOG_LEVEL", "5")
         activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if self._is_cuda else [])]
         self._profile = profile(
             activities=activities,

@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -88,9 +89,13 @@ def test_every_figure(name: str, runs: dict[str, Path], entry: Entries, tmp_path
 
 def test_an_exported_model_draws_the_same(runs: dict[str, Path], entry: Entries, tmp_path: Path) -> None:
     run, model = str(runs["dsvae"]), str(tmp_path / "model")
-    status, printed = entry(export, "--run", run, "--out", model, "--torch-export", "--licence", "mit")
+    kinds = ["--torch-export", *(["--onnx"] if find_spec("onnxscript") else [])]
+    status, printed = entry(export, "--run", run, "--out", model, *kinds, "--licence", "mit")
     assert status == 0, printed
-    assert "decoder.pt2" in printed
+    for kind in ("pt2", "onnx")[: len(kinds)]:
+        assert f"decoder.{kind}" in printed
+        assert (tmp_path / f"model/sampler.{kind}").is_file()
+        assert f"## Use the `.{kind}` files" in (tmp_path / "model/README.md").read_text()
     card = (tmp_path / "model/README.md").read_text()
     assert "license: mit" in card
     assert "shards/fashion-mnist-mini/train`, 10,000 samples" in card
