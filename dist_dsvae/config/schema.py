@@ -54,7 +54,9 @@ def _property(f: dataclasses.Field[Any], hint: Any, meaning: str) -> dict[str, A
         return {"oneOf": [_object(each, is_default=each is arguments[0]) for each in arguments]}
     found: dict[str, Any] = {"description": meaning}
     if f.default is not dataclasses.MISSING:
-        found["default"] = f.default
+        found["default"] = list(f.default) if isinstance(f.default, tuple) else f.default
+    if typing.get_origin(hint) is tuple:
+        return found | {"type": "array", "items": {"enum": list(typing.get_args(arguments[0]))}}
     if typing.get_origin(hint) is Literal:
         return found | {"enum": list(arguments)}
     if isinstance(hint, types.UnionType):
