@@ -11,8 +11,29 @@ from pathlib import Path
 
 import pytest
 
-# Work through whole commands, on several processes, hosts or machines of a kind: minutes, for CI
-SLOW = ("browser", "distributed", "slurm", "storm")
+# Folders and files whose tests take minutes: whole commands, several processes and hosts, a simulated device
+SLOW = (
+    "browser",
+    "distributed",
+    "simulated",
+    "slurm",
+    "storm",
+    "unit/building/test_casia.py",
+    "unit/core/test_ownership.py",
+    "unit/engine/test_clock.py",
+    "unit/engine/test_generate.py",
+    "unit/engine/test_profiling.py",
+    "unit/engine/test_remote_training.py",
+    "unit/engine/test_roofline.py",
+    "unit/engine/test_semi_supervised.py",
+    "unit/pretrained/test_programs.py",
+    "unit/runs/test_auto_augmentation.py",
+    "unit/test_benchmark.py",
+    "unit/test_clone.py",
+    "unit/test_configs.py",
+    "unit/test_gpu_check.py",
+    "unit/test_notebook.py",
+)
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
@@ -20,6 +41,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 @pytest.hookimpl(tryfirst=True)  # before -m chooses
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     tests = Path(__file__).parent
+    missing = [place for place in SLOW if not (tests / place).exists()]
+    assert not missing, f"tests/conftest.py names what is not there: {missing}"
     for item in items:
-        if item.path.relative_to(tests).parts[0] in SLOW:
+        if any(item.path.is_relative_to(tests / place) for place in SLOW):
             item.add_marker("slow")

@@ -46,6 +46,8 @@ NOT_RUN = {
     r"launch/benchmark\.py": "measures: tests/unit/test_benchmark.py runs all that it can measure, smaller",
     r"dsvae generate grid$": "writes into the working directory: commands/test_model_in_the_box.py",
     r"--paste": "needs photographs of faces and their detector: tests/unit/engine/test_faces_end_to_end.py",
+    r"train\.profile": "needs more iterations than are run here: tests/unit/engine/test_profiling.py",
+    r"train\.trackers=": "tells others: tests/unit/engine/test_trackers.py, with their libraries offline",
     r"http://": "needs a server: tests/unit/data/test_remote.py has one",
     r"build\.py (cifar|cub200|facescrub|casia)": "needs raw data; tests/unit/data make some up",
     r"build\.py hf uoft": "needs the hub; a saved data set is built from",
@@ -195,6 +197,7 @@ def run_alone(script: str, arguments: list[str], output: Path) -> int:
     return process.exitcode or 0
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_they_run_in_their_order(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(workplace)
