@@ -55,7 +55,9 @@ def take_weights(
     former = _former(config.init_from)
     _check_same_networks(former, config, shape, len(classes))
     keeps_average = ema is not None and former.averages(method, ema.networks)
-    if former.run is not None and former.classes == classes:
+    is_whole = former.run is not None and former.classes == classes
+    axes = {} if is_whole else _class_axes(config, shape)
+    if is_whole:
         tensors: dict[str, Any] = {"method": method.state_dict()}
         if ema is not None and keeps_average:
             tensors["ema"] = ema.averaged
@@ -63,7 +65,6 @@ def take_weights(
     else:
         networks = ema.networks if ema is not None and keeps_average else ()
         weights, averages = former.read(networks)
-        axes = _class_axes(config, shape)
         places = {
             place: former.classes.index(name) for place, name in enumerate(classes) if name in former.classes
         }
@@ -76,7 +77,7 @@ def take_weights(
             transfer.into(live, {f"{prefix}{name}": tensor for name, tensor in averages.items()})
     if ema is not None and not keeps_average:
         ema.restart()
-    return Taken(former.where, _sentence(former, config, shape, classes))
+    return Taken(former.where, _sentence(former, axes, classes))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -239,10 +240,9 @@ def _settle_spectral_norms(method: nn.Module, axes: Mapping[str, int]) -> None:
             norm.settle(norms.original)
 
 
-def _sentence(former: _Former, config: ExperimentConfig, shape: ImageShape, classes: tuple[str, ...]) -> str:
+def _sentence(former: _Former, axes: Mapping[str, int], classes: tuple[str, ...]) -> str:
     if former.classes == classes:
         return f"Starts from the weights of {former.where}."
-    axes = _class_axes(config, shape)
     names = _shapes(former.sketch(2))
     taken = dict.fromkeys(name.split(".")[0] for name in names if name not in axes)
     anew = dict.fromkeys(_module_of(name) for name in axes)

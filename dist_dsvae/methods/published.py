@@ -23,7 +23,7 @@ from typing import Any, NamedTuple, get_args
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
-from torch import nn
+from torch import Tensor, nn
 
 from dist_dsvae.config import MethodConfig, ModelConfig
 from dist_dsvae.config.reading import from_tree, to_tree
@@ -80,8 +80,7 @@ def save_published(published: Published, directory: Path) -> None:
     directory.mkdir(parents=True, exist_ok=True)
     state = published.method.state_dict()
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
-    save_file(tensors, directory / WEIGHTS_FILE, metadata={"format": FORMAT})
-    (directory / WEIGHTS_FILE).chmod(0o644)  # safetensors makes it the owner's alone
+    _write_weights(directory / WEIGHTS_FILE, tensors)
     description: dict[str, Any] = {
         "format": FORMAT,
         "method": to_tree(published.config),
@@ -110,8 +109,12 @@ def halve(directory: Path) -> None:
             raise PublishedModelError(
                 f"{name} has values beyond 65504, the largest of float16; leave --half."
             )
+    _write_weights(place, tensors)
+
+
+def _write_weights(place: Path, tensors: dict[str, Tensor]) -> None:
     save_file(tensors, place, metadata={"format": FORMAT})
-    place.chmod(0o644)
+    place.chmod(0o644)  # safetensors makes it the owner's alone
 
 
 def _check_replaceable(directory: Path) -> None:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from torch import nn
 
 from dist_dsvae.config import ExperimentConfig
 from dist_dsvae.core import distributed
 from dist_dsvae.data.shards.manifest import Manifest
-from dist_dsvae.engine.evaluating.evaluator import Candidate, Scored
+from dist_dsvae.engine.evaluating.evaluator import Candidate, Evaluator, Scored
 from dist_dsvae.engine.evaluating.scoring import shown
 from dist_dsvae.engine.evaluating.test_codes import TestCodes, read_test_codes
 from dist_dsvae.engine.processes.runtime import Runtime
@@ -18,16 +16,8 @@ from dist_dsvae.evaluation.probes import Share, linear_probe_accuracy, mlp_probe
 from dist_dsvae.runs.measure_statistics import Measured, measure, using
 
 
-class CodeScores:
+class CodeScores(Evaluator):
     """Accuracies, probes and the reconstruction error, of whatever the method's abilities allow."""
-
-    needs: type = nn.Module
-
-    def settings(self) -> dict[str, Any]:
-        return {}
-
-    def judges(self) -> dict[str, Any]:
-        return {}
 
     def __call__(self, candidate: Candidate) -> Scored:
         def compute() -> Figures:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import functools
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import nn
@@ -59,18 +60,23 @@ class Scored:
     real: Figures = field(default_factory=dict)
 
 
-class Evaluator(Protocol):
-    """Figures of one kind. Made before anything is drawn, so that what does not fit is found out then."""
+class Evaluator(ABC):
+    """Figures of one kind. Made before anything is drawn, so that what does not fit is found out then.
 
-    needs: type
-    """The ability (``methods.abilities``) without which a method is passed by."""
+    needs: the ability (``methods.abilities``) without which a method is passed by.
+    """
+
+    needs: type = nn.Module
 
     def settings(self) -> dict[str, Any]:
         """What its figures depend on, beside the weights and ``Evaluation.settings``."""
+        return {}
 
     def judges(self) -> dict[str, Any]:
         """Names and hashes of the networks that it asks, by role."""
+        return {}
 
+    @abstractmethod
     def __call__(self, candidate: Candidate) -> Scored:
         """Called by all ranks, with a method in evaluation mode."""
 

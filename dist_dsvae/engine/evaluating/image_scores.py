@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from dist_dsvae.core.errors import DataError
-from dist_dsvae.engine.evaluating.evaluator import Candidate, EvaluationInputs, Scored
+from dist_dsvae.engine.evaluating.evaluator import Candidate, EvaluationInputs, Evaluator, Scored
 from dist_dsvae.engine.evaluating.judges import Judges
 from dist_dsvae.engine.evaluating.real_images import RealImages
 from dist_dsvae.engine.evaluating.scoring import add_up, diversity, inception_figures, neighbour_figures
@@ -18,14 +18,14 @@ from dist_dsvae.evaluation.image_sums import ImageSums
 from dist_dsvae.methods.abilities import Generative
 
 
-class ImageScores:
+class ImageScores(Evaluator):
     """Inception Score, label accuracy, FID, precision, recall and diversity.
 
     cache: folder for the sums of real images, which other runs need as well.
     Raises DataError, ScorerError or ValueError where the judges do not fit the images, or these are too few.
     """
 
-    needs: type = Generative
+    needs = Generative
 
     def __init__(self, inputs: EvaluationInputs, judges: Judges, cache: Path) -> None:
         self.inputs, self._judges = inputs, judges

@@ -8,24 +8,21 @@ import torch
 
 from dist_dsvae.data.shards.manifest import Manifest
 from dist_dsvae.data.stream import one_pass
-from dist_dsvae.engine.evaluating.evaluator import Candidate, EvaluationInputs, Scored
+from dist_dsvae.engine.evaluating.evaluator import Candidate, EvaluationInputs, Evaluator, Scored
 from dist_dsvae.evaluation.coverage import Points, coverage_figures
 from dist_dsvae.methods.abilities import Generative
 
 
-class PointScores:
+class PointScores(Evaluator):
     """Coverage of real points by drawn ones; the real figures are those of as many of the other split."""
 
-    needs: type = Generative
+    needs = Generative
 
     def __init__(self, inputs: EvaluationInputs) -> None:
         self.inputs = inputs
 
     def settings(self) -> dict[str, Any]:
         return {"radius": self.inputs.config.radius}
-
-    def judges(self) -> dict[str, Any]:
-        return {}
 
     def __call__(self, candidate: Candidate) -> Scored:
         inputs = self.inputs

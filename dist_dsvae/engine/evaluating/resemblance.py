@@ -22,7 +22,7 @@ from dist_dsvae.data.open_split import open_split
 from dist_dsvae.data.shards.manifest import Manifest
 from dist_dsvae.data.stream import one_pass
 from dist_dsvae.data.transforms import to_device_batch
-from dist_dsvae.engine.evaluating.evaluator import Candidate, EvaluationInputs, Scored
+from dist_dsvae.engine.evaluating.evaluator import Candidate, EvaluationInputs, Evaluator, Scored
 from dist_dsvae.engine.evaluating.judges import described
 from dist_dsvae.engine.evaluating.sampler import as_8_bits
 from dist_dsvae.engine.evaluating.scoring import add_up
@@ -53,14 +53,14 @@ _REAL_PAIRS = {
 }
 
 
-class Identity:
+class Identity(Evaluator):
     """Measures a method, in evaluation mode; nothing where the configuration names no network and no split.
 
     network: the face network, or None. held_out: the split of unknown persons, or None.
     Raises DataError or ScorerError where one cannot be had, or does not fit the data.
     """
 
-    needs: type = Generative
+    needs = Generative
 
     def __init__(self, inputs: EvaluationInputs, data: DataConfig) -> None:
         self.inputs = inputs

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from dist_dsvae.core import distributed
 from dist_dsvae.core.noise import Draw, permutation
-from dist_dsvae.engine.evaluating.evaluator import Candidate, EvaluationInputs, Scored
+from dist_dsvae.engine.evaluating.evaluator import Candidate, EvaluationInputs, Evaluator, Scored
 from dist_dsvae.engine.evaluating.sampler import as_8_bits
 from dist_dsvae.engine.evaluating.scoring import shown
 from dist_dsvae.evaluation.judging.scorers import Scorer
@@ -18,22 +17,16 @@ from dist_dsvae.evaluation.metrics import Figures
 from dist_dsvae.methods.abilities import Autoencoding
 
 
-class SwapScores:
+class SwapScores(Evaluator):
     """Shares of swapped images taken for the class of zs, and for that of zu.
 
     classifier: of the data set's own classes; ``ImageScores`` names it.
     """
 
-    needs: type = Autoencoding
+    needs = Autoencoding
 
     def __init__(self, inputs: EvaluationInputs, classifier: Scorer) -> None:
         self.inputs, self.classifier = inputs, classifier
-
-    def settings(self) -> dict[str, Any]:
-        return {}
-
-    def judges(self) -> dict[str, Any]:
-        return {}
 
     def __call__(self, candidate: Candidate) -> Scored:
         method = candidate.method
