@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import itertools
 import socket
 from pathlib import Path
 from typing import Any
@@ -10,62 +11,84 @@ from typing import Any
 import gradio as gr
 from PIL import Image
 
-from dist_dsvae.explore.controls import MODEL, Change
-from dist_dsvae.explore.subject import Subject, open_source
+from dist_dsvae.explore.appearance import KEYS, STYLE, theme
+from dist_dsvae.explore.checks import Page
+from dist_dsvae.explore.controls import LOOKING, MODEL, Change, TabChanges
+from dist_dsvae.explore.subject import ShownModel, Subject, open_source
 from dist_dsvae.explore.tab_training import training_tab
-from dist_dsvae.explore.tabs_codes import between_tab, dimensions_tab, samples_tab
+from dist_dsvae.explore.tabs_codes import between_tab, looks_tab, samples_tab
 from dist_dsvae.explore.tabs_pictures import inpaint_tab, swap_tab
 from dist_dsvae.explore.uploads import BYTES_PER_MIB, MAX_PIXELS
+from dist_dsvae.explore.words import words_for
 from dist_dsvae.pretrained.requests import RequestError
 
 _LOCAL = ("127.0.0.1", "localhost", "::1")
 _MAX_WAITING = 64
 _SECONDS_KEPT = 3600  # uploads and results on disk
-_STYLE = """
-.sharp img { image-rendering: pixelated; }
-.picture .image-container { padding-top: 32px; }
-:focus-visible { outline: 3px solid #2563eb !important; outline-offset: 2px; }
-.gradio-container { max-width: 1100px !important; }
-"""
+_SECONDS_BETWEEN_LOOKS = 10  # for a newer checkpoint
 
 
 def build_page(source: Subject, max_bytes: int) -> gr.Blocks:
     """The tabs that the model can fill, and the run's."""
-    with gr.Blocks(
+    with Page(
         title=f"dist_dsvae: {source.name}",
         analytics_enabled=False,
         delete_cache=(_SECONDS_KEPT, _SECONDS_KEPT),
     ) as page:
-        gr.HTML(f"<h1>{html.escape(source.name)}</h1><p>{html.escape(source.note)}</p>")
-        at_start: list[Change] = []
+        note = gr.HTML(_heading(source.name, source.note), elem_classes=["note"])
+        tabs = TabChanges([], [])
         with gr.Tabs(overflow_behavior="wrap"):
-            if source.model is not None:
-                at_start += _model_tabs(source, max_bytes)
+            if source.shown is not None:
+                tabs = _model_tabs(source.shown, max_bytes)
             if source.run is not None:
                 with gr.Tab("Training"):
-                    at_start += training_tab(source.run)
-        for change in at_start:
+                    tabs.at_start.extend(training_tab(source.run))
+        if source.shown is not None:
+            footnote = html.escape(words_for(source.shown.model).footnote)
+            gr.HTML(f"<p>{footnote}</p>", elem_classes=["footnote"])
+        for change in tabs.at_start:
             page.load(*change, **MODEL)
+        if source.shown is not None and source.run is not None:
+            _follow(page, source.name, source.shown, note, tabs.at_newer)
     return page
 
 
-def _model_tabs(source: Subject, max_bytes: int) -> list[Change]:
-    model = source.model
-    assert model is not None
+def _heading(name: str, note: str) -> str:
+    return f"<h1>{html.escape(name)}</h1><p>{html.escape(note)}</p>"
+
+
+def _model_tabs(shown: ShownModel, max_bytes: int) -> TabChanges:
+    tabs = []
     with gr.Tab("Samples"):
-        at_start = samples_tab(model)
-    if not model.shape.is_image:
-        return at_start
-    with gr.Tab("Between classes"):
-        at_start += between_tab(model)
-    with gr.Tab("Dimensions of zu"):
-        at_start += dimensions_tab(model, max_bytes)
-    if model.can_encode:
-        with gr.Tab("Swap"):
-            swap_tab(model, max_bytes)
-        with gr.Tab("Inpaint"):
-            inpaint_tab(model, max_bytes)
-    return at_start
+        tabs.append(samples_tab(shown))
+    if shown.model.shape.is_image:
+        with gr.Tab("Between classes"):
+            tabs.append(between_tab(shown))
+        with gr.Tab("Looks"):
+            tabs.append(looks_tab(shown, max_bytes))
+        if shown.model.can_encode:
+            with gr.Tab("Swap"):
+                tabs.append(swap_tab(shown, max_bytes))
+            with gr.Tab("Inpaint") as tab:
+                tabs.append(inpaint_tab(shown, max_bytes, tab))
+    at_start, at_newer = zip(*tabs, strict=True)
+    return TabChanges([*itertools.chain(*at_start)], [*itertools.chain(*at_newer)])
+
+
+def _follow(page: Any, name: str, shown: ShownModel, note: Any, changes: list[Change]) -> None:
+    """Look for a newer checkpoint now and then; what is shown is drawn anew where there is one."""
+
+    def look(seen: str) -> tuple[Any, ...]:
+        shown.look_for_newer()
+        heading, checkpoint = _heading(name, shown.note), shown.checkpoint
+        return (heading, gr.skip(), gr.skip()) if checkpoint == seen else (heading, checkpoint, checkpoint)
+
+    seen = gr.State("")
+    newer = gr.State("")
+    page.load(lambda: (_heading(name, shown.note), shown.checkpoint), None, [note, seen], **LOOKING)
+    gr.Timer(_SECONDS_BETWEEN_LOOKS).tick(look, [seen], [note, seen, newer], **LOOKING)
+    for change in changes:
+        newer.change(*change, **MODEL)
 
 
 def explore(model: str | None, run: Path | None, host: str, port: int, max_upload_mib: float) -> None:
@@ -96,7 +119,6 @@ def explore(model: str | None, run: Path | None, host: str, port: int, max_uploa
 
 def _closed() -> dict[str, Any]:
     """Everything that would reach beyond this machine, or let others reach in, is off."""
-    font = ["system-ui", "sans-serif"]
     return {
         "share": False,
         "show_error": False,
@@ -106,8 +128,9 @@ def _closed() -> dict[str, Any]:
         "ssr_mode": False,
         "allowed_paths": [],
         "footer_links": [],
-        "theme": gr.themes.Default(font=font, font_mono=["ui-monospace", "monospace"]),
-        "css": _STYLE,
+        "theme": theme(),
+        "css": STYLE,
+        "js": KEYS,
     }
 
 

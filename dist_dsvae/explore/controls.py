@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import functools
 import html
+import secrets
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import gradio as gr
 
+from dist_dsvae.explore.checks import SECONDS_SHOWN, message
 from dist_dsvae.explore.uploads import UploadError
 from dist_dsvae.pretrained.pictures import PictureError
 from dist_dsvae.pretrained.requests import RequestError
 
 MENDABLE = (PictureError, RequestError, UploadError)
 MAX_SEED = 2**31 - 1
-_SECONDS_SHOWN = 15
 
 # Requests of all users take turns at the networks. Nothing is offered to programs.
 MODEL: dict[str, Any] = {
@@ -26,6 +27,13 @@ MODEL: dict[str, Any] = {
 }
 # Of a slider's many values, the last is drawn; the ones between may be left out.
 SLIDING: dict[str, Any] = MODEL | {"trigger_mode": "always_last", "show_progress": "hidden"}
+# Of a run's files, beside the networks: what is drawn need not wait for it.
+LOOKING: dict[str, Any] = {
+    "concurrency_id": "run",
+    "concurrency_limit": 1,
+    "api_visibility": "private",
+    "show_progress": "hidden",
+}
 
 
 class Change(NamedTuple):
@@ -36,6 +44,13 @@ class Change(NamedTuple):
     outputs: list[Any]
 
 
+class TabChanges(NamedTuple):
+    """at_start: what fills a tab when the page is opened. at_newer: what is drawn anew with a newer model."""
+
+    at_start: list[Change]
+    at_newer: list[Change]
+
+
 def telling(function: Callable[..., Any]) -> Callable[..., Any]:
     """``function``, its errors that a person can mend shown as a message on the page."""
 
@@ -44,29 +59,34 @@ def telling(function: Callable[..., Any]) -> Callable[..., Any]:
         try:
             return function(*arguments)
         except MENDABLE as error:
-            # Gradio shows messages as HTML, and they quote names of files and classes.
-            raise gr.Error(html.escape(str(error)), duration=_SECONDS_SHOWN, print_exception=False) from None
+            raise message(error) from None
 
     return told
 
 
-def warn(message: Exception | str) -> None:
-    """Show a message, and go on."""
-    gr.Warning(html.escape(str(message)), duration=_SECONDS_SHOWN)
+def warn(sentence: Exception | str) -> None:
+    """Show a sentence, and go on."""
+    gr.Warning(html.escape(str(sentence)), duration=SECONDS_SHOWN)
+
+
+def introduce(sentence: str) -> None:
+    """What a tab is for."""
+    gr.HTML(f"<p>{html.escape(sentence)}</p>", elem_classes=["note"])
 
 
 def seed_control() -> Any:
-    """A number; an empty one is refused by ``whole``."""
-    return gr.Number(
-        0, label="Seed", info="Equal seeds give equal pictures", precision=0, minimum=0, maximum=MAX_SEED
-    )
+    """A whole number; others are refused by ``checks``."""
+    info = "Equal seeds give equal pictures"
+    return gr.Number(0, label="Seed", info=info, precision=0, minimum=0, maximum=MAX_SEED)
 
 
-def whole(seed: float | None) -> int:
-    """The seed in a number box. Raises RequestError if it is empty."""
-    if seed is None:
-        raise RequestError(f"The seed is empty; give a whole number from 0 to {MAX_SEED}.")
-    return int(seed)
+def dice_button() -> Any:
+    return gr.Button("\N{DIE FACE-5} Roll the dice", variant="primary")
+
+
+def rolled() -> int:
+    """A seed that nobody chose."""
+    return secrets.randbelow(MAX_SEED + 1)
 
 
 def shown(label: str, alt_text: str, height: int | None = None) -> Any:
@@ -80,4 +100,19 @@ def shown(label: str, alt_text: str, height: int | None = None) -> Any:
         buttons=["download", "fullscreen"],
         height=height,
         elem_classes=["picture"] if height is None else ["picture", "sharp"],
+    )
+
+
+def strip(alt_text: str) -> Any:
+    """A place for small pictures side by side, as wide as what stands below it."""
+    return gr.Image(
+        label=alt_text,
+        alt_text=alt_text,
+        show_label=False,
+        interactive=False,
+        type="pil",
+        format="png",
+        buttons=[],
+        container=False,
+        elem_classes=["strip"],
     )

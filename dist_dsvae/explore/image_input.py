@@ -1,4 +1,4 @@
-"""A slot for a picture: a file to drop or choose, or a sample of the model; its class where it is needed."""
+"""A slot for a picture: one of the examples, or a file to drop or choose; its class where it is needed."""
 
 from __future__ import annotations
 
@@ -10,21 +10,30 @@ from PIL import Image
 
 from dist_dsvae.explore import renderings
 from dist_dsvae.explore.controls import MENDABLE, MODEL, Change, shown, warn
-from dist_dsvae.explore.uploads import SUFFIXES, read_upload
-from dist_dsvae.pretrained.model import PretrainedModel
+from dist_dsvae.explore.examples import NUM_EXAMPLES
+from dist_dsvae.explore.subject import ShownModel
+from dist_dsvae.explore.uploads import SUFFIXES, Given, read_upload
+from dist_dsvae.pretrained.requests import RequestError
 
 
 class Slot(NamedTuple):
-    """picture: the state with a PIL picture of the model's size, or None. label: a control, or None."""
+    """given: the state with a ``Given``, or None. label: a control, or a state that is None."""
 
-    picture: Any
+    given: Any
     label: Any
+    preview: Any
+    gallery: Any
     changes: list[Any]
 
     @property
     def inputs(self) -> list[Any]:
-        """For a function of (picture, class or None)."""
-        return [self.picture, self.label]
+        """For a function of (Given or None, class or None)."""
+        return [self.given, self.label]
+
+    @property
+    def outputs(self) -> list[Any]:
+        """For what ``opened`` returns."""
+        return [self.gallery, self.given, self.preview, self.label]
 
     def then(self, *changes: Change) -> None:
         """What follows when another picture, or another class, stands in the slot."""
@@ -33,37 +42,75 @@ class Slot(NamedTuple):
                 event = event.then(change.function, change.inputs, change.outputs, **MODEL)
 
 
-def picture_slot(model: PretrainedModel, title: str, max_bytes: int, first_sample: int) -> Slot:
-    """Controls for one picture. first_sample: which sample its button draws first."""
+def opened(model: ShownModel, number: int | None) -> tuple[Any, ...]:
+    """A slot as a page opens with it: the examples, and the ``number``-th of them in it, if there is one."""
+    thumbnails = [(renderings.enlarged(one.picture, 96), one.class_name) for one in model.examples]
+    if number is None:
+        return thumbnails, gr.skip(), gr.skip(), gr.skip()
+    return thumbnails, *_taken(model, number)
 
-    def read(path: str | None) -> tuple[Image.Image | None, Image.Image | None]:
+
+def _taken(model: ShownModel, number: int) -> tuple[Any, ...]:
+    picture, class_name = model.examples[number % len(model.examples)]
+    label = class_name if model.model.needs_labels else None
+    return Given(picture), renderings.enlarged(picture), label
+
+
+def picture_slot(model: ShownModel, title: str, max_bytes: int) -> Slot:
+    """Controls for one picture."""
+    takes_photographs = model.model.photographs.face_crops is not None
+
+    def read(path: str | None) -> tuple[Given | None, Image.Image | None]:
         if path is None:
             return None, None
         try:
-            picture = read_upload(Path(path), model.shape, max_bytes, model.photographs, warn)
+            upload = read_upload(Path(path), model.model.shape, max_bytes, model.model.photographs, warn)
         except MENDABLE as error:
             warn(error)
             return None, None
-        return picture, renderings.enlarged(picture)
+        return upload, renderings.enlarged(upload.picture)
 
-    def draw(number: int) -> tuple[Any, ...]:
-        picture, class_name = renderings.sample_of_all(model, number)
-        return number + 1, None, picture, renderings.enlarged(picture), class_name
+    def take(event: gr.SelectData) -> tuple[Any, ...]:
+        number = event.index
+        if type(number) is not int or not 0 <= number < len(model.examples):
+            raise gr.Error(f"There are {len(model.examples)} examples; choose one of them.")
+        return None, *_taken(model, number)
 
-    number, picture = gr.State(first_sample), gr.State(None)
-    file = gr.File(label=title, file_types=list(SUFFIXES), type="filepath", height=140)
-    button = gr.Button(f"{title}: take a sample instead", size="sm")
+    given = gr.State(None)
+    preview = shown(title, f"The picture given as: {title}", 240)
+    gallery = gr.Gallery(
+        label=f"Examples for: {title}",
+        columns=NUM_EXAMPLES // 2,
+        height="auto",
+        allow_preview=False,
+        interactive=False,
+        object_fit="contain",
+        format="png",
+        buttons=[],
+        elem_classes=["sharp"],
+    )
+    what = "photograph" if takes_photographs else "picture"
+    file = gr.File(
+        label=f"{title}: or a {what} of your own", file_types=list(SUFFIXES), type="filepath", height=120
+    )
+    names = list(model.model.classes)
     label = (
-        gr.Dropdown(list(model.classes), value=model.classes[0], label=f"Class of: {title}")
-        if model.needs_labels
+        gr.Dropdown(names, value=names[0], label=f"Class of: {title}")
+        if model.model.needs_labels
         else gr.State(None)
     )
-    preview = shown("As the model sees it", f"The picture given as: {title}", 200)
     changes = [
-        file.upload(read, [file], [picture, preview], **MODEL),
-        file.clear(read, [file], [picture, preview], **MODEL),
-        button.click(draw, [number], [number, file, picture, preview, label], **MODEL),
+        file.upload(read, [file], [given, preview], **MODEL),
+        file.clear(read, [file], [given, preview], **MODEL),
+        gallery.select(take, None, [file, given, preview, label], **MODEL),
     ]
-    if model.needs_labels:
+    if model.model.needs_labels:
         changes.append(label.input(None, None, None))
-    return Slot(picture, label, changes)
+    return Slot(given, label, preview, gallery, changes)
+
+
+def needed(given: Given | None) -> Given:
+    """Raises RequestError where the slot is empty."""
+    if given is None:
+        raise RequestError("There is no picture yet. Choose one of the examples, or give one of your own.")
+    return given

@@ -17,24 +17,33 @@ from torch import Tensor
 
 from dist_dsvae.core.noise import Noise
 from dist_dsvae.core.types import CodeKind
+from dist_dsvae.explore.examples import best_known
+from dist_dsvae.explore.uploads import Given
+from dist_dsvae.explore.words import Words
 from dist_dsvae.methods.abilities import Generative
 from dist_dsvae.pretrained.model import PretrainedModel
 from dist_dsvae.pretrained.pictures import read_pictures, to_network
 from dist_dsvae.pretrained.requests import RequestError, class_ids
-from dist_dsvae.sampling.grids import draw_grid, draw_scatter
+from dist_dsvae.sampling.grids import draw_grid, draw_scatter, tiled, to_picture
 from dist_dsvae.sampling.temperature import AT_ONE, Temperatures
+from dist_dsvae.sampling.vary import varied_codes
 
 MAX_CLASSES = 20
 MAX_SAMPLES = 12
 NUM_PLACES = 9
 NUM_DIMENSIONS = 6
+NUM_STEPS = 5
 EXTENT = 3.0
 MAX_REFINE_STEPS = 100
 _NUM_POINTS = 3000
 _NUM_DECODED = 512  # pictures at start-up, to find the dimensions worth a slider
 _SIDE = 320
 _LARGE_TILE = 128
-_SAMPLE_SEED = 0
+_FONT_SIZE = 22  # of names beside rows, which a narrow screen shows at half of it
+_GIVE_PHOTOGRAPH = "Give a photograph that shows a face: the result is put back into it."
+
+Labels = tuple[str | None, str | None]
+Hole = str | npt.NDArray[np.bool_]
 
 
 class Base(NamedTuple):
@@ -51,9 +60,9 @@ class Base(NamedTuple):
         return images
 
 
-def enlarged(picture: Image.Image) -> Image.Image:
-    """A small picture some whole number of times as large, every pixel a square."""
-    factor = max(1, _SIDE // picture.width)
+def enlarged(picture: Image.Image, side: int = _SIDE) -> Image.Image:
+    """A small picture some whole number of times as large, up to ``side``, every pixel a square."""
+    factor = max(1, side // picture.width)
     return picture.resize((picture.width * factor, picture.height * factor), Image.Resampling.NEAREST)
 
 
@@ -68,12 +77,32 @@ def samples(
     temperatures: Temperatures = AT_ONE,
     *,
     shared_zu: bool,
+    only_best: bool = False,
 ) -> Image.Image:
-    """A row per class; of points, a cloud. shared_zu: one zu per column."""
+    """A row per class; of points, a cloud.
+
+    shared_zu: one zu per column. only_best: see ``examples.best_known``.
+    """
     if not 1 <= len(classes) <= MAX_CLASSES:
         raise RequestError(f"{len(classes)} classes are chosen; choose 1 to {MAX_CLASSES}.")
     if not model.shape.is_image:
         return _cloud(model, classes, seed, temperatures)
+    draw = best_known if only_best else _drawn
+    images = draw(
+        model, class_ids(classes, model.classes), num_samples, seed, temperatures, shared_zu=shared_zu
+    )
+    return draw_grid(images, row_names=list(classes), font_size=_FONT_SIZE)
+
+
+def _drawn(
+    model: PretrainedModel,
+    classes: list[int],
+    num_samples: int,
+    seed: int,
+    temperatures: Temperatures,
+    *,
+    shared_zu: bool,
+) -> Tensor:
     images = model.sample(
         *(classes, num_samples, seed),
         shared_zu=shared_zu,
@@ -81,12 +110,8 @@ def samples(
         temperature_zu=temperatures.zu,
         kind="tensor",
     )
-    columns = "one zu per column" if shared_zu else "every picture its own zu"
-    return draw_grid(
-        images.unflatten(0, (len(classes), num_samples)),
-        title=f"seed {seed}: a class per row, {columns}",
-        row_names=list(classes),
-    )
+    rows: Tensor = images.unflatten(0, (len(classes), num_samples))
+    return rows
 
 
 def _cloud(
@@ -107,8 +132,7 @@ def _cloud(
 def between(model: PretrainedModel, first: str, second: str, seed: int) -> Image.Image:
     """The way from one class to another in ``NUM_PLACES`` pictures, zu the same in all."""
     images = _between(model, first, second, torch.linspace(0, 1, NUM_PLACES), seed)
-    title = f"from {first} to {second}: zs moves, zu stays"
-    return draw_grid(images[None], title=title)
+    return draw_grid(images[None])
 
 
 def place_between(model: PretrainedModel, first: str, second: str, fraction: float, seed: int) -> Image.Image:
@@ -169,6 +193,14 @@ def varied(
     return enlarged(model_picture(base._replace(zu=zu).decoded(model)))
 
 
+def strip_of(model: PretrainedModel, base: Base, dimension: int) -> Image.Image:
+    """What a dimension of zu does: the base with it at ``NUM_STEPS`` values from -EXTENT to EXTENT."""
+    values = torch.linspace(-EXTENT, EXTENT, NUM_STEPS).tolist()
+    codes = varied_codes(base.zu, base.zu.shape[1], dimension, values)
+    images = base._replace(zs=base.zs.expand(NUM_STEPS, -1), zu=codes).decoded(model)
+    return tiled([[to_picture(image) for image in images]])
+
+
 def model_picture(images: Tensor) -> Image.Image:
     """The first of images [N, C, H, W] in [-1, 1]."""
     pixels = images[0].add(1.0).mul(127.5).round().clamp(0, 255).to(torch.uint8)
@@ -179,16 +211,8 @@ def model_picture(images: Tensor) -> Image.Image:
 # Pictures from pictures
 
 
-def sample_of_all(model: PretrainedModel, number: int) -> tuple[Image.Image, str | None]:
-    """The ``number``-th picture to try things with, its classes in turn; its class where one is needed."""
-    label = number % len(model.classes)
-    numbers = torch.tensor([number // len(model.classes)])
-    pictures = model.sample_numbers(torch.tensor([label]), numbers, _SAMPLE_SEED)
-    return pictures[0], model.classes[label] if model.needs_labels else None
-
-
 def crossed(
-    model: PretrainedModel, first: Image.Image, second: Image.Image, labels: tuple[str | None, str | None]
+    model: PretrainedModel, first: Image.Image, second: Image.Image, labels: Labels, words: Words
 ) -> Image.Image:
     """Two pictures give rows their zs and columns their zu; the diagonal gives them back."""
     both, given = [first, second], [label for label in labels if label is not None] or None
@@ -197,11 +221,40 @@ def crossed(
     heads = to_network(read_pictures(both, model.shape)[0])
     return draw_grid(
         images.unflatten(0, (2, 2)),
-        title="zs of the left, zu of the top",
+        title=f"{words.what}: left; {words.how}: top",
         row_images=heads,
         column_images=heads,
         min_tile=_LARGE_TILE,
     )
+
+
+def swapped_photographs(
+    model: PretrainedModel, pair: tuple[Given, Given], labels: Labels
+) -> list[Image.Image]:
+    """Those of two pictures that were found in photographs, there, each with the zs of the other.
+
+    Raises RequestError where neither was.
+    """
+    own = [given.picture for given in pair]
+    named = [label for label in labels if label is not None] or None
+    made = model.swap(own[::-1], own, named and named[::-1], named)
+    found = [(given.face, picture) for given, picture in zip(pair, made, strict=True) if given.face]
+    if not found:
+        raise RequestError(f"Neither of the pictures was cut out of a photograph. {_GIVE_PHOTOGRAPH}")
+    return [face.paste(picture) for face, picture in found]
+
+
+def inpainted_photograph(
+    model: PretrainedModel, given: Given, mask: Hole, label: str | None, refine_steps: int
+) -> Image.Image:
+    """The photograph that a picture was found in, the hole in it filled. Raises as ``inpainted`` does.
+
+    And RequestError where it was found in none.
+    """
+    if given.face is None:
+        raise RequestError(f"The picture was not cut out of a photograph. {_GIVE_PHOTOGRAPH}")
+    painted = _painted(model, given.picture, mask, label, refine_steps)
+    return given.face.paste(painted, model.holes(mask)[0, 0].numpy())
 
 
 def hole_of(layers: Sequence[npt.NDArray[Any]], height: int, width: int) -> npt.NDArray[np.bool_]:
@@ -217,15 +270,19 @@ def hole_of(layers: Sequence[npt.NDArray[Any]], height: int, width: int) -> npt.
 
 
 def inpainted(
-    model: PretrainedModel,
-    picture: Image.Image,
-    mask: str | npt.NDArray[np.bool_],
-    label: str | None,
-    refine_steps: int,
+    model: PretrainedModel, picture: Image.Image, mask: Hole, label: str | None, refine_steps: int
 ) -> Image.Image:
     """The picture, its hole filled by the model, enlarged. mask: as for ``PretrainedModel.inpaint``."""
+    return enlarged(_painted(model, picture, mask, label, refine_steps))
+
+
+def _painted(
+    model: PretrainedModel, picture: Image.Image, mask: Hole, label: str | None, refine_steps: int
+) -> Image.Image:
     if not isinstance(mask, str) and not mask.any():
         raise RequestError(
             "Nothing is painted. Paint a hole with the brush, or choose one of the named holes."
         )
-    return enlarged(model.inpaint(picture, mask, label, refine_steps=refine_steps))
+    painted = model.inpaint(picture, mask, label, refine_steps=refine_steps)
+    assert isinstance(painted, Image.Image)
+    return painted

@@ -17,11 +17,13 @@ _READING: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidde
 def training_tab(run: Path) -> list[Change]:
     """The newest grids and the curves. Returns what fills the tab when the page is opened."""
 
+    total = watched_run.total_samples_of(run)
+
     def look(seen: tuple[object, ...] | None) -> tuple[Any, ...]:
         state = watched_run.state_of(run)
         if state == seen:
             return tuple(gr.skip() for _ in range(5))
-        return state, *watched_run.snapshot(run, state)
+        return state, *watched_run.snapshot(run, state, total)
 
     seen = gr.State(None)
     status = gr.Textbox(label="Progress", interactive=False)

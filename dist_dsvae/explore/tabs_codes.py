@@ -8,93 +8,136 @@ import gradio as gr
 from PIL import Image
 
 from dist_dsvae.explore import renderings
-from dist_dsvae.explore.controls import MODEL, SLIDING, Change, seed_control, shown, telling, whole
-from dist_dsvae.explore.image_input import picture_slot
+from dist_dsvae.explore.controls import (
+    MODEL,
+    SLIDING,
+    Change,
+    TabChanges,
+    dice_button,
+    introduce,
+    rolled,
+    seed_control,
+    shown,
+    strip,
+    telling,
+)
+from dist_dsvae.explore.examples import TYPICAL
+from dist_dsvae.explore.image_input import opened, picture_slot
 from dist_dsvae.explore.renderings import Base
-from dist_dsvae.pretrained.model import PretrainedModel
+from dist_dsvae.explore.subject import ShownModel
+from dist_dsvae.explore.uploads import Given
+from dist_dsvae.explore.words import words_for
+from dist_dsvae.methods.abilities import Classifying
+from dist_dsvae.pretrained.requests import RequestError
 from dist_dsvae.sampling.temperature import Temperatures
 
-_FIRST_CLASSES = 10
 _HEIGHT = 360
 _MAX_TEMPERATURE = 2.0
 
 
-def samples_tab(model: PretrainedModel) -> list[Change]:
-    """Classes, how many, seed. Returns what fills the tab when the page is opened; so do the others."""
+def samples_tab(model: ShownModel) -> TabChanges:
+    """Classes, how many, seed: and, to begin with, those of the samples that the model knows best."""
+    words, is_image = words_for(model.model), model.model.shape.is_image
 
     def draw(
         classes: list[str],
         num_samples: float,
-        seed: float | None,
+        seed: float,
         shared_zu: bool,
+        only_best: bool,
         temperature_zs: float,
         temperature_zu: float,
     ) -> Image.Image:
-        temperatures = Temperatures(temperature_zs, temperature_zu)
         return renderings.samples(
-            model, classes, int(num_samples), whole(seed), temperatures, shared_zu=shared_zu
+            model.model,
+            classes,
+            int(num_samples),
+            int(seed),
+            Temperatures(temperature_zs, temperature_zu),
+            shared_zu=shared_zu,
+            only_best=only_best,
         )
 
+    def roll(classes: list[str], num_samples: float, _seed: float, *others: Any) -> tuple[int, Image.Image]:
+        seed = rolled()
+        return seed, draw(classes, num_samples, seed, *others)
+
+    what = f"A row for each {words.one}. " if is_image else ""
+    introduce(f"{what}Nobody made these: the model did. Every roll of the dice draws others.")
     classes = gr.Dropdown(
-        list(model.classes),
-        value=list(model.classes[:_FIRST_CLASSES]),
+        list(model.model.classes),
+        value=model.first_classes,
         multiselect=True,
         max_choices=renderings.MAX_CLASSES,
-        label="Classes",
+        label=words.many.capitalize(),
     )
-    with gr.Row():
-        is_image = model.shape.is_image
-        number = gr.Slider(
-            1,
-            renderings.MAX_SAMPLES,
-            value=8,
-            step=1,
-            label="Samples per class",
-            visible=is_image,
-            buttons=[],
-        )
-        seed = seed_control()
-        shared = gr.Checkbox(True, label="One zu per column", visible=is_image)
-    with gr.Row():
-        temperatures = [_temperature(code) for code in ("zs", "zu")]
-    button = gr.Button("Draw samples", variant="primary")
-    result = shown("Samples", "Samples of the chosen classes, a class per row")
-    inputs = [classes, number, seed, shared, *temperatures]
-    gr.on([button.click, seed.submit, shared.input], telling(draw), inputs, [result], **MODEL)
-    gr.on([number.input, classes.change], telling(draw), inputs, [result], **SLIDING)
+    dice = dice_button()
+    result = shown("Samples", f"Samples, a row for each {words.one}")
+    with gr.Accordion("More choices", open=False):
+        with gr.Row():
+            number = gr.Slider(
+                1,
+                renderings.MAX_SAMPLES,
+                value=8,
+                step=1,
+                label=f"Samples of each {words.one}",
+                visible=is_image,
+                buttons=[],
+            )
+            seed = seed_control()
+        with gr.Row():
+            shared = gr.Checkbox(True, label=f"A column has one look ({words.how})", visible=is_image)
+            best = gr.Checkbox(
+                is_image,
+                label="Only those that the model is surest of",
+                visible=is_image and isinstance(model.model.published.method, Classifying),
+            )
+        with gr.Row():
+            first = TYPICAL if is_image else Temperatures()
+            temperatures = [
+                _temperature(f"Variety of {what}", value)
+                for what, value in ((words.what, first.zs), (words.how, first.zu))
+            ]
+    inputs = [classes, number, seed, shared, best, *temperatures]
+    drawing = Change(telling(draw), inputs, [result])
+    dice.click(telling(roll), inputs, [seed, result], **MODEL)
+    gr.on([seed.submit, seed.blur, shared.input, best.input], *drawing, **MODEL)
+    gr.on([number.input, classes.input], *drawing, **SLIDING)
     # on release: batch norm is measured for every temperature
-    gr.on([slider.release for slider in temperatures], telling(draw), inputs, [result], **SLIDING)
-    return [Change(telling(draw), inputs, [result])]
+    gr.on([slider.release for slider in temperatures], *drawing, **SLIDING)
+    return TabChanges([drawing], [drawing])
 
 
-def _temperature(code: str) -> Any:
+def _temperature(label: str, value: float) -> Any:
     return gr.Slider(
         *(0.1, _MAX_TEMPERATURE),
-        value=1,
+        value=value,
         step=0.05,
-        label=f"Temperature of {code}",
-        info="Below 1 more typical, above 1 more diverse",
+        label=label,
+        info="The temperature: 1 as the model learnt it, below more typical, above more diverse",
         buttons=[],
     )
 
 
-def between_tab(model: PretrainedModel) -> list[Change]:
+def between_tab(model: ShownModel) -> TabChanges:
     """Two classes and a place between them."""
+    words = words_for(model.model)
 
-    def draw_way(first: str, second: str, seed: float | None) -> Image.Image:
-        return renderings.between(model, first, second, whole(seed))
+    def draw_way(first: str, second: str, seed: float) -> Image.Image:
+        return renderings.between(model.model, first, second, int(seed))
 
-    def draw_place(first: str, second: str, fraction: float, seed: float | None) -> Image.Image:
-        return renderings.place_between(model, first, second, fraction, whole(seed))
+    def draw_place(first: str, second: str, fraction: float, seed: float) -> Image.Image:
+        return renderings.place_between(model.model, first, second, fraction, int(seed))
 
-    names = list(model.classes)
+    introduce(f"Move the slider: {words.what} changes step by step, {words.how} stays.")
+    names, opening = list(model.model.classes), model.first_classes
     with gr.Row():
-        first = gr.Dropdown(names, value=names[0], label="From class")
-        second = gr.Dropdown(names, value=names[-1], label="To class")
+        first = gr.Dropdown(names, value=opening[0], label=f"From {words.one}")
+        second = gr.Dropdown(names, value=opening[-1], label=f"To {words.one}")
         seed = seed_control()
-    fraction = gr.Slider(0, 1, value=0.5, step=0.01, label="Place between the classes (zs)", buttons=[])
-    place = shown("At this place", "The picture at the chosen place between the two classes", _HEIGHT)
-    way = shown("The whole way", "Pictures along the way from one class to the other")
+    fraction = gr.Slider(0, 1, value=0.5, step=0.01, label="Place between the two", buttons=[])
+    way = shown("The whole way", "Pictures along the way from one to the other")
+    place = shown("At this place", "The picture at the chosen place between the two", _HEIGHT)
     changes = [
         Change(telling(draw_place), [first, second, fraction, seed], [place]),
         Change(telling(draw_way), [first, second, seed], [way]),
@@ -102,56 +145,76 @@ def between_tab(model: PretrainedModel) -> list[Change]:
     fraction.input(*changes[0], **SLIDING)
     for change in changes:
         gr.on([first.input, second.input, seed.input], *change, **SLIDING)
-    return changes
+    return TabChanges(changes, changes)
 
 
-def dimensions_tab(model: PretrainedModel, max_bytes: int) -> list[Change]:
-    """A base picture, and sliders for the dimensions of zu that change it most."""
-    dimensions = renderings.expressive_dimensions(model)
+def looks_tab(model: ShownModel, max_bytes: int) -> TabChanges:
+    """A base picture, and sliders for the dimensions of zu that change it most, each with what it does."""
+    words, num_sliders = words_for(model.model), len(model.dimensions)
 
-    def start(base: Base) -> tuple[Any, ...]:
+    def start(base: Base | None) -> tuple[Any, ...]:
+        base, dimensions = _needed(base), model.dimensions
         values = renderings.slider_values(base, dimensions)
-        return (
-            base,
-            renderings.enlarged(renderings.model_picture(base.decoded(model))),
-            *values,
-            _vary(base, *values),
-        )
+        picture = renderings.enlarged(renderings.model_picture(base.decoded(model.model)))
+        strips = [renderings.strip_of(model.model, base, dimension) for dimension in dimensions]
+        return base, picture, *values, *strips, _footnote(dimensions), vary(base, *values)
 
-    def from_sample(class_name: str, seed: float | None) -> tuple[Any, ...]:
-        return start(renderings.base_of_sample(model, class_name, whole(seed)))
+    def from_given(given: Given | None, label: str | None, class_name: str, seed: float) -> tuple[Any, ...]:
+        """Where no picture is in the slot, a sample is the base."""
+        if given is None:
+            return start(renderings.base_of_sample(model.model, class_name, int(seed)))
+        return start(renderings.base_of_picture(model.model, given.picture, label))
 
-    def from_picture(picture: Image.Image | None, label: str | None, *sample: Any) -> tuple[Any, ...]:
-        """Where no picture is left in the slot, the sample is the base again."""
-        if picture is None:
-            return from_sample(*sample)
-        return start(renderings.base_of_picture(model, picture, label))
+    def from_sample(class_name: str, seed: float) -> tuple[Any, ...]:
+        return from_given(None, None, class_name, seed)
 
-    def _vary(base: Base, *values: float) -> Image.Image:
-        return renderings.varied(model, base, dimensions, values)
+    def vary(base: Base | None, *values: float) -> Image.Image:
+        return renderings.varied(model.model, _needed(base), model.dimensions, values)
 
+    introduce(f"{words.what.capitalize()} stays; each slider changes one thing about {words.how}.")
     base = gr.State(None)
     with gr.Row():
-        class_name = gr.Dropdown(list(model.classes), value=model.classes[0], label="Class of the base")
+        class_name = gr.Dropdown(
+            list(model.model.classes), value=model.first_classes[0], label=f"Sample of {words.one}"
+        )
         seed = seed_control()
     with gr.Row():
         original = shown("Base", "The picture that the sliders start from", _HEIGHT)
         result = shown("With the sliders' values", "The base with the values of the sliders", _HEIGHT)
-    extent = renderings.EXTENT
+    strips, sliders = [], []
     with gr.Row():
-        sliders = [
-            gr.Slider(
-                -extent, extent, value=0, step=0.01, label=f"Dimension {dim} of zu", min_width=260, buttons=[]
-            )
-            for dim in dimensions
-        ]
+        for number in range(1, num_sliders + 1):
+            with gr.Column(min_width=300):
+                strips.append(strip(f"What look {number} does, from its lowest to its highest value"))
+                sliders.append(_look(number))
     button = gr.Button("Back to the base")
-    outputs = [base, original, *sliders, result]
+    footnote = gr.HTML(elem_classes=["footnote"])
+    outputs = [base, original, *sliders, *strips, footnote, result]
     gr.on([class_name.input, seed.input], telling(from_sample), [class_name, seed], outputs, **SLIDING)
-    gr.on([slider.input for slider in sliders], telling(_vary), [base, *sliders], [result], **SLIDING)
+    gr.on([slider.input for slider in sliders], telling(vary), [base, *sliders], [result], **SLIDING)
     button.click(telling(start), [base], outputs, **MODEL)
-    if model.can_encode:
-        with gr.Accordion("Start from a picture of your own", open=False):
-            slot = picture_slot(model, "Picture to start from", max_bytes, 0)
-        slot.then(Change(telling(from_picture), [*slot.inputs, class_name, seed], outputs))
-    return [Change(telling(from_sample), [class_name, seed], outputs)]
+    at_start = [Change(telling(from_sample), [class_name, seed], outputs)]
+    if not model.model.can_encode:
+        return TabChanges(at_start, at_start)
+    with gr.Accordion("Start from another picture", open=False):
+        slot = picture_slot(model, "Picture to start from", max_bytes)
+    given = Change(telling(from_given), [*slot.inputs, class_name, seed], outputs)
+    slot.then(given)
+    at_start.append(Change(lambda: opened(model, None), [], slot.outputs))
+    return TabChanges(at_start, [given])
+
+
+def _needed(base: Base | None) -> Base:
+    if base is None:
+        raise RequestError("There is no base picture yet. Choose a sample to start from.")
+    return base
+
+
+def _look(number: int) -> Any:
+    extent = renderings.EXTENT
+    return gr.Slider(-extent, extent, value=0, step=0.01, label=f"Look {number}", buttons=[])
+
+
+def _footnote(dimensions: list[int]) -> str:
+    numbers = ", ".join(map(str, dimensions))
+    return f"<p>The looks are the dimensions {numbers} of zu: those that change pictures most.</p>"

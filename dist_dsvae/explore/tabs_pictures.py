@@ -8,69 +8,117 @@ import gradio as gr
 from PIL import Image
 
 from dist_dsvae.explore import renderings
-from dist_dsvae.explore.controls import MODEL, Change, shown, telling
-from dist_dsvae.explore.image_input import picture_slot
-from dist_dsvae.pretrained.model import PretrainedModel
-from dist_dsvae.pretrained.requests import RequestError
+from dist_dsvae.explore.controls import MODEL, Change, TabChanges, introduce, shown, telling
+from dist_dsvae.explore.image_input import needed, opened, picture_slot
+from dist_dsvae.explore.subject import ShownModel
+from dist_dsvae.explore.uploads import Given
+from dist_dsvae.explore.words import words_for
 from dist_dsvae.sampling.holes import REFINE_STEPS, holes_for
 
 PAINTED = "painted"
 _CANVAS = 320
+_PASTE = "Back into the photographs"
 
 
-def swap_tab(model: PretrainedModel, max_bytes: int) -> None:
+def swap_tab(model: ShownModel, max_bytes: int) -> TabChanges:
     """Two pictures; what each looks like with the other's zu."""
+    words = words_for(model.model)
+
+    def start() -> tuple[Any, ...]:
+        """Two of the examples, of two classes, crossed."""
+        slots = [opened(model, number) for number in (0, 1)]
+        (_, first, _, first_label), (_, second, _, second_label) = slots
+        return *slots[0], *slots[1], cross(first, first_label, second, second_label)
 
     def cross(
-        first: Image.Image | None,
-        first_label: str | None,
-        second: Image.Image | None,
-        second_label: str | None,
+        first: Given | None, first_label: str | None, second: Given | None, second_label: str | None
     ) -> Image.Image | None:
         if first is None or second is None:
             return None
-        return renderings.crossed(model, first, second, (first_label, second_label))
+        labels = (first_label, second_label)
+        return renderings.crossed(model.model, first.picture, second.picture, labels, words)
 
+    def paste(
+        first: Given | None, first_label: str | None, second: Given | None, second_label: str | None
+    ) -> list[Image.Image]:
+        pair = (needed(first), needed(second))
+        return renderings.swapped_photographs(model.model, pair, (first_label, second_label))
+
+    introduce(
+        f"Of every pair, the picture at the left says {words.what}, the one at the top {words.how}. Choose "
+        "other examples, or give pictures of your own."
+    )
+    result = shown("Swapped", f"{words.what.capitalize()} is the left picture's, {words.how} the top one's")
     with gr.Row():
         with gr.Column(min_width=280):
-            first = picture_slot(model, "First picture", max_bytes, 0)
+            first = picture_slot(model, "First picture", max_bytes)
         with gr.Column(min_width=280):
-            second = picture_slot(model, "Second picture", max_bytes, 1)
-    result = shown("Swapped", "Rows have the zs of the left picture, columns the zu of the top one")
+            second = picture_slot(model, "Second picture", max_bytes)
     crossing = Change(telling(cross), [*first.inputs, *second.inputs], [result])
     first.then(crossing)
     second.then(crossing)
+    if model.model.photographs.face_crops is not None:
+        button = gr.Button(_PASTE, variant="primary")
+        pasted = _photographs("Photographs with the people swapped")
+        button.click(telling(paste), crossing.inputs, [pasted], **MODEL)
+    return TabChanges([Change(start, [], [*first.outputs, *second.outputs, result])], [crossing])
 
 
-def inpaint_tab(model: PretrainedModel, max_bytes: int) -> None:
+def _photographs(label: str) -> Any:
+    return gr.Gallery(
+        label=label,
+        columns=2,
+        height="auto",
+        object_fit="contain",
+        interactive=False,
+        format="jpeg",
+        buttons=["download", "fullscreen"],
+    )
+
+
+def inpaint_tab(model: ShownModel, max_bytes: int, tab: Any) -> TabChanges:
     """A picture, a hole in it (painted, or one of the named ones), and what the model puts there."""
 
-    def lay(picture: Image.Image | None, _label: str | None) -> tuple[Any, None]:
+    def lay(given: Given | None, _label: str | None) -> tuple[Any, None]:
         """The picture under the brush; the old result goes."""
-        if picture is None:
+        if given is None:
             return None, None
-        ground = picture.convert("RGB").resize((_CANVAS, _CANVAS), Image.Resampling.NEAREST)
+        ground = given.picture.convert("RGB").resize((_CANVAS, _CANVAS), Image.Resampling.NEAREST)
         return {"background": ground, "layers": [], "composite": None}, None
 
+    def start(given: Given | None) -> tuple[Any, ...]:
+        """The first example, unless there is a picture; the editor is laid out once its tab is shown."""
+        if given is not None:
+            return tuple(gr.skip() for _ in range(6))
+        slot = opened(model, 0)
+        return *slot, *lay(slot[1], None)
+
     def paint(
-        picture: Image.Image | None, label: str | None, painted: Any, hole: str, refine_steps: float
+        given: Given | None, label: str | None, painted: Any, hole: str, refine_steps: float
     ) -> Image.Image:
-        if picture is None:
-            raise RequestError("There is no picture yet. Give one, or take a sample.")
-        mask = hole if hole != PAINTED else _painted(painted)
-        return renderings.inpainted(model, picture, mask, label, int(refine_steps))
+        picture = needed(given).picture
+        return renderings.inpainted(model.model, picture, _mask(painted, hole), label, int(refine_steps))
 
-    def _painted(painted: Any) -> Any:
+    def paste(
+        given: Given | None, label: str | None, painted: Any, hole: str, refine_steps: float
+    ) -> list[Image.Image]:
+        arguments = (_mask(painted, hole), label, int(refine_steps))
+        return [renderings.inpainted_photograph(model.model, needed(given), *arguments)]
+
+    def _mask(painted: Any, hole: str) -> Any:
+        if hole != PAINTED:
+            return hole
         layers = painted["layers"] if painted else []
-        return renderings.hole_of(layers, model.shape.height, model.shape.width)
+        return renderings.hole_of(layers, model.model.shape.height, model.model.shape.width)
 
+    introduce("Paint over a part of the picture, or choose one of the named holes: the model fills it in.")
     with gr.Row():
         with gr.Column(min_width=280):
-            slot = picture_slot(model, "Picture to inpaint", max_bytes, 0)
             editor = _brush()
+            slot = picture_slot(model, "Picture to inpaint", max_bytes)
         with gr.Column(min_width=280):
             hole = gr.Radio(
-                [PAINTED, *holes_for(aligned_faces=model.published.face_crops is not None)],
+                [PAINTED, *holes_for(aligned_faces=model.model.published.face_crops is not None)],
                 value=PAINTED,
                 label="Hole",
                 info="Painted with the brush, or one of the named ones",
@@ -86,8 +134,15 @@ def inpaint_tab(model: PretrainedModel, max_bytes: int) -> None:
             )
             button = gr.Button("Inpaint", variant="primary")
             result = shown("Inpainted", "The picture, its hole filled by the model", 360)
+            inputs = [*slot.inputs, editor, hole, refine]
+            if model.model.photographs.face_crops is not None:
+                paste_button = gr.Button("Back into the photograph")
+                pasted = _photographs("The photograph with its hole filled")
+                paste_button.click(telling(paste), inputs, [pasted], **MODEL)
     slot.then(Change(lay, slot.inputs, [editor, result]))
-    button.click(telling(paint), [*slot.inputs, editor, hole, refine], [result], **MODEL)
+    tab.select(start, [slot.given], [*slot.outputs, editor, result], **MODEL)
+    button.click(telling(paint), inputs, [result], **MODEL)
+    return TabChanges([], [])
 
 
 def _brush() -> Any:

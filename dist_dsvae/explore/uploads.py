@@ -9,12 +9,13 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 from PIL import Image
 
 from dist_dsvae.core.images import foreign_format
 from dist_dsvae.core.types import ImageShape
-from dist_dsvae.pretrained.photographs import Photographs
+from dist_dsvae.pretrained.photographs import AlignedFace, Photographs
 from dist_dsvae.pretrained.pictures import PictureError, read_pictures
 
 FORMATS = ("PNG", "JPEG", "WEBP")
@@ -23,6 +24,13 @@ _SEARCHED_EDGE = 1600  # pixels for faces to be found in, where a JPEG has more
 MAX_PIXELS = 50_000_000  # a telephone's largest pictures
 BYTES_PER_MIB = 2**20
 _ALLOWED = "Allowed are PNG, JPEG and WebP pictures"
+
+
+class Given(NamedTuple):
+    """picture: of a model's size. face: where it was found, if it was cut out of a photograph."""
+
+    picture: Image.Image
+    face: AlignedFace | None = None
 
 
 class UploadError(ValueError):
@@ -35,7 +43,7 @@ def read_upload(
     max_bytes: int,
     photographs: Photographs | None = None,
     tell: Callable[[str], None] = lambda sentence: None,
-) -> Image.Image:
+) -> Given:
     """The picture in an uploaded file as the model takes it: its size, upright, without transparency.
 
     photographs: of the model; with it the face of a photograph is found, for a model of faces. tell: is told
@@ -72,7 +80,7 @@ def read_upload(
                 found = photographs.find(opened, path.name)
                 if found.note:
                     tell(found.note)
-                return found.crop
+                return Given(found.crop, found)
             pixels, kind = read_pictures(opened, shape)
         except PictureError:
             raise
@@ -80,7 +88,7 @@ def read_upload(
             raise UploadError(f"{path.name} is broken: its pixels cannot be read. {_ALLOWED}.") from error
     picture = kind.wrap(pixels)
     assert isinstance(picture, Image.Image)
-    return picture
+    return Given(picture)
 
 
 def _too_many_pixels(path: Path) -> UploadError:

@@ -6,15 +6,15 @@ The trainer writes on meanwhile, so the last line may be half there, and a resum
 from __future__ import annotations
 
 import io
+import math
 from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
-from matplotlib.figure import Figure
-from matplotlib.ticker import EngFormatter
 from PIL import Image
 
 from dist_dsvae.core.text import parse_json
+from dist_dsvae.runs.run import Run
 
 _NOT_CURVES = ("samples_seen", "step", "epoch")
 _MAX_POINTS = 1000
@@ -52,13 +52,22 @@ def state_of(run: Path) -> tuple[object, ...]:
     return (*written, newest_grid(run, swap=False), newest_grid(run, swap=True))
 
 
+def total_samples_of(run: Path) -> float | None:
+    """Samples seen at the run's end, by its own record; None where that does not say how many there are.
+
+    Raises CheckpointError if ``run`` is no run directory.
+    """
+    opened = Run.open(run)
+    return None if opened.num_samples is None else opened.config.train.epochs * opened.num_samples
+
+
 @lru_cache(maxsize=2)
-def snapshot(run: Path, state: tuple[object, ...]) -> Snapshot:
+def snapshot(run: Path, state: tuple[object, ...], total: float | None) -> Snapshot:
     """What there is to see at ``state_of(run)``; drawn once for all who look."""
     metrics = read_metrics(run / "metrics.jsonl")
     grids = [newest_grid(run, swap=swap) for swap in (False, True)]
     samples, swaps = [None if path is None else _opened(path) for path in grids]
-    return Snapshot(_status(metrics), draw_curves(metrics), samples, swaps)
+    return Snapshot(status_of(metrics, total), draw_curves(metrics), samples, swaps)
 
 
 def newest_grid(run: Path, *, swap: bool) -> Path | None:
@@ -98,6 +107,9 @@ def _is_number(value: object) -> bool:
 
 def draw_curves(metrics: Metrics) -> Image.Image | None:
     """A small panel for every figure over samples seen; None if there are none."""
+    from matplotlib.figure import Figure  # takes a second, and a published model has no curves
+    from matplotlib.ticker import EngFormatter
+
     if not metrics.curves:
         return None
     num_rows = -(-len(metrics.curves) // _NUM_COLUMNS)
@@ -118,19 +130,45 @@ def draw_curves(metrics: Metrics) -> Image.Image | None:
     return Image.open(stream)
 
 
-def _status(metrics: Metrics) -> str:
+def status_of(metrics: Metrics, total: float | None) -> str:
+    """How far the run is, how fast, and how long it takes yet, by the newest line.
+
+    total: samples seen at its end.
+    """
     if not metrics.last:
         return "Nothing has been logged yet."
     last = metrics.last
-    parts = [f"{last['samples_seen']:,.0f} samples seen"]
-    parts += [
-        f"{name} {last[name]:,.{digits}f}" for name, digits in (("step", 0), ("epoch", 1)) if name in last
-    ]
-    if "images_per_second" in last:
-        parts.append(f"{last['images_per_second']:,.0f} images per second")
+    seen = last["samples_seen"]
+    parts = []
+    if step := last.get("step"):
+        of_all = f" of {math.ceil(total * step / seen):,}" if total and seen else ""
+        parts.append(f"Iteration {step:,.0f}{of_all}")
+    parts.append(f"{seen:,.0f}{f' of {total:,.0f}' if total else ''} samples seen")
+    if "epoch" in last:
+        parts.append(f"epoch {last['epoch']:,.1f}")
+    speed = last.get("images_per_second", 0.0)
+    if speed > 0:
+        parts.append(f"{speed:,.0f} images per second")
+    sentences = [", ".join(parts) + "."]
+    if total and seen < total and speed > 0:
+        sentences.append(f"About {_duration((total - seen) / speed)} to go at this speed.")
+    elif total and seen >= total:
+        sentences.append("It is done.")
     if metrics.num_unreadable:
-        parts.append(f"{metrics.num_unreadable} unreadable lines of metrics.jsonl left out")
-    return ", ".join(parts) + "."
+        sentences.append(f"{metrics.num_unreadable} unreadable lines of metrics.jsonl are left out.")
+    return " ".join(sentences)
+
+
+def _duration(seconds: float) -> str:
+    """In the two largest units, in words that fit a sentence."""
+    minutes, hours = round(seconds / 60), round(seconds / 3600)
+    if seconds < 60:
+        return f"{max(1, round(seconds))} s"
+    if minutes < 60:
+        return f"{minutes} min"
+    if hours < 48:
+        return f"{minutes // 60} h {minutes % 60} min"
+    return f"{hours // 24} days {hours % 24} h"
 
 
 def _opened(path: Path) -> Image.Image | None:

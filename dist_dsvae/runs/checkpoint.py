@@ -27,9 +27,6 @@ from pathlib import Path
 from typing import Any
 
 from torch.distributed import ProcessGroup
-from torch.distributed.checkpoint.api import CheckpointException
-from torch.distributed.checkpoint.state_dict_loader import load as dcp_load
-from torch.distributed.checkpoint.state_dict_saver import save as dcp_save
 
 from dist_dsvae.core import distributed
 from dist_dsvae.core.files import fsync_directory, sha256_of
@@ -197,6 +194,8 @@ def load(checkpoint: Path, state: dict[str, Any]) -> None:
     """Load a checkpoint into the live tensors of ``state``, in place. Called by all ranks."""
 
     def read() -> None:
+        from torch.distributed.checkpoint.state_dict_loader import load as dcp_load
+
         with _quiet():
             dcp_load(state, checkpoint_id=checkpoint, no_dist=distributed.world_size() == 1)
 
@@ -205,6 +204,8 @@ def load(checkpoint: Path, state: dict[str, Any]) -> None:
 
 
 def _write(state: dict[str, Any], partial: Path, group: ProcessGroup | None) -> None:
+    from torch.distributed.checkpoint.state_dict_saver import save as dcp_save
+
     with _quiet():
         dcp_save(state, checkpoint_id=partial, process_group=group, no_dist=distributed.world_size() == 1)
 
@@ -213,7 +214,7 @@ def _write_or_explain(state: dict[str, Any], partial: Path, group: ProcessGroup 
     """Torch reports a full disk in several disguises; the free space tells."""
     try:
         _write(state, partial, group)
-    except (Exception, CheckpointException) as error:
+    except _failures() as error:
         if shutil.disk_usage(partial.parent).free < _num_bytes(state):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(partial)) from error
         raise
@@ -257,11 +258,19 @@ def _collectively(
     problem: str | None = None
     try:
         action()
-    except (Exception, CheckpointException) as error:  # or the other ranks would wait for ever
+    except _failures() as error:  # or the other ranks would wait for ever
         problem = _explain(error)
     problems = [p for p in distributed.gather_objects(problem, group) if p]
     if problems:
         raise CheckpointError(f"{what}: {problems[0]}")
+
+
+def _failures() -> tuple[type[BaseException], ...]:
+    """All that writing and reading may raise; torch's own wrapping of it is no ``Exception``."""
+    # torch.distributed.checkpoint takes a second, which those who only look at published models need not wait
+    from torch.distributed.checkpoint.api import CheckpointException
+
+    return Exception, CheckpointException
 
 
 def _explain(error: BaseException) -> str:

@@ -5,14 +5,16 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import matplotlib
 import torch
-from matplotlib.figure import Figure
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from dist_dsvae.sampling.picture_file import write_picture, write_png
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
@@ -51,27 +53,29 @@ def save_grid(
 def draw_grid(
     images: Tensor,
     *,
-    title: str,
+    title: str = "",
     row_names: Sequence[str] = (),
     column_names: Sequence[str] = (),
     row_images: Tensor | None = None,
     column_images: Tensor | None = None,
     columns_per_group: int = 0,
     min_tile: int = _MIN_TILE,
+    font_size: int = 14,
 ) -> Image.Image:
     """Images [R, K, C, H, W] in [-1, 1] as one picture.
 
-    row_names: R names at the left, of one line or more. column_names: K names at the top, cut off where
-    they are wider than a tile. row_images [R, ...] and column_images [K, ...]: real pictures that head
-    the rows and columns, set apart by a gap. columns_per_group: a gap after as many columns; 0: none.
-    Pictures of less than ``min_tile`` pixels are enlarged without smoothing, so that every pixel can be
-    judged.
+    title: above it; none takes no room. row_names: R names at the left, of one line or more. font_size: of
+    both, in pixels. column_names: K names at the top, cut off where they are wider than a tile. row_images
+    [R, ...] and column_images [K, ...]: real pictures that head the rows and columns, set apart by a gap.
+    columns_per_group: a gap after as many columns; 0: none. Pictures of less than ``min_tile`` pixels are
+    enlarged without smoothing, so that every pixel can be judged.
     """
     num_rows, num_columns = images.shape[:2]
     scale = max(1, min_tile // images.shape[-1])
     tile = images.shape[-1] * scale
     pitch = tile + _GAP
-    font = ImageFont.load_default(size=14)
+    font = ImageFont.load_default(size=font_size)
+    header = _MARGIN + (font_size + 10 if title else 0)
     small = ImageFont.load_default(size=12)
     lines = [line for name in row_names for line in name.split("\n")]
     name_width = max((round(font.getlength(line)) for line in lines), default=0)
@@ -80,7 +84,7 @@ def draw_grid(
         + (name_width + _MARGIN if name_width else 0)
         + (pitch + _MARGIN if row_images is not None else 0)
     )
-    top = _MARGIN + 24 + (pitch + _MARGIN if column_images is not None else 0) + (18 if column_names else 0)
+    top = header + (pitch + _MARGIN if column_images is not None else 0) + (18 if column_names else 0)
     gaps = [_MARGIN * (k // columns_per_group) if columns_per_group else 0 for k in range(num_columns)]
     lefts = [left + column * pitch + gap for column, gap in enumerate(gaps)]
     title_width = round(font.getlength(title)) + 2 * _MARGIN
@@ -95,7 +99,7 @@ def draw_grid(
     for row in range(num_rows):
         y = top + row * pitch
         if row_names:
-            height = 16 * (1 + row_names[row].count("\n"))
+            height = (font_size + 2) * (1 + row_names[row].count("\n"))
             draw.text((_MARGIN, y + (tile - height) // 2), row_names[row], fill=_INK, font=font)
         if row_images is not None:
             paste(row_images[row], left - pitch - _MARGIN, y)
@@ -105,7 +109,7 @@ def draw_grid(
         if column_names:
             draw.text((x, top - 18), _cut(column_names[column], small, tile), fill=_INK, font=small)
         if column_images is not None:
-            paste(column_images[column], x, _MARGIN + 24)
+            paste(column_images[column], x, header)
     return canvas
 
 
@@ -161,6 +165,9 @@ def save_scatter(
 
 def draw_scatter(panels: Sequence[tuple[str, Tensor, Tensor]], class_names: Sequence[str]) -> Figure:
     """Panels (title, points [N, 2], labels [N]) side by side on common axes (Figure 2)."""
+    import matplotlib  # takes a second, and most pictures are no plots
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(4.8 * len(panels), 2.4), layout="constrained")
     axes = figure.subplots(1, len(panels), sharex=True, sharey=True, squeeze=False)[0]
     colours = matplotlib.colormaps["tab10"]
