@@ -104,6 +104,12 @@ def explore(model: str | None, run: Path | None, host: str, port: int, max_uploa
     page = build_page(open_source(model, run), max_bytes)
     if host not in _LOCAL:
         print(f"Anybody who can reach {host} can use this page: there is no password.", flush=True)
+    print(f"Open {serve(page, host, port, max_bytes)} (Ctrl-C ends it).", flush=True)
+    page.block_thread()
+
+
+def serve(page: gr.Blocks, host: str, port: int, max_bytes: int) -> str:
+    """Answer requests from now on, in a thread; returns the address. ``page.close()`` ends it."""
     page.queue(max_size=_MAX_WAITING)
     _, address, _ = page.launch(
         server_name=host,
@@ -113,8 +119,7 @@ def explore(model: str | None, run: Path | None, host: str, port: int, max_uploa
         quiet=True,
         **_closed(),
     )
-    print(f"Open {address} (Ctrl-C ends it).", flush=True)
-    page.block_thread()
+    return str(address)
 
 
 def _closed() -> dict[str, Any]:

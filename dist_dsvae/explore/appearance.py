@@ -7,11 +7,14 @@ from typing import Any
 import gradio as gr
 
 STYLE = """
-.gradio-container { max-width: 1100px !important; }
+.gradio-container { max-width: 1100px !important; margin: 0 auto !important; }
 .sharp img { image-rendering: pixelated; }
 .picture .image-container { padding-top: 32px; }
 .strip .image-container { padding: 0; }
 .strip img { width: 100% !important; height: auto !important; image-rendering: pixelated; }
+.examples .grid-wrap { min-height: 0 !important; height: auto !important; max-height: none !important; }
+.examples .grid-container { grid-template-columns: repeat(4, minmax(0, 1fr)) !important; }
+.examples img { image-rendering: pixelated; }
 .note p, .note { color: var(--body-text-color); }
 .note h1 { margin: 0 0 4px; }
 .footnote p { color: var(--body-text-color-subdued); font-size: 0.9em; margin: 4px 0; }

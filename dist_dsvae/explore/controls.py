@@ -89,8 +89,13 @@ def rolled() -> int:
     return secrets.randbelow(MAX_SEED + 1)
 
 
-def shown(label: str, alt_text: str, height: int | None = None) -> Any:
-    """A place for a result. height: of a single, enlarged picture; grids take what they need."""
+def shown(
+    label: str, alt_text: str, height: int | None = None, *, sharp: bool = False, visible: bool = True
+) -> Any:
+    """A place for a result. height: of a single, enlarged picture; others take what they need.
+
+    sharp: its pixels are squares, also where the page shows it larger; so are those of single pictures.
+    """
     return gr.Image(
         label=label,
         alt_text=alt_text,
@@ -99,7 +104,9 @@ def shown(label: str, alt_text: str, height: int | None = None) -> Any:
         format="png",
         buttons=["download", "fullscreen"],
         height=height,
-        elem_classes=["picture"] if height is None else ["picture", "sharp"],
+        min_width=140,
+        visible=visible,
+        elem_classes=["picture"] if height is None and not sharp else ["picture", "sharp"],
     )
 
 

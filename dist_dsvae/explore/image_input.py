@@ -15,6 +15,8 @@ from dist_dsvae.explore.subject import ShownModel
 from dist_dsvae.explore.uploads import SUFFIXES, Given, read_upload
 from dist_dsvae.pretrained.requests import RequestError
 
+_THUMBNAIL = 96
+
 
 class Slot(NamedTuple):
     """given: the state with a ``Given``, or None. label: a control, or a state that is None."""
@@ -44,7 +46,7 @@ class Slot(NamedTuple):
 
 def opened(model: ShownModel, number: int | None) -> tuple[Any, ...]:
     """A slot as a page opens with it: the examples, and the ``number``-th of them in it, if there is one."""
-    thumbnails = [(renderings.enlarged(one.picture, 96), one.class_name) for one in model.examples]
+    thumbnails = [renderings.enlarged(one.picture, _THUMBNAIL) for one in model.examples]
     if number is None:
         return thumbnails, gr.skip(), gr.skip(), gr.skip()
     return thumbnails, *_taken(model, number)
@@ -56,8 +58,8 @@ def _taken(model: ShownModel, number: int) -> tuple[Any, ...]:
     return Given(picture), renderings.enlarged(picture), label
 
 
-def picture_slot(model: ShownModel, title: str, max_bytes: int) -> Slot:
-    """Controls for one picture."""
+def picture_slot(model: ShownModel, title: str, max_bytes: int, *, preview: bool = True) -> Slot:
+    """Controls for one picture. preview: show it, too, where nothing else does."""
     takes_photographs = model.model.photographs.face_crops is not None
 
     def read(path: str | None) -> tuple[Given | None, Image.Image | None]:
@@ -77,9 +79,11 @@ def picture_slot(model: ShownModel, title: str, max_bytes: int) -> Slot:
         return None, *_taken(model, number)
 
     given = gr.State(None)
-    preview = shown(title, f"The picture given as: {title}", 240)
+    given_picture = shown(title, f"The picture given as: {title}", 280, visible=preview)
+    gr.HTML("<p>Choose an example:</p>", elem_classes=["footnote"])
     gallery = gr.Gallery(
         label=f"Examples for: {title}",
+        show_label=False,
         columns=NUM_EXAMPLES // 2,
         height="auto",
         allow_preview=False,
@@ -87,11 +91,11 @@ def picture_slot(model: ShownModel, title: str, max_bytes: int) -> Slot:
         object_fit="contain",
         format="png",
         buttons=[],
-        elem_classes=["sharp"],
+        elem_classes=["examples"],
     )
     what = "photograph" if takes_photographs else "picture"
     file = gr.File(
-        label=f"{title}: or a {what} of your own", file_types=list(SUFFIXES), type="filepath", height=120
+        label=f"{title}: or a {what} of your own", file_types=list(SUFFIXES), type="filepath", height=150
     )
     names = list(model.model.classes)
     label = (
@@ -100,13 +104,13 @@ def picture_slot(model: ShownModel, title: str, max_bytes: int) -> Slot:
         else gr.State(None)
     )
     changes = [
-        file.upload(read, [file], [given, preview], **MODEL),
-        file.clear(read, [file], [given, preview], **MODEL),
-        gallery.select(take, None, [file, given, preview, label], **MODEL),
+        file.upload(read, [file], [given, given_picture], **MODEL),
+        file.clear(read, [file], [given, given_picture], **MODEL),
+        gallery.select(take, None, [file, given, given_picture, label], **MODEL),
     ]
     if model.model.needs_labels:
         changes.append(label.input(None, None, None))
-    return Slot(given, label, preview, gallery, changes)
+    return Slot(given, label, given_picture, gallery, changes)
 
 
 def needed(given: Given | None) -> Given:

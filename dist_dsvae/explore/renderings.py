@@ -19,7 +19,6 @@ from dist_dsvae.core.noise import Noise
 from dist_dsvae.core.types import CodeKind
 from dist_dsvae.explore.examples import best_known
 from dist_dsvae.explore.uploads import Given
-from dist_dsvae.explore.words import Words
 from dist_dsvae.methods.abilities import Generative
 from dist_dsvae.pretrained.model import PretrainedModel
 from dist_dsvae.pretrained.pictures import read_pictures, to_network
@@ -211,9 +210,7 @@ def model_picture(images: Tensor) -> Image.Image:
 # Pictures from pictures
 
 
-def crossed(
-    model: PretrainedModel, first: Image.Image, second: Image.Image, labels: Labels, words: Words
-) -> Image.Image:
+def crossed(model: PretrainedModel, first: Image.Image, second: Image.Image, labels: Labels) -> Image.Image:
     """Two pictures give rows their zs and columns their zu; the diagonal gives them back."""
     both, given = [first, second], [label for label in labels if label is not None] or None
     zs, zu = model.encode(both, given)
@@ -221,7 +218,6 @@ def crossed(
     heads = to_network(read_pictures(both, model.shape)[0])
     return draw_grid(
         images.unflatten(0, (2, 2)),
-        title=f"{words.what}: left; {words.how}: top",
         row_images=heads,
         column_images=heads,
         min_tile=_LARGE_TILE,

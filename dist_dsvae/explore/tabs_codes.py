@@ -179,8 +179,8 @@ def looks_tab(model: ShownModel, max_bytes: int) -> TabChanges:
         )
         seed = seed_control()
     with gr.Row():
-        original = shown("Base", "The picture that the sliders start from", _HEIGHT)
-        result = shown("With the sliders' values", "The base with the values of the sliders", _HEIGHT)
+        original = shown("Base", "The picture that the sliders start from", sharp=True)
+        result = shown("With the sliders' values", "The base with the values of the sliders", sharp=True)
     strips, sliders = [], []
     with gr.Row():
         for number in range(1, num_sliders + 1):

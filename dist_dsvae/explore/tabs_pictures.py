@@ -35,8 +35,7 @@ def swap_tab(model: ShownModel, max_bytes: int) -> TabChanges:
     ) -> Image.Image | None:
         if first is None or second is None:
             return None
-        labels = (first_label, second_label)
-        return renderings.crossed(model.model, first.picture, second.picture, labels, words)
+        return renderings.crossed(model.model, first.picture, second.picture, (first_label, second_label))
 
     def paste(
         first: Given | None, first_label: str | None, second: Given | None, second_label: str | None
@@ -115,7 +114,7 @@ def inpaint_tab(model: ShownModel, max_bytes: int, tab: Any) -> TabChanges:
     with gr.Row():
         with gr.Column(min_width=280):
             editor = _brush()
-            slot = picture_slot(model, "Picture to inpaint", max_bytes)
+            slot = picture_slot(model, "Picture to inpaint", max_bytes, preview=False)
         with gr.Column(min_width=280):
             hole = gr.Radio(
                 [PAINTED, *holes_for(aligned_faces=model.model.published.face_crops is not None)],
