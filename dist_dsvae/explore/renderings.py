@@ -17,7 +17,7 @@ from torch import Tensor
 
 from dist_dsvae.core.noise import Noise
 from dist_dsvae.core.types import CodeKind
-from dist_dsvae.explore.examples import best_known
+from dist_dsvae.explore.examples import TYPICAL, best_known
 from dist_dsvae.explore.uploads import Given
 from dist_dsvae.methods.abilities import Generative
 from dist_dsvae.pretrained.model import PretrainedModel
@@ -161,13 +161,13 @@ def expressive_dimensions(model: PretrainedModel) -> list[int]:
 
 
 def base_of_sample(model: PretrainedModel, class_name: str, seed: int) -> Base:
-    """Codes of a sample of a class."""
+    """Codes of a typical sample of a class; those of two classes with one seed share their zu."""
     method = model.published.method
     assert isinstance(method, Generative)
     labels = torch.tensor(class_ids(class_name, model.classes), device=model.device)
     noise = Noise(seed, torch.zeros_like(labels))
     with torch.no_grad():
-        codes = method.prior_codes(labels, noise, noise).cpu()
+        codes = TYPICAL.tempered(method.prior_codes)(labels, noise, noise).cpu()
     zs_dim, _ = model.code_dims
     return Base(codes[:, :zs_dim], codes[:, zs_dim:], "prior")
 

@@ -14,6 +14,7 @@ from typing import NamedTuple
 from PIL import Image
 
 from dist_dsvae.core.text import parse_json
+from dist_dsvae.runs.checkpoint import complete_checkpoints, step_of
 from dist_dsvae.runs.run import Run
 
 _NOT_CURVES = ("samples_seen", "step", "epoch")
@@ -49,7 +50,8 @@ def state_of(run: Path) -> tuple[object, ...]:
         written: tuple[int, int] = (stat.st_size, stat.st_mtime_ns)
     except FileNotFoundError:
         written = (0, 0)
-    return (*written, newest_grid(run, swap=False), newest_grid(run, swap=True))
+    grids = (newest_grid(run, swap=False), newest_grid(run, swap=True))
+    return (*written, *grids, newest_step(run))
 
 
 def total_samples_of(run: Path) -> float | None:
@@ -67,7 +69,12 @@ def snapshot(run: Path, state: tuple[object, ...], total: float | None) -> Snaps
     metrics = read_metrics(run / "metrics.jsonl")
     grids = [newest_grid(run, swap=swap) for swap in (False, True)]
     samples, swaps = [None if path is None else _opened(path) for path in grids]
-    return Snapshot(status_of(metrics, total), draw_curves(metrics), samples, swaps)
+    return Snapshot(status_of(metrics, total, newest_step(run)), draw_curves(metrics), samples, swaps)
+
+
+def newest_step(run: Path) -> int:
+    """Of the newest checkpoint; 0 where there is none."""
+    return max(map(step_of, complete_checkpoints(run / "checkpoints")), default=0)
 
 
 def newest_grid(run: Path, *, swap: bool) -> Path | None:
@@ -130,19 +137,22 @@ def draw_curves(metrics: Metrics) -> Image.Image | None:
     return Image.open(stream)
 
 
-def status_of(metrics: Metrics, total: float | None) -> str:
+def status_of(metrics: Metrics, total: float | None, saved_step: int) -> str:
     """How far the run is, how fast, and how long it takes yet, by the newest line.
 
-    total: samples seen at its end.
+    total: samples seen at its end. saved_step: of its newest checkpoint, which may lie beyond that line.
     """
     if not metrics.last:
         return "Nothing has been logged yet."
     last = metrics.last
     seen = last["samples_seen"]
     parts = []
-    if step := last.get("step"):
-        of_all = f" of {math.ceil(total * step / seen):,}" if total and seen else ""
-        parts.append(f"Iteration {step:,.0f}{of_all}")
+    step = last.get("step", 0.0)
+    last_step = (
+        math.ceil(total * step / seen) if total and seen else 0
+    )  # an iteration has equally many samples
+    if step:
+        parts.append(f"Iteration {step:,.0f}{f' of {last_step:,}' if last_step else ''}")
     parts.append(f"{seen:,.0f}{f' of {total:,.0f}' if total else ''} samples seen")
     if "epoch" in last:
         parts.append(f"epoch {last['epoch']:,.1f}")
@@ -150,10 +160,10 @@ def status_of(metrics: Metrics, total: float | None) -> str:
     if speed > 0:
         parts.append(f"{speed:,.0f} images per second")
     sentences = [", ".join(parts) + "."]
-    if total and seen < total and speed > 0:
-        sentences.append(f"About {_duration((total - seen) / speed)} to go at this speed.")
-    elif total and seen >= total:
+    if last_step and saved_step >= last_step:
         sentences.append("It is done.")
+    elif total and speed > 0:
+        sentences.append(f"About {_duration(max(0.0, total - seen) / speed)} to go at this speed.")
     if metrics.num_unreadable:
         sentences.append(f"{metrics.num_unreadable} unreadable lines of metrics.jsonl are left out.")
     return " ".join(sentences)

@@ -19,12 +19,12 @@ from tests.unit.pretrained.making import CLASSES, make_published
 gr = pytest.importorskip("gradio", reason="the page needs the extra explore")
 
 from dist_dsvae.explore.app import build_page, usable_port  # noqa: E402
-from dist_dsvae.explore.controls import telling, whole  # noqa: E402
-from dist_dsvae.explore.subject import Subject, open_source  # noqa: E402
+from dist_dsvae.explore.controls import telling  # noqa: E402
+from dist_dsvae.explore.subject import ShownModel, Subject, open_source  # noqa: E402
 from dist_dsvae.pretrained.requests import RequestError  # noqa: E402
 
 REPOSITORY = Path(__file__).parents[3]
-DRAWING = ["Samples", "Between classes", "Dimensions of zu"]
+DRAWING = ["Samples", "Between classes", "Looks"]
 
 
 def tabs(source: Subject) -> list[str]:
@@ -43,11 +43,12 @@ def tabs(source: Subject) -> list[str]:
     ids=["dsvae", "cvae", "cgan", "points"],
 )
 def test_the_tabs_follow_from_what_the_method_can_do(
-    config: MethodConfig, architecture: str, expected: list[str]
+    config: MethodConfig, architecture: str, expected: list[str], tmp_path: Path
 ) -> None:
     model = make_model(config, architecture)
-    assert tabs(Subject("tiny", model, None, "")) == expected
-    assert tabs(Subject("tiny", model, Path("run"), "")) == [*expected, "Training"]
+    assert tabs(Subject("tiny", ShownModel(model), None, "")) == expected
+    make_run(tmp_path / "run")
+    assert tabs(Subject("tiny", ShownModel(model), tmp_path / "run", "")) == [*expected, "Training"]
 
 
 def make_run(run: Path) -> None:
@@ -73,8 +74,9 @@ def test_a_classifier_is_refused(tmp_path: Path) -> None:
 
 
 def test_names_are_text_on_the_page() -> None:
-    page = build_page(Subject("<script>x</script>", make_model(CGANConfig()), None, "<i>note</i>"), 1000)
-    (heading,) = [block.value for block in page.blocks.values() if isinstance(block, gr.HTML)]
+    shown = ShownModel(make_model(CGANConfig()))
+    page = build_page(Subject("<script>x</script>", shown, None, "<i>note</i>"), 1000)
+    heading = next(block.value for block in page.blocks.values() if isinstance(block, gr.HTML))
     assert "<script" not in heading
     assert "<i>" not in heading
 
@@ -98,19 +100,13 @@ def test_an_error_of_ours_is_no_message() -> None:
         fail()
 
 
-def test_an_empty_seed() -> None:
-    assert whole(3.0) == 3
-    with pytest.raises(RequestError, match="The seed is empty"):
-        whole(None)
-
-
 def test_a_published_model_is_opened(tmp_path: Path) -> None:
     published = make_published(DSVAEConfig())
     save_published(published._replace(about={"run": "faces"}), tmp_path / "model")
     source = open_source(str(tmp_path / "model"), None)
     assert source.name == "faces"
     assert source.note == "A dsvae of 32x32 pictures, 5 classes."
-    assert source.model is not None
+    assert source.shown is not None
     assert source.run is None
 
 

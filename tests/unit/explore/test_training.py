@@ -5,9 +5,17 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
 from PIL import Image
 
-from dist_dsvae.explore.watched_run import draw_curves, newest_grid, read_metrics, snapshot, state_of
+from dist_dsvae.explore.watched_run import (
+    draw_curves,
+    newest_grid,
+    read_metrics,
+    snapshot,
+    state_of,
+    status_of,
+)
 
 
 def line(samples_seen: int, **figures: float) -> str:
@@ -42,13 +50,13 @@ def test_unreadable_lines_are_counted(tmp_path: Path) -> None:
         line(100, gm=2.0) + '{"samp\n[1]\n{"gm": 3}\n' + line(300, gm=1.0)
     )
     assert read_metrics(tmp_path / "metrics.jsonl").curves["gm"] == ([100, 300], [2.0, 1.0])
-    status = snapshot(tmp_path, state_of(tmp_path)).status
-    assert status.startswith("300 samples seen, step 30, epoch 0.5")
-    assert "3 unreadable lines of metrics.jsonl left out" in status
+    status = snapshot(tmp_path, state_of(tmp_path), None).status
+    assert status.startswith("Iteration 30, 300 samples seen, epoch 0.5.")
+    assert "3 unreadable lines of metrics.jsonl are left out." in status
 
 
 def test_a_run_that_has_written_nothing(tmp_path: Path) -> None:
-    seen = snapshot(tmp_path, state_of(tmp_path))
+    seen = snapshot(tmp_path, state_of(tmp_path), None)
     assert seen == ("Nothing has been logged yet.", None, None, None)
 
 
@@ -58,7 +66,7 @@ def test_the_newest_grids(tmp_path: Path) -> None:
         grid(tmp_path, f"step-{step:08}-swap.png", width + 1)
     (tmp_path / "samples" / ".step-00000011.png.partial").write_bytes(b"half")
     assert newest_grid(tmp_path, swap=False) == tmp_path / "samples/step-00000010.png"
-    seen = snapshot(tmp_path, state_of(tmp_path))
+    seen = snapshot(tmp_path, state_of(tmp_path), None)
     assert seen.samples is not None
     assert seen.swaps is not None
     assert (seen.samples.width, seen.swaps.width) == (30, 31)
@@ -83,3 +91,24 @@ def test_curves_are_a_panel_each(tmp_path: Path) -> None:
         assert drawn is not None
         heights.append(drawn.height)
     assert heights[1] == 2 * heights[0]
+
+
+@pytest.mark.parametrize(
+    ("speed", "total", "saved_step", "expected"),
+    [
+        (50.0, 10_000, 10, "About 3 min to go at this speed."),
+        (0.5, 10_000, 10, "About 5 h 0 min to go at this speed."),
+        (0.01, 10_000, 10, "About 10 days 10 h to go at this speed."),
+        (500.0, 10_000, 10, "About 18 s to go at this speed."),
+        (50.0, 10_000, 1000, "It is done."),  # the last line of metrics.jsonl is that of the last tick
+        (50.0, None, 100, ""),
+    ],
+)
+def test_how_long_it_takes_yet(
+    tmp_path: Path, speed: float, total: float | None, saved_step: int, expected: str
+) -> None:
+    (tmp_path / "metrics.jsonl").write_text(line(1000, images_per_second=speed), "utf-8")
+    status = status_of(read_metrics(tmp_path / "metrics.jsonl"), total, saved_step)
+    place = "Iteration 100 of 1,000, 1,000 of 10,000" if total else "Iteration 100, 1,000"
+    assert status.startswith(f"{place} samples seen, epoch 0.5, {speed:,.0f} images per second.")
+    assert status.endswith(expected or "per second.")

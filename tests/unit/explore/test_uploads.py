@@ -27,7 +27,7 @@ def noise(width: int, height: int) -> Image.Image:
 def test_pictures_come_in_the_models_size(tmp_path: Path, suffix: str, shape: ImageShape, mode: str) -> None:
     path = tmp_path / f"picture.{suffix}"
     Image.new("RGB", (90, 50), (200, 200, 200)).save(path)
-    picture = read_upload(path, shape, LIMIT)
+    picture = read_upload(path, shape, LIMIT).picture
     assert (picture.size, picture.mode) == ((32, 32), mode)
     assert abs(int(np.asarray(picture).mean()) - 200) <= 2
 
