@@ -62,7 +62,7 @@ def _model_tabs(shown: ShownModel, max_bytes: int) -> TabChanges:
     with gr.Tab("Samples"):
         tabs.append(samples_tab(shown))
     if shown.model.shape.is_image:
-        with gr.Tab("Between classes"):
+        with gr.Tab(f"Between {words_for(shown.model).many}"):
             tabs.append(between_tab(shown))
         with gr.Tab("Looks"):
             tabs.append(looks_tab(shown, max_bytes))

@@ -71,6 +71,7 @@ def _photographs(label: str) -> Any:
         object_fit="contain",
         interactive=False,
         format="jpeg",
+        elem_classes=["photographs"],
         buttons=["download", "fullscreen"],
     )
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import socket
 import subprocess
 import sys
@@ -11,9 +10,8 @@ from pathlib import Path
 import pytest
 
 from dist_dsvae.config import CGANConfig, ClassifierConfig, CVAEConfig, DSVAEConfig, MethodConfig
-from dist_dsvae.config.reading import load_config, to_tree
 from dist_dsvae.methods.published import save_published
-from tests.unit.explore.making import make_model
+from tests.unit.explore.making import make_model, make_run, save_checkpoint
 from tests.unit.pretrained.making import CLASSES, make_published
 
 gr = pytest.importorskip("gradio", reason="the page needs the extra explore")
@@ -22,6 +20,7 @@ from dist_dsvae.explore.app import build_page, usable_port  # noqa: E402
 from dist_dsvae.explore.controls import telling  # noqa: E402
 from dist_dsvae.explore.subject import ShownModel, Subject, open_source  # noqa: E402
 from dist_dsvae.pretrained.requests import RequestError  # noqa: E402
+from dist_dsvae.runs.checkpoint import checkpoint_name  # noqa: E402
 
 REPOSITORY = Path(__file__).parents[3]
 DRAWING = ["Samples", "Between classes", "Looks"]
@@ -51,19 +50,38 @@ def test_the_tabs_follow_from_what_the_method_can_do(
     assert tabs(Subject("tiny", ShownModel(model), tmp_path / "run", "")) == [*expected, "Training"]
 
 
-def make_run(run: Path) -> None:
-    run.mkdir()
-    (run / "config.json").write_text(json.dumps(to_tree(load_config(REPOSITORY / "configs/quickstart.json"))))
-    dataset = {"shape": {"channels": 1, "height": 32, "width": 32}, "classes": CLASSES, "num_samples": 3}
-    (run / "dataset.json").write_text(json.dumps(dataset))
-
-
 def test_a_run_without_a_checkpoint_is_watched_alone(tmp_path: Path) -> None:
     make_run(tmp_path / "started")
     source = open_source(None, tmp_path / "started")
     assert source.name == "started"
     assert source.note.startswith("There is no checkpoint yet.")
     assert tabs(source) == ["Training"]
+
+
+def test_a_newer_checkpoint_is_taken_and_an_unreadable_one_is_not(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    make_run(run)
+    save_checkpoint(run, 100)
+    shown = open_source(None, run).shown
+    assert shown is not None
+    assert "Pictures are drawn from its iteration 100." in shown.note
+    first = shown.model
+    assert not shown.look_for_newer()
+    assert shown.model is first
+    save_checkpoint(run, 1200)
+    assert shown.look_for_newer()
+    assert shown.model is not first
+    assert shown.checkpoint == checkpoint_name(1200)
+    assert shown.note.endswith("Pictures are drawn from its iteration 1,200.")
+    second, examples = shown.model, shown.examples
+    save_checkpoint(run, 1300)
+    damaged = run / "checkpoints" / checkpoint_name(1300)
+    (next(damaged.glob("*.distcp"))).write_bytes(b"cut off")
+    shown.look_for_newer()
+    assert shown.model is second
+    assert shown.examples is examples
+    assert "iteration 1,200. A newer one cannot be read: " in shown.note
+    assert not shown.look_for_newer(), "and it is not read again and again"
 
 
 def test_a_classifier_is_refused(tmp_path: Path) -> None:

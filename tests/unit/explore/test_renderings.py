@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
 from dist_dsvae.config import CGANConfig, CVAEConfig, DSVAEConfig, MethodConfig
+from dist_dsvae.core.noise import Noise
 from dist_dsvae.explore import renderings
+from dist_dsvae.explore.examples import TYPICAL
+from dist_dsvae.explore.uploads import Given, read_upload
 from dist_dsvae.pretrained.model import PretrainedModel
 from dist_dsvae.pretrained.requests import RequestError
-from tests.unit.explore.making import make_model
+from dist_dsvae.sampling.temperature import Tempered
+from tests.unit.building.drawn_faces import photograph
+from tests.unit.explore.making import face_model, make_model
 from tests.unit.pretrained.making import CLASSES, pixels
 
 GENERATIVE = [DSVAEConfig(), CVAEConfig(), CGANConfig()]
@@ -175,3 +182,71 @@ def test_inpainting_changes_the_hole_alone(model: PretrainedModel) -> None:
 def test_inpainting_needs_a_hole(model: PretrainedModel) -> None:
     with pytest.raises(RequestError, match="Nothing is painted"):
         renderings.inpainted(model, picture(0), np.zeros((32, 32), bool), None, 0)
+
+
+def test_a_strip_shows_what_a_dimension_does(model: PretrainedModel) -> None:
+    base = renderings.base_of_sample(model, "coat", 1)
+    strip = renderings.strip_of(model, base, 2)
+    places = []
+    for value in (-renderings.EXTENT, 0.0, renderings.EXTENT):
+        end = Image.fromarray(small(renderings.varied(model, base, [2], [value])))
+        found = place(end, 2, strip)
+        assert found is not None
+        places.append(found[1])
+    assert places == sorted(set(places)), "from low to high"
+
+
+def test_the_base_is_a_typical_sample(model: PretrainedModel) -> None:
+    usual = model.published.method.prior_codes
+    noise = Noise(3, torch.zeros(1, dtype=torch.int64))
+    labels = torch.tensor([CLASSES.index("coat")])
+    with torch.no_grad():
+        mean = usual(labels, Tempered(noise, 0.0), Tempered(noise, 0.0))
+        drawn = usual(labels, noise, noise)
+    base = renderings.base_of_sample(model, "coat", 3)
+    zs_dim, _ = model.code_dims
+    for code, part, temperature in (
+        (base.zs, slice(zs_dim), TYPICAL.zs),
+        (base.zu, slice(zs_dim, None), TYPICAL.zu),
+    ):
+        expected = mean[:, part] + temperature * (drawn[:, part] - mean[:, part])
+        assert torch.allclose(code, expected, atol=1e-5)
+
+
+def faces(tmp_path: Path) -> tuple[PretrainedModel, Given, Given]:
+    """A model of faces, and photographs of two persons as the page reads them."""
+    model = face_model()
+    given = []
+    for seed in (3, 4):
+        path = tmp_path / f"{seed}.png"
+        photograph(path, (seed, 90, 70, 36), size=160)
+        given.append(read_upload(path, model.shape, 10**6, model.photographs))
+    return model, given[0], given[1]
+
+
+def test_swapped_faces_go_back_into_their_photographs(tmp_path: Path) -> None:
+    model, first, second = faces(tmp_path)
+    assert first.face is not None
+    assert second.face is not None
+    made = renderings.swapped_photographs(model, (first, second), (None, None))
+    expected = [
+        first.face.paste(model.swap(second.picture, first.picture)),
+        second.face.paste(model.swap(first.picture, second.picture)),
+    ]
+    assert all(same(one, other) for one, other in zip(made, expected, strict=True))
+    assert not same(made[0], first.face.photograph)
+    example = Given(picture(0))
+    (alone,) = renderings.swapped_photographs(model, (example, second), (None, None))
+    assert same(alone, second.face.paste(model.swap(example.picture, second.picture)))
+    with pytest.raises(RequestError, match="Neither of the pictures was cut out of a photograph"):
+        renderings.swapped_photographs(model, (example, example), (None, None))
+
+
+def test_a_filled_hole_goes_back_into_the_photograph(tmp_path: Path) -> None:
+    model, first, _ = faces(tmp_path)
+    assert first.face is not None
+    made = renderings.inpainted_photograph(model, first, "eyes", None, 0)
+    painted = model.inpaint(first.picture, "eyes", refine_steps=0)
+    assert same(made, first.face.paste(painted, model.holes("eyes")[0, 0].numpy()))
+    with pytest.raises(RequestError, match="The picture was not cut out of a photograph"):
+        renderings.inpainted_photograph(model, Given(picture(0)), "eyes", None, 0)

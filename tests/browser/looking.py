@@ -1,0 +1,71 @@
+"""What a page shows, and how people give it things."""
+
+from __future__ import annotations
+
+import io
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from tests.browser.conftest import SECONDS
+
+TABS = ("Samples", "Between classes", "Looks", "Swap", "Inpaint")
+SAMPLES = "Samples, a row for each class"
+PLACE = "The picture at the chosen place between the two"
+BASE = "The picture that the sliders start from"
+VARIED = "The base with the values of the sliders"
+SWAPPED = "What it is is the left picture's, how it looks the top one's"
+INPAINTED = "The picture, its hole filled by the model"
+
+
+def picture_of(page: Any, name: str) -> np.ndarray | None:
+    found = page.get_by_role("img", name=name)
+    if found.count() == 0:
+        return None
+    return content_of(page, found.first)
+
+
+def content_of(page: Any, image: Any) -> np.ndarray:
+    content = page.request.get(image.get_attribute("src")).body()
+    return np.asarray(Image.open(io.BytesIO(content)).convert("RGB")).astype(int)
+
+
+def wait_for(page: Any, name: str, expected: Callable[[np.ndarray], bool]) -> np.ndarray:
+    deadline = time.monotonic() + SECONDS
+    while time.monotonic() < deadline:
+        picture = picture_of(page, name)
+        if picture is not None and expected(picture):
+            return picture
+        page.wait_for_timeout(100)
+    raise AssertionError(f"{name!r} does not come to show what was asked for")
+
+
+def like(image: Image.Image) -> Callable[[np.ndarray], bool]:
+    """Equal but for the rounding of grey values, which threads may change."""
+    wanted = np.asarray(image.convert("RGB")).astype(int)
+    return lambda seen: seen.shape == wanted.shape and int(np.abs(seen - wanted).max()) <= 1
+
+
+def open_tab(page: Any, name: str) -> None:
+    page.get_by_role("tab", name=name, exact=True).click()
+
+
+def upload(page: Any, number: int, path: Path) -> None:
+    """Give a file to the ``number``-th slot that is shown and has none."""
+    page.locator("[role=tabpanel]:visible input[type=file][accept*='.webp']").nth(number).set_input_files(
+        path
+    )
+
+
+def message(page: Any) -> Any:
+    return page.get_by_test_id("toast-body")
+
+
+def picture_file(path: Path, seed: int, side: int = 40) -> Path:
+    pixels = np.random.default_rng(seed).integers(0, 256, (side, side + 20, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(path)
+    return path

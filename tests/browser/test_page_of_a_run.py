@@ -1,0 +1,53 @@
+"""The page of a run while it trains: progress, curves, grids, and a newer checkpoint."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+from PIL import Image
+from playwright.sync_api import expect
+
+from dist_dsvae.explore import renderings
+from dist_dsvae.explore.examples import TYPICAL
+from dist_dsvae.runs.open_model import open_model
+from tests.browser.conftest import Pages
+from tests.browser.looking import SAMPLES, like, wait_for
+from tests.unit.explore.making import save_checkpoint
+from tests.unit.pretrained.making import CLASSES
+
+
+def test_a_run_is_watched_while_it_trains(pages: Pages) -> None:
+    page = pages.open(pages.started_url)
+    progress = page.get_by_label("Progress")
+    expect(progress).to_have_value("Nothing has been logged yet.")
+    assert page.get_by_role("tab").all_inner_texts() == ["Training"]
+    with (pages.started / "metrics.jsonl").open("a", encoding="utf-8") as metrics:
+        for seen in (100, 200):
+            line = {"samples_seen": seen, "step": seen // 100, "gm": 1 / seen, "images_per_second": 65.0}
+            metrics.write(json.dumps(line) + "\n")
+    (pages.started / "samples").mkdir()
+    grid = Image.new("RGB", (60, 40), (0, 90, 200))
+    grid.save(pages.started / "samples/step-00000002.png")
+    wait_for(page, "The newest grid of samples of the run", like(grid))
+    expect(progress).to_have_value(
+        "Iteration 2 of 80, 200 of 8,000 samples seen, 65 images per second. About 2 min to go at this speed."
+    )
+    wait_for(page, "Losses and speed of the run over the samples seen", lambda seen: seen.std() > 1)
+
+
+def test_a_newer_checkpoint_is_picked_up_on_an_open_page(pages: Pages) -> None:
+    page = pages.open(pages.saved_url)
+
+    def drawn() -> Image.Image:
+        model = open_model(pages.saved, None)
+        return renderings.samples(model, list(CLASSES), 8, 0, TYPICAL, shared_zu=True, only_best=True)
+
+    before = drawn()
+    wait_for(page, SAMPLES, like(before))
+    page.get_by_text("Pictures are drawn from its iteration 100.").wait_for()
+    save_checkpoint(pages.saved, 250, brightness=0.3)
+    page.get_by_text("Pictures are drawn from its iteration 250.").wait_for()
+    after = drawn()
+    assert not like(before)(np.asarray(after.convert("RGB")).astype(int))
+    wait_for(page, SAMPLES, like(after))
