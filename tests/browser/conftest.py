@@ -1,117 +1,24 @@
-"""Servers and a browser for the tests of the page: started once for all of them.
-
-The model that comes with the project is served by the command, in a process of its own; the others in this
-one, so that their pictures can be compared with what the functions behind the page draw here.
-"""
+"""One browser, and one set of servers, for all tests of the page that a process runs."""
 
 from __future__ import annotations
 
-import os
-import re
-import shutil
-import subprocess
-import sys
-import time
 from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import pytest
 
-from dist_dsvae.config import CVAEConfig, DSVAEConfig
 from dist_dsvae.pretrained.model import PretrainedModel
-from tests.unit.explore.making import face_model, make_model, make_run, save_checkpoint
 
-pytest.importorskip("gradio", reason="the page needs the extra explore")
-playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright")
-
-from dist_dsvae.explore.app import build_page, serve, usable_port  # noqa: E402
-from dist_dsvae.explore.subject import ShownModel, Subject, open_source  # noqa: E402
-
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-REPOSITORY = Path(__file__).parents[2]
-MAX_BYTES = 200_000
-SECONDS = 30
-
-
-class Pages:
-    """Addresses of the pages, what they show, and a browser. started, saved: runs, one with a checkpoint."""
-
-    def __init__(self, browser: Any, shots: Path, box: subprocess.Popen[bytes], log: Path) -> None:
-        self.browser, self.shots = browser, shots
-        self.model, self.faces = make_model(DSVAEConfig()), face_model()
-        self.labelled = make_model(CVAEConfig())
-        self.started, self.saved = shots / "started", shots / "saved"
-        make_run(self.started)
-        make_run(self.saved)
-        save_checkpoint(self.saved, 100)
-        self.outside: list[str] = []
-        self.errors: list[str] = []
-        self._box, self._log = box, log
-        self._served = [
-            self._serve(Subject("tiny <b>model</b>", ShownModel(self.model), None, "A note.")),
-            self._serve(Subject("faces", ShownModel(self.faces), None, "")),
-            self._serve(Subject("labelled", ShownModel(self.labelled), None, "")),
-            self._serve(open_source(None, self.started)),
-            self._serve(open_source(None, self.saved)),
-        ]
-        self.urls = [url for url, _ in self._served]
-        self.model_url, self.faces_url, self.labelled_url, self.started_url, self.saved_url = self.urls
-
-    def _serve(self, subject: Subject) -> tuple[str, Any]:
-        page = build_page(subject, MAX_BYTES)
-        return serve(page, "127.0.0.1", usable_port("127.0.0.1", 0), MAX_BYTES), page
-
-    def close(self) -> None:
-        for _, page in self._served:
-            page.close(verbose=False)
-
-    def box_url(self) -> str:
-        """Where ``dsvae explore``, without arguments, says that its page is."""
-        deadline = time.monotonic() + 120
-        while time.monotonic() < deadline and self._box.poll() is None:
-            if found := re.search(r"Open (http://\S+)", self._log.read_text("utf-8")):
-                return found[1]
-            time.sleep(0.2)
-        raise AssertionError(f"the page did not start: {self._log.read_text('utf-8')}")
-
-    def open(self, url: str | None = None, width: int = 1100, scheme: str = "light") -> Any:
-        """A page of a user of its own."""
-        context = self.browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
-        page = context.new_page()
-        page.set_default_timeout(SECONDS * 1000)
-        address = url or self.model_url
-        page.on("request", lambda request: self._note(request.url, address))
-        page.on("pageerror", lambda error: self.errors.append(str(error)))
-        page.goto(address)
-        return page
-
-    def _note(self, url: str, address: str) -> None:
-        if not url.startswith((address, "data:", "blob:")):
-            self.outside.append(url)
+if TYPE_CHECKING:
+    from tests.browser.serving import Pages
 
 
 @pytest.fixture(scope="session")
 def pages(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pages]:
-    if CHROMIUM is None:
-        pytest.skip("needs a Chromium")
-    shots = tmp_path_factory.mktemp("explore")
-    log = shots / "box.log"
-    command = [sys.executable, str(REPOSITORY / "launch/explore.py"), "--port", "0"]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY)}
-    with log.open("wb") as output:
-        box = subprocess.Popen(command, cwd=shots, stdout=output, stderr=output, env=environment)
-    try:
-        with playwright.sync_playwright() as driver:
-            browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-            pages = Pages(browser, shots, box, log)
-            yield pages
-            browser.close()
-            pages.close()
-    finally:
-        box.terminate()
-        box.wait(20)
-    assert "Traceback" not in log.read_text("utf-8")
+    from tests.browser.serving import served  # skips where there is no browser
+
+    with served(tmp_path_factory.mktemp("explore")) as pages:
+        yield pages
 
 
 @pytest.fixture(autouse=True)

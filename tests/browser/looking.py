@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from tests.browser.conftest import SECONDS
+from tests.browser.serving import SECONDS
 
 TABS = ("Samples", "Between classes", "Looks", "Swap", "Inpaint")
 SAMPLES = "Samples, a row for each class"

@@ -9,8 +9,8 @@ import pytest
 from dist_dsvae.explore import renderings
 from dist_dsvae.explore.examples import TYPICAL
 from dist_dsvae.pretrained.model import PretrainedModel
-from tests.browser.conftest import Pages
 from tests.browser.looking import SAMPLES, TABS, like, open_tab, wait_for
+from tests.browser.serving import Pages
 from tests.unit.pretrained.making import CLASSES
 
 # Text that is shown, its contrast with what lies behind it (WCAG 2), where that is below the limit.

@@ -19,7 +19,6 @@ from dist_dsvae.explore.uploads import read_upload
 from dist_dsvae.pretrained.model import PretrainedModel
 from dist_dsvae.runs.open_model import open_model
 from dist_dsvae.sampling.holes import REFINE_STEPS
-from tests.browser.conftest import MAX_BYTES, Pages
 from tests.browser.looking import (
     BASE,
     INPAINTED,
@@ -35,6 +34,7 @@ from tests.browser.looking import (
     upload,
     wait_for,
 )
+from tests.browser.serving import MAX_BYTES, Pages
 from tests.unit.building.drawn_faces import photograph
 from tests.unit.pretrained.making import CLASSES
 

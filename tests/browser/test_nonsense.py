@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from tests.browser.conftest import Pages
 from tests.browser.looking import message, open_tab
+from tests.browser.serving import Pages
 
 NUMBERS = ("number", "slider")
 CHOICES = ("dropdown", "radio")

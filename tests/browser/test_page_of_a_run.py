@@ -6,13 +6,12 @@ import json
 
 import numpy as np
 from PIL import Image
-from playwright.sync_api import expect
 
 from dist_dsvae.explore import renderings
 from dist_dsvae.explore.examples import TYPICAL
 from dist_dsvae.runs.open_model import open_model
-from tests.browser.conftest import Pages
 from tests.browser.looking import SAMPLES, like, wait_for
+from tests.browser.serving import Pages, playwright
 from tests.unit.explore.making import save_checkpoint
 from tests.unit.pretrained.making import CLASSES
 
@@ -20,7 +19,7 @@ from tests.unit.pretrained.making import CLASSES
 def test_a_run_is_watched_while_it_trains(pages: Pages) -> None:
     page = pages.open(pages.started_url)
     progress = page.get_by_label("Progress")
-    expect(progress).to_have_value("Nothing has been logged yet.")
+    playwright.expect(progress).to_have_value("Nothing has been logged yet.")
     assert page.get_by_role("tab").all_inner_texts() == ["Training"]
     with (pages.started / "metrics.jsonl").open("a", encoding="utf-8") as metrics:
         for seen in (100, 200):
@@ -30,7 +29,7 @@ def test_a_run_is_watched_while_it_trains(pages: Pages) -> None:
     grid = Image.new("RGB", (60, 40), (0, 90, 200))
     grid.save(pages.started / "samples/step-00000002.png")
     wait_for(page, "The newest grid of samples of the run", like(grid))
-    expect(progress).to_have_value(
+    playwright.expect(progress).to_have_value(
         "Iteration 2 of 80, 200 of 8,000 samples seen, 65 images per second. About 2 min to go at this speed."
     )
     wait_for(page, "Losses and speed of the run over the samples seen", lambda seen: seen.std() > 1)

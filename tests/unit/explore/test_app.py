@@ -12,7 +12,7 @@ import pytest
 from dist_dsvae.config import CGANConfig, ClassifierConfig, CVAEConfig, DSVAEConfig, MethodConfig
 from dist_dsvae.methods.published import save_published
 from tests.unit.explore.making import make_model, make_run, save_checkpoint
-from tests.unit.pretrained.making import CLASSES, make_published
+from tests.unit.pretrained.making import make_published
 
 gr = pytest.importorskip("gradio", reason="the page needs the extra explore")
 
