@@ -16,7 +16,7 @@ SECONDS_SHOWN = 15
 _LONGEST_SHOWN = 60  # characters of what was given
 
 
-class Page(gr.Blocks):
+class Page(gr.Blocks):  # type: ignore[misc]  # Gradio's types are not looked at
     """A page whose controls are checked (``problem``) before a function sees their values."""
 
     async def preprocess_data(self, block_fn: Any, inputs: list[Any], *more: Any, **named: Any) -> Any:

@@ -66,7 +66,7 @@ def best_known(
     images: Tensor = drawn.unflatten(0, (len(classes), count))
     if not can_choose:
         return images
-    scores = certainty(model, drawn, torch.tensor(classes).repeat_interleave(count)).unflatten(0, (-1, count))
+    scores = certainty(model, drawn, torch.tensor(classes).repeat_interleave(count)).reshape(-1, count)
     if shared_zu:
         scores = scores.mean(0, keepdim=True).expand_as(scores)
     chosen = scores.argsort(dim=1, descending=True, stable=True)[:, :num_samples].sort(dim=1).values
@@ -92,7 +92,7 @@ def first_classes(model: PretrainedModel) -> list[int]:
         *(ranked, _CANDIDATES, _SEED), temperature_zs=TYPICAL.zs, temperature_zu=TYPICAL.zu, kind="tensor"
     )
     labels = torch.tensor(ranked).repeat_interleave(_CANDIDATES)
-    scores = certainty(model, samples, labels).unflatten(0, (-1, _CANDIDATES)).mean(1)
+    scores = certainty(model, samples, labels).reshape(-1, _CANDIDATES).mean(1)
     return sorted(ranked[place] for place in scores.topk(NUM_CLASSES).indices.tolist())
 
 
@@ -121,8 +121,7 @@ def _of_split(model: PretrainedModel, run: Path | None, source: str | None) -> l
     except (DataError, CheckpointError, OSError):
         return []
     pictures = Kind.named("pil", model.shape).wrap(shown.images)
-    labels = shown.labels or [None] * len(pictures)
-    names = [None if label is None else model.classes[label] for label in labels]
+    names = [model.classes[label] for label in shown.labels] if shown.labels else [None] * len(pictures)
     return [Example(picture, name) for picture, name in zip(pictures, names, strict=True)]
 
 

@@ -31,13 +31,13 @@ from dist_dsvae.explore.subject import ShownModel, Subject, open_source  # noqa:
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 REPOSITORY = Path(__file__).parents[2]
 MAX_BYTES = 200_000
-SECONDS = 30
+SECONDS = 120  # at most, on a machine that has other things to do
 
 
 class Pages:
     """Addresses of the pages, what they show, and a browser. started, saved: runs, one with a checkpoint."""
 
-    def __init__(self, browser: Any, shots: Path, box: subprocess.Popen[bytes], log: Path) -> None:
+    def __init__(self, browser: Any, shots: Path) -> None:
         self.browser, self.shots = browser, shots
         self.model, self.faces = make_model(DSVAEConfig()), face_model()
         self.labelled = make_model(CVAEConfig())
@@ -47,7 +47,6 @@ class Pages:
         save_checkpoint(self.saved, 100)
         self.outside: list[str] = []
         self.errors: list[str] = []
-        self._box, self._log = box, log
         self._served = [
             self._serve(Subject("tiny <b>model</b>", ShownModel(self.model), None, "A note.")),
             self._serve(Subject("faces", ShownModel(self.faces), None, "")),
@@ -65,15 +64,6 @@ class Pages:
     def close(self) -> None:
         for _, page in self._served:
             page.close(verbose=False)
-
-    def box_url(self) -> str:
-        """Where ``dsvae explore``, without arguments, says that its page is."""
-        deadline = time.monotonic() + 120
-        while time.monotonic() < deadline and self._box.poll() is None:
-            if found := re.search(r"Open (http://\S+)", self._log.read_text("utf-8")):
-                return found[1]
-            time.sleep(0.2)
-        raise AssertionError(f"the page did not start: {self._log.read_text('utf-8')}")
 
     def open(self, url: str | None = None, width: int = 1100, scheme: str = "light") -> Any:
         """A page of a user of its own."""
@@ -96,19 +86,30 @@ def served(shots: Path) -> Iterator[Pages]:
     """The pages, served until the end of the block."""
     if CHROMIUM is None:
         pytest.skip("needs a Chromium")
-    log = shots / "box.log"
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        pages = Pages(browser, shots)
+        yield pages
+        browser.close()
+        pages.close()
+
+
+@contextmanager
+def commanded(folder: Path) -> Iterator[str]:
+    """Where ``dsvae explore``, in an empty folder and without arguments, says that its page is."""
+    log = folder / "box.log"
     command = [sys.executable, str(REPOSITORY / "launch/explore.py"), "--port", "0"]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY)}
     with log.open("wb") as output:
-        box = subprocess.Popen(command, cwd=shots, stdout=output, stderr=output, env=environment)
+        server = subprocess.Popen(command, cwd=folder, stdout=output, stderr=output, env=environment)
+    deadline = time.monotonic() + 4 * SECONDS
     try:
-        with playwright.sync_playwright() as driver:
-            browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-            pages = Pages(browser, shots, box, log)
-            yield pages
-            browser.close()
-            pages.close()
+        while not (found := re.search(r"Open (http://\S+)", log.read_text("utf-8"))):
+            is_running = server.poll() is None and time.monotonic() < deadline
+            assert is_running, log.read_text("utf-8")
+            time.sleep(0.2)
+        yield found[1]
     finally:
-        box.terminate()
-        box.wait(20)
+        server.terminate()
+        server.wait(20)
     assert "Traceback" not in log.read_text("utf-8")

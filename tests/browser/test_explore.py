@@ -34,7 +34,7 @@ from tests.browser.looking import (
     upload,
     wait_for,
 )
-from tests.browser.serving import MAX_BYTES, Pages
+from tests.browser.serving import MAX_BYTES, Pages, commanded
 from tests.unit.building.drawn_faces import photograph
 from tests.unit.pretrained.making import CLASSES
 
@@ -76,11 +76,12 @@ def test_it_opens_on_the_best_known_samples_and_the_dice_draw_others(
     assert not like(best(model, 7, CLASSES[:-1]))(np.asarray(every.convert("RGB")).astype(int))
 
 
-def test_the_command_without_arguments_shows_the_model_in_the_box(pages: Pages) -> None:
-    page = pages.open(pages.box_url())
+def test_the_command_without_arguments_shows_the_model_in_the_box(pages: Pages, tmp_path: Path) -> None:
     boxed = open_model(None, None)
-    wait_for(page, SAMPLES, like(best(boxed, 0, boxed.classes)))
-    page.screenshot(path=pages.shots / "box.png", full_page=True)
+    with commanded(tmp_path) as url:
+        page = pages.open(url)
+        wait_for(page, SAMPLES, like(best(boxed, 0, boxed.classes)))
+        page.screenshot(path=pages.shots / "box.png", full_page=True)
 
 
 def test_two_users_at_once(pages: Pages, model: PretrainedModel, tmp_path: Path) -> None:

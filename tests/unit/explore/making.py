@@ -52,7 +52,7 @@ def make_run(run: Path) -> None:
     config = load_config(_REPOSITORY / "configs/quickstart.json")
     config = replace(
         config,
-        data=replace(config.data, train="nowhere/train", test=None, build_command=None),
+        data=replace(config.data, train="nowhere/train", test=None, build_command=""),
         model=ModelConfig(architecture="small32", zs_dim=6, zu_dim=4),
         method=DSVAEConfig(),
         train=replace(config.train, epochs=8.0, ema_half_life_updates=0.0),
