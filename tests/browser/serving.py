@@ -6,6 +6,7 @@ one, so that their pictures can be compared with what the functions behind the p
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
@@ -14,6 +15,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -31,11 +33,15 @@ from dist_dsvae.explore.subject import ShownModel, Subject, open_source  # noqa:
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 REPOSITORY = Path(__file__).parents[2]
 MAX_BYTES = 200_000
+_TRIES = 5  # Gradio gives a server five seconds, which is little on such a machine
 SECONDS = 120  # at most, on a machine that has other things to do
 
 
 class Pages:
-    """Addresses of the pages, what they show, and a browser. started, saved: runs, one with a checkpoint."""
+    """Addresses of the pages, each served from its first use on, what they show, and a browser.
+
+    started, saved: runs, the second with a checkpoint.
+    """
 
     def __init__(self, browser: Any, shots: Path) -> None:
         self.browser, self.shots = browser, shots
@@ -47,22 +53,42 @@ class Pages:
         save_checkpoint(self.saved, 100)
         self.outside: list[str] = []
         self.errors: list[str] = []
-        self._served = [
-            self._serve(Subject("tiny <b>model</b>", ShownModel(self.model), None, "A note.")),
-            self._serve(Subject("faces", ShownModel(self.faces), None, "")),
-            self._serve(Subject("labelled", ShownModel(self.labelled), None, "")),
-            self._serve(open_source(None, self.started)),
-            self._serve(open_source(None, self.saved)),
-        ]
-        self.urls = [url for url, _ in self._served]
-        self.model_url, self.faces_url, self.labelled_url, self.started_url, self.saved_url = self.urls
+        self._served: list[Any] = []
 
-    def _serve(self, subject: Subject) -> tuple[str, Any]:
+    @cached_property
+    def model_url(self) -> str:
+        return self._serve(Subject("tiny <b>model</b>", ShownModel(self.model), None, "A note."))
+
+    @cached_property
+    def faces_url(self) -> str:
+        return self._serve(Subject("faces", ShownModel(self.faces), None, ""))
+
+    @cached_property
+    def labelled_url(self) -> str:
+        return self._serve(Subject("labelled", ShownModel(self.labelled), None, ""))
+
+    @cached_property
+    def started_url(self) -> str:
+        return self._serve(open_source(None, self.started))
+
+    @cached_property
+    def saved_url(self) -> str:
+        return self._serve(open_source(None, self.saved))
+
+    def _serve(self, subject: Subject) -> str:
+        for _ in range(_TRIES - 1):
+            with contextlib.suppress(OSError):
+                return self._serve_once(subject)
+        return self._serve_once(subject)
+
+    def _serve_once(self, subject: Subject) -> str:
         page = build_page(subject, MAX_BYTES)
-        return serve(page, "127.0.0.1", usable_port("127.0.0.1", 0), MAX_BYTES), page
+        address = serve(page, "127.0.0.1", usable_port("127.0.0.1", 0), MAX_BYTES)
+        self._served.append(page)
+        return address
 
     def close(self) -> None:
-        for _, page in self._served:
+        for page in self._served:
             page.close(verbose=False)
 
     def open(self, url: str | None = None, width: int = 1100, scheme: str = "light") -> Any:
