@@ -47,7 +47,9 @@ def swap_tab(model: ShownModel, max_bytes: int) -> TabChanges:
         f"Of every pair, the picture at the left says {words.what}, the one at the top {words.how}. Choose "
         "other examples, or give pictures of your own."
     )
-    result = shown("Swapped", f"{words.what.capitalize()} is the left picture's, {words.how} the top one's")
+    result = shown(
+        "Swapped", f"Rows: {words.what}, by the left picture. Columns: {words.how}, by the top one."
+    )
     with gr.Row():
         with gr.Column(min_width=280):
             first = picture_slot(model, "First picture", max_bytes)

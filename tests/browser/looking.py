@@ -18,7 +18,7 @@ SAMPLES = "Samples, a row for each class"
 PLACE = "The picture at the chosen place between the two"
 BASE = "The picture that the sliders start from"
 VARIED = "The base with the values of the sliders"
-SWAPPED = "What it is is the left picture's, how it looks the top one's"
+SWAPPED = "Rows: what it is, by the left picture. Columns: how it looks, by the top one."
 INPAINTED = "The picture, its hole filled by the model"
 
 

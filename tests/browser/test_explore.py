@@ -183,11 +183,12 @@ def test_photographs_come_back_with_the_people_swapped(pages: Pages, tmp_path: P
     paths = [tmp_path / "first.png", tmp_path / "second.png"]
     for seed, path in enumerate(paths):
         photograph(path, (seed, 90, 70, 36), size=160)
-        upload(page, 0, path)
-        page.get_by_label("Remove this file").or_(page.get_by_label("Clear")).nth(seed).wait_for()
     model = pages.faces
     given = [read_upload(path, model.shape, MAX_BYTES, model.photographs) for path in paths]
-    name = "Who it is is the left picture's, how it looks the top one's"
+    for slot, path, one in zip(("First", "Second"), paths, given, strict=True):
+        upload(page, 0, path)
+        wait_for(page, f"The picture given as: {slot} picture", like(renderings.enlarged(one.picture)))
+    name = SWAPPED.replace("what it is", "who it is")
     wait_for(page, name, like(crossed(model, given[0].picture, given[1].picture)))
     page.get_by_role("button", name="Back into the photographs").click()
     expected = renderings.swapped_photographs(model, (given[0], given[1]), (None, None))
