@@ -12,7 +12,7 @@ import gradio as gr
 from PIL import Image
 
 from dist_dsvae.explore.appearance import KEYS, STYLE, theme
-from dist_dsvae.explore.checks import Page
+from dist_dsvae.explore.control_checks import Page
 from dist_dsvae.explore.controls import LOOKING, MODEL, Change, TabChanges
 from dist_dsvae.explore.subject import ShownModel, Subject, open_source
 from dist_dsvae.explore.tab_training import training_tab

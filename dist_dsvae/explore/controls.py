@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import gradio as gr
 
-from dist_dsvae.explore.checks import SECONDS_SHOWN, message
+from dist_dsvae.explore.control_checks import SECONDS_SHOWN, message
 from dist_dsvae.explore.uploads import UploadError
 from dist_dsvae.pretrained.pictures import PictureError
 from dist_dsvae.pretrained.requests import RequestError
@@ -75,7 +75,7 @@ def introduce(sentence: str) -> None:
 
 
 def seed_control() -> Any:
-    """A whole number; others are refused by ``checks``."""
+    """A whole number; others are refused by ``control_checks``."""
     info = "Equal seeds give equal pictures"
     return gr.Number(0, label="Seed", info=info, precision=0, minimum=0, maximum=MAX_SEED)
 

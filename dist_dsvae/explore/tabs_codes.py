@@ -180,7 +180,7 @@ def looks_tab(model: ShownModel, max_bytes: int) -> TabChanges:
         seed = seed_control()
     with gr.Row():
         original = shown("Base", "The picture that the sliders start from", sharp=True)
-        result = shown("With the sliders' values", "The base with the values of the sliders", sharp=True)
+        result = shown("Changed", "The base with the values of the sliders", sharp=True)
     strips, sliders = [], []
     with gr.Row():
         for number in range(1, num_sliders + 1):

@@ -14,7 +14,7 @@ from tests.unit.explore.making import make_model
 gr = pytest.importorskip("gradio", reason="the page needs the extra explore")
 
 from dist_dsvae.explore.app import build_page  # noqa: E402
-from dist_dsvae.explore.checks import problem  # noqa: E402
+from dist_dsvae.explore.control_checks import problem  # noqa: E402
 from dist_dsvae.explore.subject import ShownModel, Subject  # noqa: E402
 
 NONSENSE = [
