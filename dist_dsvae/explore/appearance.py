@@ -19,6 +19,8 @@ STYLE = """
 .note h1 { margin: 0 0 4px; }
 .footnote p { color: var(--body-text-color-subdued); font-size: 0.9em; margin: 4px 0; }
 :focus-visible { outline: 3px solid #2563eb !important; outline-offset: 2px; }
+.dark [role=tab][aria-selected=true] { color: #93c5fd !important; }
+.dark #hole-editor :is(p, span, div) { color: var(--body-text-color); }
 .dark :focus-visible { outline-color: #93c5fd !important; }
 """
 
