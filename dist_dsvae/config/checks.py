@@ -17,10 +17,10 @@ def contradictions(config: ExperimentConfig) -> Iterator[str]:
     """A sentence for every pair of settings that cannot both be meant, with what to change."""
     yield from contradictions_in_evaluation(config.evaluation)
     data, method, train, evaluation = config.data, config.method, config.train, config.evaluation
-    if isinstance(method, DSVAEConfig) and method.unlabelled_steps and data.unlabelled is None:
+    if isinstance(method, DSVAEConfig) and method.unlabelled_updates and data.unlabelled is None:
         yield (
-            f"method.unlabelled_steps is {method.unlabelled_steps}, but data.unlabelled is not set. Name the "
-            "shards there (shards/README.md says how to build them), or set method.unlabelled_steps to 0."
+            f"method.unlabelled_updates is {method.unlabelled_updates}, but data.unlabelled is not set. Name "
+            "the shards there (shards/README.md says how to build them), or set it to 0."
         )
     if evaluation.every_steps and data.test is None:
         yield (

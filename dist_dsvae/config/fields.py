@@ -25,6 +25,9 @@ def positive(default: Any) -> Any:
     return field(default=default, metadata={"positive": True})
 
 
-def between(low: float, high: float, default: Any, *, free: bool = False) -> Any:
-    """A number within bounds, both included; ``config_io`` checks it."""
-    return field(default=default, metadata={"between": (low, high), "free": free})
+def between(low: float, high: float, default: Any, *, free: bool = False, former: str | None = None) -> Any:
+    """A number within bounds, both included; ``config.reading`` checks it.
+
+    former: an earlier name of the key, under which older files and records still give it.
+    """
+    return field(default=default, metadata={"between": (low, high), "free": free, "former": former})

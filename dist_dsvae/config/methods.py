@@ -16,11 +16,11 @@ class DSVAEConfig:
     """The paper's method (Algorithm 1) with every choice on which paper and reference differ.
 
     name: which method the section describes.
-    gm_steps: stage-1 updates per iteration, n_gm; each takes a fresh batch.
-    joint_steps: joint updates per iteration (Algorithm 1: one).
-    unlabelled_steps: updates per iteration from batches of data.unlabelled (Sec. 3.6). Their number beside
-        the labelled ones' is the ratio in which both are mixed; with gm_steps and joint_steps 0 only
-        unlabelled images are trained on.
+    gm_updates: stage-1 updates per iteration, n_gm; each takes a fresh batch. Formerly gm_steps.
+    joint_updates: joint updates per iteration (Algorithm 1: one). Formerly joint_steps.
+    unlabelled_updates: updates per iteration from batches of data.unlabelled (Sec. 3.6). Their number beside
+        the labelled ones' is the ratio in which both are mixed; with gm_updates and joint_updates 0 only
+        unlabelled images are trained on. Formerly unlabelled_steps.
     unlabelled_likelihood_weight: lambda_lkd of those updates. It draws every zs towards one point, the mean
         of the mixture, so a large one takes from zs what tells new classes apart.
     likelihood_weight: lambda_lkd of Eq. 9.
@@ -35,7 +35,7 @@ class DSVAEConfig:
         that it cannot learn a small data set by heart (``models.augmentation``). "auto" is "on" below 5,000
         training images, "off" from there on and for points; the run's config.json records which. A run
         that is resumed keeps what it began with.
-    joint_batch: the joint step's batch: "fresh", or the last stage-1 batch ("last").
+    joint_batch: the joint update's batch: "fresh", or the last stage-1 batch ("last").
     log_variance_floor: the mixture's log-variances are clamped from below (the likelihood is
         unbounded as a variance goes to 0).
     zs_posterior: "dirac", the limit that the paper takes (Eq. 7): zs is the encoder's output. "gaussian":
@@ -55,9 +55,9 @@ class DSVAEConfig:
     """
 
     name: Literal["dsvae"] = "dsvae"
-    gm_steps: int = between(0, 1000, 3)
-    joint_steps: int = between(0, 1000, 1)
-    unlabelled_steps: int = between(0, 1000, 0)
+    gm_updates: int = between(0, 1000, 3, former="gm_steps")
+    joint_updates: int = between(0, 1000, 1, former="joint_steps")
+    unlabelled_updates: int = between(0, 1000, 0, former="unlabelled_steps")
     unlabelled_likelihood_weight: float = between(0, LARGE, 0.1)
     likelihood_weight: float = between(0, LARGE, 0.1)
     gm_margin: float = between(0, LARGE, 0.0)
@@ -87,15 +87,15 @@ class DSVAEConfig:
                 f'"{self.mixture_fit}", and only a mixture that follows moments is held apart. Set '
                 'mixture_fit to "moments", or mixture_separation to 0.'
             )
-        if not (self.gm_steps or self.joint_steps or self.unlabelled_steps):
+        if not (self.gm_updates or self.joint_updates or self.unlabelled_updates):
             raise ValueError(
-                "method.gm_steps, method.joint_steps and method.unlabelled_steps are all 0, so there is "
-                "nothing to train. Set at least one to 1 or more."
+                "method.gm_updates, method.joint_updates and method.unlabelled_updates are all 0, so there "
+                "is nothing to train. Set at least one to 1 or more."
             )
-        if self.joint_batch == "last" and self.joint_steps and not self.gm_steps:
+        if self.joint_batch == "last" and self.joint_updates and not self.gm_updates:
             raise ValueError(
-                'method.joint_batch is "last", the batch of the last stage-1 update, but method.gm_steps is '
-                '0. Set one to 1 or more, or the other to "fresh".'
+                'method.joint_batch is "last", the batch of the last stage-1 update, but method.gm_updates '
+                'is 0. Set one to 1 or more, or the other to "fresh".'
             )
 
 

@@ -82,6 +82,7 @@ def _apply_override(tree: dict[str, Any], override: str) -> None:
         node = node.setdefault(parent, {})
         if not isinstance(node, dict):
             raise ConfigError(f"--set {dotted}: {parent!r} is a value, not a section.")
+    node.pop(last, None)  # the last word is the latest key as well (``from_tree``)
     try:
         node[last] = json.loads(text)
     except json.JSONDecodeError:
@@ -89,21 +90,26 @@ def _apply_override(tree: dict[str, Any], override: str) -> None:
 
 
 def from_tree(cls: type[T], tree: Any, prefix: str = "") -> T:
-    """Build a dataclass of type ``cls`` from parsed JSON, strictly."""
+    """Build a dataclass of type ``cls`` from parsed JSON, strictly; keys may have their former names.
+
+    Of a key's two names the later one in the tree counts: what overrides a file comes after it.
+    """
     if not isinstance(tree, Mapping):
         raise ConfigError(f"{prefix.rstrip('.') or 'the file'} must be an object of keys, not {_show(tree)}.")
     fields = {f.name: f for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
     hints = typing.get_type_hints(cls)
+    renamed = {f.metadata["former"]: name for name, f in fields.items() if f.metadata.get("former")}
     values: dict[str, Any] = {}
-    for key, value in tree.items():
+    for given, value in tree.items():
+        key, dotted = renamed.get(given, given), prefix + given
         if key not in fields:
-            raise ConfigError(_unknown_key(prefix + key, key, fields))
-        values[key] = _convert(value, hints[key], prefix + key)
+            raise ConfigError(_unknown_key(dotted, key, fields))
+        values[key] = _convert(value, hints[key], dotted)
         if fields[key].metadata.get("positive") and not values[key] > 0:
-            raise ConfigError(f"{prefix}{key} is {_show(value)}; it must be greater than 0.")
+            raise ConfigError(f"{dotted} is {_show(value)}; it must be greater than 0.")
         low, high = fields[key].metadata.get("between", (-math.inf, math.inf))
         if isinstance(values[key], int | float) and not low <= values[key] <= high:
-            raise ConfigError(f"{prefix}{key} is {_show(value)}; it must be between {low:g} and {high:g}.")
+            raise ConfigError(f"{dotted} is {_show(value)}; it must be between {low:g} and {high:g}.")
     for name, f in fields.items():
         no_default = f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
         if no_default and name not in values:

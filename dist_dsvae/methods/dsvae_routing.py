@@ -54,7 +54,7 @@ def updates_of(config: DSVAEConfig, routing: RoutingTable) -> tuple[Update, ...]
     updates = (
         Update(
             name="gm",
-            repeats=config.gm_steps,
+            repeats=config.gm_updates,
             terms=("gm",),
             trains=tuple(routing["gm"]),
             reduction=Reduction.FLAT,
@@ -62,7 +62,7 @@ def updates_of(config: DSVAEConfig, routing: RoutingTable) -> tuple[Update, ...]
         ),
         Update(
             name="joint",
-            repeats=config.joint_steps,
+            repeats=config.joint_updates,
             terms=tuple(term for term in routing if term != "gm" and term not in unlabelled_terms),
             trains=("encoder_s", "encoder_u", "decoder", "latent_classifier", "discriminator"),
             reduction=Reduction.OVERLAPPED,
@@ -70,7 +70,7 @@ def updates_of(config: DSVAEConfig, routing: RoutingTable) -> tuple[Update, ...]
         ),
         Update(
             name="unlabelled",
-            repeats=config.unlabelled_steps,
+            repeats=config.unlabelled_updates,
             terms=unlabelled_terms,
             # without the label embedding, which gets no gradient
             trains=("encoder_s", "encoder_u", "decoder", "discriminator.layers", "discriminator.head"),

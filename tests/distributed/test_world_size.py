@@ -19,7 +19,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[int, tuple[Path, str]
     config = write_config(
         folder / "c.json",
         data={"unlabelled": "shards/fashion-mnist-mini/test"},
-        method=BEYOND | {"unlabelled_steps": 1, "augmentation": "on"},
+        method=BEYOND | {"unlabelled_updates": 1, "augmentation": "on"},
         train={"double_precision": True, "epochs": epochs, "ema_half_life_updates": 3.0},
         optimizer={"clip_gradient_norm": 5.0},
     )

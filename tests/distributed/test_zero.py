@@ -27,7 +27,7 @@ METHODS: dict[str, dict[str, Any]] = {
     "paper": {},
     "beyond": {  # and flat steps that train what the joint step trains
         "data": {"unlabelled": "shards/fashion-mnist-mini/test"},
-        "method": BEYOND | {"unlabelled_steps": 1},
+        "method": BEYOND | {"unlabelled_updates": 1},
     },
 }
 # paper's mixture is parameters, beyond's is buffers; paper meets stage 2 where checkpoints are exchanged

@@ -77,7 +77,7 @@ def test_three_iterations_graphed_equal_eager(
     architecture: str, unlabelled: int, augmentation: str, precision: str
 ) -> None:
     """Every weight, buffer, moment, sum, average and scale, each time from the same state."""
-    settings = {"unlabelled_steps": unlabelled, "augmentation": augmentation}
+    settings = {"unlabelled_updates": unlabelled, "augmentation": augmentation}
     eager, captured = (make(architecture=architecture, precision=precision, **settings) for _ in range(2))
     graphed = Graphed(captured, captured.state)
     for number in range(3):
@@ -96,7 +96,7 @@ def test_200_iterations_graphed_learn_as_eager_ones(
     architecture: str, unlabelled: int, augmentation: str
 ) -> None:
     """Means of the losses over the last hundred: a kernel chosen differently only changes their rounding."""
-    settings = {"unlabelled_steps": unlabelled, "augmentation": augmentation}
+    settings = {"unlabelled_updates": unlabelled, "augmentation": augmentation}
     means = {}
     for kind in ("eager", "graphed"):
         iteration = make(architecture=architecture, **settings)

@@ -50,12 +50,12 @@ def check(make: Callable[[], Iteration], architecture: str) -> None:
 @pytest.mark.parametrize(
     ("precision", "architecture", "settings"),
     [
-        ("no", "small32", {"unlabelled_steps": 1}),
-        ("bf16", "small32", {"unlabelled_steps": 1}),
+        ("no", "small32", {"unlabelled_updates": 1}),
+        ("bf16", "small32", {"unlabelled_updates": 1}),
         ("bf16", "small", BEYOND | {"augmentation": "on"}),
-        ("no", "mlp2d", {"unlabelled_steps": 2}),
+        ("no", "mlp2d", {"unlabelled_updates": 2}),
         ("bf16", "mlp2d", BEYOND),
-        ("fp16", "mlp2d", {"unlabelled_steps": 1}),
+        ("fp16", "mlp2d", {"unlabelled_updates": 1}),
     ],
 )
 def test_graph_equals_eager(precision: str, architecture: str, settings: dict[str, object]) -> None:

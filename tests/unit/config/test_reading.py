@@ -101,6 +101,23 @@ def test_overrides(tmp_path: Path) -> None:
         load_config(path, ["seed=1", "seed.x=2"])
 
 
+def test_former_names_of_keys(tmp_path: Path) -> None:
+    """Older files, records, and commands in people's scripts; what is given last counts."""
+    former = {"gm_steps": 1, "joint_steps": 2, "unlabelled_steps": 3}
+    now = {"gm_updates": 1, "joint_updates": 2, "unlabelled_updates": 3}
+    assert differing_keys(config(method=former), config(method=now)) == []
+    assert to_tree(config(method=former))["method"].items() >= now.items()
+    path = tmp_path / "c.json"
+    for name, overrides in [("gm_steps", ["gm_updates=5"]), ("gm_updates", ["gm_updates=4", "gm_steps=5"])]:
+        path.write_text(json.dumps(MINIMAL | {"method": {name: 1}}))
+        loaded = load_config(path, [f"method.{override}" for override in overrides])
+        assert loaded.method == from_tree(ExperimentConfig, MINIMAL | {"method": {"gm_updates": 5}}).method
+    with pytest.raises(ConfigError, match=r"method\.gm_steps is -1; it must be between 0 and 1000"):
+        config(method={"gm_steps": -1})
+    with pytest.raises(ConfigError, match=r"Unknown key 'method\.gm_steps'"):
+        config(method={"name": "cgan", "gm_steps": 1})
+
+
 def test_identity_ignores_free_keys_only() -> None:
     before = config()
     after = config(
@@ -119,9 +136,9 @@ def test_identity_ignores_free_keys_only() -> None:
         (["evaluation.samples_per_class=50"], "evaluation.diversity_samples is 100, more than the 50 of"),
         (["evaluation.every_steps=1"], "evaluation.every_steps is set, but data.test is not"),
         (["evaluation.weights=ema"], 'evaluation.weights is "ema", but train.ema_half_life_updates is 0'),
-        (["method.unlabelled_steps=1"], "method.unlabelled_steps is 1, but data.unlabelled is not set"),
-        (["method.gm_steps=0", "method.joint_steps=0"], "are all 0, so there is nothing to train"),
-        (["method.gm_steps=0", "method.joint_batch=last"], 'method.joint_batch is "last", the batch of'),
+        (["method.unlabelled_updates=1"], "method.unlabelled_updates is 1, but data.unlabelled is not set"),
+        (["method.gm_updates=0", "method.joint_updates=0"], "are all 0, so there is nothing to train"),
+        (["method.gm_updates=0", "method.joint_batch=last"], 'method.joint_batch is "last", the batch of'),
         (
             ["method.name=cgan", "evaluation.prior=fitted"],
             'evaluation.prior is "fitted", but method.name is "cgan", which does not encode images',

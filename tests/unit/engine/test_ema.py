@@ -78,7 +78,11 @@ def test_the_ramp_bounds_the_half_life_by_its_share_of_the_updates() -> None:
 
 def test_a_half_life_counts_updates_of_the_decoder_whatever_a_method_draws() -> None:
     train = TrainConfig(ema_half_life_updates=30.0, ema_ramp_up=0.0)
-    for settings, updates in (({}, 1), ({"unlabelled_steps": 2}, 3), ({"gm_steps": 1, "joint_steps": 2}, 2)):
+    for settings, updates in (
+        ({}, 1),
+        ({"unlabelled_updates": 2}, 3),
+        ({"gm_updates": 1, "joint_updates": 2}, 2),
+    ):
         average = moving_average(make_method("small32", **settings), train, SAMPLES)
         assert average is not None
         kept = 1 - average.pace.weight(0)
@@ -87,7 +91,7 @@ def test_a_half_life_counts_updates_of_the_decoder_whatever_a_method_draws() -> 
 
 
 def test_updates_that_no_step_makes_get_a_sentence() -> None:
-    method = make_method("small32", joint_steps=0)
+    method = make_method("small32", joint_updates=0)
     with pytest.raises(
         ValueError, match=r"updates of decoder, and no update .* \(its updates: gm\). Set it to 0"
     ):

@@ -25,7 +25,7 @@ SHARDS = "shards/fashion-mnist-mini"
 METHODS: dict[str, dict[str, Any]] = {
     "dsvae": {"method": {"name": "dsvae"}},
     "semi_supervised": {
-        "method": {"name": "dsvae", "unlabelled_steps": 1},
+        "method": {"name": "dsvae", "unlabelled_updates": 1},
         "data": {"test": f"{SHARDS}/test", "unlabelled": f"{SHARDS}/test"},
     },
     "cvae": {"method": {"name": "cvae"}},

@@ -31,7 +31,7 @@ def test_the_test_can_fail() -> None:
 @pytest.mark.parametrize(("flip", "settings"), [(False, {}), (True, BEYOND | {"augmentation": "on"})])
 def test_an_iteration_does_not_read(clip: float, flip: bool, settings: dict[str, object]) -> None:
     config = OptimizerConfig(clip_gradient_norm=clip)
-    iteration = make_iteration(config, flip=flip, unlabelled_steps=1, **settings)
+    iteration = make_iteration(config, flip=flip, unlabelled_updates=1, **settings)
     inputs = make_inputs(iteration, first=0)
     with NoHostReads():
         iteration(*inputs)

@@ -25,7 +25,7 @@ __all__ = ["entry"]
 
 SHARDS = REPOSITORY / "shards/fashion-mnist-mini"
 SPLITS = {"train": f"{SHARDS}/train", "unlabelled": f"{SHARDS}/test"}
-ONLY_UNLABELLED = {"gm_steps": 0, "joint_steps": 0, "unlabelled_steps": 2}
+ONLY_UNLABELLED = {"gm_updates": 0, "joint_updates": 0, "unlabelled_updates": 2}
 
 
 def make_streams(source: str, **method: int) -> Streams:
@@ -37,7 +37,7 @@ def make_streams(source: str, **method: int) -> Streams:
 
 @pytest.mark.parametrize("source", ["stream", "resident"])
 def test_both_streams_are_found_again_at_any_iteration(source: str) -> None:
-    streams = make_streams(source, gm_steps=2, unlabelled_steps=2)
+    streams = make_streams(source, gm_updates=2, unlabelled_updates=2)
     assert streams.order == ("train", "train", "train", "unlabelled", "unlabelled")
     assert streams.num_samples == 12_000
     walked = list(itertools.islice(streams.iterations(0), 4))
@@ -70,9 +70,9 @@ def test_unlabelled_shards_of_another_size_get_a_sentence(tmp_path: Path) -> Non
 
 def test_steps_that_cannot_be(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="are all 0, so there is nothing to train"):
-        make_method(gm_steps=0, joint_steps=0)
+        make_method(gm_updates=0, joint_updates=0)
     with pytest.raises(ValueError, match=r'method\.joint_batch is "last"'):
-        make_method(gm_steps=0, joint_batch="last")
+        make_method(gm_updates=0, joint_batch="last")
 
 
 def config_of(path: Path, iterations: int, batches: int, samples: int, **sections: Any) -> Path:

@@ -53,7 +53,7 @@ def test_prior_labels() -> None:
 
 
 def test_joint_batch() -> None:
-    fresh, last = make_method(gm_steps=3), make_method(gm_steps=3, joint_batch="last")
+    fresh, last = make_method(gm_updates=3), make_method(gm_updates=3, joint_batch="last")
     assert [step.num_batches for step in fresh.updates] == [3, 1]
     assert [step.num_batches for step in last.updates] == [3, 0]
 

@@ -46,6 +46,17 @@ def test_round_trip(published: tuple[DSVAE, Path]) -> None:
     torch.testing.assert_close(loaded.encoder_s(images), method.encoder_s(images))
 
 
+def test_keys_by_their_former_names(published: tuple[DSVAE, Path]) -> None:
+    method, directory = published
+    place = directory / "config.json"
+    text = place.read_text()
+    for name in ("gm", "joint", "unlabelled"):
+        assert f'"{name}_updates"' in text
+        text = text.replace(f'"{name}_updates"', f'"{name}_steps"')
+    place.write_text(text)
+    assert load_published(directory).config == method.config
+
+
 class Bomb:
     """Unpickling it leaves a file behind."""
 

@@ -56,7 +56,7 @@ def plain_terms(method: DSVAE, step: str, batch) -> dict[str, Tensor]:  # type: 
 )
 @pytest.mark.parametrize("step", ["gm", "joint", "unlabelled"])
 def test_table_is_what_autograd_sees(architecture: str, settings: dict[str, object], step: str) -> None:
-    settings = settings | {"unlabelled_steps": 1}
+    settings = settings | {"unlabelled_updates": 1}
     batch = make_batch(SHAPES[architecture])
     names = make_method(architecture, **settings)(batch, noise_for(batch), step)
     for term in names:
@@ -81,7 +81,7 @@ def test_table_is_what_autograd_sees(architecture: str, settings: dict[str, obje
 
 
 def test_every_trained_network_has_a_term_and_every_term_a_step() -> None:
-    method = make_method(unlabelled_steps=1)
+    method = make_method(unlabelled_updates=1)
     assert {term for step in method.updates for term in step.terms} == set(method.routing)
     for step in method.updates:
         reached = {network for term in step.terms for network in method.routing[term]}
