@@ -23,15 +23,13 @@ from dist_dsvae.engine.evaluating.evaluate import evaluate_in_training, evaluati
 from dist_dsvae.engine.initial_weights import Taken, take_weights
 from dist_dsvae.engine.iteration.batch_norm import place
 from dist_dsvae.engine.iteration.cuda_graph import Graphed, graphed_where_possible
-from dist_dsvae.engine.iteration.ema import moving_average
-from dist_dsvae.engine.iteration.guard import Guard, raise_if_weights_are_bad
-from dist_dsvae.engine.iteration.iteration import Iteration
-from dist_dsvae.engine.iteration.streams import Streams, splits_drawn
-from dist_dsvae.engine.iteration.zero import update_optimizers
+from dist_dsvae.engine.iteration.guard import raise_if_weights_are_bad
+from dist_dsvae.engine.iteration.iteration import build_iteration
+from dist_dsvae.engine.iteration.streams import Streams
 from dist_dsvae.engine.memory import check_memory
 from dist_dsvae.engine.processes.runtime import Runtime
 from dist_dsvae.engine.reporting.profiling import Profiling
-from dist_dsvae.engine.reporting.telemetry import LossMeter, Telemetry
+from dist_dsvae.engine.reporting.telemetry import Telemetry
 from dist_dsvae.engine.reporting.trackers import Trackers, check_trackers
 from dist_dsvae.engine.reporting.visuals import Visuals
 from dist_dsvae.engine.run_state import RunState
@@ -86,34 +84,25 @@ class Trainer:
         assert isinstance(self.method, Method)
         place(self.method, runtime, sync_batch_norm=config.train.sync_batch_norm)
 
-        # One optimiser per step
-        self.guard = Guard(self.method.updates, runtime.device, runtime.fence.settle)
-        self.meter = LossMeter(self.method.updates, runtime.device, runtime.fence.settle)
-        optimizers = update_optimizers(self.method, config.optimizer, runtime, config.data.batch_size)
-        samples_per_iteration = len(splits_drawn(self.method)) * config.data.batch_size
-        self.ema = moving_average(self.method, config.train, samples_per_iteration)
-
         # The iteration: all of it on the device, captured as a CUDA graph where that is possible
         self.streams = Streams(self.method, splits, config, self.slice, runtime)
-        self.iterate = Iteration(
+        self.iterate = build_iteration(
             self.method,
-            optimizers,
-            self.guard,
-            self.meter,
-            self.ema,
             runtime,
+            config.optimizer,
+            config.train,
             self.streams.to_batch,
             seed=config.seed,
             global_batch_size=config.data.batch_size,
         )
+        self.guard, self.meter, self.ema = self.iterate.guard, self.iterate.meter, self.iterate.ema
         self.graphed = graphed_where_possible(
             self.iterate, self.iterate.state, config.train.cuda_graph, runtime
         )
 
         # State and counters
-        self.state = RunState(
-            self.method, optimizers, self.ema, self.meter, runtime.scaler, self.streams.fingerprint
-        )
+        networks = (self.method, self.iterate.optimizers, self.ema)
+        self.state = RunState(*networks, self.meter, runtime.scaler, self.streams.fingerprint)
         total_samples = config.train.epochs * self.streams.num_samples
         self.total_iterations = math.ceil(total_samples / self.iterate.num_samples)
         held_out = self.test_shards or self.train_shards

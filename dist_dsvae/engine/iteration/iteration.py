@@ -16,19 +16,51 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
+from dist_dsvae.config import OptimizerConfig, TrainConfig
 from dist_dsvae.core.noise import JointNoise, Noise, NoiseOfAll, seed_of
 from dist_dsvae.core.types import Batch
 from dist_dsvae.engine.iteration.batch_norm import JointCounts
-from dist_dsvae.engine.iteration.ema import ExponentialMovingAverage
+from dist_dsvae.engine.iteration.ema import ExponentialMovingAverage, moving_average
 from dist_dsvae.engine.iteration.guard import Guard
 from dist_dsvae.engine.iteration.optimizer import Optimizer
 from dist_dsvae.engine.iteration.streams import splits_drawn
 from dist_dsvae.engine.iteration.updates import FlatUpdate, OverlappedUpdate
+from dist_dsvae.engine.iteration.zero import update_optimizers
 from dist_dsvae.engine.processes.runtime import Runtime
 from dist_dsvae.engine.reporting.telemetry import LossMeter
 from dist_dsvae.methods.update import Method, Reduction, Split
 
 ToBatch = Callable[[Sequence[Tensor], Noise], Batch]
+
+
+def build_iteration(
+    method: nn.Module,
+    runtime: Runtime,
+    optimizer: OptimizerConfig,
+    train: TrainConfig,
+    to_batch: Mapping[Split, ToBatch],
+    *,
+    seed: int,
+    global_batch_size: int,
+) -> Iteration:
+    """The iteration of a method that is in its place (``batch_norm.place``), with all that one updates.
+
+    Raises ValueError where ``train`` asks for an average of what the method does not update.
+    """
+    assert isinstance(method, Method)
+    optimizers = update_optimizers(method, optimizer, runtime, global_batch_size)
+    samples_per_iteration = len(splits_drawn(method)) * global_batch_size
+    return Iteration(
+        method,
+        optimizers,
+        Guard(method.updates, runtime.device, runtime.fence.settle),
+        LossMeter(method.updates, runtime.device, runtime.fence.settle),
+        moving_average(method, train, samples_per_iteration),
+        runtime,
+        to_batch,
+        seed=seed,
+        global_batch_size=global_batch_size,
+    )
 
 
 class Iteration:

@@ -19,14 +19,10 @@ from dist_dsvae.core.noise import Noise
 from dist_dsvae.core.types import Batch, ImageShape
 from dist_dsvae.data.transforms import to_batch
 from dist_dsvae.engine.iteration.batch_norm import place
-from dist_dsvae.engine.iteration.ema import moving_average
-from dist_dsvae.engine.iteration.guard import Guard
-from dist_dsvae.engine.iteration.iteration import Iteration
+from dist_dsvae.engine.iteration.iteration import Iteration, build_iteration
 from dist_dsvae.engine.iteration.streams import splits_drawn
-from dist_dsvae.engine.iteration.zero import update_optimizers
 from dist_dsvae.engine.measuring.roofline import Work, work_of
 from dist_dsvae.engine.processes.runtime import Runtime
-from dist_dsvae.engine.reporting.telemetry import LossMeter
 from dist_dsvae.methods.choose import make_method
 from dist_dsvae.methods.update import Method, constants
 
@@ -75,26 +71,20 @@ def plan(
         return to_batch(*tensors, flips=noise if config.data.flip else None, dtype=runtime.dtype)
 
     with mode or nullcontext():
-        optimizers = update_optimizers(method, config.optimizer, runtime, batch_size)
-        guard = Guard(method.updates, runtime.device)
-        meter = LossMeter(method.updates, runtime.device)
-        ema = moving_average(method, config.train, len(splits) * batch_size)
+        iteration = build_iteration(
+            method,
+            runtime,
+            config.optimizer,
+            config.train,
+            dict.fromkeys(splits, batch_of),
+            seed=config.seed,
+            global_batch_size=batch_size,
+        )
         inputs = [
             tensor.to(runtime.device)
             for number in range(len(splits))
             for tensor in _made_up(shape, num_classes, batch_size, number)
         ]
-    iteration = Iteration(  # which reads a seed that it hashes: no fake could tell it
-        method,
-        optimizers,
-        guard,
-        meter,
-        ema,
-        runtime,
-        dict.fromkeys(splits, batch_of),
-        seed=config.seed,
-        global_batch_size=batch_size,
-    )
     return Planned(iteration, inputs, mode)
 
 

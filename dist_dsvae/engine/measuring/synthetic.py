@@ -5,15 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from dist_dsvae.config import DSVAEConfig, OptimizerConfig
+from dist_dsvae.config import DSVAEConfig, OptimizerConfig, TrainConfig
 from dist_dsvae.data.transforms import to_batch
 from dist_dsvae.engine.iteration.batch_norm import place
-from dist_dsvae.engine.iteration.guard import Guard
-from dist_dsvae.engine.iteration.iteration import Iteration, ToBatch
-from dist_dsvae.engine.iteration.zero import update_optimizers
+from dist_dsvae.engine.iteration.iteration import Iteration, ToBatch, build_iteration
 from dist_dsvae.engine.measuring.families import FAMILIES, model_of
 from dist_dsvae.engine.processes.runtime import Runtime
-from dist_dsvae.engine.reporting.telemetry import LossMeter
 from dist_dsvae.methods.dsvae import DSVAE
 
 
@@ -27,14 +24,11 @@ def make_iteration(
 ) -> Iteration:
     """The iteration as ``engine.trainer`` sets it up."""
     place(method, runtime, sync_batch_norm=True)
-    optimizers = update_optimizers(method, OptimizerConfig(), runtime, global_batch_size)
-    return Iteration(
+    return build_iteration(
         method,
-        optimizers,
-        Guard(method.updates, runtime.device),
-        LossMeter(method.updates, runtime.device),
-        None,
         runtime,
+        OptimizerConfig(),
+        TrainConfig(),
         {"train": to_batch_ or (lambda tensors, noise: to_batch(*tensors, flips=noise))},
         seed=0,
         global_batch_size=global_batch_size,

@@ -18,12 +18,8 @@ from dist_dsvae.core.types import ImageShape
 from dist_dsvae.data.shards.manifest import Manifest
 from dist_dsvae.data.transforms import to_batch
 from dist_dsvae.engine.iteration.ema import ExponentialMovingAverage, Pace
-from dist_dsvae.engine.iteration.guard import Guard
-from dist_dsvae.engine.iteration.iteration import Iteration
-from dist_dsvae.engine.iteration.optimizer import UpdateOptimizer
+from dist_dsvae.engine.iteration.iteration import Iteration, build_iteration
 from dist_dsvae.engine.processes.runtime import Runtime
-from dist_dsvae.engine.reporting.telemetry import LossMeter
-from dist_dsvae.methods.update import parameter_groups
 from tests.unit.methods.making import SHAPES, make_method
 
 BATCH_SIZE = 6
@@ -42,20 +38,19 @@ def make_iteration(
 ) -> Iteration:
     """An iteration in float32 (float64 convolutions are slow), always from the same weights.
 
+    averaged: networks, with a pace at which a few iterations show.
     method: another than ``dsvae`` with ``settings``; it is moved to the device.
     """
-    runtime = Runtime(train or TrainConfig(), mixed_precision)
+    train = train or TrainConfig()
+    runtime = Runtime(train, mixed_precision)
     if method is None:
         method = make_method(architecture, **{"augmentation": "off", **settings})
     method = method.to(runtime.device, runtime.dtype)
-    groups = {step.name: parameter_groups(method, step) for step in method.updates}
-    return Iteration(
+    iteration = build_iteration(
         method,
-        {name: UpdateOptimizer(optimizer or OptimizerConfig(), group) for name, group in groups.items()},
-        Guard(method.updates, runtime.device),
-        LossMeter(method.updates, runtime.device),
-        ExponentialMovingAverage(method, averaged, Pace(half_life=4.0, ramp_up=0.5)) if averaged else None,
         runtime,
+        optimizer or OptimizerConfig(),
+        train,
         dict.fromkeys(
             ("train", "unlabelled"),
             lambda tensors, noise: to_batch(*tensors, flips=noise if flip else None, dtype=runtime.dtype),
@@ -63,6 +58,8 @@ def make_iteration(
         seed=0,
         global_batch_size=BATCH_SIZE,
     )
+    iteration.ema = ExponentialMovingAverage(method, averaged, Pace(half_life=4.0, ramp_up=0.5))
+    return iteration
 
 
 def make_inputs(
