@@ -42,21 +42,25 @@ class Taken(NamedTuple):
 
 
 def take_weights(
-    config: ExperimentConfig, method: nn.Module, ema: ExponentialMovingAverage | None, train: Manifest
+    place: str,
+    config: MethodConfig,
+    model: ModelConfig,
+    method: nn.Module,
+    ema: ExponentialMovingAverage | None,
+    train: Manifest,
 ) -> Taken:
-    """Load the weights of ``config.init_from``: a run, a checkpoint of one, or a published model; in place.
+    """Load the weights at ``place``: a run, a checkpoint of one, or a published model; in place.
 
-    config, method, ema, train: of the new run.
+    config, model, method, ema, train: of the new run.
     Called by all ranks. Raises CheckpointError if there is none, or if its networks are not these;
     PublishedModelError for a model that is damaged.
     """
-    assert config.init_from is not None
     shape, classes = train.shape, train.classes
-    former = _former(config.init_from)
-    _check_same_networks(former, config, shape, len(classes))
+    former = _former(place)
+    _check_same_networks(former, config, model, shape, len(classes))
     keeps_average = ema is not None and former.averages(method, ema.networks)
     is_whole = former.run is not None and former.classes == classes
-    axes = {} if is_whole else _class_axes(config, shape)
+    axes = {} if is_whole else _class_axes(config, model, shape)
     if is_whole:
         tensors: dict[str, Any] = {"method": method.state_dict()}
         if ema is not None and keeps_average:
@@ -66,7 +70,7 @@ def take_weights(
         networks = ema.networks if ema is not None and keeps_average else ()
         weights, averages = former.read(networks)
         places = {
-            place: former.classes.index(name) for place, name in enumerate(classes) if name in former.classes
+            here: former.classes.index(name) for here, name in enumerate(classes) if name in former.classes
         }
         transfer = _Transfer(axes, shape, places, len(former.classes), len(classes))
         transfer.into(method.state_dict(), weights)
@@ -160,7 +164,7 @@ def _shapes(method: nn.Module) -> dict[str, tuple[int, ...]]:
 
 
 def _check_same_networks(
-    former: _Former, config: ExperimentConfig, shape: ImageShape, num_classes: int
+    former: _Former, method: MethodConfig, model: ModelConfig, shape: ImageShape, num_classes: int
 ) -> None:
     """Raise CheckpointError unless the networks differ in the number of classes alone."""
     if former.shape != shape:
@@ -168,13 +172,13 @@ def _check_same_networks(
             f"{former.where} was trained on {_text(former.shape)} samples, but data.train has {_text(shape)} "
             "samples. Build the shards with its --size and --channels, or train without it."
         )
-    if (former.model, former.method.name) != (config.model, config.method.name):
+    if (former.model, former.method.name) != (model, method.name):
         raise CheckpointError(
             f"{former.where} has the method {former.method.name} with {former.model}, but this config has "
-            f"{config.method.name} with {config.model}. Set model.* and method.name as they are there."
+            f"{method.name} with {model}. Set model.* and method.name as they are there."
         )
     there = _shapes(former.sketch(num_classes))
-    here = _shapes(_sketch(config.method, config.model, shape, num_classes))
+    here = _shapes(_sketch(method, model, shape, num_classes))
     differing = next((name for name in {**there, **here} if there.get(name) != here.get(name)), None)
     if differing is not None:
         raise CheckpointError(
@@ -191,9 +195,9 @@ def _text(shape: tuple[int, ...]) -> str:
 # What belongs to classes
 
 
-def _class_axes(config: ExperimentConfig, shape: ImageShape) -> dict[str, int]:
+def _class_axes(method: MethodConfig, model: ModelConfig, shape: ImageShape) -> dict[str, int]:
     """Name of a tensor with an axis along which the classes lie -> that axis."""
-    few, more = (_shapes(_sketch(config.method, config.model, shape, count)) for count in (2, 3))
+    few, more = (_shapes(_sketch(method, model, shape, count)) for count in (2, 3))
     return {
         name: next(axis for axis, (a, b) in enumerate(zip(few[name], more[name], strict=True)) if a != b)
         for name in few

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from dist_dsvae.config import ExperimentConfig, OptimizerConfig
+from dist_dsvae.config import MethodConfig, OptimizerConfig
 from dist_dsvae.data.shards.manifest import Manifest
 from dist_dsvae.engine.initial_weights import Taken
 from dist_dsvae.engine.iteration.optimizer import Optimizer, learning_rates
@@ -18,7 +18,7 @@ from dist_dsvae.runs.auto_augmentation import is_augmented
 
 
 def opening(
-    config: ExperimentConfig,
+    method: MethodConfig,
     shards: Manifest,
     length: tuple[int, int],
     run_dir: Path,
@@ -34,7 +34,7 @@ def opening(
         f"{shards.num_samples:,} samples of {shards.num_classes} classes in {len(shards.shards)} shards; "
         f"{length[0]:,} iterations of {length[1]} samples; run in {run_dir}."
     ]
-    if is_augmented(config):
+    if is_augmented(method):
         lines.append("The discriminator sees augmented images (method.augmentation).")
     if initial is not None:
         lines.append(initial.sentence)

@@ -20,6 +20,7 @@ from dist_dsvae.data.stream import Slice
 from dist_dsvae.engine.choices import with_choices_made
 from dist_dsvae.engine.evaluating.code_scores import final_figures
 from dist_dsvae.engine.evaluating.evaluate import evaluate_in_training, evaluation_of, write_figures
+from dist_dsvae.engine.evaluating.evaluator import EvaluationInputs
 from dist_dsvae.engine.initial_weights import Taken, take_weights
 from dist_dsvae.engine.iteration.batch_norm import place
 from dist_dsvae.engine.iteration.cuda_graph import Graphed, graphed_where_possible
@@ -85,7 +86,7 @@ class Trainer:
         place(self.method, runtime, sync_batch_norm=config.train.sync_batch_norm)
 
         # The iteration: all of it on the device, captured as a CUDA graph where that is possible
-        self.streams = Streams(self.method, splits, config, self.slice, runtime)
+        self.streams = Streams(self.method, splits, config.data, self.slice, runtime, seed=config.seed)
         self.iterate = build_iteration(
             self.method,
             runtime,
@@ -101,13 +102,15 @@ class Trainer:
         )
 
         # State and counters
-        networks = (self.method, self.iterate.optimizers, self.ema)
-        self.state = RunState(*networks, self.meter, runtime.scaler, self.streams.fingerprint)
+        trained = (self.method, self.iterate.optimizers, self.ema)
+        self.state = RunState(*trained, self.meter, runtime.scaler, self.streams.fingerprint)
         total_samples = config.train.epochs * self.streams.num_samples
         self.total_iterations = math.ceil(total_samples / self.iterate.num_samples)
         held_out = self.test_shards or self.train_shards
-        self.visuals = Visuals(self.method, held_out, self.train_shards, config, runtime)
-        self.evaluation = evaluation_of(config, self.train_shards, self.test_shards, runtime)
+        drawn = (self.method, held_out, self.train_shards, config.sampling, runtime)
+        skip = config.data.replaces_corrupt
+        self.visuals = Visuals(*drawn, method_name=config.method.name, seed=config.seed, skip_corrupt=skip)
+        self.evaluation = evaluation_of(config.evaluation, config.data, *splits[:2], runtime)
 
         # Resume, or take over another run's weights
         check_same_experiment(self.resumed_from.parent.parent if self.resumed_from else run_dir, config)
@@ -115,7 +118,8 @@ class Trainer:
             self.state.load(self.resumed_from)
         self.initial: Taken | None = None
         if self.resumed_from is None and config.init_from is not None:
-            self.initial = take_weights(config, self.method, self.ema, self.train_shards)
+            networks = (config.method, config.model, self.method, self.ema)
+            self.initial = take_weights(config.init_from, *networks, self.train_shards)
         self.saved_samples = self.state.samples_seen
         self.stop_requests = StopRequests(run_dir, runtime.patience)
         self.watchdog = Watchdog()
@@ -249,7 +253,7 @@ class Trainer:
         telemetry.say(f"{self.runtime.describe()} Optimiser state: {num_bytes / 2**20:.2f} MiB per process.")
         length = (self.total_iterations, self.iterate.num_samples)
         resumed = (self.resumed_from, seen)
-        telemetry.say(opening(self.config, shards, length, self.run_dir, self.initial, resumed))
+        telemetry.say(opening(self.config.method, shards, length, self.run_dir, self.initial, resumed))
         return telemetry
 
     def _show_line(self, telemetry: Telemetry) -> None:
@@ -281,8 +285,9 @@ class Trainer:
         self.runtime.fence.settle()
         seen, seconds = self.state.samples_seen, round(self.state.train_seconds, 1)
         moment = (checkpoint_name(self.iteration), seen, seconds)
-        what = (self.run_dir, self.config, self.evaluation, self.method, self.ema)
-        telemetry.figures(seen, evaluate_in_training(*what, moment))
+        what = (self.run_dir, self.evaluation, self.method, self.ema)
+        trained = (self.config.method.name, self.config.seed)
+        telemetry.figures(seen, evaluate_in_training(*what, trained, moment))
 
     def _save(self) -> None:
         """Start a checkpoint; training goes on while it is written."""
@@ -303,7 +308,10 @@ class Trainer:
 
     def _finish(self, telemetry: Telemetry) -> Figures:
         """Last pictures, held-out figures, and a word on where everything is."""
-        figures = final_figures(self.method, self.config, self.train_shards, self.test_shards, self.runtime)
+        figures: Figures = {}
+        if self.test_shards is not None and self.config.train.evaluate_at_end:
+            how, splits = (self.config.evaluation, self.config.data), (self.train_shards, self.test_shards)
+            figures = final_figures(self.method, EvaluationInputs(*how, *splits, self.runtime))
         seconds, seen = round(self.state.train_seconds, 1), self.state.samples_seen
         figures |= {"train_seconds": seconds, "samples_seen": seen}
         paths = self._draw(telemetry)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Literal
 
-from dist_dsvae.config import CGANConfig, CVAEGANConfig, DSVAEConfig, ExperimentConfig
+from dist_dsvae.config import CGANConfig, CVAEGANConfig, DSVAEConfig, ExperimentConfig, MethodConfig
 from dist_dsvae.config.reading import ConfigError
 from dist_dsvae.core.types import ImageShape
 
@@ -46,9 +46,9 @@ def without_auto(
     return _instead_of_auto(config, "on" if small else "off")
 
 
-def is_augmented(config: ExperimentConfig) -> bool:
+def is_augmented(method: MethodConfig) -> bool:
     """Whether the discriminator of a run without "auto" sees augmented images."""
-    return isinstance(config.method, _AUGMENTING) and config.method.augmentation == "on"
+    return isinstance(method, _AUGMENTING) and method.augmentation == "on"
 
 
 def _instead_of_auto(config: ExperimentConfig, setting: Literal["on", "off"]) -> ExperimentConfig:

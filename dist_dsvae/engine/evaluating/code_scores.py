@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from torch import nn
 
-from dist_dsvae.config import ExperimentConfig
 from dist_dsvae.core import distributed
-from dist_dsvae.data.shards.manifest import Manifest
-from dist_dsvae.engine.evaluating.evaluator import Candidate, Evaluator, Scored
+from dist_dsvae.engine.evaluating.evaluator import Candidate, EvaluationInputs, Evaluator, Scored
 from dist_dsvae.engine.evaluating.scoring import shown
 from dist_dsvae.engine.evaluating.test_codes import TestCodes, read_test_codes
-from dist_dsvae.engine.processes.runtime import Runtime
 from dist_dsvae.evaluation.metrics import Figures
 from dist_dsvae.evaluation.probes import Share, linear_probe_accuracy, mlp_probe_accuracy
 from dist_dsvae.runs.measure_statistics import Measured, measure, using
@@ -29,22 +26,15 @@ class CodeScores(Evaluator):
         return Scored(figures)
 
 
-def final_figures(
-    method: nn.Module, config: ExperimentConfig, train: Manifest, test: Manifest | None, runtime: Runtime
-) -> Figures:
-    """``code_figures`` at the end of training; in training mode after. Called by all ranks.
-
-    None where there is no test split, or the config does not want them.
-    """
-    if test is None or not config.train.evaluate_at_end:
-        return {}
-    skip = config.data.replaces_corrupt
+def final_figures(method: nn.Module, inputs: EvaluationInputs) -> Figures:
+    """``code_figures`` at the end of training; in training mode after. Called by all ranks."""
+    train, skip = inputs.train, inputs.skip_corrupt
     measured = Measured()
     method.eval()
-    if config.evaluation.batch_norm == "precise":
+    if inputs.config.batch_norm == "precise":
         measured = measure(method, train, skip_corrupt=skip, kinds=["images"])
     with using(method, measured):
-        codes = read_test_codes(method, train, test, runtime, skip_corrupt=skip)
+        codes = read_test_codes(method, train, inputs.test, inputs.runtime, skip_corrupt=skip)
     method.train()
     return code_figures(codes)
 

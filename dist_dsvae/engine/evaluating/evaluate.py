@@ -17,13 +17,12 @@ from typing import Any
 
 from torch import nn
 
-from dist_dsvae.config import DataConfig, EvaluationConfig, ExperimentConfig, TrainConfig
+from dist_dsvae.config import DataConfig, EvaluationConfig, TrainConfig
 from dist_dsvae.config.checks import contradictions_in_evaluation
 from dist_dsvae.config.reading import ConfigError, with_overrides
 from dist_dsvae.core import distributed
 from dist_dsvae.core.files import write_atomically
 from dist_dsvae.core.text import read_json
-from dist_dsvae.data.open_split import cache_root
 from dist_dsvae.data.open_splits import open_splits
 from dist_dsvae.data.shards.manifest import DataError, Manifest
 from dist_dsvae.engine.evaluating.evaluation import Evaluation
@@ -79,11 +78,11 @@ def evaluate(
         )
     folder = run_dir / "evaluation"
     _check_name(folder, name)
-    evaluation = Evaluation(settings, config.data, train, test, runtime, real_cache(config.data))
+    evaluation = Evaluation(settings, config.data, train, test, runtime)
     method, weights = run.load_method(chosen, settings.weights, runtime.device)
     marker = checkpoint.read_marker(chosen)
     seen, seconds = marker["samples_seen"], marker["train_seconds"]
-    result = record(run_dir, config, evaluation, chosen.name, seen, seconds, weights)
+    result = record(run_dir, evaluation, config.method.name, config.seed, chosen.name, seen, seconds, weights)
     folder.mkdir(parents=True, exist_ok=True)
     stop, watchdog = StopRequests(folder, runtime.patience), Watchdog()
 
@@ -144,29 +143,30 @@ def _check_name(folder: Path, name: str) -> None:
 
 
 def evaluation_of(
-    config: ExperimentConfig, train: Manifest, test: Manifest | None, runtime: Runtime
+    config: EvaluationConfig, data: DataConfig, train: Manifest, test: Manifest | None, runtime: Runtime
 ) -> Evaluation | None:
     """The evaluation that is due during training, if any is; raises what ``Evaluation`` does."""
-    if not config.evaluation.every_steps:
+    if not config.every_steps:
         return None
-    assert test is not None  # ``config_checks``
-    return Evaluation(config.evaluation, config.data, train, test, runtime, real_cache(config.data))
+    assert test is not None  # ``config.checks``
+    return Evaluation(config, data, train, test, runtime)
 
 
 def evaluate_in_training(
     run_dir: Path,
-    config: ExperimentConfig,
     evaluation: Evaluation,
     method: nn.Module,
     ema: ExponentialMovingAverage | None,
+    trained: tuple[str, int],
     moment: tuple[str, int, float],
 ) -> Figures:
     """Score the weights as they are, in <run>/evaluation/<name>.json; the figures. Called by all ranks.
 
-    moment: the name of a checkpoint that would be made now, samples seen, and seconds trained.
+    trained: the method's name, and the run's seed. moment: the name of a checkpoint that would be made now,
+    samples seen, and seconds trained.
     """
-    averaged = ema if config.evaluation.weights != "raw" else None
-    described = record(run_dir, config, evaluation, *moment, "ema" if averaged else "raw")
+    averaged = ema if evaluation.inputs.config.weights != "raw" else None
+    described = record(run_dir, evaluation, *trained, *moment, "ema" if averaged else "raw")
     with averaged.applied() if averaged else nullcontext():
         figures, real = evaluation(method, Progress(), lambda *_: None)
     if distributed.is_main():
@@ -177,8 +177,9 @@ def evaluate_in_training(
 
 def record(
     run_dir: Path,
-    config: ExperimentConfig,
     evaluation: Evaluation,
+    method_name: str,
+    seed: int,
     name: str,
     samples_seen: int,
     train_seconds: float,
@@ -188,13 +189,13 @@ def record(
     return {
         "format": FORMAT,
         "run": run_dir.name,
-        "method": config.method.name,
-        "data": config.data.train,
+        "method": method_name,
+        "data": evaluation.inputs.data.train,
         "classes": evaluation.inputs.train.num_classes,
         "checkpoint": name,
         "samples_seen": samples_seen,
         "train_seconds": train_seconds,
-        "training_seed": config.seed,
+        "training_seed": seed,
         "weights": weights,
         "settings": evaluation.settings(),
         "judges": evaluation.describe_judges(),
@@ -205,11 +206,6 @@ def write_figures(path: Path, figures: Mapping[str, Any]) -> None:
     """A JSON file, whole or not there."""
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, (json.dumps(figures, indent=1) + "\n").encode())
-
-
-def real_cache(data: DataConfig) -> Path:
-    """Where sums over real images wait for other evaluations of the same data by the same judges."""
-    return cache_root(data.cache_dir) / "real-images"
 
 
 def with_changes(config: EvaluationConfig, overrides: Iterable[str]) -> EvaluationConfig:

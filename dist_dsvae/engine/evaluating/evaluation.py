@@ -20,6 +20,7 @@ from typing import Any
 from torch import nn
 
 from dist_dsvae.config import DataConfig, EvaluationConfig
+from dist_dsvae.data.open_split import cache_root
 from dist_dsvae.data.shards.manifest import Manifest
 from dist_dsvae.engine.evaluating.code_scores import CodeScores
 from dist_dsvae.engine.evaluating.evaluator import Candidate, EvaluationInputs, Evaluator
@@ -38,7 +39,7 @@ from dist_dsvae.runs.measure_statistics import Measured, measure, using
 class Evaluation:
     """Scores a method against a data set. Made, and called, by all ranks.
 
-    train, test: the splits. cache: folder for the sums of real images, which other runs need as well.
+    train, test: the splits, opened as ``data`` says.
     Raises DataError, ScorerError or ValueError where settings, data and networks do not fit together.
     """
 
@@ -49,10 +50,9 @@ class Evaluation:
         train: Manifest,
         test: Manifest,
         runtime: Runtime,
-        cache: Path,
     ) -> None:
-        self.inputs = EvaluationInputs(config, train, test, runtime, data.replaces_corrupt)
-        self.evaluators = _evaluators(self.inputs, data, cache)
+        self.inputs = EvaluationInputs(config, data, train, test, runtime)
+        self.evaluators = _evaluators(self.inputs)
 
     def describe_judges(self) -> dict[str, Any] | None:
         """Names and hashes of all networks that judge, by role; None where there are none."""
@@ -120,7 +120,7 @@ class Evaluation:
         return figures, real
 
 
-def _evaluators(inputs: EvaluationInputs, data: DataConfig, cache: Path) -> list[Evaluator]:
+def _evaluators(inputs: EvaluationInputs) -> list[Evaluator]:
     """Those that the configuration and the data allow, in the order in which they work."""
     train, judges = inputs.train, None
     if train.shape.is_image:
@@ -128,9 +128,14 @@ def _evaluators(inputs: EvaluationInputs, data: DataConfig, cache: Path) -> list
     found: list[Evaluator] = [CodeScores()]
     if judges is not None and judges.knows_labels:
         found.append(SwapScores(inputs, judges.classifier))
-    found.append(Identity(inputs, data))
+    found.append(Identity(inputs))
     if not train.shape.is_image:
         found.append(PointScores(inputs))
     elif judges is not None:
-        found.append(ImageScores(inputs, judges, cache))
+        found.append(ImageScores(inputs, judges, real_cache(inputs.data)))
     return found
+
+
+def real_cache(data: DataConfig) -> Path:
+    """Where sums over real images wait for other evaluations of the same data by the same judges."""
+    return cache_root(data.cache_dir) / "real-images"

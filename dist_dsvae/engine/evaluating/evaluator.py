@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from dist_dsvae.config import EvaluationConfig
+from dist_dsvae.config import DataConfig, EvaluationConfig
 from dist_dsvae.core.errors import DataError
 from dist_dsvae.data.shards.manifest import Manifest
 from dist_dsvae.engine.evaluating.progress import Progress
@@ -28,13 +28,18 @@ from dist_dsvae.sampling.temperature import PriorCodes, Temperatures
 
 @dataclass(frozen=True)
 class EvaluationInputs:
-    """What figures depend on beside the weights. skip_corrupt: as ``stream.one_pass``."""
+    """What figures depend on beside the weights. data: how the splits were opened and are read."""
 
     config: EvaluationConfig
+    data: DataConfig
     train: Manifest
     test: Manifest
     runtime: Runtime
-    skip_corrupt: bool
+
+    @property
+    def skip_corrupt(self) -> bool:
+        """As ``stream.one_pass`` takes it."""
+        return self.data.replaces_corrupt
 
     @property
     def num_samples(self) -> int:

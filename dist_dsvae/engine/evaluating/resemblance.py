@@ -33,8 +33,8 @@ from dist_dsvae.evaluation.identity import (
     other_class_cosine,
     own_class_cosine,
 )
-from dist_dsvae.evaluation.judging.own_classifier import open_scorer
 from dist_dsvae.evaluation.judging.scorers import Scorer
+from dist_dsvae.evaluation.judging.own_classifier import open_scorer
 from dist_dsvae.evaluation.judging.weight_files import ScorerError
 from dist_dsvae.evaluation.metrics import Figures
 from dist_dsvae.methods.abilities import Autoencoding, Generative, LabelFree
@@ -62,11 +62,11 @@ class Identity(Evaluator):
 
     needs = Generative
 
-    def __init__(self, inputs: EvaluationInputs, data: DataConfig) -> None:
+    def __init__(self, inputs: EvaluationInputs) -> None:
         self.inputs = inputs
         config, train = inputs.config, inputs.train
         self.network = _open_network(config.identity_network, train.shape, inputs.runtime.device)
-        self.held_out = _open_held_out(config.held_out, data, train)
+        self.held_out = _open_held_out(config.held_out, inputs.data, train)
 
     def settings(self) -> dict[str, Any]:
         found: dict[str, Any] = {}

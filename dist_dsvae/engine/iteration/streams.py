@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from torch import Tensor, nn
 
-from dist_dsvae.config import ExperimentConfig
+from dist_dsvae.config import DataConfig
 from dist_dsvae.core.noise import Noise, seed_of
 from dist_dsvae.core.types import Batch
 from dist_dsvae.data.feed import Feed
@@ -33,10 +33,17 @@ def splits_drawn(method: nn.Module) -> tuple[Split, ...]:
 
 
 class Streams:
-    """The batches of one rank on its device, of the splits that the method draws from."""
+    """The batches of one rank on its device, of the splits that the method draws from. seed: of the run."""
 
     def __init__(
-        self, method: nn.Module, splits: Splits, config: ExperimentConfig, part: Slice, runtime: Runtime
+        self,
+        method: nn.Module,
+        splits: Splits,
+        config: DataConfig,
+        part: Slice,
+        runtime: Runtime,
+        *,
+        seed: int,
     ) -> None:
         self.order = splits_drawn(method)
         self._global_batch_size = part.global_batch_size
@@ -46,9 +53,7 @@ class Streams:
             assert manifest is not None, f"data.{split} is not set"  # ``config_checks``
             self._manifests[split] = manifest
         self._feeds = {
-            split: Feed(
-                manifest, config.data, seed_of(split, config.seed), part, runtime.device, runtime.dtype
-            )
+            split: Feed(manifest, config, seed_of(split, seed), part, runtime.device, runtime.dtype)
             for split, manifest in self._manifests.items()
         }
         self.to_batch: Mapping[Split, Callable[[Sequence[Tensor], Noise], Batch]] = {

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from dist_dsvae.config import ExperimentConfig
+from dist_dsvae.config import SamplingConfig
 from dist_dsvae.core.types import Codes, Gaussian
 from dist_dsvae.data.pick import first_of_classes
 from dist_dsvae.data.shards.manifest import Manifest
@@ -33,24 +33,32 @@ _EVALUATION_BATCH = 256
 
 
 class Visuals:
-    """Draws a method's samples and swaps, with real pictures from ``manifest``. train: the training split."""
+    """Draws a method's samples and swaps, with real pictures from ``manifest``.
+
+    train: the training split. method_name: a title for its points. seed: of all samples.
+    skip_corrupt: as ``stream.one_pass``.
+    """
 
     def __init__(
         self,
         method: nn.Module,
         manifest: Manifest,
         train: Manifest,
-        config: ExperimentConfig,
+        config: SamplingConfig,
         runtime: Runtime,
+        *,
+        method_name: str,
+        seed: int,
+        skip_corrupt: bool,
     ) -> None:
         self.method = method
         self.manifest = manifest
         self.train = train
-        self.config = config.sampling
+        self.config = config
         self.runtime = runtime
-        self.method_name = config.method.name
-        self.seed = config.seed
-        self.skip_corrupt = config.data.replaces_corrupt
+        self.method_name = method_name
+        self.seed = seed
+        self.skip_corrupt = skip_corrupt
         self._pictures: dict[int, Tensor] | None = None
 
     def draw(self, directory: Path, name: str) -> list[Path]:

@@ -98,10 +98,8 @@ def splits(tmp_path: Path) -> dict[str, Manifest]:
 
 def stage(splits: dict[str, Manifest], **settings: object) -> Identity:
     config = EvaluationConfig(samples_per_class=10, **settings)  # type: ignore[arg-type]
-    inputs = EvaluationInputs(
-        config, splits["test"], splits["test"], Runtime(TrainConfig()), skip_corrupt=False
-    )
-    found = Identity(inputs, DataConfig(train="x"))
+    data = DataConfig(train="x")
+    found = Identity(EvaluationInputs(config, data, splits["test"], splits["test"], Runtime(TrainConfig())))
     found.network = Scorer("pixels", "0" * 64, None, 16, Pixels())
     return found
 
@@ -240,6 +238,6 @@ def test_wrong_settings_get_a_sentence(splits: dict[str, Manifest], tmp_path: Pa
 def test_points_have_no_faces(splits: dict[str, Manifest], tmp_path: Path) -> None:
     points = dataclasses.replace(splits["test"], shape=ImageShape(2, 0, 0))
     config = EvaluationConfig(identity_network="face.safetensors")
-    inputs = EvaluationInputs(config, points, points, Runtime(TrainConfig()), skip_corrupt=False)
+    inputs = EvaluationInputs(config, DataConfig(train="x"), points, points, Runtime(TrainConfig()))
     with pytest.raises(ValueError, match="the data are points: a face network looks at pictures"):
-        Identity(inputs, DataConfig(train="x"))
+        Identity(inputs)

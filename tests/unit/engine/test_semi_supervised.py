@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from dist_dsvae.config import DataConfig, ExperimentConfig, ModelConfig, TrainConfig
+from dist_dsvae.config import DataConfig, TrainConfig
 from dist_dsvae.core.errors import DataError
 from dist_dsvae.data.open_splits import open_splits
 from dist_dsvae.data.stream import Slice
@@ -30,9 +30,8 @@ ONLY_UNLABELLED = {"gm_updates": 0, "joint_updates": 0, "unlabelled_updates": 2}
 
 def make_streams(source: str, **method: int) -> Streams:
     data = DataConfig(**SPLITS, batch_size=8, num_workers=0, source=source)
-    config = ExperimentConfig(data=data, model=ModelConfig(architecture="small32"))
     part = Slice(global_batch_size=8, rank=0, world_size=1)
-    return Streams(make_method(**method), open_splits(data), config, part, Runtime(TrainConfig()))
+    return Streams(make_method(**method), open_splits(data), data, part, Runtime(TrainConfig()), seed=0)
 
 
 @pytest.mark.parametrize("source", ["stream", "resident"])

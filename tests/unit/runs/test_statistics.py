@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dist_dsvae.building import writer
@@ -25,6 +25,7 @@ from dist_dsvae.config import (
     ExperimentConfig,
     MethodConfig,
     ModelConfig,
+    SamplingConfig,
     TrainConfig,
 )
 from dist_dsvae.config.reading import to_json
@@ -66,6 +67,12 @@ def make_config(split: Manifest) -> ExperimentConfig:
         model=ModelConfig(architecture="small32", zs_dim=6, zu_dim=4),
         train=TrainConfig(double_precision=True),
     )
+
+
+def drawing_of(method: nn.Module, split: Manifest, train: Manifest) -> Visuals:
+    runtime = Runtime(TrainConfig(double_precision=True))
+    how = {"method_name": "dsvae", "seed": 0, "skip_corrupt": False}
+    return Visuals(method, split, train, SamplingConfig(), runtime, **how)
 
 
 @pytest.fixture
@@ -209,7 +216,7 @@ def test_statistics_for_good(split: Manifest) -> None:
 def test_drawing_leaves_training_as_it_was(split: Manifest, tmp_path: Path) -> None:
     method = make_method()
     before = {name: tensor.clone() for name, tensor in method.state_dict().items()}
-    drawing = Visuals(method, split, split, make_config(split), Runtime(TrainConfig(double_precision=True)))
+    drawing = drawing_of(method, split, split)
     assert len(drawing.draw(tmp_path, "step-1")) == 2
     after = method.state_dict()
     assert list(after) == list(before)
@@ -221,9 +228,7 @@ def test_pictures_that_cannot_be_read_stop_no_drawing(
     split: Manifest, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     gone = dataclasses.replace(split, directory=tmp_path / "gone")
-    drawing = Visuals(
-        make_method(), split, gone, make_config(split), Runtime(TrainConfig(double_precision=True))
-    )
+    drawing = drawing_of(make_method(), split, gone)
     assert len(drawing.draw(tmp_path, "step-1")) == 2
     (record,) = caplog.records
     assert "encoded and decoded with the running statistics of training" in record.message
