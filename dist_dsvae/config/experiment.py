@@ -150,7 +150,7 @@ class EvaluationConfig:
     """How a run's images are scored (launch/evaluate.py); none of it changes what is trained.
 
     classifier: what judges them: a published classifier (launch/export.py makes one from a run of
-        configs/classifier), or a file of weights, PATH or KIND=PATH (``evaluation.judging.scorers`` lists the
+        configs/classifier), or a file of weights, PATH or KIND=PATH (``evaluation.judging.judge`` lists the
         kinds). null takes the figures that need no judge.
     fid_network: a file of weights whose features FID, precision and recall compare, likewise; null takes
         the classifier's.

@@ -21,7 +21,7 @@ from torch.nn import functional as F
 
 from dist_dsvae.core.noise import Draw, hash_words
 from dist_dsvae.core.types import Codes
-from dist_dsvae.evaluation.judging.scorers import Scorer
+from dist_dsvae.evaluation.judging.judge import Judge
 
 EncodeZs = Callable[[Tensor, Tensor], Codes]  # of images [B, C, H, W] and labels [B]
 Decode = Callable[[Tensor], Tensor]  # codes [B, d] -> images [B, C, H, W] in [-1, 1]
@@ -33,7 +33,7 @@ class EmbeddingSums:
     network: its features are the embeddings. totals: [num_classes, d]. counts: [num_classes].
     """
 
-    def __init__(self, network: Scorer, num_classes: int, device: torch.device) -> None:
+    def __init__(self, network: Judge, num_classes: int, device: torch.device) -> None:
         self.network = network
         size = (num_classes, network.num_features)
         self.totals = torch.zeros(size, dtype=torch.float64, device=device)
@@ -71,7 +71,7 @@ class SwapSums:
 
     def __init__(
         self,
-        network: Scorer,
+        network: Judge,
         encode: EncodeZs | None,
         decode: Decode,
         *,

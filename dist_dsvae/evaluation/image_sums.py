@@ -10,7 +10,7 @@ from torch import Tensor
 from dist_dsvae.core.noise import Draw, permutation
 from dist_dsvae.evaluation.frechet import FeatureMoments
 from dist_dsvae.evaluation.inception_score import InceptionScore
-from dist_dsvae.evaluation.judging.scorers import Scorer
+from dist_dsvae.evaluation.judging.judge import Judge
 
 
 class ImageSums:
@@ -24,8 +24,8 @@ class ImageSums:
 
     def __init__(
         self,
-        classifier: Scorer,
-        feature_network: Scorer,
+        classifier: Judge,
+        feature_network: Judge,
         num_images: int,
         *,
         seed: int,

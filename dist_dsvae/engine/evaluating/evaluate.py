@@ -58,7 +58,7 @@ def evaluate(
 
     changed: makes the settings out of the run's own. Generated images are the same for any number of
     ranks, and so are all figures up to rounding. What a killed or stopped evaluation has done is used.
-    Raises CheckpointError, DataError, ScorerError or another ValueError with a sentence; Preempted.
+    Raises CheckpointError, DataError, JudgeError or another ValueError with a sentence; Preempted.
     """
     begin = time.perf_counter()
     run = Run.open(run_dir)

@@ -40,7 +40,7 @@ class Evaluation:
     """Scores a method against a data set. Made, and called, by all ranks.
 
     train, test: the splits, opened as ``data`` says.
-    Raises DataError, ScorerError or ValueError where settings, data and networks do not fit together.
+    Raises DataError, JudgeError or ValueError where settings, data and networks do not fit together.
     """
 
     def __init__(

@@ -22,7 +22,7 @@ class ImageScores(Evaluator):
     """Inception Score, label accuracy, FID, precision, recall and diversity.
 
     cache: folder for the sums of real images, which other runs need as well.
-    Raises DataError, ScorerError or ValueError where the judges do not fit the images, or these are too few.
+    Raises DataError, JudgeError or ValueError where the judges do not fit the images, or these are too few.
     """
 
     needs = Generative

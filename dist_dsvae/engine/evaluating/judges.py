@@ -10,17 +10,17 @@ import torch
 
 from dist_dsvae.config import EvaluationConfig
 from dist_dsvae.evaluation.image_sums import ImageSums
-from dist_dsvae.evaluation.judging.own_classifier import open_scorer
-from dist_dsvae.evaluation.judging.scorers import Scorer
-from dist_dsvae.evaluation.judging.weight_files import ScorerError
+from dist_dsvae.evaluation.judging.judge import Judge
+from dist_dsvae.evaluation.judging.own_classifier import open_judge
+from dist_dsvae.evaluation.judging.weight_files import JudgeError
 
 
 @dataclass(frozen=True)
 class Judges:
     """The networks that score images. knows_labels: the classifier's classes are the data set's."""
 
-    classifier: Scorer
-    feature_network: Scorer
+    classifier: Judge
+    feature_network: Judge
     knows_labels: bool
 
     def sums(
@@ -45,26 +45,26 @@ class Judges:
         }
 
 
-def described(scorer: Scorer) -> dict[str, str]:
+def described(judge: Judge) -> dict[str, str]:
     """What an evaluation's file says of a network."""
-    return {"name": scorer.name, "sha256": scorer.sha256}
+    return {"name": judge.name, "sha256": judge.sha256}
 
 
 def open_judges(config: EvaluationConfig, classes: Sequence[str], device: torch.device) -> Judges | None:
     """The networks that a configuration names; None where it names none.
 
-    Raises ScorerError if one cannot be had, or is a classifier of other classes than ``classes``.
+    Raises JudgeError if one cannot be had, or is a classifier of other classes than ``classes``.
     """
     if config.classifier is None:
         return None
-    classifier, known = open_scorer(config.classifier, device)
+    classifier, known = open_judge(config.classifier, device)
     if known is not None and known != tuple(classes):
-        raise ScorerError(
+        raise JudgeError(
             f"{config.classifier} tells {len(known)} classes apart ({', '.join(known[:3])}, ...), but the "
             f"data have {len(classes)} ({', '.join(classes[:3])}, ...). Give a classifier of this data set, "
             "or a file of weights for the Inception Score alone."
         )
     features = classifier
     if config.fid_network is not None:
-        features, _ = open_scorer(config.fid_network, device)
+        features, _ = open_judge(config.fid_network, device)
     return Judges(classifier, features, known is not None)

@@ -33,9 +33,9 @@ from dist_dsvae.evaluation.identity import (
     other_class_cosine,
     own_class_cosine,
 )
-from dist_dsvae.evaluation.judging.scorers import Scorer
-from dist_dsvae.evaluation.judging.own_classifier import open_scorer
-from dist_dsvae.evaluation.judging.weight_files import ScorerError
+from dist_dsvae.evaluation.judging.judge import Judge
+from dist_dsvae.evaluation.judging.own_classifier import open_judge
+from dist_dsvae.evaluation.judging.weight_files import JudgeError
 from dist_dsvae.evaluation.metrics import Figures
 from dist_dsvae.methods.abilities import Autoencoding, Generative, LabelFree
 
@@ -57,7 +57,7 @@ class Identity(Evaluator):
     """Measures a method, in evaluation mode; nothing where the configuration names no network and no split.
 
     network: the face network, or None. held_out: the split of unknown persons, or None.
-    Raises DataError or ScorerError where one cannot be had, or does not fit the data.
+    Raises DataError or JudgeError where one cannot be had, or does not fit the data.
     """
 
     needs = Generative
@@ -184,7 +184,7 @@ def _include(prefix: str, found: Figures, scores: Scored) -> None:
             scores.real[prefix + name] = found[pair]
 
 
-def _open_network(place: str | None, shape: ImageShape, device: torch.device) -> Scorer | None:
+def _open_network(place: str | None, shape: ImageShape, device: torch.device) -> Judge | None:
     """The network that a configuration names, tried on a blank image."""
     if place is None:
         return None
@@ -195,11 +195,11 @@ def _open_network(place: str | None, shape: ImageShape, device: torch.device) ->
         )
     path = place if Path(place).exists() else place.partition("=")[2] or place
     if not Path(path).exists():
-        raise ScorerError(
+        raise JudgeError(
             f"evaluation.identity_network is {place!r}, but there is no file {path}. Give a face network's "
             "weights in facenet-pytorch's layout, as PATH or KIND=PATH, or null to leave identity unmeasured."
         )
-    network, _ = open_scorer(place, device)
+    network, _ = open_judge(place, device)
     network(torch.zeros(1, *shape, device=device))  # or it would be found out after other long parts
     return network
 

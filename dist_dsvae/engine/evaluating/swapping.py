@@ -12,7 +12,7 @@ from dist_dsvae.core.noise import Draw, permutation
 from dist_dsvae.engine.evaluating.evaluator import Candidate, EvaluationInputs, Evaluator, Scored
 from dist_dsvae.engine.evaluating.sampler import as_8_bits
 from dist_dsvae.engine.evaluating.scoring import shown
-from dist_dsvae.evaluation.judging.scorers import Scorer
+from dist_dsvae.evaluation.judging.judge import Judge
 from dist_dsvae.evaluation.metrics import Figures
 from dist_dsvae.methods.abilities import Autoencoding
 
@@ -25,7 +25,7 @@ class SwapScores(Evaluator):
 
     needs = Autoencoding
 
-    def __init__(self, inputs: EvaluationInputs, classifier: Scorer) -> None:
+    def __init__(self, inputs: EvaluationInputs, classifier: Judge) -> None:
         self.inputs, self.classifier = inputs, classifier
 
     def __call__(self, candidate: Candidate) -> Scored:

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from dist_dsvae.evaluation.comparing.evaluated import ComparisonError, EvaluatedRun, Judge
+from dist_dsvae.evaluation.comparing.evaluated import ComparisonError, EvaluatedRun, RecordedJudge
 from dist_dsvae.evaluation.metrics import METRICS, Metric
 
 _OPTIONS = {
@@ -31,7 +31,7 @@ class Column:
     """A metric under one judge (None where none is asked)."""
 
     metric: Metric
-    judge: Judge | None
+    judge: RecordedJudge | None
 
     def holds(self, run: EvaluatedRun) -> bool:
         """Whether the run has this column's figure, from this column's judge."""
@@ -68,7 +68,7 @@ class Column:
         return [value == best for value in shown]
 
 
-def _keys(run: EvaluatedRun) -> Iterator[tuple[Metric, Judge | None]]:
+def _keys(run: EvaluatedRun) -> Iterator[tuple[Metric, RecordedJudge | None]]:
     for metric in METRICS:
         if not metric.title or metric.figure not in run.figures or (metric.points and not run.of_points):
             continue

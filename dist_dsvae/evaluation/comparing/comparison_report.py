@@ -12,7 +12,7 @@ from rich.text import Text
 
 from dist_dsvae.evaluation.comparing.columns import Column
 from dist_dsvae.evaluation.comparing.comparison import Cell, Comparison, Row
-from dist_dsvae.evaluation.comparing.evaluated import Judge
+from dist_dsvae.evaluation.comparing.evaluated import RecordedJudge
 from dist_dsvae.evaluation.comparing.paper import METHODS
 
 FORMAT = "dist_dsvae-comparison/1"
@@ -148,7 +148,7 @@ def _settings_lines(comparison: Comparison) -> Iterator[str]:
         yield f"Evaluated with {text}" + (f": {', '.join(runs)}." if len(by_text) > 1 else ".")
 
 
-def _described(judge: Judge) -> str:
+def _described(judge: RecordedJudge) -> str:
     return f"{judge.name}, sha256 {judge.digest}"
 
 

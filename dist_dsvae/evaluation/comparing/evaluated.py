@@ -19,7 +19,7 @@ class ComparisonError(ValueError):
 
 
 @dataclass(frozen=True)
-class Judge:
+class RecordedJudge:
     """A network that scored images: ``name`` for people, ``sha256`` of its weights."""
 
     name: str
@@ -49,7 +49,7 @@ class EvaluatedRun:
     training_seed: int
     weights: str
     settings: Mapping[str, Any]
-    judges: Mapping[str, Judge]
+    judges: Mapping[str, RecordedJudge]
     figures: Mapping[str, float]
     real: Mapping[str, float]
     config: ExperimentConfig
@@ -109,7 +109,8 @@ def read_run(path: Path, name: str) -> EvaluatedRun:
             training_seed=int(found["training_seed"]),
             settings=dict(found["settings"]),
             judges={
-                role: Judge(judge["name"], judge["sha256"]) for role, judge in (found["judges"] or {}).items()
+                role: RecordedJudge(judge["name"], judge["sha256"])
+                for role, judge in (found["judges"] or {}).items()
             },
             figures={key: float(value) for key, value in found["figures"].items()},
             real={key: float(value) for key, value in found["real"].items()},

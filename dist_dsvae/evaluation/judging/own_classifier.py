@@ -1,4 +1,4 @@
-"""A classifier trained here, as a scorer: a published model's directory (`dsvae export` writes it)."""
+"""A classifier trained here, as a judge: a published model's directory (`dsvae export` writes it)."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from dist_dsvae.core.shipped import at_hand
 from dist_dsvae.core.types import ImageShape
-from dist_dsvae.evaluation.judging.scorers import Scorer, load_scorer
-from dist_dsvae.evaluation.judging.weight_files import ScorerError
+from dist_dsvae.evaluation.judging.judge import Judge, load_judge
+from dist_dsvae.evaluation.judging.weight_files import JudgeError
 from dist_dsvae.methods.classifier import Classifier
 from dist_dsvae.methods.published import CONFIG_FILE, WEIGHTS_FILE, PublishedModelError, load_published
 
@@ -26,7 +26,7 @@ class OwnScores(nn.Module):
 
     def forward(self, rgb: Tensor) -> tuple[Tensor, Tensor]:
         if rgb.shape[2:] != (self.shape.height, self.shape.width):
-            raise ScorerError(
+            raise JudgeError(
                 f"the classifier was trained on {self.shape.height}x{self.shape.width} images, but these "
                 f"have {rgb.shape[2]}x{rgb.shape[3]} pixels. Give a classifier of this data set."
             )
@@ -35,27 +35,27 @@ class OwnScores(nn.Module):
         return logits.float(), features.float()
 
 
-def open_scorer(place: str, device: torch.device) -> tuple[Scorer, tuple[str, ...] | None]:
-    """The scorer at ``place`` and the names of its classes, None where they are not a data set's of ours.
+def open_judge(place: str, device: torch.device) -> tuple[Judge, tuple[str, ...] | None]:
+    """The judge at ``place`` and the names of its classes, None where they are not a data set's of ours.
 
     place: a published classifier's directory, or a file of weights as PATH or KIND=PATH.
-    Raises ScorerError, or PublishedModelError, with what is wrong.
+    Raises JudgeError, or PublishedModelError, with what is wrong.
     """
     kind, separator, path = place.partition("=")
     if not separator or Path(place).exists():
         kind, path = "", place
     path = str(at_hand(path))
     if not Path(path).suffix and not Path(path).exists():
-        raise ScorerError(
+        raise JudgeError(
             f"There is no classifier {path}. Train one of this data set and export it:\n"
             "    dsvae train classifier/DATA\n"
             "    dsvae export --run runs/classifier-DATA --out runs/classifier-DATA/model\n"
             "Or give another with --classifier: a published one, or a file of weights."
         )
     if not Path(path).is_dir():
-        return load_scorer(path, device=device, kind=kind or None), None
+        return load_judge(path, device=device, kind=kind or None), None
     if not (Path(path) / CONFIG_FILE).is_file() or (Path(path) / "dataset.json").is_file():
-        raise ScorerError(
+        raise JudgeError(
             f"{path} is not a published classifier. From the run of a classifier one is made by\n"
             f"    dsvae export --run RUN --out {path.rstrip('/')}/model"
         )
@@ -73,4 +73,4 @@ def open_scorer(place: str, device: torch.device) -> tuple[Scorer, tuple[str, ..
     name = (
         f"own:{Path(path).resolve().parent.name}" if Path(path).name == "model" else f"own:{Path(path).name}"
     )
-    return Scorer(name, digest, len(classes), head.in_features, network), classes
+    return Judge(name, digest, len(classes), head.in_features, network), classes

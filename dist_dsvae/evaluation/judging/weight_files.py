@@ -29,26 +29,26 @@ SUFFIXES = (".safetensors", ".pt", ".pth")
 TRACKED = "num_batches_tracked"  # a counter of batch norm; no output in evaluation mode depends on it
 
 
-class ScorerError(ValueError):
-    """Weights or images that no scorer can be made of or applied to; the message says why and what to do."""
+class JudgeError(ValueError):
+    """Weights or images that no judge can be made of or applied to; the message says why and what to do."""
 
 
 def read_file(path: Path, expected_sha256: str | None = None) -> tuple[bytes, str]:
     """The bytes of a file and their sha256 in lower-case hexadecimal.
 
-    Raises ScorerError if there is no such file, it cannot be read, or its hash is not the one expected.
+    Raises JudgeError if there is no such file, it cannot be read, or its hash is not the one expected.
     """
     try:
         data = path.read_bytes()
     except FileNotFoundError:
-        raise ScorerError(f"there is no file {path}. {WEIGHT_SOURCES}.") from None
+        raise JudgeError(f"there is no file {path}. {WEIGHT_SOURCES}.") from None
     except OSError as error:
-        raise ScorerError(
+        raise JudgeError(
             f"{path} cannot be read ({error.strerror}); give the path of a readable file of weights."
         ) from None
     found = hashlib.sha256(data).hexdigest()
     if expected_sha256 is not None and found != expected_sha256.lower():
-        raise ScorerError(
+        raise JudgeError(
             f"{path} has the sha256 {found}, expected was {expected_sha256.lower()}: it is another file or "
             "a damaged one. Download it again, or correct the expected hash if this file is the one you mean."
         )
@@ -68,10 +68,10 @@ def parse_tensors(data: bytes, path: Path) -> dict[str, Tensor]:
     """The tensors in a state dict's bytes, floating ones as float32, on the CPU.
 
     ``path`` gives the format by its suffix (.safetensors; .pt and .pth are torch.save's) and errors a name.
-    Raises ScorerError if the bytes hold anything but tensors by name.
+    Raises JudgeError if the bytes hold anything but tensors by name.
     """
     if path.suffix not in SUFFIXES:
-        raise ScorerError(
+        raise JudgeError(
             f"{path} ends in {path.suffix!r}; files of weights end in {', '.join(SUFFIXES)}. Give it the "
             "suffix of its format."
         )
@@ -79,15 +79,15 @@ def parse_tensors(data: bytes, path: Path) -> dict[str, Tensor]:
         try:
             content: object = safetensors.torch.load(data)
         except SafetensorError as error:
-            raise ScorerError(f"{path} is no safetensors file ({error}). Download it again.") from None
+            raise JudgeError(f"{path} is no safetensors file ({error}). Download it again.") from None
     else:
         content = _unpickled_tensors(data, path)
     if not isinstance(content, Mapping) or not content:
-        raise ScorerError(f"{path} holds {_described(content)}, not a state dict. {WEIGHT_SOURCES}.")
+        raise JudgeError(f"{path} holds {_described(content)}, not a state dict. {WEIGHT_SOURCES}.")
     strangers = {name: value for name, value in content.items() if not isinstance(value, Tensor)}
     if strangers:
         name, value = next(iter(strangers.items()))
-        raise ScorerError(
+        raise JudgeError(
             f"{path} is no plain state dict: its entry {name!r} is {_described(value)}, not a tensor. Save "
             "the network's state_dict() alone."
         )
@@ -99,7 +99,7 @@ def parse_tensors(data: bytes, path: Path) -> dict[str, Tensor]:
 def fill(module: nn.Module, tensors: Mapping[str, Tensor], path: Path, layout: str) -> None:
     """Make ``tensors`` the parameters and buffers of ``module``, which may stand on the meta device.
 
-    Counters of batch norm may be missing. Raises ScorerError if other names or shapes differ, and names some.
+    Counters of batch norm may be missing. Raises JudgeError if other names or shapes differ, and names some.
     """
     expected = module.state_dict()
     missing = [name for name in expected if name not in tensors and not name.endswith(TRACKED)]
@@ -115,7 +115,7 @@ def fill(module: nn.Module, tensors: Mapping[str, Tensor], path: Path, layout: s
         if names
     ]
     if problems:
-        raise ScorerError(
+        raise JudgeError(
             f"{path} does not fit the layout {layout!r} of {len(expected)} tensors: {'; '.join(problems)}. "
             "Give a file in that layout as its project publishes it, or name the kind of network this "
             "file holds."
@@ -133,7 +133,7 @@ def some(names: Iterable[str], count: int = 3) -> str:
 def _unpickled_tensors(data: bytes, path: Path) -> object:
     """What torch.save wrote, by the unpickler that makes tensors and plain containers and nothing else."""
     if is_torchscript(data):
-        raise ScorerError(
+        raise JudgeError(
             f"{path} is a TorchScript program, which runs code of its own. If you trust where it comes from "
             "and it is an Inception trunk for FID, load it with kind='torchscript-trunk'; otherwise give a "
             "state dict."
@@ -150,7 +150,7 @@ def _unpickled_tensors(data: bytes, path: Path) -> object:
         AttributeError,
     ):
         # torch's message would recommend to switch the safe unpickler off
-        raise ScorerError(
+        raise JudgeError(
             f"{path} is damaged, or no file of tensors alone: torch's weights-only reader refuses it. "
             "Download it again, or save the network's state_dict() alone."
         ) from None

@@ -19,7 +19,7 @@ from dist_dsvae.engine.processes.runtime import Runtime
 from dist_dsvae.evaluation.coverage import Points, coverage_figures
 from dist_dsvae.evaluation.diversity import class_diversity
 from dist_dsvae.evaluation.image_sums import ImageSums
-from dist_dsvae.evaluation.judging.scorers import Scorer
+from dist_dsvae.evaluation.judging.judge import Judge
 from dist_dsvae.evaluation.precision_recall import precision_recall
 from dist_dsvae.sampling.generate import sample_codes
 from tests.unit.methods.making import NUM_CLASSES, make_any
@@ -35,7 +35,7 @@ class Means(nn.Module):
         return 20 * quarters[:, :4], quarters
 
 
-SCORER = Scorer("means", "0" * 64, 4, 12, Means())
+JUDGE = Judge("means", "0" * 64, 4, 12, Means())
 
 
 def sampler(batch_size: int, batch_norm: str = "running", num_samples: int = 24) -> Sampler:
@@ -103,7 +103,7 @@ def images(first: int) -> Iterator[Batch]:
 
 
 def make_sums() -> ImageSums:
-    return ImageSums(SCORER, SCORER, 60, seed=0, num_splits=3, num_kept=11, knows_labels=True, device=CPU)
+    return ImageSums(JUDGE, JUDGE, 60, seed=0, num_splits=3, num_kept=11, knows_labels=True, device=CPU)
 
 
 def test_a_killed_evaluation_goes_on_where_it_was(tmp_path: Path) -> None:

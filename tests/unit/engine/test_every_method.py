@@ -229,7 +229,7 @@ def test_wrong_input_gets_a_sentence(entry: Entries, tmp_path: Path) -> None:
         (["--classifier", str(tmp_path / "weights.pth")], "weights.pth"),
         (["--classifier", run_dir], "is not a published classifier"),
         (["--classifier", str(tmp_path / "few")], "model.safetensors cannot be read"),
-        (["--classifier", "inception=x.pth"], "there is no kind of scorer 'inception'"),
+        (["--classifier", "inception=x.pth"], "there is no kind of judge 'inception'"),
         (
             [*FEW, "--set", "evaluation.temperature_zu=10.5"],
             "evaluation.temperature_zu is 10.5; it must be between 0 and 10",

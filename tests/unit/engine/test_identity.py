@@ -20,7 +20,7 @@ from dist_dsvae.engine.evaluating.evaluator import Candidate, EvaluationInputs
 from dist_dsvae.engine.evaluating.progress import Progress
 from dist_dsvae.engine.evaluating.resemblance import Identity
 from dist_dsvae.engine.processes.runtime import Runtime
-from dist_dsvae.evaluation.judging.scorers import Scorer
+from dist_dsvae.evaluation.judging.judge import Judge
 from tests.unit.engine.making import write_pictures
 
 SHAPE = ImageShape(1, 4, 4)
@@ -100,7 +100,7 @@ def stage(splits: dict[str, Manifest], **settings: object) -> Identity:
     config = EvaluationConfig(samples_per_class=10, **settings)  # type: ignore[arg-type]
     data = DataConfig(train="x")
     found = Identity(EvaluationInputs(config, data, splits["test"], splits["test"], Runtime(TrainConfig())))
-    found.network = Scorer("pixels", "0" * 64, None, 16, Pixels())
+    found.network = Judge("pixels", "0" * 64, None, 16, Pixels())
     return found
 
 

@@ -19,7 +19,7 @@ from dist_dsvae.evaluation.identity import (
     own_class_cosine,
     same_class_cosine,
 )
-from dist_dsvae.evaluation.judging.scorers import Scorer
+from dist_dsvae.evaluation.judging.judge import Judge
 
 CPU = torch.device("cpu")
 SHAPE = (1, 2, 3)
@@ -32,7 +32,7 @@ class Pixels(nn.Module):
         return None, 3 * rgb[:, 0].flatten(1)
 
 
-NETWORK = Scorer("pixels", "0" * 64, None, 6, Pixels())
+NETWORK = Judge("pixels", "0" * 64, None, 6, Pixels())
 
 
 def pictures(num_pictures: int, seed: int = 0) -> Tensor:

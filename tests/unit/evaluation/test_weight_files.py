@@ -13,15 +13,15 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from dist_dsvae.evaluation.judging.scorers import load_scorer
+from dist_dsvae.evaluation.judging.judge import load_judge
 from dist_dsvae.evaluation.judging.scoring_networks import empty_face_network, empty_inception_v3
-from dist_dsvae.evaluation.judging.weight_files import ScorerError, fill
+from dist_dsvae.evaluation.judging.weight_files import JudgeError, fill
 from tests.unit.evaluation.weights import random_state
 
 
 def refused(path: Path, match: str, kind: str | None = None, expected_sha256: str | None = None) -> None:
-    with pytest.raises(ScorerError, match=match) as caught:
-        load_scorer(path, device="cpu", kind=kind, expected_sha256=expected_sha256)
+    with pytest.raises(JudgeError, match=match) as caught:
+        load_judge(path, device="cpu", kind=kind, expected_sha256=expected_sha256)
     assert str(path) in str(caught.value)
     assert "weights_only=False" not in str(caught.value).replace(" ", "")
 
@@ -41,7 +41,7 @@ def test_a_missing_file_says_where_weights_come_from(tmp_path: Path) -> None:
 
 
 def test_unknown_kinds_and_suffixes(fragment: Path) -> None:
-    refused(fragment, "no kind of scorer 'vgg'.*facenet, inception-v3, inception-v3-tf, fid-inc", kind="vgg")
+    refused(fragment, "no kind of judge 'vgg'.*facenet, inception-v3, inception-v3-tf, fid-inc", kind="vgg")
     other = fragment.rename(fragment.with_suffix(".bin"))
     refused(other, r"ends in '.bin'; files of weights end in .safetensors, .pt, .pth")
 
@@ -130,7 +130,7 @@ def test_names_and_shapes_must_fit(face_state: dict[str, Tensor]) -> None:
         (reshaped, r"1 of another shape \(last_bn.bias \[7\] instead of \[512\]\)\. Give"),
         (without | {"more": torch.zeros(1)}, r"1 missing \(last_linear.weight\); 1 unknown \(more\)\. Give"),
     ):
-        with pytest.raises(ScorerError, match=r"^faces.pt does not fit the layout 'facenet' .*" + message):
+        with pytest.raises(JudgeError, match=r"^faces.pt does not fit the layout 'facenet' .*" + message):
             fill(empty_face_network(4), state, path, "facenet")
 
 

@@ -1,4 +1,4 @@
-"""Random weights in the layouts that scorers know, scaled so that signals reach the last layer."""
+"""Random weights in the layouts that judges know, scaled so that signals reach the last layer."""
 
 from __future__ import annotations
 

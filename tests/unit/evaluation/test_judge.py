@@ -1,4 +1,4 @@
-"""Scorers: each network's numbers against its own project's code, on random weights from real files."""
+"""Judges: each network's numbers against its own project's code, on random weights from real files."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from dist_dsvae.evaluation.judging.scorers import Scorer, load_scorer
+from dist_dsvae.evaluation.judging.judge import Judge, load_judge
 from dist_dsvae.evaluation.judging.scoring_networks import empty_face_network, empty_inception_v3
 from dist_dsvae.models.classifiers.inception_resnet_v1 import InceptionResNetV1
 from tests.unit.evaluation.weights import random_state
@@ -37,8 +37,8 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 @pytest.fixture(scope="module")
-def faces(files: dict[str, Path]) -> Scorer:
-    return load_scorer(files["faces"], device="cpu")
+def faces(files: dict[str, Path]) -> Judge:
+    return load_judge(files["faces"], device="cpu")
 
 
 def pictures(num_images: int, side: int, channels: int = 3) -> Tensor:
@@ -51,7 +51,7 @@ def enlarged(images: Tensor, side: int) -> Tensor:
     return F.interpolate(images, (side, side), mode="bilinear", align_corners=False)
 
 
-def test_what_a_scorer_tells(faces: Scorer, files: dict[str, Path]) -> None:
+def test_what_a_judge_tells(faces: Judge, files: dict[str, Path]) -> None:
     assert faces.name == "facenet:faces"
     assert faces.sha256 == hashlib.sha256(files["faces"].read_bytes()).hexdigest()
     assert (faces.num_classes, faces.num_features) == (None, 512)
@@ -59,7 +59,7 @@ def test_what_a_scorer_tells(faces: Scorer, files: dict[str, Path]) -> None:
     assert not any(parameter.requires_grad for parameter in faces.network.parameters())
 
 
-def test_faces(faces: Scorer, files: dict[str, Path]) -> None:
+def test_faces(faces: Judge, files: dict[str, Path]) -> None:
     """Any size, seen at 160x160 as (x - 127.5) / 128."""
     network = InceptionResNetV1().eval()
     network.load_state_dict(load_file(files["faces"]))
@@ -73,12 +73,12 @@ def test_faces(faces: Scorer, files: dict[str, Path]) -> None:
     torch.testing.assert_close(scores.features, embedding, atol=1e-5, rtol=1e-4)
 
 
-def test_grey_is_repeated(faces: Scorer) -> None:
+def test_grey_is_repeated(faces: Judge) -> None:
     grey = pictures(2, 40, channels=1)
     torch.testing.assert_close(faces(grey), faces(grey.repeat(1, 3, 1, 1)))
 
 
-def test_always_float32(faces: Scorer) -> None:
+def test_always_float32(faces: Judge) -> None:
     """Autocast and torch's shortcuts change nothing, and are as before afterwards."""
     images = pictures(1, 80)
     expected = faces(images)
@@ -99,16 +99,16 @@ def test_a_face_network_with_a_classifier(files: dict[str, Path], tmp_path: Path
     state = load_file(files["faces"]) | {"logits.weight": torch.randn(5, 512), "logits.bias": torch.randn(5)}
     state = {k: v.half() for k, v in state.items() if not k.endswith("num_batches_tracked")}
     torch.save(state, tmp_path / "people.pt")
-    scorer = load_scorer(tmp_path / "people.pt", device="cpu")
-    assert scorer.num_classes == 5
-    logits, features = scorer(pictures(2, 160))
+    judge = load_judge(tmp_path / "people.pt", device="cpu")
+    assert judge.num_classes == 5
+    logits, features = judge(pictures(2, 160))
     assert logits is not None
     assert logits.shape == (2, 5)
     assert logits.dtype == features.dtype == torch.float32
 
 
 def test_inception_as_torchvision_runs_its_own_weights(files: dict[str, Path]) -> None:
-    """torchvision normalises images and undoes that in the network; scorers leave both out."""
+    """torchvision normalises images and undoes that in the network; judges leave both out."""
     state = load_file(files["inception"])
     peer = empty_inception_v3(1000, aux_logits=False).eval()
     peer.load_state_dict(state, assign=True)
@@ -117,9 +117,9 @@ def test_inception_as_torchvision_runs_its_own_weights(files: dict[str, Path]) -
     normalised = ((enlarged(images, 299) + 1) / 2 - IMAGENET_MEAN) / IMAGENET_STD
     with torch.no_grad():
         expected = peer(normalised)
-    scorer = load_scorer(files["inception"], device="cpu")
-    assert (scorer.name, scorer.num_classes, scorer.num_features) == ("inception-v3:inception", 1000, 2048)
-    logits, features = scorer(images)
+    judge = load_judge(files["inception"], device="cpu")
+    assert (judge.name, judge.num_classes, judge.num_features) == ("inception-v3:inception", 1000, 2048)
+    logits, features = judge(images)
     assert expected.std() > 0.01
     torch.testing.assert_close(logits, expected, atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(features @ state["fc.weight"].T + state["fc.bias"], logits)
@@ -129,8 +129,8 @@ def test_inception_with_the_pools_of_tensorflow(
     files: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     images = pictures(1, 299)
-    scorer = load_scorer(files["inception"], device="cpu", kind="inception-v3-tf")
-    logits, _ = scorer(images)
+    judge = load_judge(files["inception"], device="cpu", kind="inception-v3-tf")
+    logits, _ = judge(images)
     peer = empty_inception_v3(1000, aux_logits=False).eval()
     peer.load_state_dict(load_file(files["inception"]), assign=True)
     with torch.no_grad():
@@ -153,8 +153,8 @@ def test_inception_with_auxiliary_logits(files: dict[str, Path], tmp_path: Path)
     state = {k: v for k, v in auxiliary.items() if k.startswith("AuxLogits.")} | load_file(files["inception"])
     save_file(state, tmp_path / "all.safetensors")
     images = pictures(1, 75)
-    scores = load_scorer(tmp_path / "all.safetensors", device="cpu")(images)
-    torch.testing.assert_close(scores, load_scorer(files["inception"], device="cpu")(images))
+    scores = load_judge(tmp_path / "all.safetensors", device="cpu")(images)
+    torch.testing.assert_close(scores, load_judge(files["inception"], device="cpu")(images))
 
 
 def test_fid_inception_is_that_of_torch_fidelity(files: dict[str, Path], tmp_path: Path) -> None:
@@ -168,9 +168,9 @@ def test_fid_inception_is_that_of_torch_fidelity(files: dict[str, Path], tmp_pat
     with torch.no_grad():
         features, logits = peer(pixels)
     for path in (tmp_path / "fid.pth", files["fid"]):
-        scorer = load_scorer(path, device="cpu")
-        assert (scorer.name, scorer.num_classes, scorer.num_features) == ("fid-inception:fid", 1008, 2048)
-    scores = scorer(images)
+        judge = load_judge(path, device="cpu")
+        assert (judge.name, judge.num_classes, judge.num_features) == ("fid-inception:fid", 1008, 2048)
+    scores = judge(images)
     assert scores.logits is not None
     torch.testing.assert_close(scores.features, features, atol=1e-5, rtol=1e-4)
     torch.testing.assert_close(scores.logits, logits, atol=1e-5, rtol=1e-4)
@@ -196,24 +196,24 @@ def test_a_torchscript_trunk(tmp_path: Path) -> None:
     path = tmp_path / "trunk.pt"
     torch.jit.script(Trunk(2048)).save(str(path))
     with pytest.raises(ValueError, match=r"is a TorchScript program.*kind='torchscript-trunk'"):
-        load_scorer(path, device="cpu")
-    scorer = load_scorer(path, device="cpu", kind="torchscript-trunk")
-    assert (scorer.name, scorer.num_classes) == ("torchscript-trunk:trunk", None)
+        load_judge(path, device="cpu")
+    judge = load_judge(path, device="cpu", kind="torchscript-trunk")
+    assert (judge.name, judge.num_classes) == ("torchscript-trunk:trunk", None)
     images = torch.tensor([-1.0, 1.0, 0.2]).view(3, 1, 1, 1).expand(3, 1, 16, 16)
-    logits, features = scorer(images)
+    logits, features = judge(images)
     assert logits is None
     assert features.shape == (3, 2048)
     eight_bit = torch.tensor([0.0, 255, 153]).view(3, 1).expand(3, 3)
     torch.testing.assert_close(features[:, :3], (eight_bit - 128) / 128)
     torch.jit.script(Trunk(64)).save(str(path))
     with pytest.raises(ValueError, match=r"gives \[1, 64\] for one image; .* gives \[1, 2048\]"):
-        load_scorer(path, device="cpu", kind="torchscript-trunk")
+        load_judge(path, device="cpu", kind="torchscript-trunk")
     torch.jit.script(nn.Linear(3, 3)).save(str(path))
     with pytest.raises(ValueError, match=r"cannot be run on an image of 299x299 pixels \(.*shapes.*\)"):
-        load_scorer(path, device="cpu", kind="torchscript-trunk")
+        load_judge(path, device="cpu", kind="torchscript-trunk")
 
 
-def test_other_images_get_a_sentence(faces: Scorer) -> None:
+def test_other_images_get_a_sentence(faces: Judge) -> None:
     for images in (torch.rand(3, 8, 8), torch.rand(1, 2, 8, 8), torch.zeros(1, 3, 8, 8, dtype=torch.uint8)):
-        with pytest.raises(ValueError, match=r"scorer facenet:faces got a tensor .* with 1 or 3 channels"):
+        with pytest.raises(ValueError, match=r"judge facenet:faces got a tensor .* with 1 or 3 channels"):
             faces(images)

@@ -1,4 +1,4 @@
-"""Scorers: fixed networks that turn images into logits and features, loaded from local files of weights.
+"""Judges: fixed networks that turn images into logits and features, loaded from local files of weights.
 
     images [-1, 1] -> three channels -> resized and scaled as the network was trained -> Scores
 
@@ -39,7 +39,7 @@ from dist_dsvae.evaluation.judging.scoring_networks import (
     empty_inception_v3,
 )
 from dist_dsvae.evaluation.judging.weight_files import (
-    ScorerError,
+    JudgeError,
     fill,
     is_torchscript,
     parse_tensors,
@@ -60,14 +60,14 @@ IMAGENET_CLASSES = 1000
 
 
 class Scores(NamedTuple):
-    """What a scorer says about N images, float32."""
+    """What a judge says about N images, float32."""
 
     logits: Tensor | None  # [N, C]; None for a network without a classifier
     features: Tensor  # [N, d]
 
 
 @dataclass(frozen=True)
-class Scorer:
+class Judge:
     """A network in evaluation mode, and where its weights come from.
 
     ``network`` maps RGB images [N, 3, H, W] in [-1, 1] to (logits or None, features), resizing included.
@@ -86,11 +86,11 @@ class Scorer:
         Grey images are repeated to three channels. Computed in float32 also under autocast and where TF32 is
         allowed, all N at once: the caller chooses how many fit in memory.
 
-        Raises ScorerError for another shape or type.
+        Raises JudgeError for another shape or type.
         """
         if images.dim() != 4 or images.shape[1] not in (1, 3) or not images.is_floating_point():
-            raise ScorerError(
-                f"the scorer {self.name} got a tensor {list(images.shape)} of {images.dtype}; it takes "
+            raise JudgeError(
+                f"the judge {self.name} got a tensor {list(images.shape)} of {images.dtype}; it takes "
                 "images [N, C, H, W] with 1 or 3 channels as floating-point values in [-1, 1]."
             )
         rgb = images.float().expand(-1, 3, -1, -1).contiguous(memory_format=torch.channels_last)
@@ -99,27 +99,27 @@ class Scorer:
         return Scores(logits, features)
 
 
-def load_scorer(
+def load_judge(
     path: str | Path,
     *,
     device: torch.device | str,
     kind: str | None = None,
     expected_sha256: str | None = None,
-) -> Scorer:
-    """The scorer whose weights are in the file ``path``, on ``device``.
+) -> Judge:
+    """The judge whose weights are in the file ``path``, on ``device``.
 
     Without ``kind`` the layout is told from the names and shapes of the tensors. Two cannot be told:
     ``inception-v3-tf`` looks like ``inception-v3`` (which is assumed), and ``torchscript-trunk`` is a program
     that runs code of its own and therefore has to be asked for: only load one from a source you trust.
     Other files (.safetensors; .pt and .pth through torch's weights-only reader) execute nothing.
 
-    Raises ScorerError if the file is missing, unreadable, of another hash than ``expected_sha256``, or of a
+    Raises JudgeError if the file is missing, unreadable, of another hash than ``expected_sha256``, or of a
     layout that is unknown or not that of ``kind``; also if ``fid-inception`` lacks its package.
     """
     path = Path(path)
     if kind is not None and kind not in KINDS:
-        raise ScorerError(
-            f"there is no kind of scorer {kind!r} (for {path}); the kinds are {', '.join(KINDS)}."
+        raise JudgeError(
+            f"there is no kind of judge {kind!r} (for {path}); the kinds are {', '.join(KINDS)}."
         )
     data, sha256 = read_file(path, expected_sha256)
     if kind == TORCHSCRIPT:
@@ -133,7 +133,7 @@ def load_scorer(
         num_classes = None if rows is None else rows.shape[0]
         num_features = FACE_FEATURES if kind == FACENET else INCEPTION_FEATURES
     network = network.to(device).to(memory_format=torch.channels_last).eval().requires_grad_(False)
-    return Scorer(f"{kind}:{path.stem}", sha256, num_classes, num_features, network)
+    return Judge(f"{kind}:{path.stem}", sha256, num_classes, num_features, network)
 
 
 def _detect(tensors: Mapping[str, Tensor], path: Path) -> str:
@@ -142,7 +142,7 @@ def _detect(tensors: Mapping[str, Tensor], path: Path) -> str:
         return FACENET
     if "Mixed_5b.branch_pool.conv.weight" in tensors:
         return FID_INCEPTION if _num_rows(tensors, "fc.weight") == FID_CLASSES else INCEPTION
-    raise ScorerError(
+    raise JudgeError(
         f"{path} has no known layout: its {len(tensors)} tensors are {some(sorted(tensors))}. Known are "
         "facenet-pytorch's Inception-ResNet-v1, torchvision's inception_v3 and torch-fidelity's FID "
         "Inception; give a file of one of these, without prefixes in its names."
@@ -161,7 +161,7 @@ def _from_tensors(kind: str, tensors: Mapping[str, Tensor], path: Path) -> nn.Mo
         try:
             return FidelityScores(tensors)
         except ImportError as error:
-            raise ScorerError(
+            raise JudgeError(
                 f"{path} holds the FID Inception, which runs in the package torch-fidelity, and that cannot "
                 f'be imported ({error}). Install it: pip install "dist_dsvae[evaluate]"'
             ) from None
@@ -179,7 +179,7 @@ def _num_rows(tensors: Mapping[str, Tensor], name: str) -> int | None:
 
 def _torchscript_trunk(data: bytes, path: Path, device: torch.device | str) -> nn.Module:
     if not is_torchscript(data):
-        raise ScorerError(
+        raise JudgeError(
             f"{path} is no TorchScript program, which kind={TORCHSCRIPT!r} asks for; leave the kind out for "
             "a file of tensors."
         )
@@ -190,12 +190,12 @@ def _torchscript_trunk(data: bytes, path: Path, device: torch.device | str) -> n
         shape = list(features.shape)
     except (RuntimeError, ValueError, AttributeError) as error:
         reason = str(error).strip().splitlines()[-1]  # the lines before are the program's stack
-        raise ScorerError(
+        raise JudgeError(
             f"{path} is a TorchScript program that cannot be run on an image of "
             f"{INCEPTION_SIDE}x{INCEPTION_SIDE} pixels ({reason}); give an Inception trunk for FID."
         ) from None
     if shape != [1, INCEPTION_FEATURES]:
-        raise ScorerError(
+        raise JudgeError(
             f"{path} gives {shape} for one image; an Inception trunk for FID gives "
             f"[1, {INCEPTION_FEATURES}]. Give one that ends at the averaged features."
         )
