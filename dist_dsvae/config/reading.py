@@ -101,7 +101,7 @@ def from_tree(cls: type[T], tree: Any, prefix: str = "") -> T:
     renamed = {f.metadata["former"]: name for name, f in fields.items() if f.metadata.get("former")}
     values: dict[str, Any] = {}
     for given, value in tree.items():
-        key: str = renamed.get(given, given)
+        key = renamed.get(given, str(given))
         dotted = prefix + given
         if key not in fields:
             raise ConfigError(_unknown_key(dotted, key, fields))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-_PACKAGE = Path(__file__).resolve().parents[1]
+PACKAGE = Path(__file__).resolve().parents[1]
 SHIPPED = ("configs", "shards/fashion-mnist-mini")
 EMBEDDED_TEST = "shards/fashion-mnist-mini/test"
 _MODEL = "shards/fashion-mnist-mini/model"
@@ -17,8 +17,8 @@ _MODEL = "shards/fashion-mnist-mini/model"
 
 def root() -> Path:
     """The folder that holds ``SHIPPED``."""
-    box = _PACKAGE / "box"
-    return box if box.is_dir() else _PACKAGE.parent
+    box = PACKAGE / "box"
+    return box if box.is_dir() else PACKAGE.parent
 
 
 def at_hand(place: str | Path) -> Path:

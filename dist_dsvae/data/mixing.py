@@ -18,7 +18,7 @@ from dist_dsvae.core.noise import Draw, permutation
 from dist_dsvae.data.shards.manifest import UNLABELLED, Manifest
 
 _LOOKED_AT = 256  # shards, at most; also the largest window that is chosen
-_MOST_WINDOW_BYTES = 2**30  # of the uncompressed shards of a window, which every reader may hold
+MOST_WINDOW_BYTES = 2**30  # of the uncompressed shards of a window, which every reader may hold
 _MIXED_SHARE = 0.9  # of the classes that a batch of a mixed set would see: as good as mixed
 _ORDERED_SHARE = 0.5  # below that the order of the classes is felt
 
@@ -64,7 +64,7 @@ def measure_mixing(split: Manifest, batch_size: int, window_shards: int | None) 
     enough = next((size for size in sizes if seen(size) >= _MIXED_SHARE * if_mixed), None)
     if window_shards is None:
         useful = [size for size in sizes if size <= (enough or size)]
-        window_shards = max([s for s in useful if s * unpacked <= _MOST_WINDOW_BYTES], default=WINDOW_SHARDS)
+        window_shards = max([s for s in useful if s * unpacked <= MOST_WINDOW_BYTES], default=WINDOW_SHARDS)
     return Mixing(window_shards, seen(window_shards), if_mixed, enough)
 
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-_ITERATIONS, _FEWEST_ITERATIONS = 200, 30
+ITERATIONS, FEWEST_ITERATIONS = 200, 30
 _WORK = 1e9  # N C d of a fit that may take all its iterations
 _REMEMBERED_VALUES, _FEWEST_REMEMBERED = 10_000_000, 10  # by L-BFGS, twice, in float64
 _SCORES_AT_ONCE = 2**22
@@ -69,7 +69,7 @@ def linear_probe_accuracy(
     work = max(len(train) * num_classes * dim, 1)
     optimizer = torch.optim.LBFGS(
         [weight],
-        max_iter=max(_FEWEST_ITERATIONS, min(_ITERATIONS, int(_ITERATIONS * _WORK / work))),
+        max_iter=max(FEWEST_ITERATIONS, min(ITERATIONS, int(ITERATIONS * _WORK / work))),
         history_size=max(_FEWEST_REMEMBERED, min(100, _REMEMBERED_VALUES // weight.numel())),
         line_search_fn="strong_wolfe",
         tolerance_grad=1e-6,

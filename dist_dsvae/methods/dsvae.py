@@ -140,7 +140,7 @@ class DSVAE(nn.Module):
     def _joint_terms(self, batch: Batch, noise: Noise) -> dict[str, Tensor]:
         images, labels = batch.images, batch.labels
         # The mixture is trained by stage 1 alone: here it is a constant.
-        drawn_labels, drawn_codes, own_class = self._training_prior(labels, noise)
+        drawn_labels, drawn_codes, own_class = self.training_prior(labels, noise)
         seen = in_half(images)
         zs, zu, posterior, reconstructed, fake, prior_fake = self._autoencoded(seen, drawn_codes, noise)
 
@@ -193,7 +193,7 @@ class DSVAE(nn.Module):
         return _Autoencoded(zs, zu, posterior, reconstructed, fake, prior_fake)
 
     @torch.no_grad()
-    def _training_prior(self, labels: Tensor, noise: Noise) -> tuple[Tensor, Tensor, Gaussian]:
+    def training_prior(self, labels: Tensor, noise: Noise) -> tuple[Tensor, Tensor, Gaussian]:
         """Labels and codes [B, zs_dim + zu_dim] of the prior samples x'_p, and ``labels``' own Gaussians."""
         own_class = self.mixture_prior.component(labels)
         drawn = prior_labels(self.config.prior_labels, labels, noise, self.num_classes)

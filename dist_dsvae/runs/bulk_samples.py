@@ -67,7 +67,16 @@ def write_many(
         assert staging is not None
         folder = staging / _TEMPORARY if as_shards else staging
         try:
-            _write_own_units(model, folder, classes, per_class, seed, temperatures)
+            write_share(
+                model,
+                folder,
+                classes,
+                per_class,
+                seed,
+                temperatures,
+                rank=distributed.rank(),
+                world_size=distributed.world_size(),
+            )
         except (OSError, ValueError) as caught:
             error = caught
         _raise_together(error)  # also the barrier before packing
@@ -93,21 +102,24 @@ def _raise_together(error: Exception | None) -> None:
         raise DataError(failed[0])
 
 
-def _write_own_units(
+def write_share(
     model: PretrainedModel,
     folder: Path,
     classes: list[int],
     per_class: int,
     seed: int,
     temperatures: Temperatures,
+    *,
+    rank: int,
+    world_size: int,
 ) -> None:
+    """Write what one of ``world_size`` processes has of the files ``folder``/CLASS/NUMBER."""
     names = folder_names(model.classes)
     for label in classes:
         (folder / names[label]).mkdir(parents=True, exist_ok=True)
     extension, encode = _encoder(model)
     total = len(classes) * per_class
-    step = UNIT * distributed.world_size()
-    for first in range(distributed.rank() * UNIT, total, step):
+    for first in range(rank * UNIT, total, UNIT * world_size):
         numbers = torch.arange(first, min(first + UNIT, total))
         labels = torch.tensor(classes)[numbers // per_class]
         numbers = numbers % per_class

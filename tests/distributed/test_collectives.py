@@ -180,9 +180,9 @@ def a_rank_that_cannot_write(rank: int, world_size: int, folder: Path) -> None:
     checkpoint.save(folder, 1, state, {"samples_seen": 1}, keep=2)
 
     if rank == 1:
-        checkpoint._write = lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device"))
+        checkpoint.dcp_save = lambda *_, **__: (_ for _ in ()).throw(OSError(28, "No space left on device"))
     else:
-        checkpoint._write = lambda *_: None
+        checkpoint.dcp_save = lambda *_, **__: None
     with pytest.raises(CheckpointError, match="the disk is full"):
         checkpoint.save(folder, 2, state, {"samples_seen": 2}, keep=2)
     assert [path.name for path in checkpoint.complete_checkpoints(folder)] == ["step-00000001"]

@@ -17,7 +17,7 @@ from pathlib import Path
 from dist_dsvae.engine.doctor import examination, together
 from dist_dsvae.engine.doctor.findings_report import line_of
 
-examination._TIMEOUT_SECONDS = 4.0
+examination.TIMEOUT_SECONDS = 4.0
 measure = together.collectives
 
 def fails_on_rank_1(runtime):

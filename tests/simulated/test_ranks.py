@@ -101,7 +101,7 @@ def test_cpu_tensors_are_refused() -> None:
 
 def a_skipped_collective_ends(device: Device, rank: int) -> None:
     """One rank leaves the first step's all-reduce out: it meets the other in one of another size, or not."""
-    runtime_module._NCCL_WAITS_LONGER = timedelta(0)
+    runtime_module.NCCL_WAITS_LONGER = timedelta(0)
     if rank == 1:
         updates.distributed.all_reduce_flat = list
     compare(device, making("mlp2d", seconds=3.0), "mlp2d", rank=rank)

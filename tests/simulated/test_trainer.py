@@ -54,8 +54,8 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def _few(monkeypatch: pytest.MonkeyPatch, shards: Path) -> None:
     monkeypatch.chdir(REPOSITORY)
     monkeypatch.setattr(test_codes, "PROBE_TRAIN_SAMPLES", 20)
-    monkeypatch.setattr(probes, "_ITERATIONS", 3)
-    monkeypatch.setattr(probes, "_FEWEST_ITERATIONS", 3)
+    monkeypatch.setattr(probes, "ITERATIONS", 3)
+    monkeypatch.setattr(probes, "FEWEST_ITERATIONS", 3)
     shorter = functools.partial(code_scores.mlp_probe_accuracy, epochs=1)
     monkeypatch.setattr(code_scores, "mlp_probe_accuracy", shorter)
     monkeypatch.setattr(measure_statistics, "NUM_CODES", 16)

@@ -134,13 +134,13 @@ def test_disk_full_while_saving(
 
     from dist_dsvae.runs import checkpoint
 
-    write = checkpoint._write
+    write = checkpoint.dcp_save
 
-    def write_until_full(*args: object) -> None:
-        write(*args)
+    def write_until_full(*args: object, **kwargs: object) -> None:
+        write(*args, **kwargs)
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(checkpoint, "_write", write_until_full)
+    monkeypatch.setattr(checkpoint, "dcp_save", write_until_full)
     error = run(capsys, monkeypatch, *config_with(tmp_path, train={"epochs": epochs_of(1)}))
     assert "error: The checkpoint could not be written: the disk is full." in error
     assert list((tmp_path / "run" / "checkpoints").iterdir()) == []

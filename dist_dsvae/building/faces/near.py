@@ -27,8 +27,8 @@ _SIMILAR_BITS = 88
 _MIN_CORRELATION = 0.965
 
 _LEAST_BANDS = 13  # of at most 20 bits, so that a table of all their values is small
-_AT_ONCE = 1 << 20
-_LEAF = 512
+AT_ONCE = 1 << 20
+LEAF = 512
 _COMPONENTS = 32
 _ROUNDING = 1e-4
 
@@ -66,7 +66,7 @@ def _close_hashes(words: Words, max_bits: int) -> Iterator[Places]:
             taken = np.flatnonzero(values <= others)  # each pair of buckets once
             first = starts[others[taken]] if mask else taken + 1
             for some, partners in _each_with(taken, first, starts[others[taken] + 1]):
-                yield _within(words, order[some], order[partners], max_bits)
+                yield pairs_within(words, order[some], order[partners], max_bits)
 
 
 def _bands(count: int, max_bits: int) -> tuple[int, int]:
@@ -99,7 +99,7 @@ def _each_with(one: Places, first: Places, end: Places) -> Iterator[tuple[Places
     begin = 0
     while begin < len(one):
         before = int(ends[begin - 1]) if begin else 0
-        stop = max(begin + 1, int(np.searchsorted(ends, before + _AT_ONCE, side="right")))
+        stop = max(begin + 1, int(np.searchsorted(ends, before + AT_ONCE, side="right")))
         some = counts[begin:stop]
         total = int(some.sum())
         if total:
@@ -108,7 +108,7 @@ def _each_with(one: Places, first: Places, end: Places) -> Iterator[tuple[Places
         begin = stop
 
 
-def _within(words: Words, one: Places, other: Places, max_bits: int) -> Places:
+def pairs_within(words: Words, one: Places, other: Places, max_bits: int) -> Places:
     differing = np.bitwise_count(words[one] ^ words[other]).sum(axis=1, dtype=np.uint16)
     near = differing <= max_bits
     return np.stack([one[near], other[near]], axis=1)
@@ -134,7 +134,7 @@ def _alike(words: Words, looks: Vectors) -> Iterator[Places]:
         mine = left[leaf]
         for other in near.tolist():
             rows, columns = np.nonzero(mine @ right[leaves[other]].T <= reach)
-            pairs = _within(words, leaf[rows], leaves[other][columns], _SIMILAR_BITS)
+            pairs = pairs_within(words, leaf[rows], leaves[other][columns], _SIMILAR_BITS)
             correlation = np.einsum("pd,pd->p", looks[pairs[:, 0]], looks[pairs[:, 1]])
             yield pairs[(correlation >= _MIN_CORRELATION) & (pairs[:, 0] != pairs[:, 1])]
 
@@ -153,7 +153,7 @@ def _leading_components(looks: Vectors) -> Vectors:
 
 def _leaves(points: Vectors, places: Places) -> Iterator[Places]:
     """``places`` halved at the median of the component that spreads most, until few are left."""
-    if len(places) <= _LEAF:
+    if len(places) <= LEAF:
         yield places
         return
     own = points[places]

@@ -30,8 +30,8 @@ from dist_dsvae.engine.processes.runtime import Runtime
 Say = Callable[[Finding], None]
 
 _ALONE = NAMES[: NAMES.index("clocks")]
-_TIMEOUT_SECONDS = 30.0
-_GATHERING = timedelta(seconds=3 * _TIMEOUT_SECONDS)  # who failed early waits for those that timed out
+TIMEOUT_SECONDS = 30.0
+_GATHERING = timedelta(seconds=3 * TIMEOUT_SECONDS)  # who failed early waits for those that timed out
 
 
 def examine(
@@ -65,7 +65,7 @@ def examine(
         if is_first:
             say(_here(alone[-1]))
     try:
-        train = TrainConfig(mixed_precision="auto", collective_timeout_seconds=_TIMEOUT_SECONDS)
+        train = TrainConfig(mixed_precision="auto", collective_timeout_seconds=TIMEOUT_SECONDS)
         runtime = Runtime(train, mixed_precision)
         company = _Company(distributed.new_cpu_group(_GATHERING))
         others = [company.gathered(finding) for finding in alone]

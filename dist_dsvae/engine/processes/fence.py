@@ -21,7 +21,7 @@ from dist_dsvae.core import distributed
 
 _ITERATIONS_AHEAD = 2
 # A launcher kills half a minute after the signal; naming the missing rank takes some seconds of it.
-_SECONDS_LEFT_BY_A_SIGNAL = 15.0
+SECONDS_LEFT_BY_A_SIGNAL = 15.0
 _FIRST_NAP_SECONDS, _LONGEST_NAP_SECONDS = 2e-5, 1e-3
 
 
@@ -60,7 +60,7 @@ class Patience:
             return math.inf
         deadline = begin + self.timeout.total_seconds()
         if self._hurried_since is not None:
-            deadline = min(deadline, max(begin, self._hurried_since) + _SECONDS_LEFT_BY_A_SIGNAL)
+            deadline = min(deadline, max(begin, self._hurried_since) + SECONDS_LEFT_BY_A_SIGNAL)
         return deadline
 
 

@@ -34,7 +34,7 @@ from dist_dsvae.engine.processes.launch_checks import (
 from dist_dsvae.methods.update import seed_gradient
 
 _BUCKET_ELEMENTS = 2**23  # of gradients that DeepSpeed reduces at once; its default allocates 2 GB
-_NCCL_WAITS_LONGER = timedelta(seconds=60)
+NCCL_WAITS_LONGER = timedelta(seconds=60)
 _NEVER = 2**31 - 1  # as a number of forwards
 
 
@@ -63,7 +63,7 @@ class Runtime:
                 InitProcessGroupKwargs(
                     init_method=distributed.rendezvous_by_attempt(),
                     # NCCL ends a process that waits too long; the fence before that, with a sentence
-                    timeout=self.timeout if use_cpu else self.timeout + _NCCL_WAITS_LONGER,
+                    timeout=self.timeout if use_cpu else self.timeout + NCCL_WAITS_LONGER,
                     backend="gloo" if zero and use_cpu else None,
                 ),
             ],

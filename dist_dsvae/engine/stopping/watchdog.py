@@ -24,8 +24,8 @@ import torch.distributed as dist
 from dist_dsvae.core import distributed
 from dist_dsvae.data.workers import worker_died
 
-_SECONDS_BETWEEN_LINES = 0.5
-_OLD_AFTER_SECONDS = 2.5
+SECONDS_BETWEEN_LINES = 0.5
+OLD_AFTER_SECONDS = 2.5
 _COMPUTING = "computing"
 # How torch, gloo and NCCL say that a peer is gone or silent; they have no common exception type.
 _SIGNS = ("connection closed", "connection reset", "timed out", "timeout", "broken pipe", "nccl", "gloo")
@@ -74,7 +74,7 @@ class Watchdog:
         self._stop.set()
 
     def _renew(self) -> None:
-        while not self._stop.wait(_SECONDS_BETWEEN_LINES):
+        while not self._stop.wait(SECONDS_BETWEEN_LINES):
             try:
                 self._write()
             except RuntimeError:  # the store is gone, and the job with it
@@ -109,7 +109,7 @@ class Watchdog:
             target=lambda: answer.put(self._compare()), name="watchdog-reader", daemon=True
         ).start()
         try:
-            return answer.get(timeout=2 * _OLD_AFTER_SECONDS + _SECONDS_BETWEEN_LINES)
+            return answer.get(timeout=2 * OLD_AFTER_SECONDS + SECONDS_BETWEEN_LINES)
         except queue.Empty:
             return "the host that kept the list of ranks (rank 0's, as a rule) cannot be reached"
 
@@ -118,7 +118,7 @@ class Watchdog:
         others = [rank for rank in range(distributed.world_size()) if rank != self._rank]
         try:
             before = {rank: self._read(rank) for rank in others}
-            time.sleep(_OLD_AFTER_SECONDS)
+            time.sleep(OLD_AFTER_SECONDS)
             now = {rank: self._read(rank) for rank in others}
         except RuntimeError:
             return "rank 0, which kept the list of ranks, is gone"
@@ -128,7 +128,7 @@ class Watchdog:
                 found.append(f"rank {rank} never started training")
             elif line == before[rank]:
                 # all began to beat together, as the job did
-                silent = max(_OLD_AFTER_SECONDS, (self._beats - line.beats) * _SECONDS_BETWEEN_LINES)
+                silent = max(OLD_AFTER_SECONDS, (self._beats - line.beats) * SECONDS_BETWEEN_LINES)
                 found.append(
                     f"rank {rank} ({line.where}) was last heard of {silent:.0f} s ago, {_doing(line)}"
                 )

@@ -112,8 +112,8 @@ def looks_like(rng: np.random.Generator, count: int, spectrum: float) -> np.ndar
 @pytest.mark.parametrize("spectrum", [0.0, 1.5])
 def test_every_near_pair_is_found(max_bits: int, spectrum: float, monkeypatch: pytest.MonkeyPatch) -> None:
     """Against all pairs compared; a crowd of the same pictures, and pairs at the very edge of either rule."""
-    monkeypatch.setattr("dist_dsvae.building.faces.near._LEAF", 16)
-    monkeypatch.setattr("dist_dsvae.building.faces.near._AT_ONCE", 100)
+    monkeypatch.setattr("dist_dsvae.building.faces.near.LEAF", 16)
+    monkeypatch.setattr("dist_dsvae.building.faces.near.AT_ONCE", 100)
     rng = np.random.default_rng(max_bits)
     numbers = [int.from_bytes(rng.bytes(32)) for _ in range(300)]
     looks = looks_like(rng, len(numbers), spectrum)
@@ -148,7 +148,7 @@ def test_near_pairs_are_found_without_comparing_all(monkeypatch: pytest.MonkeyPa
         compared += len(one)
         return np.empty((0, 2), np.int64)
 
-    monkeypatch.setattr("dist_dsvae.building.faces.near._within", count)
+    monkeypatch.setattr("dist_dsvae.building.faces.near.pairs_within", count)
     rng = np.random.default_rng(0)
     shares = []
     for pictures in (2_000, 8_000):

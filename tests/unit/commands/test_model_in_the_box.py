@@ -23,7 +23,7 @@ def entry(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], t
     box = tmp_path / "package/box/shards/fashion-mnist-mini"
     box.mkdir(parents=True)
     (box / "test").symlink_to(REPOSITORY / "shards/fashion-mnist-mini/test")
-    monkeypatch.setattr(shipped, "_PACKAGE", tmp_path / "package")
+    monkeypatch.setattr(shipped, "PACKAGE", tmp_path / "package")
     (tmp_path / "empty").mkdir()
     monkeypatch.chdir(tmp_path / "empty")
     return Entries(monkeypatch, capsys)

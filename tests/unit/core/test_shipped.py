@@ -33,7 +33,7 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (package / "box/configs/more").mkdir(parents=True)
     (package / "box/configs/more/one.json").write_text("{}")
     (package / "box/shards/fashion-mnist-mini/model").mkdir(parents=True)
-    monkeypatch.setattr(shipped, "_PACKAGE", package)
+    monkeypatch.setattr(shipped, "PACKAGE", package)
     return package
 
 

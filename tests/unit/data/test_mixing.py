@@ -74,7 +74,7 @@ def test_a_window_is_chosen_that_mixes(ordered: Manifest, mixed: Manifest) -> No
 
 def test_memory_bounds_the_window(ordered: Manifest, monkeypatch: pytest.MonkeyPatch) -> None:
     tar = ordered.shards[0].num_bytes
-    monkeypatch.setattr("dist_dsvae.data.mixing._MOST_WINDOW_BYTES", 16 * tar)
+    monkeypatch.setattr("dist_dsvae.data.mixing.MOST_WINDOW_BYTES", 16 * tar)
     assert measure_mixing(ordered, 32, None).window_shards == 16
 
 

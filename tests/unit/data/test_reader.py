@@ -5,7 +5,11 @@ from __future__ import annotations
 import gzip
 import lzma
 import resource
+import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import pytest
@@ -14,6 +18,7 @@ from dist_dsvae.building.indexing import index
 from dist_dsvae.core.errors import DataError
 from dist_dsvae.data.reader import ShardReader
 from dist_dsvae.data.shards.manifest import Manifest
+from dist_dsvae.data.shards.unpacked import open_uncompressed
 from tests.unit.data.test_fuzz import tar_of
 
 PACK = {".tar.gz": gzip.compress, ".tar.xz": lzma.compress}
@@ -55,17 +60,35 @@ def test_a_shard_that_claims_too_much_gets_a_sentence(suffix: str, tmp_path: Pat
             ShardReader(manifest, max_open_shards=1).read(0, 0)
 
 
-def test_no_more_are_held_than_asked_for(tmp_path: Path) -> None:
+class Content(bytearray):
+    """Bytes whose life can be followed."""
+
+
+class Unpacked:
+    """The stream of a tar; what is read of it is noted in ``contents``."""
+
+    def __init__(self, stream: BinaryIO, contents: list[weakref.ref[Content]]) -> None:
+        self.stream, self.contents = stream, contents
+
+    def read(self, size: int) -> Content:
+        content = Content(self.stream.read(size))
+        self.contents.append(weakref.ref(content))
+        return content
+
+
+def test_no_more_are_held_than_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     manifest = split(tmp_path, ".tar.gz", 5)
     reader = ShardReader(manifest, max_open_shards=2)
-    held = []
-    content_of = reader._content
+    held: list[int] = []
+    contents: list[weakref.ref[Content]] = []
 
-    def counted(number: int, end: int) -> memoryview:
-        held.append(len(reader._open))
-        return content_of(number, end)
+    @contextmanager
+    def counted(path: Path) -> Iterator[Unpacked]:
+        held.append(sum(content() is not None for content in contents))
+        with open_uncompressed(path) as stream:
+            yield Unpacked(stream, contents)
 
-    reader._content = counted  # type: ignore[method-assign]
+    monkeypatch.setattr("dist_dsvae.data.reader.open_uncompressed", counted)
     for number in (0, 1, 2, 3, 4, 4, 3, 0):
         reader.read(number, 0)
     assert held == [0, 1, 1, 1, 1, 1]  # while another one is unpacked

@@ -6,7 +6,6 @@ import io
 import json
 import subprocess
 import sys
-from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -226,26 +225,12 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
 
 
-@pytest.fixture
-def as_processes(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """Run ``_write_own_units`` as each of N ranks in turn."""
-
-    def run(count: int, model: PretrainedModel, folder: Path, per_class: int) -> None:
-        monkeypatch.setattr(distributed, "world_size", lambda: count)
-        for rank in range(count):
-            monkeypatch.setattr(distributed, "rank", lambda rank=rank: rank)
-            bulk_samples._write_own_units(model, folder, [0, 2, 4], per_class, 3, AT_ONE)
-        monkeypatch.undo()
-
-    return run
-
-
-def test_many_are_the_same_for_any_number_of_processes(
-    as_processes: Callable[..., None], tmp_path: Path
-) -> None:
+def test_many_are_the_same_for_any_number_of_processes(tmp_path: Path) -> None:
     model = make_model(CGANConfig())
-    for count in (1, 2, 5):
-        as_processes(count, model, tmp_path / str(count), 50)  # 150 samples: three units, one not full
+    for count in (1, 2, 5):  # processes share 150 samples: three units, one not full
+        what = (model, tmp_path / str(count), [0, 2, 4], 50, 3, AT_ONE)
+        for rank in range(count):
+            bulk_samples.write_share(*what, rank=rank, world_size=count)
     one = contents(tmp_path / "1")
     assert len(one) == 150
     assert len(set(one.values())) == 150
@@ -276,10 +261,10 @@ def test_many_as_shards_are_ready_for_training(architecture: str, tmp_path: Path
 
 
 def test_nothing_is_left_of_what_went_wrong(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(*arguments: object, **options: object) -> None:
+    def full(*_: object) -> bytes:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(bulk_samples, "_write_own_units", full)
+    monkeypatch.setattr(Codec, "pack", full)
     with pytest.raises(DataError, match=r"The disk that holds .* is full"):
         bulk_samples.write_many(make_model(CGANConfig()), tmp_path / "out", [1], 1, 0)
     assert list(tmp_path.iterdir()) == []

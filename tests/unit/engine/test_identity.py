@@ -15,6 +15,8 @@ from dist_dsvae.config.reading import ConfigError
 from dist_dsvae.core.noise import Noise
 from dist_dsvae.core.types import Codes, Gaussian, ImageShape
 from dist_dsvae.data.shards.manifest import Manifest
+from dist_dsvae.data.stream import one_pass
+from dist_dsvae.data.transforms import to_device_batch
 from dist_dsvae.engine.evaluating.evaluate import with_changes
 from dist_dsvae.engine.evaluating.evaluator import Candidate, EvaluationInputs
 from dist_dsvae.engine.evaluating.progress import Progress
@@ -104,6 +106,12 @@ def stage(splits: dict[str, Manifest], **settings: object) -> Identity:
     return found
 
 
+def read(split: Manifest) -> tuple[torch.Tensor, torch.Tensor]:
+    """All images, float32 in [-1, 1], and their labels."""
+    batches = [to_device_batch(host, torch.device("cpu"), torch.float32) for host in one_pass(split, 9)]
+    return torch.cat([batch.images for batch in batches]), torch.cat([batch.labels for batch in batches])
+
+
 def measured(
     identity: Identity, method: Generator, progress: Progress | None = None
 ) -> tuple[dict[str, float], dict[str, float]]:
@@ -159,7 +167,7 @@ def test_error_of_unknown_persons_without_a_network(splits: dict[str, Manifest])
     identity = stage(splits, held_out=str(splits["held_out"].directory))
     identity.network = None
     figures, real = measured(identity, Half())
-    images = torch.cat([batch.images for batch in identity._read(splits["held_out"], 9)])
+    images, _ = read(splits["held_out"])
     assert len(images) == 80
     assert figures == {
         "held_out_reconstruction_error": pytest.approx((images / 2).double().square().mean().item())
@@ -174,8 +182,8 @@ def test_samples_against_the_pictures_of_their_class(splits: dict[str, Manifest]
     figures, _ = measured(identity, method)
     noise = Noise(0, torch.arange(3))
     drawn = method.decode(method.prior_codes(torch.arange(3), noise, noise), "prior").flatten(1)
-    batches = list(identity._read(splits["test"], 200))
-    images, labels = batches[0].images.flatten(1), batches[0].labels
+    images, labels = read(splits["test"])
+    images = images.flatten(1)
     cosines = F.cosine_similarity(drawn[:, None], images[None], dim=2)
     own = [cosines[label, labels == label].mean().item() for label in range(3)]
     others = [cosines[i, labels == j].mean().item() for i in range(3) for j in range(3) if i != j]

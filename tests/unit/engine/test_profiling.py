@@ -12,7 +12,8 @@ from dist_dsvae.commands.train import train
 from dist_dsvae.config.reading import ConfigError, load_config
 from dist_dsvae.core.types import ImageShape
 from dist_dsvae.engine.reporting import visuals
-from dist_dsvae.runs import run_directory
+from dist_dsvae.runs.checkpoint import CheckpointError
+from dist_dsvae.runs.run_directory import checkpoint_to_resume
 from tests.distributed.launching import differing_tensors, epochs_of, metrics, write_config
 from tests.unit.engine.making import write_pictures
 
@@ -62,8 +63,10 @@ def test_a_run_that_ends_or_is_resumed_in_between_records_what_it_can(tmp_path: 
     assert len(list((run_dir / "profile").iterdir())) == 4
 
 
-def test_a_profile_is_the_run_s_own_work() -> None:
-    assert "profile" in run_directory._WRITTEN
+def test_a_profile_is_the_run_s_own_work(tmp_path: Path) -> None:
+    (tmp_path / "profile").mkdir()  # which a run would replace
+    with pytest.raises(CheckpointError, match=r"is no run's directory .* but holds profile, which a run"):
+        checkpoint_to_resume(tmp_path, "auto")
 
 
 @pytest.mark.parametrize("setting", ["5", "5:5", "6:5", "1:5", "0:3", "5:106", "5:-6", "a:b", "2:3:4", ""])

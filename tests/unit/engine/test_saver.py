@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -15,8 +16,8 @@ from dist_dsvae.runs.checkpoint import CheckpointError, complete_checkpoints, lo
 
 def test_training_goes_on_while_it_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     go_on = threading.Event()
-    write = checkpoint._write
-    monkeypatch.setattr(checkpoint, "_write", lambda *args: go_on.wait(20) and write(*args))
+    write = checkpoint.dcp_save
+    monkeypatch.setattr(checkpoint, "dcp_save", lambda *args, **how: go_on.wait(20) and write(*args, **how))
     weight = torch.full((4,), 1.0)
     saver = CheckpointSaver(tmp_path, keep=3)
     saver.save(1, {"w": weight}, {})
@@ -34,18 +35,26 @@ def test_training_goes_on_while_it_is_written(tmp_path: Path, monkeypatch: pytes
         assert torch.equal(into["w"], torch.full((4,), float(step)))
 
 
-def test_host_memory_is_taken_once(tmp_path: Path) -> None:
+def test_host_memory_is_taken_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All checkpoints are written from the same copies in host memory."""
+    places: list[tuple[int, int]] = []
+
+    def note(folder: Path, step: int, copies: dict[str, Any], *_: object, **__: object) -> Path:
+        places.append((copies["a"].data_ptr(), copies["nested"]["b"].data_ptr()))
+        return folder
+
+    monkeypatch.setattr(checkpoint, "save", note)
     saver = CheckpointSaver(tmp_path, keep=1)
     state = {
         "a": torch.zeros(3),
         "nested": {"b": torch.zeros(2, 3, 4, 5).to(memory_format=torch.channels_last)},
     }
     saver.save(1, state, {})
-    first = saver._staged["a"].data_ptr(), saver._staged["nested"]["b"].data_ptr()
-    assert saver._staged["a"].data_ptr() != state["a"].data_ptr()
     saver.save(2, state, {})
-    assert (saver._staged["a"].data_ptr(), saver._staged["nested"]["b"].data_ptr()) == first
     saver.close()
+    assert len(places) == 2
+    assert places[0] == places[1]
+    assert places[0][0] != state["a"].data_ptr()
 
 
 def test_a_failure_is_raised_at_the_next_wait(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -53,10 +62,10 @@ def test_a_failure_is_raised_at_the_next_wait(tmp_path: Path, monkeypatch: pytes
     saver.save(1, {"w": torch.zeros(3)}, {})
     saver.wait()
 
-    def fail(*_: object) -> None:
+    def fail(*_: object, **__: object) -> None:
         raise OSError(30, "Read-only file system", str(tmp_path))
 
-    monkeypatch.setattr(checkpoint, "_write", fail)
+    monkeypatch.setattr(checkpoint, "dcp_save", fail)
     saver.save(2, {"w": torch.zeros(3)}, {})
     with pytest.raises(CheckpointError, match=r"could not be written: Read-only file system"):
         saver.save(3, {"w": torch.zeros(3)}, {})

@@ -38,8 +38,8 @@ def ranks(monkeypatch: pytest.MonkeyPatch) -> list[Watchdog]:
     monkeypatch.setattr(time, "time", lambda: wall_clock() + next(hours))
     monkeypatch.setattr(distributed, "world_size", lambda: 3)
     monkeypatch.setattr(dist.distributed_c10d, "_get_default_store", lambda: store)
-    monkeypatch.setattr(watchdog, "_SECONDS_BETWEEN_LINES", 0.02)
-    monkeypatch.setattr(watchdog, "_OLD_AFTER_SECONDS", 0.3)
+    monkeypatch.setattr(watchdog, "SECONDS_BETWEEN_LINES", 0.02)
+    monkeypatch.setattr(watchdog, "OLD_AFTER_SECONDS", 0.3)
     made = []
     for rank in (2, 1, 0):
         monkeypatch.setattr(distributed, "rank", lambda rank=rank: rank)

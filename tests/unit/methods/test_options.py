@@ -26,7 +26,7 @@ def test_hinge_trains_decoder_and_discriminator_as_plain_autograd_would() -> Non
     epsilon = noise.normal(Draw.POSTERIOR_ZU, plain.zu_dim)
     zu = posterior.mean + (0.5 * posterior.log_variance).exp() * epsilon
     fake = plain.decoder(torch.cat([plain.encoder_s(BATCH.images), zu], 1))
-    prior_fake = plain.decoder(plain._training_prior(y, noise)[1])
+    prior_fake = plain.decoder(plain.training_prior(y, noise)[1])
     real_score = plain.discriminator(BATCH.images, y)
     plain.discriminator.eval()
     scores = [plain.discriminator(images, y) for images in (fake, prior_fake)]
@@ -43,10 +43,10 @@ def test_hinge_trains_decoder_and_discriminator_as_plain_autograd_would() -> Non
 
 
 def test_prior_labels() -> None:
-    of_batch, *_ = make_method()._training_prior(BATCH.labels, noise_for(BATCH))
+    of_batch, *_ = make_method().training_prior(BATCH.labels, noise_for(BATCH))
     assert torch.equal(of_batch, BATCH.labels)
     many = make_batch(SHAPES["mlp2d"], size=500)
-    uniform, codes, _ = make_method(prior_labels="uniform")._training_prior(many.labels, noise_for(many))
+    uniform, codes, _ = make_method(prior_labels="uniform").training_prior(many.labels, noise_for(many))
     assert not torch.equal(uniform, many.labels)
     assert torch.bincount(uniform, minlength=NUM_CLASSES).min() > 60
     assert not codes.requires_grad

@@ -223,10 +223,10 @@ def test_a_failed_save_keeps_the_last_good_one(
 ) -> None:
     save(tmp_path, 1, state(1.0), {}, keep=1)
 
-    def fail(*_: object) -> None:
+    def fail(*_: object, **__: object) -> None:
         raise error
 
-    monkeypatch.setattr(checkpoint, "_write", fail)
+    monkeypatch.setattr(checkpoint, "dcp_save", fail)
     with pytest.raises(CheckpointError, match=f"could not be written: {sentence}"):
         save(tmp_path, 2, state(2.0), {}, keep=1)
     assert [p.name for p in tmp_path.iterdir()] == ["step-00000001"]
