@@ -310,11 +310,6 @@ def pair_sum(
     return PairSum(total, num_pairs)
 
 
-def class_diversity(images: Tensor, class_name: str = "images") -> float:
-    """Eq. 12 of one class, images [N, C, H, W] in [-1, 1]: a value in [0, 1]. See ``pair_sum`` for errors."""
-    return pair_sum(images, class_name).diversity
-
-
 def mean_diversity(classes: Iterable[PairSum]) -> float:
     """Eq. 12 averaged over classes, every class with the same weight."""
     return statistics.fmean(pairs.diversity for pairs in classes)

@@ -128,14 +128,6 @@ class Coverage:
         return int(self.num_inside) / int(self.count)
 
 
-def precision_recall(real: Tensor, generated: Tensor, k: int = 3) -> PrecisionRecall:
-    """Both figures from real [N, d] and generated [M, d] features, in one process. Errors as above."""
-    precision, recall = Coverage(real.device), Coverage(real.device)
-    precision.add(generated, real, k_nearest_distance(real, k))
-    recall.add(real, generated, k_nearest_distance(generated, k))
-    return PrecisionRecall(precision.fraction, recall.fraction)
-
-
 def _check(features: Tensor) -> None:
     if features.ndim != 2:
         raise ValueError(

@@ -8,22 +8,21 @@ The generator has the other methods' decoder for its network, and its name.
 
 from __future__ import annotations
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from dist_dsvae.config import CGANConfig, ModelConfig
-from dist_dsvae.core.noise import Draw, Noise, Normals
-from dist_dsvae.core.types import Batch, CodeKind, ImageShape
+from dist_dsvae.core.noise import Draw, Noise
+from dist_dsvae.core.types import Batch, ImageShape
 from dist_dsvae.methods import conditional
 from dist_dsvae.methods.adversarial import discriminator_term, generator_term, judge, prior_labels
 from dist_dsvae.methods.routing import RoutingTable
-from dist_dsvae.methods.update import Reduction, Update
+from dist_dsvae.methods.update import Update
 from dist_dsvae.models.architectures import architecture_for
 from dist_dsvae.models.augmentation import Group, augmentation
-from dist_dsvae.models.decoder import Decoder
 from dist_dsvae.models.discriminator import Discriminator
 
 
-class CGAN(nn.Module):
+class CGAN(conditional.ConditionalGenerator):
     """Networks, routing table and forward of the conditional GAN.
 
     Raises ValueError where the architecture does not fit the shape of the samples.
@@ -42,15 +41,7 @@ class CGAN(nn.Module):
             "generator": {"decoder": 1.0},
             "discriminator": {"discriminator": 1.0},
         }
-        self.updates = (
-            Update(
-                name="joint",
-                repeats=1,
-                terms=tuple(self.routing),
-                trains=("decoder", "discriminator"),
-                reduction=Reduction.OVERLAPPED,
-            ),
-        )
+        self.updates = (Update(name="joint", terms=tuple(self.routing), trains=("decoder", "discriminator")),)
 
     def forward(self, batch: Batch, noise: Noise, update: str) -> dict[str, Tensor]:
         """The raw loss terms, each a scalar."""
@@ -65,15 +56,3 @@ class CGAN(nn.Module):
             "generator": generator_term(judged.judging[1:], form),
             "discriminator": discriminator_term(judged.learning, form),
         }
-
-    # Once trained (``abilities``)
-
-    def prior_codes(self, labels: Tensor, zs_noise: Normals, zu_noise: Normals) -> Tensor:
-        """[B, num_classes + zu_dim]: the one-hot label and z ~ N(0, I)."""
-        return conditional.prior_codes(labels, zu_noise, self.num_classes, self.zu_dim)
-
-    def decode(self, codes: Tensor, kind: CodeKind) -> Tensor:
-        return self.decoder.decode(codes, kind)
-
-    def decoding_network(self) -> Decoder:
-        return self.decoder

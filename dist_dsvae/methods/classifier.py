@@ -15,7 +15,7 @@ from dist_dsvae.config import ClassifierConfig, ModelConfig
 from dist_dsvae.core.noise import Draw, Noise
 from dist_dsvae.core.types import Batch, ImageShape
 from dist_dsvae.methods.routing import RoutingTable
-from dist_dsvae.methods.update import Reduction, Update
+from dist_dsvae.methods.update import Update
 from dist_dsvae.models.classifiers import ClassifierNetwork, classifier_network
 
 
@@ -32,15 +32,7 @@ class Classifier(nn.Module):
         self.averaged = ("network",)
         self.inference = ("network",)
         self.routing: RoutingTable = {"classification": {"network": 1.0}}
-        self.updates = (
-            Update(
-                name="classification",
-                repeats=1,
-                terms=("classification",),
-                trains=("network",),
-                reduction=Reduction.OVERLAPPED,
-            ),
-        )
+        self.updates = (Update(name="classification", terms=("classification",), trains=("network",)),)
 
     def forward(self, batch: Batch, noise: Noise, update: str) -> dict[str, Tensor]:
         """The cross-entropy, a scalar."""

@@ -14,18 +14,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dist_dsvae.core.noise import Draw, Normals
-from dist_dsvae.core.types import Codes, Gaussian, ImageShape
+from dist_dsvae.core.types import CodeKind, Codes, Gaussian, ImageShape
 from dist_dsvae.models.architectures import Architecture
 from dist_dsvae.models.decoder import Decoder
 from dist_dsvae.models.encoder import EncoderU, sample_gaussian
 from dist_dsvae.models.mixture_prior import standard_normal_log_density
-
-
-def conditional_encoder(
-    architecture: Architecture, shape: ImageShape, zu_dim: int, num_classes: int
-) -> EncoderU:
-    """An encoder_u with an input channel more per class."""
-    return EncoderU(architecture, shape._replace(channels=shape.channels + num_classes), zu_dim)
 
 
 def conditional_decoder(
@@ -61,28 +54,56 @@ def conditional_codes(labels: Tensor, z: Tensor, num_classes: int) -> Tensor:
     return torch.cat([one_hot(labels, num_classes, z.dtype), z], dim=1)
 
 
-def encode(encoder: nn.Module, images: Tensor, labels: Tensor, num_classes: int) -> Codes:
-    """``abilities.Autoencoding.encode`` of the baselines: the one-hot label, and the posterior of z."""
-    posterior: Gaussian = encoder(with_label_planes(images, labels, num_classes))
-    return Codes(one_hot(labels, num_classes, posterior.mean.dtype), posterior)
+class ConditionalGenerator(nn.Module):
+    """What the baselines do with their decoder once trained (``abilities``)."""
+
+    num_classes: int
+    zu_dim: int
+    decoder: Decoder
+
+    def prior_codes(self, labels: Tensor, zs_noise: Normals, zu_noise: Normals) -> Tensor:
+        """[B, num_classes + zu_dim]: the one-hot label and z ~ N(0, I)."""
+        return conditional_codes(labels, zu_noise.normal(Draw.SAMPLE_ZU, self.zu_dim), self.num_classes)
+
+    def decode(self, codes: Tensor, kind: CodeKind) -> Tensor:
+        return self.decoder.decode(codes, kind)
+
+    def decoding_network(self) -> Decoder:
+        return self.decoder
 
 
-def draw_codes(
-    encoder: nn.Module, images: Tensor, labels: Tensor, noise: Normals, num_classes: int, zu_dim: int
-) -> Tensor:
-    """``abilities.Autoencoding.draw_codes`` of the baselines."""
-    zs, posterior = encode(encoder, images, labels, num_classes)
-    return torch.cat([zs, sample_gaussian(posterior, noise.normal(Draw.POSTERIOR_ZU, zu_dim))], dim=1)
+class ConditionalAutoencoder(ConditionalGenerator):
+    """The networks of the baselines that encode, and what they do once trained (``abilities``)."""
 
+    averaged = ("decoder",)
+    inference = ("encoder_u", "decoder")
 
-def prior_codes(labels: Tensor, zu_noise: Normals, num_classes: int, zu_dim: int) -> Tensor:
-    """``abilities.Generative.prior_codes`` of the baselines: z ~ N(0, I)."""
-    return conditional_codes(labels, zu_noise.normal(Draw.SAMPLE_ZU, zu_dim), num_classes)
+    def __init__(self, architecture: Architecture, shape: ImageShape, zu_dim: int, num_classes: int) -> None:
+        super().__init__()
+        self.num_classes, self.zu_dim = num_classes, zu_dim
+        with_labels = shape._replace(channels=shape.channels + num_classes)
+        self.encoder_u = EncoderU(architecture, with_labels, zu_dim)
+        self.decoder = conditional_decoder(architecture, shape, zu_dim, num_classes)
 
+    def log_prior(self, codes: Tensor, labels: Tensor | None) -> Tensor:
+        """Of z alone, as the one-hot label is given."""
+        return standard_normal_log_density(codes[:, -self.zu_dim :])
 
-def log_prior(codes: Tensor, zu_dim: int) -> Tensor:
-    """``abilities.PriorDensity.log_prior`` of the baselines, whose one-hot label is given: of z alone."""
-    return standard_normal_log_density(codes[:, -zu_dim:])
+    def encode(self, images: Tensor, labels: Tensor) -> Codes:
+        posterior: Gaussian = self.encoder_u(self.encoding_input(images, labels))
+        return Codes(one_hot(labels, self.num_classes, posterior.mean.dtype), posterior)
+
+    def encoding_networks(self) -> dict[str, nn.Module]:
+        return {"encoder_u": self.encoder_u}
+
+    def encoding_input(self, images: Tensor, labels: Tensor) -> Tensor:
+        return with_label_planes(images, labels, self.num_classes)
+
+    def draw_codes(self, images: Tensor, labels: Tensor, noise: Normals) -> Tensor:
+        """[B, num_classes + zu_dim]: the one-hot label and z drawn from its posterior."""
+        zs, posterior = self.encode(images, labels)
+        z = sample_gaussian(posterior, noise.normal(Draw.POSTERIOR_ZU, self.zu_dim))
+        return torch.cat([zs, z], dim=1)
 
 
 def autoencoder_weights(loss_weights: str, shape: ImageShape, zu_dim: int) -> tuple[float, float, float]:

@@ -6,17 +6,16 @@ y ++ z -> decoder -> x' ------------------> reconstruction
 
 from __future__ import annotations
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from dist_dsvae.config import CVAEConfig, ModelConfig
-from dist_dsvae.core.noise import Draw, Noise, Normals
-from dist_dsvae.core.types import Batch, CodeKind, Codes, Gaussian, ImageShape
+from dist_dsvae.core.noise import Draw, Noise
+from dist_dsvae.core.types import Batch, Gaussian, ImageShape
 from dist_dsvae.methods import conditional
 from dist_dsvae.methods.routing import RoutingTable, largest_weight, scale_gradient
-from dist_dsvae.methods.update import Reduction, Update
+from dist_dsvae.methods.update import Update
 from dist_dsvae.models import losses
 from dist_dsvae.models.architectures import architecture_for
-from dist_dsvae.models.decoder import Decoder
 from dist_dsvae.models.encoder import sample_gaussian
 
 
@@ -30,32 +29,17 @@ def routing_table(config: CVAEConfig, shape: ImageShape, zu_dim: int) -> Routing
     }
 
 
-class CVAE(nn.Module):
+class CVAE(conditional.ConditionalAutoencoder):
     """Networks, routing table and forward of the conditional VAE.
 
     Raises ValueError where the architecture does not fit the shape of the samples.
     """
 
     def __init__(self, config: CVAEConfig, model: ModelConfig, shape: ImageShape, num_classes: int) -> None:
-        super().__init__()
-        architecture = architecture_for(model.architecture, shape)
+        super().__init__(architecture_for(model.architecture, shape), shape, model.zu_dim, num_classes)
         self.config = config
-        self.num_classes, self.zu_dim = num_classes, model.zu_dim
-        widths = (architecture, shape, model.zu_dim, num_classes)
-        self.encoder_u = conditional.conditional_encoder(*widths)
-        self.decoder = conditional.conditional_decoder(*widths)
-        self.averaged = ("decoder",)
-        self.inference = ("encoder_u", "decoder")
         self.routing = routing_table(config, shape, model.zu_dim)
-        self.updates = (
-            Update(
-                name="joint",
-                repeats=1,
-                terms=tuple(self.routing),
-                trains=("encoder_u", "decoder"),
-                reduction=Reduction.OVERLAPPED,
-            ),
-        )
+        self.updates = (Update(name="joint", terms=tuple(self.routing), trains=("encoder_u", "decoder")),)
 
     def forward(self, batch: Batch, noise: Noise, update: str) -> dict[str, Tensor]:
         """The raw loss terms, each a scalar."""
@@ -68,32 +52,3 @@ class CVAE(nn.Module):
             "reconstruction": losses.reconstruction(batch.images, reconstructed),
             "kl": losses.kl_to_standard_normal(posterior),
         }
-
-    # Once trained (``abilities``)
-
-    def prior_codes(self, labels: Tensor, zs_noise: Normals, zu_noise: Normals) -> Tensor:
-        """[B, num_classes + zu_dim]: the one-hot label and z ~ N(0, I)."""
-        return conditional.prior_codes(labels, zu_noise, self.num_classes, self.zu_dim)
-
-    def log_prior(self, codes: Tensor, labels: Tensor | None) -> Tensor:
-        return conditional.log_prior(codes, self.zu_dim)
-
-    def decode(self, codes: Tensor, kind: CodeKind) -> Tensor:
-        return self.decoder.decode(codes, kind)
-
-    def decoding_network(self) -> Decoder:
-        return self.decoder
-
-    def encode(self, images: Tensor, labels: Tensor) -> Codes:
-        return conditional.encode(self.encoder_u, images, labels, self.num_classes)
-
-    def encoding_networks(self) -> dict[str, nn.Module]:
-        return {"encoder_u": self.encoder_u}
-
-    def encoding_input(self, images: Tensor, labels: Tensor) -> Tensor:
-        return conditional.with_label_planes(images, labels, self.num_classes)
-
-    def draw_codes(self, images: Tensor, labels: Tensor, noise: Normals) -> Tensor:
-        """[B, num_classes + zu_dim]: the one-hot label and z drawn from its posterior."""
-        sizes = (self.num_classes, self.zu_dim)
-        return conditional.draw_codes(self.encoder_u, images, labels, noise, *sizes)

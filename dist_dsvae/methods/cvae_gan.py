@@ -13,20 +13,19 @@ training" (ICCV 2017), with this discriminator in place of theirs and without th
 
 from __future__ import annotations
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from dist_dsvae.config import CVAEGANConfig, ModelConfig
-from dist_dsvae.core.noise import Draw, Noise, Normals
-from dist_dsvae.core.types import Batch, CodeKind, Codes, Gaussian, ImageShape
+from dist_dsvae.core.noise import Draw, Noise
+from dist_dsvae.core.types import Batch, Gaussian, ImageShape
 from dist_dsvae.methods import conditional
 from dist_dsvae.methods.adversarial import discriminator_term, generator_term, judge, prior_labels
 from dist_dsvae.methods.global_batch import mean_feature
 from dist_dsvae.methods.routing import Route, RoutingTable, largest_weight, scale_gradient, shared_pass
-from dist_dsvae.methods.update import Reduction, Update
+from dist_dsvae.methods.update import Update
 from dist_dsvae.models import losses
 from dist_dsvae.models.architectures import architecture_for
 from dist_dsvae.models.augmentation import Group, augmentation
-from dist_dsvae.models.decoder import Decoder
 from dist_dsvae.models.discriminator import Discriminator
 from dist_dsvae.models.encoder import sample_gaussian
 
@@ -48,7 +47,7 @@ def routing_table(config: CVAEGANConfig, shape: ImageShape, zu_dim: int) -> Rout
     return table
 
 
-class CVAEGAN(nn.Module):
+class CVAEGAN(conditional.ConditionalAutoencoder):
     """Networks, routing table and forward of the cVAE-GAN.
 
     Raises ValueError where the architecture does not fit the shape of the samples.
@@ -57,25 +56,13 @@ class CVAEGAN(nn.Module):
     def __init__(
         self, config: CVAEGANConfig, model: ModelConfig, shape: ImageShape, num_classes: int
     ) -> None:
-        super().__init__()
         architecture = architecture_for(model.architecture, shape)
+        super().__init__(architecture, shape, model.zu_dim, num_classes)
         self.config = config
-        self.num_classes, self.zu_dim = num_classes, model.zu_dim
-        widths = (architecture, shape, model.zu_dim, num_classes)
-        self.encoder_u = conditional.conditional_encoder(*widths)
-        self.decoder = conditional.conditional_decoder(*widths)
         self.discriminator = Discriminator(architecture, shape, num_classes, config.discriminator_gain)
-        self.averaged = ("decoder",)
-        self.inference = ("encoder_u", "decoder")
         self.routing = routing_table(config, shape, model.zu_dim)
         self.updates = (
-            Update(
-                name="joint",
-                repeats=1,
-                terms=tuple(self.routing),
-                trains=("encoder_u", "decoder", "discriminator"),
-                reduction=Reduction.OVERLAPPED,
-            ),
+            Update(name="joint", terms=tuple(self.routing), trains=("encoder_u", "decoder", "discriminator")),
         )
 
     def forward(self, batch: Batch, noise: Noise, update: str) -> dict[str, Tensor]:
@@ -127,32 +114,3 @@ class CVAEGAN(nn.Module):
             if term in self.routing and (largest := largest_weight(self.routing, term)):
                 return self.routing[term]["encoder_u"] / largest
         return 0.0
-
-    # Once trained (``abilities``)
-
-    def prior_codes(self, labels: Tensor, zs_noise: Normals, zu_noise: Normals) -> Tensor:
-        """[B, num_classes + zu_dim]: the one-hot label and z ~ N(0, I)."""
-        return conditional.prior_codes(labels, zu_noise, self.num_classes, self.zu_dim)
-
-    def log_prior(self, codes: Tensor, labels: Tensor | None) -> Tensor:
-        return conditional.log_prior(codes, self.zu_dim)
-
-    def decode(self, codes: Tensor, kind: CodeKind) -> Tensor:
-        return self.decoder.decode(codes, kind)
-
-    def decoding_network(self) -> Decoder:
-        return self.decoder
-
-    def encode(self, images: Tensor, labels: Tensor) -> Codes:
-        return conditional.encode(self.encoder_u, images, labels, self.num_classes)
-
-    def encoding_networks(self) -> dict[str, nn.Module]:
-        return {"encoder_u": self.encoder_u}
-
-    def encoding_input(self, images: Tensor, labels: Tensor) -> Tensor:
-        return conditional.with_label_planes(images, labels, self.num_classes)
-
-    def draw_codes(self, images: Tensor, labels: Tensor, noise: Normals) -> Tensor:
-        """[B, num_classes + zu_dim]: the one-hot label and z drawn from its posterior."""
-        sizes = (self.num_classes, self.zu_dim)
-        return conditional.draw_codes(self.encoder_u, images, labels, noise, *sizes)

@@ -42,10 +42,10 @@ class Update:
     """
 
     name: str
-    repeats: int
+    repeats: int = 1
     terms: tuple[str, ...]
     trains: tuple[str, ...]
-    reduction: Reduction
+    reduction: Reduction = Reduction.OVERLAPPED
     variances: tuple[str, ...] = ()
     fresh_batch: bool = True
     split: Split = "train"

@@ -102,11 +102,11 @@ class LinearBlock(nn.Sequential):
         )
 
 
-def mlp(widths: Sequence[int], activation: type[nn.Module] = nn.ReLU) -> nn.Sequential:
-    """[B, widths[0]] -> [B, widths[-1]]: linear layers, each followed by the activation."""
+def mlp(widths: Sequence[int]) -> nn.Sequential:
+    """[B, widths[0]] -> [B, widths[-1]]: linear layers, each followed by a ReLU."""
     layers: list[nn.Module] = []
     for in_features, out_features in itertools.pairwise(widths):
-        layers += [nn.Linear(in_features, out_features), activation()]
+        layers += [nn.Linear(in_features, out_features), nn.ReLU()]
     return nn.Sequential(*layers)
 
 

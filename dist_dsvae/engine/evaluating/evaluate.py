@@ -81,8 +81,8 @@ def evaluate(
     evaluation = Evaluation(settings, config.data, train, test, runtime)
     method, weights = run.load_method(chosen, settings.weights, runtime.device)
     marker = checkpoint.read_marker(chosen)
-    seen, seconds = marker["samples_seen"], marker["train_seconds"]
-    result = record(run_dir, evaluation, config.method.name, config.seed, chosen.name, seen, seconds, weights)
+    moment = (chosen.name, marker["samples_seen"], marker["train_seconds"])
+    result = record(run_dir, evaluation, (config.method.name, config.seed), moment, weights)
     folder.mkdir(parents=True, exist_ok=True)
     stop, watchdog = StopRequests(folder, runtime.patience), Watchdog()
 
@@ -166,7 +166,7 @@ def evaluate_in_training(
     samples seen, and seconds trained.
     """
     averaged = ema if evaluation.inputs.config.weights != "raw" else None
-    described = record(run_dir, evaluation, *trained, *moment, "ema" if averaged else "raw")
+    described = record(run_dir, evaluation, trained, moment, "ema" if averaged else "raw")
     with averaged.applied() if averaged else nullcontext():
         figures, real = evaluation(method, Progress(), lambda *_: None)
     if distributed.is_main():
@@ -178,21 +178,23 @@ def evaluate_in_training(
 def record(
     run_dir: Path,
     evaluation: Evaluation,
-    method_name: str,
-    seed: int,
-    name: str,
-    samples_seen: int,
-    train_seconds: float,
+    trained: tuple[str, int],
+    moment: tuple[str, int, float],
     weights: str,
 ) -> dict[str, Any]:
-    """What is evaluated, and how: an evaluation's file without its figures. name: of the checkpoint."""
+    """What is evaluated, and how: an evaluation's file without its figures.
+
+    trained, moment: as of ``evaluate_in_training``.
+    """
+    method_name, seed = trained
+    checkpoint_name, samples_seen, train_seconds = moment
     return {
         "format": FORMAT,
         "run": run_dir.name,
         "method": method_name,
         "data": evaluation.inputs.data.train,
         "classes": evaluation.inputs.train.num_classes,
-        "checkpoint": name,
+        "checkpoint": checkpoint_name,
         "samples_seen": samples_seen,
         "train_seconds": train_seconds,
         "training_seed": seed,

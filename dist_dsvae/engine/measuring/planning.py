@@ -22,6 +22,7 @@ from dist_dsvae.engine.iteration.batch_norm import place
 from dist_dsvae.engine.iteration.iteration import Iteration, build_iteration
 from dist_dsvae.engine.iteration.streams import splits_drawn
 from dist_dsvae.engine.measuring.roofline import Work, work_of
+from dist_dsvae.engine.measuring.synthetic import made_up
 from dist_dsvae.engine.processes.runtime import Runtime
 from dist_dsvae.methods.choose import make_method
 from dist_dsvae.methods.update import Method, constants
@@ -83,20 +84,9 @@ def plan(
         inputs = [
             tensor.to(runtime.device)
             for number in range(len(splits))
-            for tensor in _made_up(shape, num_classes, batch_size, number)
+            for tensor in made_up(shape, num_classes, batch_size, number)
         ]
     return Planned(iteration, inputs, mode)
-
-
-def _made_up(shape: ImageShape, num_classes: int, batch_size: int, number: int) -> list[Tensor]:
-    """Images (bytes; points as floats), labels and positions of one batch."""
-    if shape.is_image:
-        size = (batch_size, shape.height, shape.width, shape.channels)
-        images = torch.randint(0, 256, size, dtype=torch.uint8)
-    else:
-        images = torch.randn(batch_size, shape.channels)
-    labels = torch.randint(num_classes, (batch_size,))
-    return [images, labels, torch.arange(batch_size) + number * batch_size]
 
 
 def _make_fake(method: nn.Module, fake: FakeTensorMode) -> None:

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from dist_dsvae.config import DSVAEConfig, OptimizerConfig, TrainConfig
+from dist_dsvae.core.types import ImageShape
 from dist_dsvae.data.transforms import to_batch
 from dist_dsvae.engine.iteration.batch_norm import place
 from dist_dsvae.engine.iteration.iteration import Iteration, ToBatch, build_iteration
@@ -39,15 +40,21 @@ def make_inputs(
     architecture: str, num_classes: int, batch_size: int, num_batches: int, device: torch.device
 ) -> list[Tensor]:
     """Images (bytes; points as floats), labels and positions of an iteration, on the device."""
-    generator = torch.Generator().manual_seed(0)
     shape = FAMILIES[architecture].shape
-    inputs: list[Tensor] = []
-    for number in range(num_batches):
-        if shape.is_image:
-            size = (batch_size, shape.height, shape.width, shape.channels)
-            images = torch.randint(0, 256, size, dtype=torch.uint8, generator=generator)
-        else:
-            images = torch.randn(batch_size, shape.channels, generator=generator)
-        labels = torch.randint(num_classes, (batch_size,), generator=generator)
-        inputs += [images, labels, torch.arange(batch_size) + number * batch_size]
-    return [tensor.to(device) for tensor in inputs]
+    torch.manual_seed(0)
+    return [
+        tensor.to(device)
+        for number in range(num_batches)
+        for tensor in made_up(shape, num_classes, batch_size, number)
+    ]
+
+
+def made_up(shape: ImageShape, num_classes: int, batch_size: int, number: int) -> list[Tensor]:
+    """Images (bytes; points as floats), labels and positions of one batch, by the process's generator."""
+    if shape.is_image:
+        size = (batch_size, shape.height, shape.width, shape.channels)
+        images = torch.randint(0, 256, size, dtype=torch.uint8)
+    else:
+        images = torch.randn(batch_size, shape.channels)
+    labels = torch.randint(num_classes, (batch_size,))
+    return [images, labels, torch.arange(batch_size) + number * batch_size]

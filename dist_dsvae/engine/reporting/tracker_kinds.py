@@ -21,7 +21,13 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
-from accelerate.tracking import MLflowTracker, TensorBoardTracker, TrackioTracker, WandBTracker
+from accelerate.tracking import (
+    GeneralTracker,
+    MLflowTracker,
+    TensorBoardTracker,
+    TrackioTracker,
+    WandBTracker,
+)
 from PIL import Image
 
 from dist_dsvae.config.training import TrackerName
@@ -82,7 +88,19 @@ def start(name: TrackerName, run: TrackedRun) -> Tracker:
             return _Trackio(run)
 
 
-class _TensorBoard:
+class _OfAccelerate:
+    """What is told to a tracker of accelerate's in the same words, whichever it is."""
+
+    _tracker: GeneralTracker
+
+    def log(self, values: Values, step: int) -> None:
+        self._tracker.log(dict(values), step=step)
+
+    def finish(self) -> None:
+        self._tracker.finish()
+
+
+class _TensorBoard(_OfAccelerate):
     id = None
 
     def __init__(self, run: TrackedRun) -> None:
@@ -95,17 +113,11 @@ class _TensorBoard:
             lines = "\n".join(f"    {key} = {json.dumps(value)}" for key, value in run.settings.items())
             self._tracker.log({"config": lines}, step=0)
 
-    def log(self, values: Values, step: int) -> None:
-        self._tracker.log(dict(values), step=step)
-
     def show(self, name: str, picture: Path, step: int) -> None:
         self._tracker.log_images({name: _pixels(picture)[None]}, step=step, dataformats="NHWC")
 
-    def finish(self) -> None:
-        self._tracker.finish()
 
-
-class _Wandb:
+class _Wandb(_OfAccelerate):
     def __init__(self, run: TrackedRun) -> None:
         import wandb
 
@@ -122,17 +134,11 @@ class _Wandb:
         self._tracker.start()
         self._tracker.store_init_configuration(dict(run.settings))
 
-    def log(self, values: Values, step: int) -> None:
-        self._tracker.log(dict(values), step=step)
-
     def show(self, name: str, picture: Path, step: int) -> None:
         self._tracker.log_images({name: [_pixels(picture)]}, step=step)
 
-    def finish(self) -> None:
-        self._tracker.finish()
 
-
-class _MLflow:
+class _MLflow(_OfAccelerate):
     def __init__(self, run: TrackedRun) -> None:
         # its own patience, minutes for each call, would be everybody's
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
@@ -150,19 +156,16 @@ class _MLflow:
         if run.id is None:  # parameters cannot change
             self._tracker.store_init_configuration(dict(run.settings))
 
-    def log(self, values: Values, step: int) -> None:
-        self._tracker.log(dict(values), step=step)
-
     def show(self, name: str, picture: Path, step: int) -> None:
         self._tracker.log_artifact(str(picture), name)  # whose own name says the step
 
     def finish(self) -> None:
-        self._tracker.finish()
+        super().finish()
         if self._has_own_folder:
             self._mlflow.set_tracking_uri(None)  # or the next run of this process would go there
 
 
-class _Trackio:
+class _Trackio(_OfAccelerate):
     def __init__(self, run: TrackedRun) -> None:
         import trackio
 
@@ -173,14 +176,8 @@ class _Trackio:
         self._tracker.start()
         self._tracker.store_init_configuration(dict(run.settings))
 
-    def log(self, values: Values, step: int) -> None:
-        self._tracker.log(dict(values), step=step)
-
     def show(self, name: str, picture: Path, step: int) -> None:
         self._tracker.log({name: self._image(_pixels(picture))}, step=step)
-
-    def finish(self) -> None:
-        self._tracker.finish()
 
 
 def _pixels(picture: Path) -> np.ndarray[Any, np.dtype[np.uint8]]:

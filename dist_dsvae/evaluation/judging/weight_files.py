@@ -124,10 +124,10 @@ def fill(module: nn.Module, tensors: Mapping[str, Tensor], path: Path, layout: s
     module.load_state_dict(counters | dict(tensors), assign=True)
 
 
-def some(names: Iterable[str], count: int = 3) -> str:
-    """The first names, separated by commas, and dots if there are more."""
-    first = list(itertools.islice(names, count + 1))
-    return ", ".join(first[:count]) + (", ..." if len(first) > count else "")
+def some(names: Iterable[str]) -> str:
+    """The first three names, separated by commas, and dots if there are more."""
+    first = list(itertools.islice(names, 4))
+    return ", ".join(first[:3]) + (", ..." if len(first) > 3 else "")
 
 
 def _unpickled_tensors(data: bytes, path: Path) -> object:

@@ -17,11 +17,11 @@ from dist_dsvae.engine.evaluating.sampler import Sampler, as_8_bits
 from dist_dsvae.engine.evaluating.scoring import add_up, diversity, neighbour_figures
 from dist_dsvae.engine.processes.runtime import Runtime
 from dist_dsvae.evaluation.coverage import Points, coverage_figures
-from dist_dsvae.evaluation.diversity import class_diversity
+from dist_dsvae.evaluation.diversity import pair_sum
 from dist_dsvae.evaluation.image_sums import ImageSums
 from dist_dsvae.evaluation.judging.judge import Judge
-from dist_dsvae.evaluation.precision_recall import precision_recall
 from dist_dsvae.sampling.generate import sample_codes
+from tests.unit.evaluation.test_precision_recall import precision_recall
 from tests.unit.methods.making import NUM_CLASSES, make_any
 
 CPU = torch.device("cpu")
@@ -155,7 +155,7 @@ def test_neighbours_and_diversity_equal_those_of_one_call() -> None:
     got = diversity(
         lambda classes, _: {c: drawn[c] for c in classes}, "abc", 4, 1024, Progress(), "d", lambda *_: None
     )
-    assert got == pytest.approx(sum(class_diversity(d) for d in drawn.values()) / 3, abs=1e-9)
+    assert got == pytest.approx(sum(pair_sum(d, "cat").diversity for d in drawn.values()) / 3, abs=1e-9)
 
 
 def test_coverage_of_points() -> None:

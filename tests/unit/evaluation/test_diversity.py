@@ -14,7 +14,6 @@ from torch.nn import functional as F
 from dist_dsvae.evaluation import diversity
 from dist_dsvae.evaluation.diversity import (
     PairSum,
-    class_diversity,
     mean_diversity,
     pair_sum,
     pairwise_ms_ssim,
@@ -90,7 +89,7 @@ def test_where_pytorch_msssim_applies_it_agrees(size: tuple[int, int], framed: b
     assert actual.dtype == torch.float32
     torch.testing.assert_close(actual, expected, rtol=0, atol=1e-5)
     assert expected.max() - expected.min() > 0.1  # or the comparison would say little
-    assert class_diversity(images) == pytest.approx(1 - expected.mean().item(), abs=1e-5)
+    assert pair_sum(images, "cat").diversity == pytest.approx(1 - expected.mean().item(), abs=1e-5)
 
 
 def test_it_is_three_times_faster_than_pytorch_msssim() -> None:
@@ -147,12 +146,12 @@ def test_scales(height: int, width: int, num_scales: int) -> None:
 
 
 def test_equal_images_have_no_diversity() -> None:
-    assert class_diversity(pictures(1, 32).expand(4, 3, 32, 32)) == pytest.approx(0, abs=1e-6)
+    assert pair_sum(pictures(1, 32).expand(4, 3, 32, 32), "cat").diversity == pytest.approx(0, abs=1e-6)
 
 
 def test_opposite_images_are_as_different_as_can_be() -> None:
     image = torch.randn(1, 3, 32, 32, generator=torch.Generator().manual_seed(0)).clamp(-1, 1)
-    assert class_diversity(torch.cat([image, -image])) == 1.0
+    assert pair_sum(torch.cat([image, -image]), "cat").diversity == 1.0
 
 
 @pytest.mark.parametrize("world_size", [1, 2, 3, 50])
@@ -224,7 +223,7 @@ def test_classes_count_alike() -> None:
 @pytest.mark.parametrize("num_images", [0, 1])
 def test_one_image_has_no_pair(num_images: int) -> None:
     with pytest.raises(ValueError, match=rf"'heron' has {num_images} image.* at least two .* draw more"):
-        class_diversity(torch.zeros(num_images, 3, 32, 32), "heron")
+        pair_sum(torch.zeros(num_images, 3, 32, 32), "heron")
 
 
 @pytest.mark.parametrize(
@@ -239,4 +238,4 @@ def test_one_image_has_no_pair(num_images: int) -> None:
 )
 def test_wrong_images_get_a_sentence(images: Tensor, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        class_diversity(images, "heron")
+        pair_sum(images, "heron")

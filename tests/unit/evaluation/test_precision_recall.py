@@ -11,12 +11,20 @@ from torch import Tensor
 from dist_dsvae.evaluation import precision_recall as module
 from dist_dsvae.evaluation.precision_recall import (
     Coverage,
+    PrecisionRecall,
     covered,
     k_nearest_distance,
-    precision_recall,
     share,
     squared_distances,
 )
+
+
+def precision_recall(real: Tensor, generated: Tensor, k: int = 3) -> PrecisionRecall:
+    """Both figures from real [N, d] and generated [M, d] features."""
+    precision, recall = Coverage(real.device), Coverage(real.device)
+    precision.add(generated, real, k_nearest_distance(real, k))
+    recall.add(real, generated, k_nearest_distance(generated, k))
+    return PrecisionRecall(precision.fraction, recall.fraction)
 
 
 @pytest.fixture
