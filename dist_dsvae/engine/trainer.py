@@ -171,7 +171,7 @@ class Trainer:
                 inputs = next(iterations)
             self.state.num_replaced += sum(batch.num_replaced for batch in inputs)
 
-            # Stage 1, then the joint step (Algorithm 1)
+            # Stage 1, then the joint update (Algorithm 1)
             self.iterate.set_rates(self.epoch, self.iteration)
             self.graphed(*(tensor for batch in inputs for tensor in batch.tensors))
             self.runtime.fence.launched()

@@ -30,36 +30,37 @@ _SECONDS_BETWEEN_LINES = {True: 10.0, False: 30.0}  # at most, on a terminal and
 
 
 class LossMeter:
-    """Sums of loss terms on the device, by step; means over steps and ranks when read.
+    """Sums of loss terms on the device, by update; means over updates and ranks when read.
 
-    Sums travel with checkpoints, so that the tick after a resume averages all its steps. Only ``read``
+    Sums travel with checkpoints, so that the tick after a resume averages all its updates. Only ``read``
     changes them: a checkpoint or a line leaves no trace in the means, not even by rounding.
     settle: waits for the device before the host reads (``Fence.settle``).
     """
 
     def __init__(
-        self, steps: Sequence[Update], device: torch.device, settle: Callable[[], None] = lambda: None
+        self, updates: Sequence[Update], device: torch.device, settle: Callable[[], None] = lambda: None
     ) -> None:
         self._settle = settle
-        self._terms = {step.name: step.terms for step in steps}
+        self._terms = {update.name: update.terms for update in updates}
         self.sums = {
-            step.name: torch.zeros(len(step.terms), dtype=torch.float64, device=device) for step in steps
+            update.name: torch.zeros(len(update.terms), dtype=torch.float64, device=device)
+            for update in updates
         }
-        self._repeats = {step.name: step.repeats for step in steps}
+        self._repeats = {update.name: update.repeats for update in updates}
         self.num_iterations = 0
 
-    def add(self, step: str, values: Tensor) -> None:
-        """Add one step's terms, in its order, on the device alone; whoever runs iterations counts them."""
-        self.sums[step] += values
+    def add(self, update: str, values: Tensor) -> None:
+        """Add one update's terms, in its order, on the device alone; whoever runs iterations counts them."""
+        self.sums[update] += values
 
     def means(self) -> dict[str, float]:
         """Means since the last reading, by term name. Called by all ranks; a host sync."""
         means: dict[str, float] = {}
         state = self.state()
         self._settle()
-        for step, sums in state.items():
-            count = max(self.num_iterations, 1) * self._repeats[step]
-            means |= dict(zip(self._terms[step], (sums / count).tolist(), strict=True))
+        for update, sums in state.items():
+            count = max(self.num_iterations, 1) * self._repeats[update]
+            means |= dict(zip(self._terms[update], (sums / count).tolist(), strict=True))
         return means
 
     def read(self) -> dict[str, float]:
@@ -73,13 +74,13 @@ class LossMeter:
     def state(self) -> dict[str, Tensor]:
         """Copies of the sums, averaged over ranks, so that any rank's stand for all. Called by all ranks."""
         return {
-            step: distributed.all_reduce_sum(sums.clone()).div_(distributed.world_size())
-            for step, sums in self.sums.items()
+            update: distributed.all_reduce_sum(sums.clone()).div_(distributed.world_size())
+            for update, sums in self.sums.items()
         }
 
     def own_sums(self) -> dict[str, list[float]]:
         """This rank's sums, which as many ranks can go on from exactly. A host sync."""
-        return {step: sums.tolist() for step, sums in self.sums.items()}
+        return {update: sums.tolist() for update, sums in self.sums.items()}
 
     def restore(self, state: Mapping[str, Tensor], own_sums: Mapping[str, list[float]] | None) -> None:
         """Go on from ``own_sums``, or from ``state`` where they are those of another number of ranks."""
