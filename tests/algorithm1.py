@@ -31,7 +31,8 @@ SeenBy = Callable[[str, Tensor], Tensor]
 class PlainTrainer:
     """Trains the networks of a DSVAE module with the "reference" loss weights, logistic form.
 
-    augmented: what the discriminator sees of x ("real"), x'_f ("reconstructed") and x'_p ("prior").
+    augmented: what the discriminator sees of x ("real"), x'_f ("reconstructed") and x'_p ("prior"), and
+        encoder_s of x in lines 3-5 ("stage_1").
     """
 
     def __init__(
@@ -88,7 +89,8 @@ class PlainTrainer:
 
     def gm_loss(self, batch: Batch, normal: NormalOf) -> Tensor:
         """Lines 3-5."""
-        zs, mean, variance = self.encode_s(batch.images, lambda: normal("stage_1_zs", self.m.zs_dim))
+        images = self.augmented("stage_1", batch.images)
+        zs, mean, variance = self.encode_s(images, lambda: normal("stage_1_zs", self.m.zs_dim))
         log_posterior = torch.log_softmax(self.log_normal(zs, None), dim=1)
         log_q = log_posterior.gather(1, batch.labels[:, None])[:, 0]
         lkd = self.lkd(mean, variance, self.class_prior(batch.labels))

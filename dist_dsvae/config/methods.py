@@ -35,6 +35,8 @@ class DSVAEConfig:
         that it cannot learn a small data set by heart (``models.augmentation``). "auto" is "on" below 5,000
         training images, "off" from there on and for points; the run's config.json records which. A run
         that is resumed keeps what it began with.
+    stage_1_augmentation: "on": while encoder_s learns labels (stage 1) it sees images turned, scaled, moved
+        and recoloured, so that it cannot learn those of a small data set by heart (``models.augmentation``).
     joint_batch: the joint update's batch: "fresh", or the last stage-1 batch ("last").
     log_variance_floor: the mixture's log-variances are clamped from below (the likelihood is
         unbounded as a variance goes to 0).
@@ -69,6 +71,7 @@ class DSVAEConfig:
     adversarial: Literal["logistic", "hinge"] = "logistic"
     prior_labels: Literal["batch", "uniform"] = "batch"
     augmentation: Literal["auto", "on", "off"] = "auto"
+    stage_1_augmentation: Literal["on", "off"] = "off"
     joint_batch: Literal["fresh", "last"] = "fresh"
     log_variance_floor: float = between(-80, 0, -10.0)
     zs_posterior: Literal["dirac", "gaussian"] = "dirac"

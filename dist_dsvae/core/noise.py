@@ -55,6 +55,7 @@ class Draw(enum.IntEnum):
     POSTERIOR_ZS = 22
     STAGE_1_ZS = 23
     AUGMENTATION = 24
+    STAGE_1_AUGMENTATION = 25
 
 
 def hash_words(*words: Tensor | int) -> Tensor:

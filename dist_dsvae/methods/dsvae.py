@@ -35,7 +35,7 @@ from dist_dsvae.methods.global_batch import aggregate_divergence, all_rows
 from dist_dsvae.methods.routing import Pass, Route, joint_passes, largest_weight, scale_gradient, shared_pass
 from dist_dsvae.models import losses
 from dist_dsvae.models.architectures import architecture_for
-from dist_dsvae.models.augmentation import augmentation
+from dist_dsvae.models.augmentation import augmentation, stage_1_images
 from dist_dsvae.models.blocks import running_statistics_kept
 from dist_dsvae.models.casting import in_half
 from dist_dsvae.models.decoder import Decoder
@@ -111,7 +111,8 @@ class DSVAE(nn.Module):
     # Stage 1: the GM loss (Eq. 9)
 
     def _gm_terms(self, batch: Batch, noise: Noise) -> dict[str, Tensor]:
-        zs, posterior = self._encode_s(batch.images, noise, Draw.STAGE_1_ZS)
+        seen = stage_1_images(self.config.stage_1_augmentation, batch.images, noise)
+        zs, posterior = self._encode_s(seen, noise, Draw.STAGE_1_ZS)
         labels = batch.labels
         log_densities, margined = self.mixture_prior.log_densities(zs), None
         if self.config.gm_margin:

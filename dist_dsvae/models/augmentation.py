@@ -1,15 +1,18 @@
-"""Differentiable augmentation of what the discriminator sees, against learning a small data set by heart.
+"""Augmentation of what discriminator and encoder_s see, against learning a small data set by heart.
 
     real images, x'_f, x'_p --colour--> --translation--> --cutout--> discriminator
+    images of stage 1 --turn, scale, move--> --half of the colour--> encoder_s
 
 Real and generated pictures are changed alike, so the decoder is never asked to draw changed ones, and the
 gradient flows through the changes into the pictures: Zhao et al., "Differentiable Augmentation for
-Data-Efficient GAN Training" (NeurIPS 2020), with their three policies and strengths.
+Data-Efficient GAN Training" (NeurIPS 2020), with their three policies and strengths. encoder_s is shown
+changed images only where it learns labels: what it tells the decoder is of images as they are.
 """
 
 from __future__ import annotations
 
 import enum
+import math
 from collections.abc import Callable, Sequence
 from functools import partial
 
@@ -20,6 +23,10 @@ from torch.nn import functional as F
 from dist_dsvae.core.noise import Draw, Noise
 
 NUM_NUMBERS = 7  # per picture: 3 for colour, 2 for translation, 2 for cutout
+NUM_POSE_NUMBERS = 7  # per picture: 3 for colour, one each for angle and scale, 2 for translation
+
+# How far ``posed`` goes at most: radians, a share of the size, and of half of each side
+_ANGLE, _SCALE, _MOVE = math.radians(10), 0.15, 0.125
 
 
 class Group(enum.IntEnum):
@@ -55,6 +62,35 @@ def augmented(images: Tensor, numbers: Tensor) -> Tensor:
     # Plane by plane whatever the format: a CPU is three times as slow with 3 channels innermost.
     changed = moved_and_cut(coloured(images.contiguous(), numbers[:, :3]), numbers[:, 3:])
     return changed.contiguous(memory_format=torch.channels_last) if channels_last else changed
+
+
+def stage_1_images(setting: str, images: Tensor, noise: Noise) -> Tensor:
+    """What encoder_s sees of ``images`` [B, C, H, W] while it learns labels: ``posed`` if ``setting`` is "on"."""
+    if setting != "on":
+        return images
+    return posed(images, noise.uniform(Draw.STAGE_1_AUGMENTATION, NUM_POSE_NUMBERS))
+
+
+def posed(images: Tensor, numbers: Tensor) -> Tensor:
+    """As the same thing might have been photographed again: row i depends on row i of both arguments alone.
+
+    Turned by up to 10 degrees, scaled by up to 15 % and moved by up to 1/16 of the sides (bilinear; the image
+    is mirrored at its edges), then recoloured half as much as by ``coloured``.
+
+    images: [B, C, H, W] float in [-1, 1]; the result may leave that range. Its dtype and memory format
+        stay. numbers: [B, 7], uniform in (0, 1).
+    """
+    angle, scale, down, right = (2.0 * numbers[:, 3:].to(images.dtype) - 1.0).unbind(1)
+    scale, cosine, sine = 1.0 + _SCALE * scale, torch.cos(_ANGLE * angle), torch.sin(_ANGLE * angle)
+    height, width = images.shape[2:]
+    # in affine_grid's coordinates both sides go from -1 to 1, so turning needs their ratio
+    across = torch.stack([scale * cosine, -scale * sine * (height / width), _MOVE * right], dim=1)
+    along = torch.stack([scale * sine * (width / height), scale * cosine, _MOVE * down], dim=1)
+    grid = F.affine_grid(torch.stack([across, along], dim=1), list(images.shape), align_corners=False)
+    changed = F.grid_sample(images, grid, padding_mode="reflection", align_corners=False)
+    changed = coloured(changed, 0.25 + 0.5 * numbers[:, :3])
+    channels_last = images.is_contiguous(memory_format=torch.channels_last)
+    return changed.contiguous(memory_format=torch.channels_last if channels_last else torch.contiguous_format)
 
 
 def coloured(images: Tensor, numbers: Tensor) -> Tensor:

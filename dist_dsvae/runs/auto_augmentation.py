@@ -33,10 +33,11 @@ def without_auto(
     Raises ConfigError if points are to be augmented.
     """
     method = config.method
-    if isinstance(method, _AUGMENTING) and method.augmentation == "on" and not shape.is_image:
+    keys = () if shape.is_image else ("augmentation", "stage_1_augmentation")
+    for key in (key for key in keys if getattr(method, key, "off") == "on"):
         raise ConfigError(
-            f'method.augmentation is "on", but {config.data.train} holds points, and only images can be '
-            'augmented. Set it to "off" or "auto".'
+            f'method.{key} is "on", but {config.data.train} holds points, and only images can be augmented. '
+            'Set it to "off".'
         )
     if record is not None and isinstance(record.method, _AUGMENTING):
         kept = record.method.augmentation

@@ -10,7 +10,7 @@ from dist_dsvae.core.noise import Draw, Noise
 from dist_dsvae.core.types import Batch, ImageShape
 from dist_dsvae.methods.choose import make_method as choose
 from dist_dsvae.methods.dsvae import DSVAE
-from dist_dsvae.models.augmentation import NUM_NUMBERS, Group, augmented
+from dist_dsvae.models.augmentation import NUM_NUMBERS, NUM_POSE_NUMBERS, Group, augmented, posed
 
 SHAPES = {
     "small": ImageShape(1, 32, 32),
@@ -75,6 +75,19 @@ def seen_by_the_discriminator(batch: Batch):  # type: ignore[no-untyped-def]
 
     def seen(group: str, images: Tensor) -> Tensor:
         return augmented(images, numbers.split(NUM_NUMBERS, dim=1)[Group[group.upper()]])
+
+    return seen
+
+
+def seen_by_networks(config: DSVAEConfig, batch: Batch):  # type: ignore[no-untyped-def]
+    """The same, and encoder_s's in stage 1, group "stage_1": as ``config`` has them augmented."""
+    discriminator = seen_by_the_discriminator(batch)
+
+    def seen(group: str, images: Tensor) -> Tensor:
+        if group == "stage_1":
+            numbers = noise_for(batch).uniform(Draw.STAGE_1_AUGMENTATION, NUM_POSE_NUMBERS)
+            return posed(images, numbers) if config.stage_1_augmentation == "on" else images
+        return discriminator(group, images) if config.augmentation == "on" else images
 
     return seen
 

@@ -9,11 +9,14 @@ import torch
 from dist_dsvae.core.noise import Draw, Noise
 from dist_dsvae.models.augmentation import (
     NUM_NUMBERS,
+    NUM_POSE_NUMBERS,
     Group,
     augmentation,
     augmented,
     coloured,
     moved_and_cut,
+    posed,
+    stage_1_images,
 )
 
 UNCHANGED = 0.5  # brightness +0, factors 1, shift 0
@@ -160,3 +163,59 @@ def test_depends_on_the_position_alone() -> None:
 @pytest.mark.parametrize("setting", ["off", "auto"])
 def test_nothing_is_done_unless_it_is_on(setting: str) -> None:
     assert augmentation(setting, Noise(7, torch.arange(3))) is None
+
+
+def mirrored(place: float, side: int) -> float:
+    """A place outside of 0..side, measured from the first edge, mirrored at the edges."""
+    place = abs(place) % (2 * side)
+    return 2 * side - place if place > side else place
+
+
+def slowly_posed(image: np.ndarray, numbers: np.ndarray) -> np.ndarray:
+    """One image [C, H, W]: each pixel's place in it by turning, scaling and moving, then the four around."""
+    channels, height, width = image.shape
+    angle, scale, down, right = 2 * numbers[3:] - 1
+    angle, scale = angle * np.pi / 18, 1 + 0.15 * scale
+    result = np.zeros_like(image)
+    for i in range(height):
+        for j in range(width):
+            y, x = i + 0.5 - height / 2, j + 0.5 - width / 2  # from the centre, in pixels
+            x, y = (
+                scale * (np.cos(angle) * x - np.sin(angle) * y) + right * width / 16,
+                scale * (np.sin(angle) * x + np.cos(angle) * y) + down * height / 16,
+            )
+            y, x = mirrored(y + height / 2, height) - 0.5, mirrored(x + width / 2, width) - 0.5
+            y, x = np.clip(y, 0, height - 1), np.clip(x, 0, width - 1)
+            for row in {int(y), min(int(y) + 1, height - 1)}:
+                for column in {int(x), min(int(x) + 1, width - 1)}:
+                    share = max(0.0, 1 - abs(y - row)) * max(0.0, 1 - abs(x - column))
+                    result[:, i, j] += share * image[:, row, column] if share else 0.0
+    return slow(result, np.concatenate([0.25 + 0.5 * numbers[:3], [UNCHANGED, UNCHANGED, 2.0, 2.0]]))
+
+
+@pytest.mark.parametrize("memory_format", FORMATS)
+@pytest.mark.parametrize("shape", [(1, 32, 32), (3, 16, 24), (3, 9, 14)])
+def test_poses_equal_the_slow_ones(shape: tuple[int, int, int], memory_format: torch.memory_format) -> None:
+    images, numbers = some(*shape)
+    got = posed(images.contiguous(memory_format=memory_format), numbers)
+    assert got.is_contiguous(memory_format=memory_format)
+    assert got.dtype == images.dtype
+    expected = np.stack([slowly_posed(x, n) for x, n in zip(images.numpy(), numbers.numpy(), strict=True)])
+    np.testing.assert_allclose(got.numpy(), expected, rtol=0, atol=1e-9)
+
+
+def test_the_middle_of_every_range_is_the_image_itself() -> None:
+    images, _ = some(3, 16, 16)
+    still = torch.full((12, NUM_POSE_NUMBERS), UNCHANGED, dtype=torch.float64)
+    torch.testing.assert_close(posed(images, still), images)
+
+
+def test_stage_1_depends_on_the_position_alone() -> None:
+    images, _ = some(3, 16, 16)
+
+    def seen(first: int, last: int) -> torch.Tensor:
+        return stage_1_images("on", images[first:last], Noise(7, torch.arange(first, last), torch.float64))
+
+    torch.testing.assert_close(torch.cat([seen(0, 5), seen(5, 12)]), seen(0, 12), rtol=0, atol=0)
+    assert not torch.equal(seen(0, 12), images)
+    assert stage_1_images("off", images, Noise(7, torch.arange(12))) is images

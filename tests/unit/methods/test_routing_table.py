@@ -21,7 +21,7 @@ from tests.unit.methods.making import (
     make_method,
     noise_for,
     normal_for,
-    seen_by_the_discriminator,
+    seen_by_networks,
 )
 
 NETWORKS = ("encoder_s", "encoder_u", "decoder", "latent_classifier", "discriminator", "mixture_prior")
@@ -32,8 +32,7 @@ def gradient(network: nn.Module, value: Tensor) -> list[Tensor | None]:
 
 
 def plain_terms(method: DSVAE, step: str, batch) -> dict[str, Tensor]:  # type: ignore[no-untyped-def]
-    seen = {"augmented": seen_by_the_discriminator(batch)} if method.config.augmentation == "on" else {}
-    plain = PlainTrainer(method, **seen)
+    plain = PlainTrainer(method, augmented=seen_by_networks(method.config, batch))
     if step == "joint":
         return plain.joint_terms(batch, normal_for(batch))
     if step == "unlabelled":
@@ -49,7 +48,7 @@ def plain_terms(method: DSVAE, step: str, batch) -> dict[str, Tensor]:  # type: 
         ("mlp2d", {}),
         ("mlp2d", {"loss_weights": "paper"}),
         ("small32", {"augmentation": "on"}),
-        ("small32", BEYOND | {"augmentation": "on"}),
+        ("small32", BEYOND | {"augmentation": "on", "stage_1_augmentation": "on"}),
         ("mlp2d", BEYOND | {"loss_weights": "paper"}),
         ("mlp2d", {"code_weight": 0.5, "mixture_fit": "moments"}),
     ],

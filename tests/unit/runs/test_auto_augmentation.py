@@ -61,9 +61,10 @@ def test_methods_without_a_discriminator_are_untouched() -> None:
         assert as_trained(given) is given
 
 
-def test_points_are_not_augmented() -> None:
-    with pytest.raises(ConfigError, match=r'method\.augmentation is "on", but t holds points'):
-        without_auto(config(augmentation="on"), POINTS, FEW, None)
+@pytest.mark.parametrize("key", ["augmentation", "stage_1_augmentation"])
+def test_points_are_not_augmented(key: str) -> None:
+    with pytest.raises(ConfigError, match=rf'method\.{key} is "on", but t holds points'):
+        without_auto(config(**{key: "on"}), POINTS, FEW, None)
 
 
 @pytest.mark.parametrize("recorded", ["on", "off"])
