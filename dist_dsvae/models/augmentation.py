@@ -65,7 +65,7 @@ def augmented(images: Tensor, numbers: Tensor) -> Tensor:
 
 
 def stage_1_images(setting: str, images: Tensor, noise: Noise) -> Tensor:
-    """What encoder_s sees of ``images`` [B, C, H, W] while it learns labels: ``posed`` if ``setting`` is "on"."""
+    """What encoder_s sees of ``images`` [B, C, H, W] where it learns labels: ``posed``, if it is "on"."""
     if setting != "on":
         return images
     return posed(images, noise.uniform(Draw.STAGE_1_AUGMENTATION, NUM_POSE_NUMBERS))

@@ -173,7 +173,7 @@ def mirrored(place: float, side: int) -> float:
 
 def slowly_posed(image: np.ndarray, numbers: np.ndarray) -> np.ndarray:
     """One image [C, H, W]: each pixel's place in it by turning, scaling and moving, then the four around."""
-    channels, height, width = image.shape
+    height, width = image.shape[1:]
     angle, scale, down, right = 2 * numbers[3:] - 1
     angle, scale = angle * np.pi / 18, 1 + 0.15 * scale
     result = np.zeros_like(image)
