@@ -15,6 +15,7 @@ classes' moments.
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable
 
 import torch
@@ -26,6 +27,7 @@ from dist_dsvae.methods.dsvae import DSVAE
 
 NormalOf = Callable[[str, int], Tensor]
 SeenBy = Callable[[str, Tensor], Tensor]
+DrawnFor = Callable[[Batch], list[int]]
 
 
 class PlainTrainer:
@@ -33,6 +35,7 @@ class PlainTrainer:
 
     augmented: what the discriminator sees of x ("real"), x'_f ("reconstructed") and x'_p ("prior"), and
         encoder_s of x in lines 3-5 ("stage_1").
+    drawn: the classes that are drawn for a batch, one more than method.sampled_classes, where that is set.
     """
 
     def __init__(
@@ -41,9 +44,11 @@ class PlainTrainer:
         lr: float = 5e-4,
         betas: tuple[float, float] = (0.0, 0.9),
         augmented: SeenBy = lambda group, images: images,
+        drawn: DrawnFor | None = None,
     ) -> None:
         self.m = method
         self.augmented = augmented
+        self.drawn = drawn
         prior = method.mixture_prior
 
         def adam(parameters: list[nn.Parameter]) -> torch.optim.Adam:
@@ -87,12 +92,23 @@ class PlainTrainer:
     def class_prior(self, labels: Tensor) -> tuple[Tensor, Tensor]:
         return self.m.mixture_prior.mean[labels], self.m.mixture_prior.log_variance[labels].exp()
 
+    def log_q(self, densities: Tensor, batch: Batch) -> Tensor:
+        """log q(y | zs) [B] from all classes' log-densities [B, C], or from a sample of the classes."""
+        every, others = range(self.m.num_classes), self.m.config.sampled_classes
+        found = []
+        for own, row in zip(batch.labels.tolist(), densities, strict=True):
+            drawn = self.drawn(batch) if others else list(every)
+            rest = [c for c in drawn if c != own][: others or None]
+            weight = (self.m.num_classes - 1) / len(rest)  # 1 where all are there
+            total = torch.cat([row[[own]], row[rest] + math.log(weight)]).logsumexp(0)
+            found.append(row[own] - total)
+        return torch.stack(found)
+
     def gm_loss(self, batch: Batch, normal: NormalOf) -> Tensor:
         """Lines 3-5."""
         images = self.augmented("stage_1", batch.images)
         zs, mean, variance = self.encode_s(images, lambda: normal("stage_1_zs", self.m.zs_dim))
-        log_posterior = torch.log_softmax(self.log_normal(zs, None), dim=1)
-        log_q = log_posterior.gather(1, batch.labels[:, None])[:, 0]
+        log_q = self.log_q(self.log_normal(zs, None), batch)
         lkd = self.lkd(mean, variance, self.class_prior(batch.labels))
         self.seen = mean.detach(), None if variance is None else variance.detach()
         return (-log_q + self.m.config.likelihood_weight * lkd).mean()

@@ -25,6 +25,9 @@ class DSVAEConfig:
         of the mixture, so a large one takes from zs what tells new classes apart.
     likelihood_weight: lambda_lkd of Eq. 9.
     gm_margin: scales the true class's squared distance by 1 + margin in L_cls.
+    sampled_classes: L_cls compares the own class with so many others, drawn anew for every batch, instead of
+        with all: less time and memory where there are tens of thousands of classes. 0, or as many as there
+        are others: all of them.
     loss_weights: "reference" (10 x mean squared error, KL averaged over zu) or "paper"
         (the text's lambdas, taken literally); see ``methods.conditional.autoencoder_weights``.
     reconstruction_weight, kl_weight, confusion_weight, generator_weight: multiply what loss_weights gives
@@ -63,6 +66,7 @@ class DSVAEConfig:
     unlabelled_likelihood_weight: float = between(0, LARGE, 0.1)
     likelihood_weight: float = between(0, LARGE, 0.1)
     gm_margin: float = between(0, LARGE, 0.0)
+    sampled_classes: int = between(0, LARGE, 0)
     loss_weights: Literal["reference", "paper"] = "reference"
     reconstruction_weight: float = between(0, LARGE, 1.0)
     kl_weight: float = between(0, LARGE, 1.0)

@@ -56,6 +56,7 @@ class Draw(enum.IntEnum):
     STAGE_1_ZS = 23
     AUGMENTATION = 24
     STAGE_1_AUGMENTATION = 25
+    SAMPLED_CLASSES = 26
 
 
 def hash_words(*words: Tensor | int) -> Tensor:

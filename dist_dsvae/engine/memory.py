@@ -16,7 +16,7 @@ from contextlib import contextmanager
 import psutil
 import torch
 
-from dist_dsvae.config import ExperimentConfig
+from dist_dsvae.config import DSVAEConfig, ExperimentConfig
 from dist_dsvae.core import distributed
 from dist_dsvae.core.types import ImageShape
 from dist_dsvae.methods.choose import make_method
@@ -24,8 +24,8 @@ from dist_dsvae.models.mixture_prior import MixturePrior
 
 _MANY_CLASSES = 10_000  # below, what is left out is most of it
 _COPIES = 4  # of a parameter: itself, its gradient, Adam's two moments
-# What a GM step holds beyond those at its peak: log-variances, what the densities keep for their
-# derivatives, these, and all gradients once more in one piece
+# What a GM step holds beyond those at its peak, in matrices [C, d], or with sampled classes of their rows:
+# log-variances, what the densities keep for their derivatives, these, and all gradients once more in one piece
 _GM_MATRICES = 12
 _GM_DENSITIES = 4  # [B, C] matrices
 # How allocators and libraries say it where they have no type for it
@@ -56,8 +56,8 @@ def check_memory(
         raise TooLargeError(
             f'Training "{config.method.name}" on {num_classes:,} classes takes at least '
             f"{needed / 2**30:.1f} GiB for each process, and {place} has {least / 2**30:.1f} GiB free for "
-            "it. The memory grows with classes times code size: lower model.zs_dim and model.zu_dim, "
-            "train on fewer classes, or take a machine with more memory."
+            f"it. The memory grows with classes times code size: {_fewer_compared(config, num_classes)}lower "
+            "model.zs_dim and model.zu_dim, train on fewer classes, or take a machine with more memory."
         )
 
 
@@ -67,10 +67,25 @@ def needed_bytes(config: ExperimentConfig, shape: ImageShape, num_classes: int, 
         method = make_method(config.method, config.model, shape, num_classes)
     values = _COPIES * sum(parameter.numel() for parameter in method.parameters())
     values += sum(buffer.numel() for buffer in method.buffers())
+    compared = _compared_classes(config, num_classes)
     for module in method.modules():
         if isinstance(module, MixturePrior) and module.fit == "gradient":
-            values += _GM_MATRICES * module.mean.numel() + _GM_DENSITIES * batch_size * num_classes
+            rows = compared + (batch_size + 1 if compared < num_classes else 0)
+            values += _GM_MATRICES * rows * module.mean.shape[1] + _GM_DENSITIES * batch_size * compared
     return values * (8 if config.train.double_precision else 4)
+
+
+def _compared_classes(config: ExperimentConfig, num_classes: int) -> int:
+    """How many classes L_cls computes densities of, at a time."""
+    others = config.method.sampled_classes if isinstance(config.method, DSVAEConfig) else 0
+    return others + 1 if 0 < others < num_classes - 1 else num_classes
+
+
+def _fewer_compared(config: ExperimentConfig, num_classes: int) -> str:
+    """What to do, where it has not been done."""
+    exact = isinstance(config.method, DSVAEConfig) and _compared_classes(config, num_classes) == num_classes
+    gradient = isinstance(config.method, DSVAEConfig) and config.method.mixture_fit == "gradient"
+    return "set method.sampled_classes to some thousands, which takes half of it; " if exact and gradient else ""
 
 
 def peak_bytes(device: torch.device) -> int:

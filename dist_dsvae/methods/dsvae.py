@@ -48,6 +48,7 @@ from dist_dsvae.models.mixture_prior import (
     squared_distance,
     standard_normal_log_density,
 )
+from dist_dsvae.models.sampled_classes import draw_classes, sampled_densities
 
 
 class _Zs(NamedTuple):
@@ -113,23 +114,39 @@ class DSVAE(nn.Module):
     def _gm_terms(self, batch: Batch, noise: Noise) -> dict[str, Tensor]:
         seen = stage_1_images(self.config.stage_1_augmentation, batch.images, noise)
         zs, posterior = self._encode_s(seen, noise, Draw.STAGE_1_ZS)
-        labels = batch.labels
-        log_densities, margined = self.mixture_prior.log_densities(zs), None
+        logits, column, own = self._class_densities(zs, batch, noise)
+        margined = None
         if self.config.gm_margin:
-            distance = squared_distance(zs, self.mixture_prior.component(labels))
-            margined = losses.with_margin(log_densities, labels, distance, self.config.gm_margin)
+            distance = squared_distance(zs, own or self.mixture_prior.component(batch.labels))
+            margined = losses.with_margin(logits, column, distance, self.config.gm_margin)
         weight = self.config.likelihood_weight
         if posterior is None:
-            loss = losses.gm(log_densities, labels, weight, margined=margined)
+            loss = losses.gm(logits, column, weight, margined=margined)
         else:
-            classification = losses.gm_classification(log_densities if margined is None else margined, labels)
-            divergence = kl_divergence(posterior, self.mixture_prior.component(labels)).mean()
-            loss = classification + weight * divergence
+            classification = losses.gm_classification(logits if margined is None else margined, column)
+            own = own or self.mixture_prior.component(batch.labels)
+            loss = classification + weight * kl_divergence(posterior, own).mean()
         if self.training and self.config.mixture_fit == "moments":
             self._follow(
-                Gaussian(zs, torch.full_like(zs, -torch.inf)) if posterior is None else posterior, labels
+                Gaussian(zs, torch.full_like(zs, -torch.inf)) if posterior is None else posterior,
+                batch.labels,
             )
         return {"gm": loss}
+
+    def _class_densities(
+        self, zs: Tensor, batch: Batch, noise: Noise
+    ) -> tuple[Tensor, Tensor, Gaussian | None]:
+        """Log-densities [B, K] of zs under the classes that L_cls compares, and the own class's column [B].
+
+        With its Gaussian, where that was looked up.
+        """
+        others = self.config.sampled_classes
+        if not 0 < others < self.num_classes - 1:
+            return self.mixture_prior.log_densities(zs), batch.labels, None
+        first = all_rows(batch.positions[:1])[0]  # of the global batch
+        drawn = draw_classes(noise.seed, first, self.num_classes, others + 1)
+        logits, own = sampled_densities(self.mixture_prior, zs, batch.labels, drawn)
+        return logits, torch.zeros_like(batch.labels), own
 
     def _follow(self, posterior: Gaussian, labels: Tensor) -> None:
         """The mixture moves towards the moments of the global batch's zs."""

@@ -78,8 +78,7 @@ class MixturePrior(nn.Module):
         """
         mean, log_variance = self.components()
         with torch.autocast(zs.device.type, enabled=False):
-            densities: Tensor = _LogDensities.apply(zs.to(mean.dtype), mean, log_variance)
-            return densities
+            return log_densities(zs.to(mean.dtype), mean, log_variance)
 
     @torch.no_grad()
     def follow(self, posterior: Gaussian, labels: Tensor, rate: float) -> None:
@@ -143,6 +142,12 @@ class MixturePrior(nn.Module):
         if labels is not None:
             return gaussian_log_density(zs, self.component(labels)) - constant
         return torch.logsumexp(self.log_densities(zs), dim=1) - math.log(self.num_classes) - constant
+
+
+def log_densities(zs: Tensor, mean: Tensor, log_variance: Tensor) -> Tensor:
+    """log N(zs; mean_c, var_c) without the constant: [B, d], [C, d], [C, d] -> [B, C], all of one dtype."""
+    densities: Tensor = _LogDensities.apply(zs, mean, log_variance)
+    return densities
 
 
 class _LogDensities(torch.autograd.Function):

@@ -56,6 +56,7 @@ def check(make: Callable[[], Iteration], architecture: str) -> None:
         ("no", "mlp2d", {"unlabelled_updates": 2}),
         ("bf16", "mlp2d", BEYOND),
         ("fp16", "mlp2d", {"unlabelled_updates": 1}),
+        ("bf16", "mlp2d", {"sampled_classes": 2}),
     ],
 )
 def test_graph_equals_eager(precision: str, architecture: str, settings: dict[str, object]) -> None:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import resource
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import psutil
 import pytest
 import torch
 
-from dist_dsvae.config import DataConfig, ExperimentConfig, ModelConfig
+from dist_dsvae.config import DataConfig, DSVAEConfig, ExperimentConfig, ModelConfig
 from dist_dsvae.core.types import ImageShape
 from dist_dsvae.engine.memory import TooLargeError, check_memory, needed_bytes
 
@@ -29,7 +30,8 @@ def resident(what):
 
 def iterate(classes):
     model = ModelConfig(architecture="mlp2d", zs_dim=int(sys.argv[2]), zu_dim=2)
-    method = DSVAE(DSVAEConfig(augmentation="off"), model, ImageShape(2, 0, 0), classes)
+    config = DSVAEConfig(augmentation="off", sampled_classes=int(sys.argv[3]))
+    method = DSVAE(config, model, ImageShape(2, 0, 0), classes)
     iteration = make_iteration(method=method)
     iteration(*make_inputs(iteration, 0, 6, "mlp2d"))
 
@@ -41,9 +43,9 @@ print(resident("VmHWM") - before)
 """
 
 
-def config_of(zs_dim: int) -> ExperimentConfig:
+def config_of(zs_dim: int, **method: int) -> ExperimentConfig:
     model = ModelConfig(architecture="mlp2d", zs_dim=zs_dim, zu_dim=2)
-    return ExperimentConfig(data=DataConfig(train="shards"), model=model)
+    return ExperimentConfig(data=DataConfig(train="shards"), model=model, method=DSVAEConfig(**method))
 
 
 def peak_kib() -> int:
@@ -58,13 +60,36 @@ def test_a_million_classes_end_in_a_sentence_before_memory_is_taken() -> None:
         check_memory(config_of(dim), POINTS, 1_000_000, 32, torch.device("cpu"))
     assert peak_kib() - before < 50_000
     assert "on 1,000,000 classes takes at least" in str(caught.value)
+    assert "set method.sampled_classes to some thousands" in str(caught.value)
     assert "lower model.zs_dim" in str(caught.value)
+    with pytest.raises(TooLargeError) as caught:  # beyond that
+        check_memory(config_of(4 * dim, sampled_classes=4096), POINTS, 1_000_000, 32, torch.device("cpu"))
+    assert "sampled_classes" not in str(caught.value)
+
+
+def test_a_million_classes_fit_by_sampling_where_all_of_them_do_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    sampled, exact = config_of(512, sampled_classes=4096), config_of(512)
+    between = needed_bytes(sampled, POINTS, 1_000_000, 32) * 3 // 2
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=between))
+    check_memory(sampled, POINTS, 1_000_000, 32, torch.device("cpu"))
+    with pytest.raises(TooLargeError, match="on 1,000,000 classes takes at least"):
+        check_memory(exact, POINTS, 1_000_000, 32, torch.device("cpu"))
+
+
+def bytes_taken(classes: int, dim: int, sampled: int) -> int:
+    arguments = [str(classes), str(dim), str(sampled)]
+    done = subprocess.run(
+        [sys.executable, "-c", _ITERATION, *arguments], capture_output=True, text=True, check=True
+    )
+    return int(done.stdout.splitlines()[-1])
 
 
 def test_the_estimate_is_what_an_iteration_takes() -> None:
     classes, dim = 20_000, 256
-    done = subprocess.run(
-        [sys.executable, "-c", _ITERATION, str(classes), str(dim)], capture_output=True, text=True, check=True
-    )
-    needed = needed_bytes(config_of(dim), POINTS, classes, 6)
-    assert 0.8 < int(done.stdout.splitlines()[-1]) / needed < 1.25
+    taken = {sampled: bytes_taken(classes, dim, sampled) for sampled in (0, 512)}
+    for sampled, got in taken.items():
+        needed = needed_bytes(config_of(dim, sampled_classes=sampled), POINTS, classes, 6)
+        assert 0.8 < got / needed < 1.25, sampled
+    assert taken[512] < 0.65 * taken[0]

@@ -11,6 +11,7 @@ from dist_dsvae.core.types import Batch, ImageShape
 from dist_dsvae.methods.choose import make_method as choose
 from dist_dsvae.methods.dsvae import DSVAE
 from dist_dsvae.models.augmentation import NUM_NUMBERS, NUM_POSE_NUMBERS, Group, augmented, posed
+from dist_dsvae.models.sampled_classes import draw_classes
 
 SHAPES = {
     "small": ImageShape(1, 32, 32),
@@ -35,6 +36,7 @@ BEYOND: dict[str, object] = {
     "code_weight": 0.5,
     "mixture_separation": 2.0,
     "discriminator_gain": 5.0,
+    "sampled_classes": 2,
 }
 
 
@@ -90,6 +92,11 @@ def seen_by_networks(config: DSVAEConfig, batch: Batch):  # type: ignore[no-unty
         return discriminator(group, images) if config.augmentation == "on" else images
 
     return seen
+
+
+def drawn_for(batch: Batch) -> list[int]:
+    """The classes that L_cls of such a batch draws from, with ``sampled_classes`` 2."""
+    return draw_classes(9, batch.positions[0], NUM_CLASSES, 3).tolist()
 
 
 def normal_for(batch: Batch):  # type: ignore[no-untyped-def]

@@ -18,7 +18,15 @@ from dist_dsvae.engine.processes.runtime import Runtime
 from dist_dsvae.methods.dsvae import DSVAE
 from dist_dsvae.methods.update import objective, parameter_groups
 from tests.algorithm1 import PlainTrainer
-from tests.unit.methods.making import BEYOND, SHAPES, make_batch, make_method, noise_for, normal_for
+from tests.unit.methods.making import (
+    BEYOND,
+    SHAPES,
+    drawn_for,
+    make_batch,
+    make_method,
+    noise_for,
+    normal_for,
+)
 
 TOLERANCE = {"rtol": 1e-8, "atol": 1e-8}
 
@@ -44,6 +52,7 @@ def engine_steps(method: DSVAE):  # type: ignore[no-untyped-def]
         ("small", torch.channels_last, BEYOND),
         ("mlp2d", torch.contiguous_format, BEYOND),
         ("mlp2d", torch.contiguous_format, {"code_weight": 0.5, "mixture_fit": "moments"}),
+        ("mlp2d", torch.contiguous_format, {"sampled_classes": 2}),
     ],
 )
 def test_iterations_equal_the_transcription(
@@ -51,7 +60,7 @@ def test_iterations_equal_the_transcription(
 ) -> None:
     """Three iterations of 3 GM steps and a joint step: losses, weights and batch-norm buffers."""
     method = make_method(architecture, **settings)
-    plain = PlainTrainer(copy.deepcopy(method))
+    plain = PlainTrainer(copy.deepcopy(method), drawn=drawn_for)
     method.to(memory_format=memory_format)
     gm, joint = engine_steps(method)
     position = 0

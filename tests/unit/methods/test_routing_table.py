@@ -17,6 +17,7 @@ from tests.algorithm1 import PlainTrainer
 from tests.unit.methods.making import (
     BEYOND,
     SHAPES,
+    drawn_for,
     make_batch,
     make_method,
     noise_for,
@@ -32,7 +33,7 @@ def gradient(network: nn.Module, value: Tensor) -> list[Tensor | None]:
 
 
 def plain_terms(method: DSVAE, step: str, batch) -> dict[str, Tensor]:  # type: ignore[no-untyped-def]
-    plain = PlainTrainer(method, augmented=seen_by_networks(method.config, batch))
+    plain = PlainTrainer(method, drawn=drawn_for, augmented=seen_by_networks(method.config, batch))
     if step == "joint":
         return plain.joint_terms(batch, normal_for(batch))
     if step == "unlabelled":
@@ -51,6 +52,7 @@ def plain_terms(method: DSVAE, step: str, batch) -> dict[str, Tensor]:  # type: 
         ("small32", BEYOND | {"augmentation": "on", "stage_1_augmentation": "on"}),
         ("mlp2d", BEYOND | {"loss_weights": "paper"}),
         ("mlp2d", {"code_weight": 0.5, "mixture_fit": "moments"}),
+        ("mlp2d", {"sampled_classes": 2}),
     ],
 )
 @pytest.mark.parametrize("step", ["gm", "joint", "unlabelled"])
