@@ -43,6 +43,9 @@ class Codes(NamedTuple):
     zu: Gaussian
 
 
+MOST_VALUES = 2**26  # of one sample: larger ones are no pictures for any network here
+
+
 class ImageShape(NamedTuple):
     """What one sample looks like: an image (channels, height, width) or a point (channels, 0, 0)."""
 
@@ -53,6 +56,13 @@ class ImageShape(NamedTuple):
     @property
     def is_image(self) -> bool:
         return self.height > 0
+
+    @property
+    def is_possible(self) -> bool:
+        """Whether it is that of pictures in grey or colour, or of points, within ``MOST_VALUES``."""
+        image = self.channels in (1, 3) and min(self.height, self.width) > 0
+        point = self.channels > 0 and self.height == self.width == 0
+        return (image or point) and self.num_values <= MOST_VALUES
 
     @property
     def num_pixels(self) -> int:

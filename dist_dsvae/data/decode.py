@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from dist_dsvae.core.types import ImageShape
+from dist_dsvae.core.types import MOST_VALUES, ImageShape
 from dist_dsvae.data.shards.manifest import DataError
 
 try:
@@ -30,7 +30,6 @@ Array = npt.NDArray[np.generic]
 _NPY = b"\x93NUMPY"
 # No other of Pillow's: some run programs, and none has been looked at here
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "PPM")
-_MOST_VALUES = 2**26
 
 
 class BatchBuffers:
@@ -83,6 +82,26 @@ def decode_into(data: memoryview, out: Array) -> None:
         raise DataError(f"it cannot be decoded ({_reason(error)})") from None
 
 
+def decode_reduced(data: bytes, height: int, width: int, least: int) -> Array | None:
+    """A JPEG of height x width pixels in colour, uint8 [H, W, 3], at ``reduction`` of its size.
+
+    None where it takes another decoder: there is no simplejpeg, or it is damaged.
+    """
+    if decode_jpeg is None:
+        return None
+    part = reduction(height, width, least)
+    try:
+        pixels: Array = decode_jpeg(data, min_height=-(-height // part), min_width=-(-width // part))
+    except ValueError:
+        return None
+    return pixels
+
+
+def reduction(height: int, width: int, least: int) -> int:
+    """The largest of 1, 2, 4 and 8 by which no side, divided, becomes smaller than ``least``."""
+    return max(part for part in (1, 2, 4, 8) if part == 1 or min(height, width) // least >= part)
+
+
 def shape_of(data: memoryview) -> ImageShape:
     """What a member decodes to, by its header alone. Raises DataError if it is none that is read."""
     try:
@@ -99,7 +118,7 @@ def shape_of(data: memoryview) -> ImageShape:
             shape_ = ImageShape(1 if grey else 3, image.height, image.width)
     except Exception as error:  # as above
         raise DataError(_reason(error)) from None
-    if shape_.num_values > _MOST_VALUES:
+    if shape_.num_values > MOST_VALUES:
         raise DataError(f"it has {shape_.width}x{shape_.height} pixels, more than any network here takes")
     return shape_
 

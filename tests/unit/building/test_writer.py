@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import io
 import json
 import os
 import signal
@@ -58,6 +59,20 @@ def test_members_are_plain_and_in_order(tmp_path: Path) -> None:
     assert [m.name for m in members[:4]] == ["00000004.png", "00000004.cls", "00000004.json", "00000005.png"]
     assert {(m.mtime, m.uid, m.gid, m.mode, m.uname) for m in members} == {(0, 0, 0, 0o644, "")}
     assert set(described) == {"class_name", "source", "value"}
+
+
+def test_shards_are_what_tarfile_writes(tmp_path: Path) -> None:
+    shard = tmp_path / "train" / write_values(tmp_path / "train", list(range(8))).manifest.shards[1].file
+    again = io.BytesIO()
+    with (
+        tarfile.open(shard) as tar,
+        tarfile.TarFile(fileobj=again, mode="w", format=tarfile.USTAR_FORMAT) as new,
+    ):
+        for member in tar.getmembers():
+            plain = tarfile.TarInfo(member.name)
+            plain.size, plain.mode = member.size, 0o644
+            new.addfile(plain, tar.extractfile(member))
+    assert shard.read_bytes() == again.getvalue()
 
 
 def test_every_shard_mixes_the_classes(tmp_path: Path) -> None:

@@ -11,7 +11,8 @@ from PIL import Image
 
 from dist_dsvae.building.sources.file_encoder import FileEncoder
 from dist_dsvae.building.writer import Sample, UnreadableError
-from dist_dsvae.core.images import Codec, Format
+from dist_dsvae.core.images import Codec, Fitter, Format, Pixels
+from dist_dsvae.data import decode
 
 
 def smooth(size: int = 16, mode: str = "RGB") -> Image.Image:
@@ -88,13 +89,13 @@ def test_a_picture_that_fits_but_is_cut_off_is_unreadable(tmp_path: Path) -> Non
 def test_a_photograph_is_decoded_at_a_fraction(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The smallest that is no smaller than the target; hardly another picture than from all its pixels."""
     seen: list[tuple[int, int]] = []
-    fit = FileEncoder.fit
+    fit = FileEncoder.fit_pixels
 
-    def spied(self: FileEncoder, image: Image.Image) -> Image.Image:
-        seen.append(image.size)
-        return fit(self, image)
+    def spied(self: FileEncoder, pixels: Pixels) -> Image.Image:
+        seen.append(pixels.shape[:2])
+        return fit(self, pixels)
 
-    monkeypatch.setattr(FileEncoder, "fit", spied)
+    monkeypatch.setattr(FileEncoder, "fit_pixels", spied)
     path = tmp_path / "a.jpg"
     smooth(250).save(path, quality=95)
     made = np.asarray(Image.open(io.BytesIO(stored(path, 64, extension="png")))).astype(int)
@@ -103,3 +104,43 @@ def test_a_photograph_is_decoded_at_a_fraction(tmp_path: Path, monkeypatch: pyte
     for size in (62, 125, 126):
         stored(path, size)
     assert seen == [(125, 125), (63, 63), (125, 125), (250, 250)]
+    smooth(250).resize((500, 250)).save(path)
+    stored(path, 64)
+    assert seen[-1] == (125, 250)
+
+
+def test_pillow_gives_the_same_bytes_where_simplejpeg_is_not_installed_or_refuses(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a.jpg"
+    noisy = np.random.default_rng(0).integers(0, 256, (250, 250, 3), dtype=np.uint8)
+    Image.blend(smooth(250), Image.fromarray(noisy), 0.2).save(path)
+    by_simplejpeg = stored(path, 64)
+    for absent in (None, refusing):
+        monkeypatch.setattr(decode, "decode_jpeg", absent)
+        assert stored(path, 64) == by_simplejpeg
+
+
+def refusing(*arguments: object, **options: object) -> None:
+    raise ValueError("Corrupt JPEG data")
+
+
+@pytest.mark.parametrize(("width", "height"), [(125, 125), (300, 200), (63, 90), (20, 30), (1, 7)])
+def test_pictures_are_resized_as_pillow_does(width: int, height: int) -> None:
+    """Bicubic and antialiased, whether smaller or larger: to a grey value, in a crop, a pad and a stretch."""
+    pixels = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    picture, bicubic = Image.fromarray(pixels), Image.Resampling.BICUBIC
+    edge = min(width, height)
+    left, top = (width - edge) // 2, (height - edge) // 2
+    inner = [max(1, round(64 * side / max(width, height))) for side in (width, height)]
+    padded = Image.new("RGB", (64, 64), "white")
+    padded.paste(picture.resize((inner[0], inner[1]), bicubic), ((64 - inner[0]) // 2, (64 - inner[1]) // 2))
+    expected = {
+        "crop": picture.crop((left, top, left + edge, top + edge)).resize((64, 64), bicubic),
+        "pad": padded,
+        "stretch": picture.resize((64, 64), bicubic),
+    }
+    for resize, by_pillow in expected.items():
+        made = Fitter(size=64, channels=3, resize=resize).fit(picture)  # type: ignore[arg-type]
+        difference = np.asarray(made).astype(int) - np.asarray(by_pillow).astype(int)
+        assert np.abs(difference).max() <= 1, resize

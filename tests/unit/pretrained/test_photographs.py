@@ -15,6 +15,7 @@ from dist_dsvae.core.errors import DataError
 from dist_dsvae.core.faces.align import TEMPLATE, Alignment
 from dist_dsvae.core.faces.crop_record import DetectorRecord, FaceCrops
 from dist_dsvae.core.faces.detect import CenterFaceDetector, require_detector
+from dist_dsvae.core.images import Fitter
 from dist_dsvae.core.types import ImageShape
 from dist_dsvae.methods.published import PublishedModelError, load_published, save_published
 from dist_dsvae.pretrained.model import PretrainedModel
@@ -68,7 +69,7 @@ def test_a_crop_that_was_cut_already_is_not_searched(model: PretrainedModel, tmp
     assert torch.equal(model.encode(crop).zs, model.encode(np.array(crop)).zs)
     never, always = face_model("no"), face_model("yes")
     photo = opened(tmp_path / "b.png", (3, 60, 60, 20), size=120)
-    middle = photo.resize((32, 32), Image.Resampling.LANCZOS).convert("L")
+    middle = Fitter(size=32, channels=1, resize="crop").fit(photo)
     assert torch.equal(never.encode(photo).zs, never.encode(np.array(middle)).zs)
     with pytest.raises(PictureError, match=r"No face is found in images \(32x32 pixels\)"):
         always.encode(crop)
