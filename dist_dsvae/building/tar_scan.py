@@ -176,6 +176,7 @@ def _check_plain(info: tarfile.TarInfo, path: Path) -> None:
 
 def _group(path: Path, members: Iterator[tuple[str, Member]]) -> Iterator[TarSample]:
     sample: TarSample | None = None
+    num_bytes = 0
     for name, member in members:
         match = _KEY_AND_EXTENSION.fullmatch(name)
         assert match is not None, "_members yields no other"
@@ -183,7 +184,12 @@ def _group(path: Path, members: Iterator[tuple[str, Member]]) -> Iterator[TarSam
         if sample is None or key != sample.key:
             if sample is not None:
                 yield sample
-            sample = TarSample(key, {})
+            sample, num_bytes = TarSample(key, {}), 0
+        num_bytes += len(member.content)
+        if num_bytes > _MOST_MEMBER_BYTES:
+            raise tarfile.ReadError(
+                f"the files of the sample '{key}' have more than {_MOST_MEMBER_BYTES:,} bytes"
+            )
         if extension in sample.members:
             raise DataError(
                 f"The sample '{key}' has two files '.{extension}' in the shard {path}. Every file of a "

@@ -53,6 +53,21 @@ def decode_text(content: bytes, errors: Literal["strict", "replace"] = "strict")
     return text
 
 
+def is_text(value: object) -> bool:
+    """Whether it is text that can be written: JSON can hold halves of characters, which no file can."""
+    return isinstance(value, str) and not any("\ud800" <= letter <= "\udfff" for letter in value)
+
+
+def one_line(text: object, most: int | None = None) -> str:
+    """Anybody's text in a line, for people: nothing in it steers a terminal or turns the way of reading.
+
+    most: letters; more are cut off.
+    """
+    start = str(text) if most is None else str(text)[: 4 * most]
+    line = " ".join("".join(letter if letter.isprintable() else " " for letter in start).split())
+    return line if most is None or len(line) <= most else line[: most - 1] + "…"
+
+
 def read_json(path: Path, *, max_bytes: int = _MOST_JSON_BYTES) -> Any:
     """The content of a JSON file. Raises ValueError as ``parse_json`` does, and OSError."""
     with path.open("rb") as stream:

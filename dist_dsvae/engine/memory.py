@@ -85,7 +85,9 @@ def _fewer_compared(config: ExperimentConfig, num_classes: int) -> str:
     """What to do, where it has not been done."""
     exact = isinstance(config.method, DSVAEConfig) and _compared_classes(config, num_classes) == num_classes
     gradient = isinstance(config.method, DSVAEConfig) and config.method.mixture_fit == "gradient"
-    return "set method.sampled_classes to some thousands, which takes half of it; " if exact and gradient else ""
+    return (
+        "set method.sampled_classes to some thousands, which takes half of it; " if exact and gradient else ""
+    )
 
 
 def peak_bytes(device: torch.device) -> int:

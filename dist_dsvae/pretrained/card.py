@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from huggingface_hub import ModelCard, ModelCardData
 
+from dist_dsvae.core.text import one_line
 from dist_dsvae.evaluation.metrics import description_of
 from dist_dsvae.evaluation.printed_figures import shown
 from dist_dsvae.methods.abilities import Generative
@@ -35,6 +36,7 @@ _SEED = 0
 _NUM_ROWS, _NUM_COLUMNS = 10, 8
 _NUM_POINTS = 3000
 _MANY_CLASSES = 40
+_NO_FIGURE = 1e15  # beyond what is measured of anything here
 
 
 def save_samples(model: PretrainedModel, directory: Path) -> None:
@@ -130,20 +132,21 @@ def _figures(about: Mapping[str, Any]) -> Iterator[str]:
     evaluation = about.get("evaluation")
     if not isinstance(evaluation, Mapping) or not isinstance(evaluation.get("figures"), Mapping):
         return
-    real = evaluation.get("real") or {}
+    real = _entries(evaluation, "real")
     rows = [
         f"| {description_of(name) or _plain(name)} | {shown(value)} | "
-        f"{shown(real[name]) if name in real else ''} |"
+        f"{shown(real[name]) if _is_figure(real.get(name)) else ''} |"
         for name, value in evaluation["figures"].items()
-        if isinstance(value, int | float)
+        if _is_figure(value)
     ]
     yield "## Figures\n\n| figure | this model | real |\n|---|---|---|\n" + "\n".join(rows)
     if "note" in evaluation:
         yield _plain(evaluation["note"])
-    judges = evaluation.get("judges") or {}
+    judges = {role: _entries(evaluation["judges"], role) for role in _entries(evaluation, "judges")}
     lines = [
         f"{_plain(role.replace('_', ' '))}: {_plain(judge['name'])}, sha256 {_code(judge['sha256'])}"
         for role, judge in judges.items()
+        if judge.keys() >= {"name", "sha256"}
     ]
     settings = evaluation.get("settings")
     if settings:
@@ -153,7 +156,8 @@ def _figures(about: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _made(about: Mapping[str, Any]) -> Iterator[str]:
-    commands = "\n".join(str(command) for command in (about.get("commands") or {}).values())
+    typed = (str(command).splitlines() for command in _entries(about, "commands").values())
+    commands = "\n".join(one_line(line) for lines in typed for line in lines)
     if commands:
         fence = "`" * max(3, 1 + _longest_run(commands))
         yield f"## How it was made\n\n{fence}\n{commands}\n{fence}"
@@ -163,21 +167,33 @@ def _made(about: Mapping[str, Any]) -> Iterator[str]:
         if key in about
     ]
     facts += [
-        f"{_plain(package)} {_plain(version)}" for package, version in (about.get("versions") or {}).items()
+        f"{_plain(package)} {_plain(version)}" for package, version in _entries(about, "versions").items()
     ]
     if facts:
         yield ", ".join(facts) + "."
 
 
+def _entries(table: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    """Those of an entry of ``about``, which may be anything."""
+    entries = table.get(key)
+    return entries if isinstance(entries, Mapping) else {}
+
+
+def _is_figure(value: object) -> bool:
+    return isinstance(value, int | float) and abs(value) < _NO_FIGURE
+
+
 def _plain(text: object) -> str:
     """Anybody's text as text: nothing in it is HTML, Markdown or a new line."""
-    line = html.escape(" ".join(str(text).split()), quote=False)
-    return re.sub(r"([\\`*_\[\]|~])", r"\\\1", line)
+    line = html.escape(one_line(text), quote=False)
+    line = re.sub(r"([\\`*_\[\]|~])", r"\\\1", line)
+    # what would make a heading, a list or a rule of a paragraph that begins with it
+    return re.sub(r"^(\d*)([#+=.)-])", r"\1\\\2", line)
 
 
 def _code(text: object) -> str:
     """Anybody's text as a span of code."""
-    line = " ".join(str(text).split())
+    line = one_line(text)
     fence = "`" * (1 + _longest_run(line))
     return f"{fence} {line} {fence}" if "`" in line else f"`{line}`"
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Iterator
 
+from dist_dsvae.core.text import one_line
 from dist_dsvae.core.types import ImageShape
 from dist_dsvae.methods.abilities import Generative
 from dist_dsvae.methods.published import Published
@@ -30,7 +31,7 @@ class Described:
         return self.published.classes
 
     def __repr__(self) -> str:
-        place = f", from {_plain(self.published.place)}" if self.published.place else ""
+        place = f", from {one_line(self.published.place)}" if self.published.place else ""
         return f"<{type(self).__name__}: {self._kind_of_model()}, {len(self.classes)} classes{place}>"
 
     def __str__(self) -> str:
@@ -46,24 +47,19 @@ class Described:
         published, about = self.published, self.published.about
         num_weights = sum(weights.numel() for weights in published.method.parameters())
         yield f"{type(self).__name__}: {self._kind_of_model()}"
-        yield _line("classes", f"{len(self.classes)}: {', '.join(map(_plain, self.classes))}")
+        yield _line("classes", f"{len(self.classes)}: {', '.join(map(one_line, self.classes))}")
         networks = f"{published.model.architecture}, {num_weights:,} weights"
         if isinstance(published.method, Generative):
             networks += "; zs has {}, zu {} dimensions".format(*self._networks.code_dims)
         yield _line("networks", networks)
         weights = {"ema": "moving average", "raw": "last weights"}.get(str(about.get("weights")), "")
-        made = [weights, *(_plain(about[key]) for key in ("run", "checkpoint") if key in about)]
+        made = [weights, *(one_line(about[key]) for key in ("run", "checkpoint") if key in about)]
         yield _line("trained", ", ".join(filter(None, made)))
         number = f", {about['num_samples']:,} samples" if isinstance(about.get("num_samples"), int) else ""
-        yield _line("data", f"{_plain(about['data'])}{number}" if "data" in about else "")
-        yield _line("from", _plain(published.place))
+        yield _line("data", f"{one_line(about['data'])}{number}" if "data" in about else "")
+        yield _line("from", one_line(published.place))
 
 
 def _line(name: str, text: str) -> str:
     """A line of two columns, cut off where it is too long; nothing for no text."""
     return f"  {name:10s}{textwrap.shorten(text, _WIDTH, placeholder=' ...')}" if text else ""
-
-
-def _plain(text: object) -> str:
-    """Anybody's text: nothing in it steers a terminal."""
-    return "".join(letter if letter.isprintable() else " " for letter in str(text))

@@ -101,6 +101,14 @@ def _check_files(files: Mapping[str, object]) -> None:
         raise ValueError("the list of checksums lacks files")
 
 
+def _are_sums(of_rank: object) -> bool:
+    """By update, numbers."""
+    return isinstance(of_rank, dict) and all(
+        isinstance(numbers, list) and all(type(number) in (int, float) for number in numbers)
+        for numbers in of_rank.values()
+    )
+
+
 def _check_values(values: Mapping[str, object]) -> None:
     for name, kind in _NUMBERS.items():
         if name not in values:
@@ -113,7 +121,7 @@ def _check_values(values: Mapping[str, object]) -> None:
     if not isinstance(values.get("data_fingerprint"), str):
         raise ValueError("the value data_fingerprint is missing or no text")
     sums, scaler = values.get("meter_sums", []), values.get("scaler")
-    if not isinstance(sums, list) or not all(isinstance(of_rank, dict) for of_rank in sums):
+    if not isinstance(sums, list) or not all(map(_are_sums, sums)):
         raise ValueError("the value meter_sums is no list of sums")
     if scaler is not None and not (isinstance(scaler, dict) and scaler):
         raise ValueError("the value scaler is no state of a loss scale")

@@ -11,6 +11,7 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
+from dist_dsvae.core.text import one_line
 from dist_dsvae.sampling.picture_file import write_picture, write_png
 
 if TYPE_CHECKING:
@@ -24,6 +25,8 @@ _FILM_TILE, _FILM_COLUMNS = 128, 5
 _MARGIN = 8
 _BACKGROUND = (255, 255, 255)
 _INK = (40, 40, 40)
+_MOST_LETTERS = 60  # of a name: whoever named a class may have written a book
+_MOST_LINES = 4
 
 
 def save_grid(
@@ -64,7 +67,7 @@ def draw_grid(
 ) -> Image.Image:
     """Images [R, K, C, H, W] in [-1, 1] as one picture.
 
-    title: above it; none takes no room. row_names: R names at the left, of one line or more. font_size: of
+    title: above it; none takes no room. row_names: R names at the left, of up to 4 lines. font_size: of
     both, in pixels. column_names: K names at the top, cut off where they are wider than a tile. row_images
     [R, ...] and column_images [K, ...]: real pictures that head the rows and columns, set apart by a gap.
     columns_per_group: a gap after as many columns; 0: none. Pictures of less than ``min_tile`` pixels are
@@ -77,6 +80,12 @@ def draw_grid(
     font = ImageFont.load_default(size=font_size)
     header = _MARGIN + (font_size + 10 if title else 0)
     small = ImageFont.load_default(size=12)
+    row_names = [
+        "\n".join(one_line(line, _MOST_LETTERS) for line in name.split("\n")[:_MOST_LINES])
+        for name in row_names
+    ]
+    column_names = [one_line(name, _MOST_LETTERS) for name in column_names]
+    title = one_line(title, 4 * _MOST_LETTERS)
     lines = [line for name in row_names for line in name.split("\n")]
     name_width = max((round(font.getlength(line)) for line in lines), default=0)
     left = (
@@ -172,13 +181,17 @@ def draw_scatter(panels: Sequence[tuple[str, Tensor, Tensor]], class_names: Sequ
     axes = figure.subplots(1, len(panels), sharex=True, sharey=True, squeeze=False)[0]
     colours = matplotlib.colormaps["tab10"]
     for ax, (title, points, labels) in zip(axes, panels, strict=True):
-        for label, name in enumerate(class_names):
+        clouds = []
+        for label in range(len(class_names)):
             chosen = points[labels == label].float().cpu().numpy()
-            ax.scatter(chosen[:, 0], chosen[:, 1], s=3, alpha=0.5, color=colours(label % 10), label=name)
-        ax.set_title(title)
+            colour = colours(label % 10)
+            clouds.append(ax.scatter(chosen[:, 0], chosen[:, 1], s=3, alpha=0.5, color=colour))
+        ax.set_title(one_line(title, _MOST_LETTERS), parse_math=False)
         ax.set_aspect("equal")
-    handles, labels_of = axes[0].get_legend_handles_labels()
-    figure.legend(
-        handles, labels_of, loc="outside lower center", ncols=len(class_names), markerscale=4, frameon=False
+    names = [one_line(name, _MOST_LETTERS) for name in class_names]
+    legend = figure.legend(
+        clouds, names, loc="outside lower center", ncols=len(class_names), markerscale=4, frameon=False
     )
+    for text in legend.get_texts():
+        text.set_parse_math(False)  # names are text, whatever they look like
     return figure

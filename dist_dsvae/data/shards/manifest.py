@@ -27,7 +27,7 @@ import numpy.typing as npt
 from dist_dsvae.core.errors import DataError
 from dist_dsvae.core.faces.crop_record import RECORD_KEY, FaceCrops
 from dist_dsvae.core.files import write_atomically
-from dist_dsvae.core.text import parse_json
+from dist_dsvae.core.text import is_text, parse_json
 from dist_dsvae.core.types import ImageShape
 from dist_dsvae.data.shards.index_file import check_index, open_index
 from dist_dsvae.data.shards.presence import check_files
@@ -250,13 +250,13 @@ class _Parser:
         document = self.document(content)
         shape = self.entry(document, "shape", dict)
         classes = self.entry(document, "classes", list)
-        texts = [name for name in classes if isinstance(name, str)]
+        texts = [name for name in classes if is_text(name)]
         if not classes or len(texts) < len(classes) or len(set(texts)) < len(texts):
             raise self.unusable("classes must be a list of different names")
         described: dict[str, Any] = {
             "directory": directory,
             "classes": tuple(classes),
-            "shape": ImageShape(*(self.entry(shape, axis, int, "shape.") for axis in ImageShape._fields)),
+            "shape": self.shape(shape),
             "encoding": self.entry(document, "encoding", str),
             "command": self.entry(document, "command", str),
             "source": self.entry(document, "source", str),
@@ -280,6 +280,12 @@ class _Parser:
             fingerprint=self.hash(document, "fingerprint"),
             remote=remote,
         )
+
+    def shape(self, axes: Mapping[str, Any]) -> ImageShape:
+        shape = ImageShape(*(self.entry(axes, axis, int, "shape.") for axis in ImageShape._fields))
+        if not shape.is_possible:
+            raise self.unusable(f"no samples here are of the shape {tuple(shape)}")
+        return shape
 
     def face_crops(self, document: Mapping[str, Any]) -> FaceCrops | None:
         try:

@@ -6,7 +6,6 @@ codes than a finished model's, and forgotten after.
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 
 import torch
@@ -19,6 +18,7 @@ from dist_dsvae.data.shards.manifest import Manifest
 from dist_dsvae.data.stream import one_pass
 from dist_dsvae.data.transforms import normalise
 from dist_dsvae.engine.processes.runtime import Runtime
+from dist_dsvae.engine.reporting.outputs import Tolerant
 from dist_dsvae.methods.abilities import Autoencoding, Generative
 from dist_dsvae.runs.measure_statistics import measure_or_warn, using
 from dist_dsvae.sampling.generate import class_grid, sample_codes, spread
@@ -26,8 +26,6 @@ from dist_dsvae.sampling.grids import save_grid, save_scatter
 from dist_dsvae.sampling.picture_file import ForeignPictureError
 from dist_dsvae.sampling.statistics_codes import FEW_CODES
 from dist_dsvae.sampling.swap import swap_grid
-
-logger = logging.getLogger(__name__)
 
 _EVALUATION_BATCH = 256
 
@@ -59,23 +57,22 @@ class Visuals:
         self.method_name = method_name
         self.seed = seed
         self.skip_corrupt = skip_corrupt
+        self._tolerant = Tolerant("The grid of samples", (ForeignPictureError, OSError))
         self._pictures: dict[int, Tensor] | None = None
 
     def draw(self, directory: Path, name: str) -> list[Path]:
         """Write the pictures of one moment; their paths. Leaves the method in training mode."""
         if not isinstance(self.method, Generative):
             return []
+        method = self.method
         self.method.eval()
         draw = self._draw_images if self.manifest.shape.is_image else self._draw_points
         measured = measure_or_warn(
             self.method, lambda: self.train, skip_corrupt=self.skip_corrupt, num_codes=FEW_CODES
         )
         with torch.no_grad(), using(self.method, measured), self.runtime.autocast():
-            try:
-                paths = draw(self.method, directory, name)
-            except (ForeignPictureError, OSError) as error:  # training goes on without
-                logger.warning("Pictures of %s could not be written: %s", name, error)
-                paths = []
+            paths: list[Path] = []
+            self._tolerant(lambda: paths.extend(draw(method, directory, name)))
         self.method.train()
         return paths
 

@@ -6,6 +6,7 @@ import io
 import json
 import stat
 import tarfile
+import tracemalloc
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -193,6 +194,18 @@ def test_an_entry_that_lies_about_its_size_is_unreadable(run: Run) -> None:
     assert run("zip", "lies.zip", "out") == 0
     (line,) = report_of("out")["left_out"]["unreadable files"]
     assert line.startswith("a/bomb.png (OSError: the entry cannot be unpacked: Bad CRC-32")
+
+
+@pytest.mark.parametrize("write", [write_zip, write_tar])
+def test_a_name_of_thousands_of_folders_takes_no_memory(run: Run, write: Callable[..., None]) -> None:
+    """Kept as folders in one another it would be gigabytes."""
+    deep = "a/" * 30_000 + "1.png"
+    write("deep.zip", {"a/1.png": png(1), deep: png(2)})
+    tracemalloc.start()
+    assert run("zip", "deep.zip", "out") == 0
+    assert tracemalloc.get_traced_memory()[1] < 2**25
+    tracemalloc.stop()
+    assert report_of("out")["left_out"] == {archive.UNSAFE: [deep]}
 
 
 SPECIAL_FILES = {"a/2.png": tarfile.SYMTYPE, "a/3.png": tarfile.LNKTYPE, "a/4": tarfile.FIFOTYPE}

@@ -11,7 +11,7 @@ import pytest
 
 from dist_dsvae.config.reading import ConfigError, differing_keys, from_tree, load_config, to_tree
 from dist_dsvae.core.paths import PathError, expanded, path_argument
-from dist_dsvae.core.text import TextError, decode_text, parse_json, read_json, read_text
+from dist_dsvae.core.text import TextError, decode_text, is_text, one_line, parse_json, read_json, read_text
 from dist_dsvae.data.shards.manifest import DataError, Manifest
 from dist_dsvae.methods.published import PublishedModelError, load_published
 from dist_dsvae.runs.checkpoint import CheckpointError
@@ -160,3 +160,13 @@ def test_json_bombs_from_outside_get_a_sentence(depth: int, tmp_path: Path) -> N
         load_config(tmp_path / "config.json")
     with pytest.raises(CheckpointError, match="nested more than 32 levels deep"):
         Run.open(tmp_path)
+
+
+def test_anybodys_text_in_a_line() -> None:
+    """Control characters, marks that turn the way of reading, halves of characters, and whole books."""
+    assert one_line("a\x1b[31mb\n\tc \u202ed\ud800e\0") == "a [31mb c d e"
+    assert one_line("x" * 10**6, 60) == "x" * 59 + "…"
+    assert one_line("x" * 60, 60) == "x" * 60
+    assert one_line(None) == "None"
+    assert is_text("Zoë 🙂")
+    assert not any(map(is_text, ("\ud83d", 1, None, ["a"])))

@@ -9,6 +9,7 @@ import random
 import resource
 import struct
 import tarfile
+import tracemalloc
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -18,6 +19,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from dist_dsvae.building import tar_scan
 from dist_dsvae.building.foreign_shard import scan_shard
 from dist_dsvae.building.indexing import index
 from dist_dsvae.config import DataConfig
@@ -244,3 +246,23 @@ def test_policy_applies_to_whatever_cannot_be_decoded(tmp_path: Path) -> None:
     batches = stream(manifest, DataConfig(train="", num_workers=0), 0, part)
     with pytest.raises(DataError, match=r"Sample 000000.png of .* is corrupt"):
         list(itertools.islice(batches, 3))
+
+
+def test_a_sample_of_many_files_is_no_way_around_the_bound(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each within the bound of a file, together gigabytes, and packed next to nothing."""
+    monkeypatch.setattr(tar_scan, "_MOST_MEMBER_BYTES", 2**20)
+    stream = io.BytesIO()
+    with tarfile.open(fileobj=stream, mode="w:gz") as tar:
+        for number in range(200):
+            info = tarfile.TarInfo(f"000000.{number}")
+            info.size = 2**20
+            tar.addfile(info, io.BytesIO(bytes(2**20)))
+    path = tmp_path / "000000.tar.gz"
+    path.write_bytes(stream.getvalue())
+    tracemalloc.start()
+    with pytest.raises(DataError, match="the files of the sample '000000' have more than 1,048,576 bytes"):
+        scan_shard(path)
+    assert tracemalloc.get_traced_memory()[1] < 2**24
+    tracemalloc.stop()

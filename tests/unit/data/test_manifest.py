@@ -13,6 +13,7 @@ import pytest
 
 from dist_dsvae.building.indexing import index
 from dist_dsvae.building.verify import verify
+from dist_dsvae.core.types import ImageShape
 from dist_dsvae.data.shards.manifest import DataError, Manifest
 from dist_dsvae.data.shards.table import TABLE_FILE
 from tests.unit.data.making import CLASSES, as_version_1, images_of, png, write_values
@@ -110,6 +111,9 @@ def change_index(rows: object) -> Callable[[Path], None]:
     return lambda split: np.save(split / "000000.index.npy", np.array(rows))
 
 
+IMPOSSIBLE = [(-1, 4, 4), (0, 0, 0), (2, 4, 4), (1, 4, 0), (3, -4, -4), (3, 10**6, 10**6), (10**12, 0, 0)]
+
+
 @pytest.mark.parametrize(
     ("damage", "sentence"),
     [
@@ -121,6 +125,14 @@ def change_index(rows: object) -> Callable[[Path], None]:
         (change("classes", "abc"), "classes must be of type list"),
         (change("classes", ["a", "a", "b"]), "list of different names"),
         (change("shape", {"channels": 1, "height": 4}), "shape.width must be of type int, but is None"),
+        (change("classes", ["a", "b", "\ud800"]), "list of different names"),
+        *(
+            (
+                change("shape", dict(zip(ImageShape._fields, shape, strict=True))),
+                "no samples here are of the shape",
+            )
+            for shape in IMPOSSIBLE
+        ),
         (change("shards", []), "lists no shard"),
         (change("shards", [1]), r"shards\[0\] is not an object"),
         (change("samples_per_class", [4, 3]), "must have a count for each class"),

@@ -12,7 +12,14 @@ from typing import Any
 
 import pytest
 
+from dist_dsvae.config import DataConfig, ExperimentConfig, TrainConfig
+from dist_dsvae.core.types import ImageShape
+from dist_dsvae.engine.evaluating import evaluate
+from dist_dsvae.engine.processes.runtime import Runtime
 from dist_dsvae.engine.reporting.outputs import MetricsFile
+from dist_dsvae.engine.reporting.visuals import Visuals
+from tests.unit.engine.making import write_pictures
+from tests.unit.methods.making import make_method
 
 
 class Full(io.FileIO):
@@ -57,3 +64,40 @@ def test_lines_that_could_not_be_dropped_at_first_do_not_stand_twice(
         metrics.append({"samples_seen": 2})
     metrics.append({"samples_seen": 3})
     assert [json.loads(line)["samples_seen"] for line in path.read_text().splitlines()] == [1, 3]
+
+
+def test_pictures_that_cannot_be_written_cost_one_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    shape = ImageShape(1, 32, 32)
+    split = write_pictures(tmp_path / "train", ("a", "b"), 3, shape)
+    config = ExperimentConfig(data=DataConfig(train=str(tmp_path / "train")))
+    drawing = Visuals(make_method(), split, split, config, Runtime(TrainConfig(double_precision=True)))
+    place = tmp_path / "samples"
+    place.write_text("in the way")
+    assert drawing.draw(place, "step-1") == drawing.draw(place, "step-2") == []
+    assert [m for m in caplog.messages if "cannot be written" in m] == [
+        "The grid of samples cannot be written (File exists); training goes on without, and tries again."
+    ]
+    place.unlink()
+    assert len(drawing.draw(place, "step-3")) == 2
+    assert caplog.messages[-1] == "The grid of samples is written again."
+    assert drawing.method.training
+
+
+def test_an_evaluation_whose_file_cannot_be_written_is_not_lost_for_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(evaluate, "record", lambda *_: {})
+    (tmp_path / "evaluation").write_text("in the way")
+    config = ExperimentConfig(data=DataConfig(train="shards"))
+
+    def scored(*_: object) -> tuple[dict[str, float], dict[str, float]]:
+        return {"fid": 3.0}, {}
+
+    moment = ("step-00000007", 70, 1.0)
+    made = evaluate.evaluate_in_training(tmp_path, config, scored, make_method(), None, moment)  # type: ignore[arg-type]
+    assert made == {"fid": 3.0}
+    (message,) = caplog.messages
+    assert "step-00000007.json cannot be written" in message
+    assert (tmp_path / "evaluation").read_text() == "in the way"

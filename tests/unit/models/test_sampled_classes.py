@@ -87,7 +87,9 @@ def test_only_classes_that_are_compared_learn_and_no_other_is_computed() -> None
 def test_no_fewer_classes_than_there_are_is_the_exact_loss_bit_for_bit(others: int) -> None:
     batch = make_batch(SHAPES["mlp2d"])
     exact = make_method("mlp2d")(batch, noise_for(batch), "gm")["gm"]
-    assert torch.equal(make_method("mlp2d", sampled_classes=others)(batch, noise_for(batch), "gm")["gm"], exact)
+    assert torch.equal(
+        make_method("mlp2d", sampled_classes=others)(batch, noise_for(batch), "gm")["gm"], exact
+    )
 
 
 @pytest.mark.parametrize("posterior", ["dirac", "gaussian"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import io
 import json
 import pickle
@@ -9,6 +10,7 @@ import subprocess
 import sys
 import tarfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -171,7 +173,7 @@ def test_push_to_hub_sends_what_save_pretrained_writes(monkeypatch: pytest.Monke
     assert sent == ["README.md", "config.json", "model.safetensors", "samples.png"]
 
 
-ABOUT = {
+ABOUT: dict[str, Any] = {
     "run": "my-run",
     "data": "shards/five/train",
     "num_samples": 1234,
@@ -232,3 +234,49 @@ def test_names_in_a_card_are_text_alone() -> None:
         assert tag not in shown.replace('<img src="samples.png"', ""), tag
     assert shown.count("<tr>") == 2
     assert shown.count("&lt;img src=x&gt;") == 1
+
+
+JUNK: list[object] = [
+    None,
+    True,
+    -1,
+    10**30,
+    float("nan"),
+    float("inf"),
+    "text",
+    "\ud800",
+    [],
+    [1],
+    {},
+    {"a": {}},
+]
+
+
+def test_a_card_believes_nothing_that_a_model_says_of_itself() -> None:
+    """In every place of ``about`` stands something else: the card leaves it out, and can be written."""
+    published = make_published(CVAEConfig())
+    places = [(key,) for key in ABOUT]
+    places += [("evaluation", key) for key in ABOUT["evaluation"]]
+    places += [("evaluation", "judges", "classifier"), ("evaluation", "judges", "classifier", "sha256")]
+    places += [("evaluation", "figures", "fid"), ("commands", "train"), ("versions", "torch")]
+    for place in places:
+        for junk in JUNK:
+            about = copy.deepcopy(ABOUT)
+            inner = about
+            for key in place[:-1]:
+                inner = inner[key]
+            inner[place[-1]] = junk
+            card = str(PretrainedModel(published._replace(about=about)).generate_model_card())
+            assert card.encode().count(b"# ") > 2, (place, junk)
+
+
+@pytest.mark.parametrize(
+    "start", ["# a", "- a", "+ a", "1. a", "12) a", "---", "===", "> a", "\x1b[31m\u202e# a"]
+)
+def test_a_note_makes_no_heading_list_or_rule(start: str) -> None:
+    about = {"evaluation": {"figures": {}, "note": start}, "run": start}
+    card = str(PretrainedModel(make_published(CVAEConfig())._replace(about=about)).generate_model_card())
+    assert card.replace("\n", "").isprintable()
+    shown = MarkdownIt("commonmark").enable("table").render(card.split("---\n", 2)[2])
+    assert shown.count("<h1>") == 1
+    assert not any(tag in shown for tag in ("<li>", "<hr", "<blockquote"))

@@ -80,6 +80,8 @@ def damages(marker: dict[str, Any]) -> Iterator[tuple[str, object]]:
             )
             for wrong in WRONG:
                 yield f"{part}.{key} is {wrong!r}", marker | {part: marker[part] | {key: wrong}}
+    for sums in ([{"joint": 1.5}], [{"joint": ["1.5"]}], [{"joint": [None]}], [{"joint": [True]}]):
+        yield f"sums are {sums}", marker | {"values": marker["values"] | {"meter_sums": sums}}
     yield "a strange key", marker | {"extra": 1}
     yield from (("another document", wrong) for wrong in WRONG)
     files = "files" if "files" in marker else "sha256"

@@ -14,7 +14,7 @@ from dist_dsvae.core.noise import Noise
 from dist_dsvae.core.types import Codes, Gaussian
 from dist_dsvae.sampling.fitted_prior import fit_prior
 from dist_dsvae.sampling.generate import class_grid, sample_codes, spread
-from dist_dsvae.sampling.grids import save_grid, save_scatter, to_picture
+from dist_dsvae.sampling.grids import draw_scatter, save_grid, save_scatter, to_picture
 from dist_dsvae.sampling.swap import swap_grid
 from tests.unit.methods.making import make_any
 
@@ -119,3 +119,21 @@ def test_scatter_has_a_panel_per_cloud(tmp_path: Path) -> None:
     save_scatter(one, [("real", points, labels)], ["a", "b", "c"])
     save_scatter(two, [("real", points, labels), ("ours", points, labels)], ["a", "b", "c"])
     assert Image.open(two).width > 1.8 * Image.open(one).width
+
+
+NAMES = ["$\\frac{$", "_hidden", "a\x1b[31m\n\u202eb\ud800", "book " * 10**5, "<b>\0</b>"]
+
+
+def test_whatever_classes_are_called_they_are_drawn_as_text(tmp_path: Path) -> None:
+    """No formula is set, none is left out, and no name makes a picture wider than a screen."""
+    points, labels = torch.randn(50, 2), torch.arange(50) % 5
+    figure = draw_scatter([("real $\\frac{$", points, labels)], NAMES)
+    (legend,) = figure.legends
+    shown = [text.get_text() for text in legend.get_texts()]
+    assert shown[:3] == ["$\\frac{$", "_hidden", "a [31m b"]
+    assert max(map(len, shown)) == 60
+    save_scatter(tmp_path / "cloud.png", [("real $\\frac{$", points, labels)], NAMES)
+    images = torch.zeros(5, 5, 1, 32, 32)
+    save_grid(tmp_path / "grid.png", images, title="t\ud800" * 10**4, row_names=NAMES, column_names=NAMES)
+    with Image.open(tmp_path / "grid.png") as grid:
+        assert grid.width < 3000

@@ -26,6 +26,7 @@ from dist_dsvae.core.images import FilePart, PicturePart
 
 MOST_BYTES = 2**28  # of one entry, unpacked
 ENCRYPTED = "encrypted entries"
+_MOST_DEPTH = 64  # of folders in one another: a name alone could hold thousands
 UNSAFE = "names that no folder can hold"
 SPECIAL = "links and other special files"
 TOO_LARGE = f"entries of more than {MOST_BYTES // 2**20} MiB"
@@ -155,10 +156,10 @@ def _tree(path: Path, entries: Iterator[_Entry]) -> tuple[Tree, dict[str, list[s
 
 
 def _parts(name: str) -> tuple[str, ...] | None:
-    """None for a name that leads out of its folder."""
+    """None for a name that leads out of its folder, or deeper than any folder is."""
     parts = tuple(part for part in name.split("/") if part not in ("", "."))
     drive = bool(parts) and len(parts[0]) == 2 and parts[0][1] == ":"
-    if name.startswith("/") or ".." in parts or drive or "\0" in name:
+    if name.startswith("/") or ".." in parts or drive or "\0" in name or len(parts) > _MOST_DEPTH:
         return None
     return parts
 
