@@ -24,8 +24,9 @@ from dist_dsvae.models.mixture_prior import MixturePrior
 
 _MANY_CLASSES = 10_000  # below, what is left out is most of it
 _COPIES = 4  # of a parameter: itself, its gradient, Adam's two moments
-# What a GM step holds beyond those at its peak, in matrices [C, d], or with sampled classes of their rows:
-# log-variances, what the densities keep for their derivatives, these, and all gradients once more in one piece
+# What a GM step holds beyond those at its peak, in matrices [C, d], or of the rows of sampled classes:
+# log-variances, what the densities keep for their derivatives, these, and all gradients once more in one
+# piece
 _GM_MATRICES = 12
 _GM_DENSITIES = 4  # [B, C] matrices
 # How allocators and libraries say it where they have no type for it
@@ -83,11 +84,11 @@ def _compared_classes(config: ExperimentConfig, num_classes: int) -> int:
 
 def _fewer_compared(config: ExperimentConfig, num_classes: int) -> str:
     """What to do, where it has not been done."""
-    exact = isinstance(config.method, DSVAEConfig) and _compared_classes(config, num_classes) == num_classes
-    gradient = isinstance(config.method, DSVAEConfig) and config.method.mixture_fit == "gradient"
-    return (
-        "set method.sampled_classes to some thousands, which takes half of it; " if exact and gradient else ""
-    )
+    method = config.method
+    helps = isinstance(method, DSVAEConfig) and method.mixture_fit == "gradient"
+    if not helps or _compared_classes(config, num_classes) < num_classes:
+        return ""
+    return "set method.sampled_classes to some thousands, which takes half of it; "
 
 
 def peak_bytes(device: torch.device) -> int:
