@@ -23,6 +23,7 @@ _MARKS = (
 
 _MOST_JSON_BYTES = 2**28
 _MOST_JSON_DEPTH = 32
+_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 _NO_MARKS = bytes(set(range(256)) - set(b'[]{}"'))
 
 
@@ -53,11 +54,6 @@ def decode_text(content: bytes, errors: Literal["strict", "replace"] = "strict")
     return text
 
 
-def is_text(value: object) -> bool:
-    """Whether it is text that can be written: JSON can hold halves of characters, which no file can."""
-    return isinstance(value, str) and not any("\ud800" <= letter <= "\udfff" for letter in value)
-
-
 def one_line(text: object, most: int | None = None) -> str:
     """Anybody's text in a line, for people: nothing in it steers a terminal or turns the way of reading.
 
@@ -78,14 +74,20 @@ def parse_json(content: bytes | str, *, max_bytes: int = _MOST_JSON_BYTES) -> An
     """JSON that somebody else may have written.
 
     Raises ValueError, whose message is a part of a sentence, for what is no JSON, larger than ``max_bytes``,
-    or nested deeper than any file of this project.
+    nested deeper than any file of this project, or holds text that no file and no terminal can.
     """
     if len(content) > max_bytes:
         raise ValueError(f"it is larger than {max_bytes:,} bytes")
     text = decode_text(content) if isinstance(content, bytes) else content
     if _depth(text.encode("utf-8", "replace")) > _MOST_JSON_DEPTH:
         raise ValueError(f"it is nested more than {_MOST_JSON_DEPTH} levels deep")
-    return json.loads(text)
+    document = json.loads(text)
+    if _SURROGATE.search(text):  # one of a pair is sound, by itself it is half a character
+        try:
+            json.dumps(document, ensure_ascii=False).encode()
+        except UnicodeEncodeError:
+            raise ValueError("it holds half a character, a surrogate without its other") from None
+    return document
 
 
 def _depth(content: bytes) -> int:

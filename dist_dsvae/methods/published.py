@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from dist_dsvae.config import MethodConfig, ModelConfig
 from dist_dsvae.config.reading import from_tree, to_tree
 from dist_dsvae.core.faces.crop_record import RECORD_KEY, FaceCrops
-from dist_dsvae.core.text import is_text, read_json
+from dist_dsvae.core.text import read_json
 from dist_dsvae.core.types import CodeKind, ImageShape
 from dist_dsvae.methods.abilities import Generative
 from dist_dsvae.methods.choose import make_method
@@ -193,7 +193,7 @@ def _face_crops(description: Mapping[str, Any], shape: ImageShape) -> FaceCrops 
 
 
 def _classes(names: Any) -> tuple[str, ...]:
-    if not isinstance(names, list) or not names or not all(map(is_text, names)):
+    if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
         raise ValueError("classes must be a list of names")
     classes = tuple(names)
     if len(set(classes)) < len(classes):

@@ -27,7 +27,7 @@ import numpy.typing as npt
 from dist_dsvae.core.errors import DataError
 from dist_dsvae.core.faces.crop_record import RECORD_KEY, FaceCrops
 from dist_dsvae.core.files import write_atomically
-from dist_dsvae.core.text import is_text, parse_json
+from dist_dsvae.core.text import parse_json
 from dist_dsvae.core.types import ImageShape
 from dist_dsvae.data.shards.index_file import check_index, open_index
 from dist_dsvae.data.shards.presence import check_files
@@ -248,15 +248,14 @@ class _Parser:
 
     def manifest(self, content: bytes, directory: Path, remote: ShardStore | None) -> Manifest:
         document = self.document(content)
-        shape = self.entry(document, "shape", dict)
         classes = self.entry(document, "classes", list)
-        texts = [name for name in classes if is_text(name)]
-        if not classes or len(texts) < len(classes) or len(set(texts)) < len(texts):
+        texts = {name for name in classes if isinstance(name, str)}
+        if not classes or len(texts) < len(classes):
             raise self.unusable("classes must be a list of different names")
         described: dict[str, Any] = {
             "directory": directory,
             "classes": tuple(classes),
-            "shape": self.shape(shape),
+            "shape": self.shape(self.entry(document, "shape", dict)),
             "encoding": self.entry(document, "encoding", str),
             "command": self.entry(document, "command", str),
             "source": self.entry(document, "source", str),

@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +14,7 @@ from typing import Literal
 from dist_dsvae.config.fields import between
 from dist_dsvae.config.reading import ConfigError, from_tree
 from dist_dsvae.core.paths import PathError, expanded
-from dist_dsvae.core.text import TextError, read_text
+from dist_dsvae.core.text import read_json
 
 Arithmetic = Literal["float32", "tf32", "bf16"]
 # what holds operators of one kind to a share of what the device could do
@@ -123,12 +122,12 @@ def device_called(name: str) -> Device:
         )
     try:
         path = Path(expanded(name))
-        tree = json.loads(read_text(path))
+        tree = read_json(path)
     except FileNotFoundError:
         raise DeviceError(
             f"There is no file {name}. Give one that describes a device, or one of {known}."
         ) from None
-    except (OSError, PathError, TextError, json.JSONDecodeError, RecursionError) as error:
+    except (OSError, PathError, ValueError) as error:
         raise DeviceError(f"{name} cannot be read as JSON: {error}.") from None
     missing = [key for key in _NEEDED if isinstance(tree, dict) and key not in tree]
     if missing:

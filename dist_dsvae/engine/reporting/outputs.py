@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from dist_dsvae.core.files import write_atomically
+from dist_dsvae.core.text import parse_json
 
 logger = logging.getLogger(__name__)
 
@@ -86,6 +87,6 @@ def _drop_lines_after(path: Path, samples_seen: int) -> None:
 
 def _is_up_to(line: str, samples_seen: int) -> bool:
     try:
-        return bool(json.loads(line)["samples_seen"] <= samples_seen)
+        return bool(parse_json(line)["samples_seen"] <= samples_seen)
     except (ValueError, KeyError, TypeError):
         return False
