@@ -21,13 +21,14 @@ from dist_dsvae.core.types import MOST_VALUES, ImageShape
 from dist_dsvae.data.shards.manifest import DataError
 
 try:
-    from simplejpeg import decode_jpeg
+    from simplejpeg import decode_jpeg, decode_jpeg_header
 except ModuleNotFoundError:
-    decode_jpeg = None
+    decode_jpeg = decode_jpeg_header = None
 
 Array = npt.NDArray[np.generic]
 
 _NPY = b"\x93NUMPY"
+JPEG, _APP1 = b"\xff\xd8\xff", b"\xff\xe1"
 # No other of Pillow's: some run programs, and none has been looked at here
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "PPM")
 
@@ -82,15 +83,21 @@ def decode_into(data: memoryview, out: Array) -> None:
         raise DataError(f"it cannot be decoded ({_reason(error)})") from None
 
 
-def decode_reduced(data: bytes, height: int, width: int, least: int) -> Array | None:
-    """A JPEG of height x width pixels in colour, uint8 [H, W, 3], at ``reduction`` of its size.
+def decode_plain_jpeg(data: bytes, least: int) -> Array | None:
+    """An ordinary colour JPEG of more than ``least`` pixels a side, reduced (``reduction``): uint8 [H, W, 3].
 
-    None where it takes another decoder: there is no simplejpeg, or it is damaged.
+    It is what Pillow's draft gives, to the bit. None for all that takes Pillow itself: other formats, sizes
+    and colours, what has EXIF or XMP, which may turn it, more pixels than Pillow takes, or damage. Without
+    simplejpeg it is always None.
     """
-    if decode_jpeg is None:
+    if decode_jpeg is None or not data.startswith(JPEG) or _APP1 in data:
         return None
-    part = reduction(height, width, least)
     try:
+        height, width, colours, _ = decode_jpeg_header(data)
+        fits = least < min(height, width) and height * width <= 2 * (Image.MAX_IMAGE_PIXELS or 0)
+        if colours != "YCbCr" or not fits:
+            return None
+        part = reduction(height, width, least)
         pixels: Array = decode_jpeg(data, min_height=-(-height // part), min_width=-(-width // part))
     except ValueError:
         return None

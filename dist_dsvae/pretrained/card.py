@@ -188,7 +188,8 @@ def _plain(text: object) -> str:
     line = html.escape(one_line(text), quote=False)
     line = re.sub(r"([\\`*_\[\]|~])", r"\\\1", line)
     # what would make a heading, a list or a rule of a paragraph that begins with it
-    return re.sub(r"^(\d*)([#+=.)-])", r"\1\\\2", line)
+    line = re.sub(r"^([#+=-])", r"\\\1", line)
+    return re.sub(r"^(\d+)([.)])(?= |$)", r"\1\\\2", line)
 
 
 def _code(text: object) -> str:

@@ -14,6 +14,7 @@ import torch.multiprocessing as mp
 from torch import nn
 
 from dist_dsvae.core import distributed
+from dist_dsvae.core.types import Batch
 from dist_dsvae.engine.iteration.batch_norm import synchronise
 from dist_dsvae.engine.iteration.guard import Guard, NonFiniteLossError
 from dist_dsvae.methods.global_batch import aggregate_divergence, mean_feature
@@ -154,6 +155,34 @@ def aggregates_are_those_of_the_global_batch(rank: int, world_size: int) -> None
 
 def test_aggregates_over_ranks() -> None:
     on_ranks(3, aggregates_are_those_of_the_global_batch)
+
+
+def sampled_classes_are_those_of_the_global_batch(rank: int, world_size: int) -> None:
+    """One draw for all ranks: loss, and gradients of encoder and mixture, are those of one process."""
+    alone = make_method("mlp2d", sampled_classes=2)
+    together = synchronise(make_method("mlp2d", sampled_classes=2))
+    whole = make_batch(SHAPES["mlp2d"], size=4 * world_size, first=24)
+    mine = Batch(*(tensor.chunk(world_size)[rank] for tensor in whole))
+    expected = alone(whole, noise_for(whole), "gm")["gm"]
+    got = together(mine, noise_for(mine), "gm")["gm"]
+    expected.backward()
+    got.backward()
+    mean = distributed.all_reduce_sum(got.detach().clone()) / world_size
+    torch.testing.assert_close(mean, expected.detach(), rtol=1e-10, atol=0)
+    for network in ("encoder_s", "mixture_prior"):
+        pairs = zip(
+            together.get_submodule(network).parameters(),
+            alone.get_submodule(network).parameters(),
+            strict=True,
+        )
+        for p, q in pairs:
+            averaged = distributed.all_reduce_sum(p.grad) / world_size
+            torch.testing.assert_close(averaged, q.grad, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("world_size", [2, 3])
+def test_sampled_classes_over_ranks(world_size: int) -> None:
+    on_ranks(world_size, sampled_classes_are_those_of_the_global_batch)
 
 
 def one_bad_rank_stops_all(rank: int, world_size: int) -> None:

@@ -5,21 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import BinaryIO
 
-import numpy as np
 from PIL import ExifTags, Image
 
 from dist_dsvae.building.writer import Sample, UnreadableError
-from dist_dsvae.core.images import (
-    Codec,
-    Fitter,
-    PictureFile,
-    Pixels,
-    flatten,
-    open_picture,
-    why_unreadable,
-)
+from dist_dsvae.core.images import Codec, Fitter, PictureFile, flatten, open_picture, why_unreadable
 from dist_dsvae.core.types import ImageShape
-from dist_dsvae.data.decode import decode_into, decode_reduced, empty_batch
+from dist_dsvae.data.decode import JPEG, decode_into, decode_plain_jpeg, empty_batch
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -30,26 +21,27 @@ class FileEncoder(Fitter):
 
     def __call__(self, sample: Sample[PictureFile]) -> tuple[bytes, dict[str, object]]:
         try:
-            with open_picture(sample.reference) as stream, Image.open(stream) as opened:
-                if self._fits(opened):
-                    stream.seek(0)
-                    return _checked(stream.read(), self.shape), {}
-                image = self.fit_pixels(self._decoded(opened, stream))
+            with open_picture(sample.reference) as stream:
+                content = self._kept_or_decoded(stream)
         except Exception as error:  # codecs raise nearly anything on a broken file; it goes into the report
             raise UnreadableError(why_unreadable(error, sample.reference)) from error
-        return self.codec.pack(image), {}
+        return (content if isinstance(content, bytes) else self.codec.pack(content)), {}
 
-    def _decoded(self, opened: Image.Image, stream: BinaryIO) -> Pixels:
-        """Upright and in colour; of a JPEG at the smallest of 1/1, 1/2, 1/4, 1/8 that is no smaller than
-        the target.
+    def _kept_or_decoded(self, stream: BinaryIO) -> bytes | Image.Image:
+        """The file itself where it fits, else its picture, fitted.
+
+        A JPEG is decoded at the smallest of 1/1, 1/2, 1/4, 1/8 that is no smaller than the target.
         """
-        if opened.format == "JPEG" and opened.mode == "RGB" and _is_upright(opened):
-            stream.seek(0)
-            pixels = decode_reduced(stream.read(), opened.height, opened.width, self.size)
-            if pixels is not None:
-                return pixels
-        opened.draft(None, (self.size, self.size))  # the same fraction
-        return np.array(flatten(opened))
+        start = stream.read(len(JPEG))
+        if start == JPEG and (pixels := decode_plain_jpeg(start + stream.read(), self.size)) is not None:
+            return self.fit_pixels(pixels)
+        stream.seek(0)
+        with Image.open(stream) as opened:
+            if self._fits(opened):
+                stream.seek(0)
+                return _checked(stream.read(), self.shape)
+            opened.draft(None, (self.size, self.size))
+            return self.fit(flatten(opened))
 
     def _fits(self, image: Image.Image) -> bool:
         """Whether the file is, as it stands, what would be made of it: encoded again it would only lose."""
@@ -59,12 +51,8 @@ class FileEncoder(Fitter):
             and image.mode == ("RGB" if self.channels == 3 else "L")
             and not image.has_transparency_data
             and getattr(image, "n_frames", 1) == 1
-            and _is_upright(image)
+            and image.getexif().get(ExifTags.Base.Orientation, 1) == 1
         )
-
-
-def _is_upright(image: Image.Image) -> bool:
-    return image.getexif().get(ExifTags.Base.Orientation, 1) == 1
 
 
 def _checked(content: bytes, shape: ImageShape) -> bytes:

@@ -115,6 +115,7 @@ def test_pillow_gives_the_same_bytes_where_simplejpeg_is_not_installed_or_refuse
     path = tmp_path / "a.jpg"
     noisy = np.random.default_rng(0).integers(0, 256, (250, 250, 3), dtype=np.uint8)
     Image.blend(smooth(250), Image.fromarray(noisy), 0.2).save(path)
+    assert decode.decode_plain_jpeg(path.read_bytes(), 64) is not None
     by_simplejpeg = stored(path, 64)
     for absent in (None, refusing):
         monkeypatch.setattr(decode, "decode_jpeg", absent)
@@ -123,6 +124,38 @@ def test_pillow_gives_the_same_bytes_where_simplejpeg_is_not_installed_or_refuse
 
 def refusing(*arguments: object, **options: object) -> None:
     raise ValueError("Corrupt JPEG data")
+
+
+def test_what_only_pillow_reads_right_is_left_to_it(tmp_path: Path) -> None:
+    """Turned by EXIF, grey, in ink, cut off, claiming to be huge, of the target's size, or no JPEG at all."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    path = tmp_path / "a.jpg"
+    refused: list[tuple[Image.Image, dict[str, object]]] = [
+        (smooth(200), {"exif": exif}),
+        (smooth(200, "L"), {}),
+        (smooth(200, "CMYK"), {}),
+        (smooth(64), {}),
+        (smooth(200), {"format": "PNG"}),
+    ]
+    for picture, options in refused:
+        picture.save(path, **options)
+        assert decode.decode_plain_jpeg(path.read_bytes(), 64) is None, options
+    smooth(200).save(path)
+    content = path.read_bytes()
+    assert decode.decode_plain_jpeg(content, 64) is not None
+    assert decode.decode_plain_jpeg(content[: len(content) // 2], 64) is None
+    frame = content.index(b"\xff\xc0")
+    huge = content[: frame + 5] + b"\xff\xdc\xff\xdc" + content[frame + 9 :]
+    assert decode.decode_plain_jpeg(huge, 64) is None
+    path.write_bytes(huge)
+    with pytest.raises(UnreadableError, match="too many pixels"):
+        stored(path, 64)
+    turned = smooth(200).convert("RGB")
+    turned.save(path, exif=exif, quality=95)
+    made = np.asarray(Image.open(io.BytesIO(stored(path, 100, extension="png")))).astype(int)
+    upright = np.asarray(turned.resize((100, 100)).rotate(-90)).astype(int)
+    assert np.abs(made - upright).mean() < 3
 
 
 @pytest.mark.parametrize(("width", "height"), [(125, 125), (300, 200), (63, 90), (20, 30), (1, 7)])
