@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import io
 from dataclasses import dataclass
 from pathlib import Path
@@ -88,12 +89,27 @@ class FilePart:
 
 PictureFile = str | PicturePart  # a path, or a part of a file
 _HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
+_POSTSCRIPT = (b"%!PS", b"\xc5\xd0\xd3\xc6")
 _START_BYTES = 1024
 
 
 def open_picture(picture: PictureFile | Path) -> BinaryIO:
     """The encoded picture as a seekable stream. Raises OSError if it cannot be read."""
     return Path(picture).open("rb") if isinstance(picture, str | Path) else picture.open()
+
+
+def open_image(picture: BinaryIO | str | Path) -> Image.Image:
+    """Pillow's view of any picture that it reads itself, and raises as Pillow does.
+
+    Not of PostScript, which it hands to another program: a file's name does not tell what is in it.
+    """
+    return Image.open(picture, formats=_formats())
+
+
+@functools.cache
+def _formats() -> tuple[str, ...]:
+    Image.init()
+    return tuple(name for name in Image.ID if name != "EPS")
 
 
 def why_unreadable(error: Exception, picture: PictureFile | Path) -> str:
@@ -121,6 +137,8 @@ def foreign_format(picture: PictureFile | Path) -> str | None:
         return "it is a HEIC picture, which is not read. Convert it to JPEG or PNG"
     if start.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"<") and b"<svg" in start:
         return "it is an SVG drawing, which is not read. Convert it to PNG"
+    if start.startswith(_POSTSCRIPT):
+        return "it is a PostScript drawing, which is not read. Convert it to PNG"
     return None
 
 

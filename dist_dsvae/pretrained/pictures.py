@@ -25,7 +25,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from dist_dsvae.core.images import Fitter, flatten, why_unreadable
+from dist_dsvae.core.images import Fitter, flatten, open_image, why_unreadable
 from dist_dsvae.core.types import ImageShape
 from dist_dsvae.sampling.grids import tiled
 from dist_dsvae.sampling.picture_file import ForeignPictureError, write_picture
@@ -161,7 +161,7 @@ def read_picture(path: Path) -> Image.Image:
         with warnings.catch_warnings():
             # Pillow's word on many pixels would stand beside ours, at another number.
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            opened = Image.open(path)
+            opened = open_image(path)
         with opened:
             opened.load()
             return opened

@@ -14,7 +14,7 @@ from PIL import Image, ImageDraw
 from dist_dsvae.core.faces.align import Alignment
 from dist_dsvae.core.faces.face import Point
 from dist_dsvae.core.files import write_atomically
-from dist_dsvae.core.images import WHITE, PictureFile, flatten, open_picture
+from dist_dsvae.core.images import WHITE, PictureFile, flatten, open_image, open_picture
 
 COLUMNS = 16
 CELL = 72
@@ -82,7 +82,7 @@ def sheet_file(class_name: str) -> str:
 def _picture(entry: SheetEntry) -> Image.Image:
     """The crop or the small picture; a grey square where it cannot be decoded."""
     try:
-        with open_picture(entry.picture) as stream, Image.open(stream) as opened:
+        with open_picture(entry.picture) as stream, open_image(stream) as opened:
             image = flatten(opened)
     except Exception:  # the reason stands in the caption already
         return Image.new("RGB", (CROP, CROP), "lightgrey")

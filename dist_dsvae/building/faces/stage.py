@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from dist_dsvae.building.faces.choose_face import choose
 from dist_dsvae.building.faces.contact_sheet import Sheet, SheetEntry, sheet_file, write_sheet
@@ -26,7 +25,7 @@ from dist_dsvae.core.faces.align import Alignment
 from dist_dsvae.core.faces.crop_record import RECORD_KEY, FaceCrops
 from dist_dsvae.core.faces.detect import Detector
 from dist_dsvae.core.faces.face import PictureOfPerson, Point
-from dist_dsvae.core.images import Codec, PictureFile, flatten, open_picture, why_unreadable
+from dist_dsvae.core.images import Codec, PictureFile, flatten, open_image, open_picture, why_unreadable
 from dist_dsvae.core.types import ImageShape
 from dist_dsvae.data.shards.manifest import UNLABELLED
 
@@ -56,7 +55,7 @@ class FaceEncoder:
     def __call__(self, sample: Sample[FaceCrop]) -> tuple[bytes, dict[str, object]]:
         crop = sample.reference
         try:
-            with open_picture(crop.picture) as stream, Image.open(stream) as opened:
+            with open_picture(crop.picture) as stream, open_image(stream) as opened:
                 image = self.alignment.crop(flatten(opened), crop.landmarks)
         except Exception as error:  # a file that changed since the survey can raise anything
             raise UnreadableError(why_unreadable(error, crop.picture)) from error

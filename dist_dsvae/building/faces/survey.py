@@ -25,6 +25,7 @@ from dist_dsvae.core.images import (
     PictureFile,
     flatten,
     foreign_format,
+    open_image,
     open_picture,
     why_unreadable,
 )
@@ -100,7 +101,7 @@ class _Look:
 
     def __call__(self, reference: PictureFile | PictureOfPerson) -> dict[str, object]:
         try:
-            with open_picture(picture_of(reference)) as stream, Image.open(stream) as opened:
+            with open_picture(picture_of(reference)) as stream, open_image(stream) as opened:
                 image = flatten(opened)
         except UnidentifiedImageError:
             # Its text names the open file, which differs from machine to machine.

@@ -20,7 +20,7 @@ from dist_dsvae.building.sources.file_encoder import FileEncoder
 from dist_dsvae.building.sources.source import Source
 from dist_dsvae.building.writer import Sample, UnreadableError
 from dist_dsvae.core.errors import DataError
-from dist_dsvae.core.images import as_stored, why_unreadable
+from dist_dsvae.core.images import as_stored, open_image, why_unreadable
 from dist_dsvae.core.text import TextError, read_text
 
 FOLDER = "CUB_200_2011"
@@ -57,7 +57,7 @@ class BoxEncoder:
 
     def __call__(self, sample: Sample[BoxedPicture]) -> tuple[bytes, dict[str, object]]:
         try:
-            with Image.open(sample.reference.path) as opened:
+            with open_image(sample.reference.path) as opened:
                 square = cut_out(as_stored(opened), sample.reference.box, self.margin)
                 image = self.encoder.fit(square)
         except Exception as error:  # codecs raise nearly anything on a broken file; it goes into the report

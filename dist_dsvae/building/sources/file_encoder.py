@@ -8,7 +8,15 @@ from typing import BinaryIO
 from PIL import ExifTags, Image
 
 from dist_dsvae.building.writer import Sample, UnreadableError
-from dist_dsvae.core.images import Codec, Fitter, PictureFile, flatten, open_picture, why_unreadable
+from dist_dsvae.core.images import (
+    Codec,
+    Fitter,
+    PictureFile,
+    flatten,
+    open_image,
+    open_picture,
+    why_unreadable,
+)
 from dist_dsvae.core.types import ImageShape
 from dist_dsvae.data.decode import JPEG, decode_into, decode_plain_jpeg, empty_batch
 
@@ -36,7 +44,7 @@ class FileEncoder(Fitter):
         if start == JPEG and (pixels := decode_plain_jpeg(start + stream.read(), self.size)) is not None:
             return self.fit_pixels(pixels)
         stream.seek(0)
-        with Image.open(stream) as opened:
+        with open_image(stream) as opened:
             if self._fits(opened):
                 stream.seek(0)
                 return _checked(stream.read(), self.shape)

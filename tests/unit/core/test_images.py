@@ -7,12 +7,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import EpsImagePlugin, Image
 
 from dist_dsvae.building.sources.file_encoder import FileEncoder
+from dist_dsvae.building.sources.pictures.listing import is_picture
 from dist_dsvae.building.writer import Sample, UnreadableError
 from dist_dsvae.core.images import Codec, Fitter, Format, Pixels
 from dist_dsvae.data import decode
+from dist_dsvae.pretrained.pictures import PictureError, read_picture
 
 
 def smooth(size: int = 16, mode: str = "RGB") -> Image.Image:
@@ -84,6 +86,25 @@ def test_a_picture_that_fits_but_is_cut_off_is_unreadable(tmp_path: Path) -> Non
         path.write_bytes(path.read_bytes()[:-200])
         with pytest.raises(UnreadableError):
             stored(path, 64, extension=extension)  # type: ignore[arg-type]
+
+
+def test_no_program_is_run_on_a_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pillow hands PostScript to Ghostscript, whatever the file is called."""
+    path = tmp_path / "a.jpg"
+    smooth(64).save(path, format="EPS")
+    ran: list[object] = []
+    monkeypatch.setattr(EpsImagePlugin, "Ghostscript", lambda *given, **_: ran.append(given) or smooth(64).im)
+    with Image.open(path) as opened:
+        opened.load()
+    assert ran.pop()  # the test can fail
+    with pytest.raises(UnreadableError, match="it is a PostScript drawing, which is not read"):
+        stored(path, 32)
+    with pytest.raises(PictureError, match="it is a PostScript drawing"):
+        read_picture(path)
+    listed = tmp_path / "without an ending"
+    path.rename(listed)
+    assert not is_picture(listed)
+    assert ran == []
 
 
 def test_a_photograph_is_decoded_at_a_fraction(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

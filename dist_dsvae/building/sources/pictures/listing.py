@@ -17,7 +17,7 @@ from dist_dsvae.building.sources.pictures.place import (
 )
 from dist_dsvae.building.writer import Sample
 from dist_dsvae.core.errors import DataError
-from dist_dsvae.core.images import PictureFile, foreign_format, open_picture
+from dist_dsvae.core.images import PictureFile, foreign_format, open_image, open_picture
 from dist_dsvae.data.shards import system_names
 from dist_dsvae.data.shards.system_names import is_system_name
 
@@ -146,7 +146,7 @@ def is_picture(path: Place) -> bool:
     if Image.registered_extensions().get(path.suffix.lower()) in Image.OPEN:
         return True
     try:
-        with open_picture(picture_at(path)) as stream, Image.open(stream):
+        with open_picture(picture_at(path)) as stream, open_image(stream):
             return True
     except Image.DecompressionBombError:
         return True  # a picture, if one that is too large: the report says so
