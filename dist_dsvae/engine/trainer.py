@@ -113,8 +113,9 @@ class Trainer:
         self.evaluation = evaluation_of(config.evaluation, config.data, *splits[:2], runtime)
 
         # Resume, or take over another run's weights
-        check_same_experiment(self.resumed_from.parent.parent if self.resumed_from else run_dir, config)
+        check_same_experiment(run_dir, config)
         if self.resumed_from is not None:
+            check_same_experiment(self.resumed_from.parent.parent, config)
             self.state.load(self.resumed_from)
         self.initial: Taken | None = None
         if self.resumed_from is None and config.init_from is not None:

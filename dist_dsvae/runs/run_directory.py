@@ -210,9 +210,10 @@ def record_start(
     write_atomically(run_dir / "dataset.json", (json.dumps(dataset, indent=1) + "\n").encode())
     path = run_dir / "environment.json"
     try:
-        starts: list[dict[str, Any]] = read_json(path)
+        found = read_json(path)
     except (OSError, ValueError):
-        starts = []
+        found = None
+    starts: list[Any] = found if isinstance(found, list) else []
     origin = {"init_from": str(initial)} if initial else {}
     starts.append(
         {

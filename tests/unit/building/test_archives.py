@@ -205,7 +205,8 @@ def test_a_name_of_thousands_of_folders_takes_no_memory(run: Run, write: Callabl
     assert run("zip", "deep.zip", "out") == 0
     assert tracemalloc.get_traced_memory()[1] < 2**25
     tracemalloc.stop()
-    assert report_of("out")["left_out"] == {archive.UNSAFE: [deep]}
+    (name,) = report_of("out")["left_out"][archive.UNSAFE]
+    assert name.removeprefix("./") == deep
 
 
 SPECIAL_FILES = {"a/2.png": tarfile.SYMTYPE, "a/3.png": tarfile.LNKTYPE, "a/4": tarfile.FIFOTYPE}

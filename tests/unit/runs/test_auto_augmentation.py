@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -125,3 +126,24 @@ def test_another_choice_is_another_experiment(entry: Entries, tmp_path: Path) ->
     status, printed = entry(train, "--config", str(paths[1]), "--run-dir", str(tmp_path / "run"))
     assert status == 1
     assert 'started with another configuration: method.augmentation ("off" -> "on")' in printed
+
+
+def test_another_configuration_is_refused_without_any_checkpoint(entry: Entries, tmp_path: Path) -> None:
+    """Neither a run that was killed before its first one, nor a checkpoint of another run, changes that."""
+    first, other, config = tmp_path / "first", tmp_path / "other", tmp_path / "c.json"
+    write_config(config, method=METHODS["cgan"]["method"], train={"epochs": 12 / 10_000})
+
+    def start(run_dir: Path, *arguments: str) -> tuple[int, str]:
+        return entry(train, "--config", str(config), "--run-dir", str(run_dir), *arguments)
+
+    assert start(first)[0] == start(other, "--set", "seed=3")[0] == 0
+    shutil.rmtree(first / "checkpoints")
+    (first / "environment.json").write_text("{}")
+    before = {path.name: path.read_bytes() for path in first.iterdir() if path.is_file()}
+    for arguments in (("--set", "seed=3"), ("--set", "seed=3", "--resume", str(other))):
+        status, printed = start(first, *arguments)
+        assert status == 1
+        assert "started with another configuration: seed (0 -> 3)" in printed
+        assert {path.name: path.read_bytes() for path in first.iterdir() if path.is_file()} == before
+    assert start(first)[0] == 0
+    assert len(json.loads((first / "environment.json").read_text())) == 1
