@@ -83,7 +83,7 @@ def decode_into(data: memoryview, out: Array) -> None:
         raise DataError(f"it cannot be decoded ({_reason(error)})") from None
 
 
-def decode_plain_jpeg(data: bytes, least: int) -> Array | None:
+def decode_plain_jpeg(data: bytes, least: int) -> npt.NDArray[np.uint8] | None:
     """An ordinary colour JPEG of more than ``least`` pixels a side, reduced (``reduction``): uint8 [H, W, 3].
 
     It is what Pillow's draft gives, to the bit. None for all that takes Pillow itself: other formats, sizes
@@ -98,7 +98,9 @@ def decode_plain_jpeg(data: bytes, least: int) -> Array | None:
         if colours != "YCbCr" or not fits:
             return None
         part = reduction(height, width, least)
-        pixels: Array = decode_jpeg(data, min_height=-(-height // part), min_width=-(-width // part))
+        pixels: npt.NDArray[np.uint8] = decode_jpeg(
+            data, min_height=-(-height // part), min_width=-(-width // part)
+        )
     except ValueError:
         return None
     return pixels

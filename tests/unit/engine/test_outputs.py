@@ -71,7 +71,9 @@ def test_pictures_that_cannot_be_written_cost_one_warning(
 ) -> None:
     shape = ImageShape(1, 32, 32)
     split = write_pictures(tmp_path / "train", ("a", "b"), 3, shape)
-    config = ExperimentConfig(data=DataConfig(train=str(tmp_path / "train")), model=ModelConfig())
+    config = ExperimentConfig(
+        data=DataConfig(train=str(tmp_path / "train")), model=ModelConfig(architecture="small32")
+    )
     drawing = Visuals(make_method(), split, split, config, Runtime(TrainConfig(double_precision=True)))
     place = tmp_path / "samples"
     place.write_text("in the way")
@@ -90,7 +92,7 @@ def test_an_evaluation_whose_file_cannot_be_written_is_not_lost_for_the_run(
 ) -> None:
     monkeypatch.setattr(evaluate, "record", lambda *_: {})
     (tmp_path / "evaluation").write_text("in the way")
-    config = ExperimentConfig(data=DataConfig(train="shards"), model=ModelConfig())
+    config = ExperimentConfig(data=DataConfig(train="shards"), model=ModelConfig(architecture="small32"))
 
     def scored(*_: object) -> tuple[dict[str, float], dict[str, float]]:
         return {"fid": 3.0}, {}
