@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from dist_dsvae.config import DataConfig, ExperimentConfig, ModelConfig, TrainConfig
+from dist_dsvae.config import DataConfig, ExperimentConfig, ModelConfig, SamplingConfig, TrainConfig
 from dist_dsvae.core.types import ImageShape
 from dist_dsvae.engine.evaluating import evaluate
 from dist_dsvae.engine.processes.runtime import Runtime
@@ -71,10 +71,9 @@ def test_pictures_that_cannot_be_written_cost_one_warning(
 ) -> None:
     shape = ImageShape(1, 32, 32)
     split = write_pictures(tmp_path / "train", ("a", "b"), 3, shape)
-    config = ExperimentConfig(
-        data=DataConfig(train=str(tmp_path / "train")), model=ModelConfig(architecture="small32")
-    )
-    drawing = Visuals(make_method(), split, split, config, Runtime(TrainConfig(double_precision=True)))
+    runtime = Runtime(TrainConfig(double_precision=True))
+    how = {"method_name": "dsvae", "seed": 0, "skip_corrupt": False}
+    drawing = Visuals(make_method(), split, split, SamplingConfig(), runtime, **how)
     place = tmp_path / "samples"
     place.write_text("in the way")
     assert drawing.draw(place, "step-1") == drawing.draw(place, "step-2") == []
