@@ -1,4 +1,4 @@
-"""Run the real thing: `accelerate launch ... launch/train.py` in processes of its own."""
+"""Run the real thing: `accelerate launch ... launch/train.py`, in new interpreters or forked ones."""
 
 from __future__ import annotations
 
@@ -14,22 +14,37 @@ import psutil
 import torch
 from torch.distributed.checkpoint.format_utils import dcp_to_torch_save
 
-REPOSITORY = Path(__file__).parents[2]
+from tests.forking import REPOSITORY, launch_program, run_program
 
 
 def command(
     num_processes: int, run_dir: Path, config: Path, *arguments: str, launcher_file: str = "cpu.yaml"
 ) -> list[str]:
-    launcher = [sys.executable, "-m", "accelerate.commands.launch"]
-    if num_processes > 1 or launcher_file != "cpu.yaml":
-        launcher += [
-            *("--config_file", str(REPOSITORY / "configs/accelerate" / launcher_file)),
-            *("--num_processes", str(num_processes), "--main_process_port", "0"),
-        ]
-    else:
-        launcher += ["--num_processes", "1"]  # or it would start one for every GPU
+    """What a person types: each process is a new interpreter."""
+    words = launcher_words(num_processes, launcher_file)
+    return [
+        sys.executable,
+        "-m",
+        "accelerate.commands.launch",
+        *words,
+        *training(run_dir, config, *arguments),
+    ]
+
+
+def launcher_words(num_processes: int, launcher_file: str = "cpu.yaml") -> list[str]:
+    """Options of `accelerate launch` for so many processes of this machine."""
+    if num_processes == 1 and launcher_file == "cpu.yaml":
+        return ["--num_processes", "1"]  # or it would start one for every GPU
+    return [
+        *("--config_file", str(REPOSITORY / "configs/accelerate" / launcher_file)),
+        *("--num_processes", str(num_processes), "--main_process_port", "0"),
+    ]
+
+
+def training(run_dir: Path, config: Path, *arguments: str) -> list[str]:
+    """The script, and its arguments."""
     script = str(REPOSITORY / "launch/train.py")
-    return [*launcher, script, "--config", str(config), "--run-dir", str(run_dir), *arguments]
+    return [script, "--config", str(config), "--run-dir", str(run_dir), *arguments]
 
 
 def environment(*, with_gpus: bool = False) -> dict[str, str]:
@@ -49,21 +64,32 @@ def train(
     *arguments: str,
     launcher_file: str = "cpu.yaml",
     check: bool = True,
-    with_gpus: bool = False,
 ) -> str:
-    """Run to the end; standard output and error together."""
+    """Run to the end, in forked processes; standard output and error together."""
+    words = training(run_dir, config, *arguments)
+    if num_processes == 1 and launcher_file == "cpu.yaml":
+        done = run_program(*words, environment=environment())
+    else:
+        words = [*launcher_words(num_processes, launcher_file), *words]
+        done = launch_program(*words, environment=environment())
+    output = done.stdout + done.stderr
+    assert not check or done.returncode == 0, output
+    return output
+
+
+def train_anew(run_dir: Path, config: Path, *arguments: str) -> str:
+    """One process, a new interpreter, which may see GPUs; standard output and error together."""
     done = subprocess.run(
-        command(num_processes, run_dir, config, *arguments, launcher_file=launcher_file),
+        command(1, run_dir, config, *arguments),
         cwd=REPOSITORY,
-        env=environment(with_gpus=with_gpus),
+        env=environment(with_gpus=True),
         capture_output=True,
         text=True,
         timeout=280,
         check=False,
     )
-    output = done.stdout + done.stderr
-    assert not check or done.returncode == 0, output
-    return output
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout + done.stderr
 
 
 def write_config(path: Path, **sections: Any) -> Path:

@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import os
-import socket
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
-import torch.distributed as dist
-import torch.multiprocessing as mp
 from torch import nn
 
 from dist_dsvae.core import distributed
@@ -21,23 +16,9 @@ from dist_dsvae.methods.global_batch import aggregate_divergence, mean_feature
 from dist_dsvae.methods.update import Reduction, Update, objective
 from dist_dsvae.runs import checkpoint
 from dist_dsvae.runs.checkpoint import CheckpointError
+from tests.forking import on_ranks
 from tests.unit.engine.test_host_syncs import NoHostReads
 from tests.unit.methods.making import SHAPES, make_batch, make_method, noise_for
-
-
-def on_ranks(world_size: int, function: Callable[..., None], *arguments: object) -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    mp.spawn(_enter, (world_size, port, function, arguments), nprocs=world_size)
-
-
-def _enter(rank: int, world_size: int, port: int, function: Callable[..., None], arguments: tuple) -> None:
-    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", rank=rank, world_size=world_size)
-    function(rank, world_size, *arguments)
-    dist.destroy_process_group()
 
 
 def network(convolutional: bool) -> nn.Sequential:

@@ -7,7 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.distributed.launching import REPOSITORY, environment
+from tests.distributed.launching import REPOSITORY, environment, launcher_words
+from tests.forking import launch_program
 
 LAUNCHER = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
 ONE_FAILS = """
@@ -49,7 +50,8 @@ def run(*program: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_two_processes(tmp_path: Path) -> None:
-    done = run("launch/doctor.py", "--json", "--disk", str(tmp_path), "--batch-size", "4")
+    words = ["launch/doctor.py", "--json", "--disk", str(tmp_path), "--batch-size", "4"]
+    done = launch_program(*launcher_words(2), *words, environment=environment())
     assert done.returncode == 0, done.stderr
     document = json.loads(done.stdout.splitlines()[-1])
     by_name = {finding["name"]: finding for finding in document["findings"]}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -17,9 +16,11 @@ from tests.distributed.launching import (
     checkpoint_tensors,
     environment,
     epochs_of,
+    launcher_words,
     train,
     write_config,
 )
+from tests.forking import launch_program, run_program
 from tests.unit.engine.making import write_pictures
 
 
@@ -40,16 +41,8 @@ def run_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "run"
 
 
-def run(*command: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, *command],
-        cwd=REPOSITORY,
-        env=environment(),
-        capture_output=True,
-        text=True,
-        timeout=200,
-        check=False,
-    )
+def run(script: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return run_program(script, *arguments, environment=environment())
 
 
 CLASSIFIER = REPOSITORY / "shards/fashion-mnist-mini/classifier"
@@ -63,14 +56,13 @@ SETTINGS = [
     "--set",
     "evaluation.splits=3",
 ]
-ALONE = ["-m", "accelerate.commands.launch", "--num_processes", "1"]
-TOGETHER = ["-m", "accelerate.commands.launch", "--config_file", "configs/accelerate/cpu.yaml"]
-TOGETHER += ["--main_process_port", "0"]
 
 
 def evaluate(run_dir: Path, *arguments: str, processes: int = 1) -> subprocess.CompletedProcess[str]:
-    launcher = ALONE if processes == 1 else [*TOGETHER, "--num_processes", str(processes)]
-    return run(*launcher, "launch/evaluate.py", "--run", str(run_dir), *arguments)
+    words = ["launch/evaluate.py", "--run", str(run_dir), *arguments]
+    if processes == 1:
+        return run(*words)
+    return launch_program(*launcher_words(processes), *words, environment=environment())
 
 
 def test_any_number_of_ranks_gives_the_same_figures(

@@ -12,7 +12,7 @@ from dist_dsvae.engine.iteration.guard import NonFiniteLossError
 from dist_dsvae.engine.iteration.optimizer import UpdateOptimizer
 from dist_dsvae.engine.iteration.zero import Update, ZeroOptimizer
 from dist_dsvae.engine.iteration.zero_slice import ZeroSlice
-from tests.distributed.test_collectives import on_ranks
+from tests.forking import on_ranks
 
 # on 3 ranks of 8: "long" lies on all three; of the second group ranks 1 and 2 hold only padding
 GROUPS = {"weights": {"first": (3,), "long": (3, 5), "last": (2, 2)}, "variances": {"v": (2, 1)}}

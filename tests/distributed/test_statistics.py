@@ -15,7 +15,7 @@ from dist_dsvae.models.norm_statistics import Moments
 from dist_dsvae.runs import measure_statistics as engine_statistics
 from dist_dsvae.runs.measure_statistics import Measured, measure
 from dist_dsvae.sampling import statistics_codes as sampling_statistics
-from tests.distributed.test_collectives import on_ranks
+from tests.forking import on_ranks
 from tests.unit.engine.making import write_pictures
 from tests.unit.methods.making import SHAPES, make_any
 

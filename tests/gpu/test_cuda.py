@@ -13,7 +13,7 @@ from torch import Tensor
 from dist_dsvae.core.noise import Draw, Noise, permutation
 from dist_dsvae.core.types import Batch
 from dist_dsvae.methods.update import objective
-from tests.distributed.launching import epochs_of, metrics, train, write_config
+from tests.distributed.launching import epochs_of, metrics, train_anew, write_config
 from tests.unit.methods.making import SHAPES, make_batch, make_method
 
 pytestmark = [
@@ -64,7 +64,7 @@ def test_training_learns_and_resumes(tmp_path: Path, precision: str) -> None:
     run_dir = tmp_path / "run"
     for iterations in (20, 60):
         epochs = ("--set", f"train.epochs={epochs_of(iterations)}")
-        output = train(1, run_dir, config, *arguments, *epochs, with_gpus=True)
+        output = train_anew(run_dir, config, *arguments, *epochs)
     assert "Resumed" in output
     lines = metrics(run_dir)
     assert [line["step"] for line in lines] == list(range(1, 61))

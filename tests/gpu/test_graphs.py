@@ -36,7 +36,7 @@ from tests.distributed.launching import (
     kill_job,
     metrics,
     ranks_of,
-    train,
+    train_anew,
     write_config,
 )
 from tests.unit.engine.making import make_inputs, make_iteration
@@ -176,7 +176,7 @@ def test_a_run_with_graphs_equals_one_without(tmp_path: Path, precision: str, so
         arguments = ("--set", f"train.cuda_graph={setting}")
         for iterations in (20, 40):
             epochs = ("--set", f"train.epochs={epochs_of(iterations)}")
-            output = train(1, run_dir, config, *arguments, *epochs, with_gpus=True)
+            output = train_anew(run_dir, config, *arguments, *epochs)
         assert "without CUDA graphs" not in output
         lines[setting] = metrics(run_dir)
     # no deterministic kernels here: rounding differs, and adversarial training amplifies it

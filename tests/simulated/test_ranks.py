@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import collections
 import os
-import socket
 import time
 from collections.abc import Callable
 from datetime import timedelta
@@ -13,7 +12,6 @@ from pathlib import Path
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 from torch import nn
 from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedException
 
@@ -28,6 +26,7 @@ from dist_dsvae.engine.processes.runtime import Runtime
 from dist_dsvae.engine.stopping.watchdog import MissingRankError
 from dist_dsvae.engine.trainer import Trainer
 from tests.distributed.launching import REPOSITORY, epochs_of, write_config
+from tests.forking import free_port, start_ranks
 from tests.simulated.comparing import compare
 from tests.simulated.cuda import simulated_cuda
 from tests.simulated.device import Device
@@ -39,10 +38,7 @@ OnRank = Callable[..., None]
 
 
 def on_two_ranks(function: OnRank, *arguments: object) -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    mp.spawn(_enter, (port, function, arguments), nprocs=2)
+    start_ranks(_enter, (free_port(), function, arguments), 2)
 
 
 def _enter(rank: int, port: int, function: OnRank, arguments: tuple[object, ...]) -> None:

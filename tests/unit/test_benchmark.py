@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
+import os
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from dist_dsvae.commands.benchmarks.scaling_model import Collective, Links, collective_seconds, step_seconds
+from tests.forking import run_program
 
-REPOSITORY = Path(__file__).parents[2]
 LINKS = Links(latency_seconds=1e-5, inside=4e11, between=5e10, gpus_per_node=8)
 
 
@@ -39,14 +38,7 @@ def test_overlapped_collectives_count_beyond_the_backward_pass() -> None:
 
 
 def run(*arguments: str) -> dict[str, Any]:
-    done = subprocess.run(
-        [sys.executable, "launch/benchmark.py", *arguments, "--json"],
-        cwd=REPOSITORY,
-        capture_output=True,
-        text=True,
-        timeout=250,
-        check=False,
-    )
+    done = run_program("launch/benchmark.py", *arguments, "--json", environment=os.environ)
     assert done.returncode == 0, done.stderr
     result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return result

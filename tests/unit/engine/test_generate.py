@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import subprocess
 import sys
 from importlib.util import find_spec
 from pathlib import Path
@@ -26,7 +25,8 @@ from dist_dsvae.data.stream import one_pass
 from dist_dsvae.runs import bulk_samples
 from dist_dsvae.runs.export import published_of_run
 from dist_dsvae.sampling.temperature import AT_ONE
-from tests.distributed.launching import REPOSITORY, environment, write_config
+from tests.distributed.launching import REPOSITORY, environment, launcher_words, write_config
+from tests.forking import launch_program
 from tests.unit.data.making import png_claiming
 from tests.unit.engine.test_every_method import Entries
 from tests.unit.pretrained.making import CLASSES, make_model
@@ -274,19 +274,8 @@ def test_two_processes_write_what_one_does(runs: dict[str, Path], entry: Entries
     arguments = ["many", "--run", str(runs["cgan"]), "--per-class", "20", "--seed", "4", "--shards", "--out"]
     status, printed = entry(generate, *arguments, str(tmp_path / "one"))
     assert status == 0, printed
-    launcher = ["-m", "accelerate.commands.launch", "--config_file", "configs/accelerate/cpu.yaml"]
-    done = subprocess.run(
-        [
-            *(sys.executable, *launcher, "--num_processes", "2", "--main_process_port", "0"),
-            *("launch/generate.py", *arguments, str(tmp_path / "two")),
-        ],
-        cwd=REPOSITORY,
-        env=environment(),
-        capture_output=True,
-        text=True,
-        timeout=200,
-        check=False,
-    )
+    words = [*launcher_words(2), "launch/generate.py", *arguments, str(tmp_path / "two")]
+    done = launch_program(*words, environment=environment())
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.count("Wrote 200 samples of 10 classes") == 1
     one, two = contents(tmp_path / "one"), contents(tmp_path / "two")
