@@ -1,14 +1,14 @@
 """Measure this machine:
 
-python launch/benchmark.py step        one training iteration against a plain eager transcription
-python launch/benchmark.py gm-loss     GM loss and gradients, by number of classes
-python launch/benchmark.py data        our stream against the usual WebDataset pipeline, one core
-python launch/benchmark.py checkpoint  saving and loading the whole state of a run
-python launch/benchmark.py diversity   intra-class diversity against pytorch_msssim on every pair
-python launch/benchmark.py operators   operators of an iteration, each a kernel on a GPU
-python launch/benchmark.py roofline    what a GPU would need for an iteration: a model, without one
-python launch/benchmark.py scale       step time against the number of GPUs, from measured parts
-python launch/benchmark.py scale-data  opening shards: seconds and memory by shards, samples and classes
+dsvae benchmark step        one training iteration against a plain eager transcription
+dsvae benchmark gm-loss     GM loss and gradients, by number of classes
+dsvae benchmark data        our stream against the usual WebDataset pipeline, one core
+dsvae benchmark checkpoint  saving and loading the whole state of a run
+dsvae benchmark diversity   intra-class diversity against pytorch_msssim on every pair
+dsvae benchmark operators   operators of an iteration, each a kernel on a GPU
+dsvae benchmark roofline    what a GPU would need for an iteration: a model, without one
+dsvae benchmark scale       step time against the number of GPUs, from measured parts
+dsvae benchmark scale-data  opening shards: seconds and memory by shards, samples and classes
 
 Every command runs its sides in turn in one process, quotes medians, and with --json prints one JSON
 object as its last line; where there is a peer, its ``ratio`` is ours over the peer (higher is better).
@@ -20,6 +20,8 @@ import argparse
 import importlib
 import sys
 from collections.abc import Collection
+
+from dist_dsvae.commands.starting import HelpFormatter
 
 _BENCHMARKS = {
     "step": ("step_time", "seconds per training iteration"),
@@ -36,9 +38,7 @@ _BENCHMARKS = {
 
 def make_parser(names: Collection[str] = tuple(_BENCHMARKS)) -> argparse.ArgumentParser:
     """names: of the benchmarks whose options are wanted, for which their modules are imported."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
     for name, (module_name, purpose) in _BENCHMARKS.items():
         command = commands.add_parser(name, help=purpose)

@@ -1,10 +1,10 @@
 """Turn a raw data set into tar shards with a manifest, or add a manifest to existing shards.
 
-    python shards/build.py folder my-images shards/mine --size 64 --test-fraction 0.1
-    python shards/build.py toy shards/toy
-    python shards/build.py index shards/made-elsewhere
+    dsvae build folder my-images shards/mine --size 64 --test-fraction 0.1
+    dsvae build toy shards/toy
+    dsvae build index shards/made-elsewhere
 
-`python shards/build.py SUBCOMMAND --help` lists the options; shards/README.md has the schema.
+`dsvae build SUBCOMMAND --help` lists the options; shards/README.md has the schema.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from dist_dsvae.commands.build_options import (
     add_workers_option,
     add_zip,
 )
-from dist_dsvae.commands.starting import command_line, say_start
+from dist_dsvae.commands.starting import HelpFormatter, command_line, say_start
 from dist_dsvae.config import option_types
 from dist_dsvae.core.errors import DataError
 from dist_dsvae.core.paths import path_argument, place_argument
@@ -40,8 +40,7 @@ if TYPE_CHECKING:
 
 
 def make_parser() -> argparse.ArgumentParser:
-    raw_text = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=raw_text)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
     commands = parser.add_subparsers(dest="subcommand", required=True, metavar="SUBCOMMAND")
     for name, add_options, what in (
         ("folder", add_folder, "pictures, one sub-folder per class; or any, without labels"),

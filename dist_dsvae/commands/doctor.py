@@ -1,7 +1,7 @@
 """Is this machine, or this job, fit to train? One line per check, each problem with its remedy:
 
-python launch/doctor.py [--json]
-accelerate launch --config_file configs/accelerate/cpu.yaml --num_processes 2 launch/doctor.py
+dsvae doctor [--json]
+accelerate launch --config_file configs/accelerate/cpu.yaml --num_processes 2 --no_python dsvae doctor
 
 The status is 1 if a check failed. Nothing is left behind.
 """
@@ -16,6 +16,7 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dist_dsvae.commands.starting import HelpFormatter
 from dist_dsvae.config import option_types
 from dist_dsvae.core.paths import path_argument
 from dist_dsvae.engine.doctor import packages
@@ -58,9 +59,7 @@ def main() -> int:
 
 def make_parser() -> argparse.ArgumentParser:
 
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
     parser.add_argument("--json", action="store_true", help="print one JSON object as the last line")
     parser.add_argument("--only", action="append", choices=NAMES, help="this check alone; may be repeated")
     parser.add_argument(

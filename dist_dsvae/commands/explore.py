@@ -1,8 +1,8 @@
 """Explore a model in the browser, or watch a run train:
 
 dsvae explore                                the model that comes with the project
-python launch/explore.py --model model
-python launch/explore.py --run runs/quickstart
+dsvae explore --model model
+dsvae explore --run runs/quickstart
 """
 
 from __future__ import annotations
@@ -10,21 +10,19 @@ from __future__ import annotations
 import argparse
 import sys
 
-from dist_dsvae.commands.starting import say_start
+from dist_dsvae.commands.starting import HelpFormatter, say_start
 from dist_dsvae.config import option_types
 from dist_dsvae.core.paths import path_argument, place_argument
 
 
 def make_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
     what = parser.add_mutually_exclusive_group()
     what.add_argument(
         "--model",
         type=place_argument,
         metavar="DIR_OR_ID",
-        help="a directory of launch/export.py, or a hub's repository",
+        help="a directory of `dsvae export`, or a hub's repository",
     )
     what.add_argument(
         "--run",

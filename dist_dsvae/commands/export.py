@@ -1,6 +1,6 @@
 """Make a model that others can load safely from a run, with its card:
 
-python launch/export.py --run runs/quickstart --out model [--torch-export] [--onnx]
+dsvae export --run runs/quickstart --out model [--torch-export] [--onnx]
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import argparse
 import sys
 from typing import TYPE_CHECKING
 
-from dist_dsvae.commands.starting import say_start
+from dist_dsvae.commands.starting import HelpFormatter, say_start
 from dist_dsvae.config import option_types
 from dist_dsvae.core.paths import path_argument
 
@@ -18,9 +18,7 @@ if TYPE_CHECKING:
 
 
 def make_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
     parser.add_argument("--run", type=path_argument, required=True, help="run directory")
     parser.add_argument("--out", type=path_argument, required=True, help="directory to write")
     parser.add_argument("--step", type=option_types.step, help="of the checkpoint (default: the newest)")

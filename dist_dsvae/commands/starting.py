@@ -2,13 +2,35 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
+import re
 import shlex
 import sys
 import time
 from contextlib import suppress
 from pathlib import Path
+
+_DOORS = dict.fromkeys(
+    ("train", "evaluate", "generate", "export", "explore", "benchmark", "doctor"), "launch"
+) | {"build": "shards"}
+
+
+class HelpFormatter(argparse.RawDescriptionHelpFormatter):
+    """Help as it stands, in which commands are called as this one was: ``dsvae X``, or by their scripts."""
+
+    def format_help(self) -> str:
+        return as_started(super().format_help())
+
+
+def as_started(text: str) -> str:
+    """``text``, which calls commands ``dsvae X``, in the words of a person who started one by its script."""
+    if Path(sys.argv[0]).suffix != ".py":
+        return text
+    names = "|".join(_DOORS)
+    text = re.sub(rf"--no_python dsvae ({names})\b", lambda m: f"{_DOORS[m[1]]}/{m[1]}.py", text)
+    return re.sub(rf"\bdsvae ({names})\b", lambda m: f"python {_DOORS[m[1]]}/{m[1]}.py", text)
 
 
 def say_start() -> None:

@@ -1,7 +1,7 @@
 """Train an experiment, given by the name of one that comes with the project or by its file:
 
-dsvae train quickstart [--run-dir D] [--set key.key=value ...]                       one process
-accelerate launch launch/train.py --config configs/quickstart.json ...               as many as there are GPUs
+dsvae train quickstart [--run-dir D] [--set key.key=value ...]        one process
+accelerate launch --no_python dsvae train --config quickstart ...     as many as there are GPUs
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from dist_dsvae.commands.starting import fail, say_start
+from dist_dsvae.commands.starting import HelpFormatter, fail, say_start
 from dist_dsvae.config import ExperimentConfig
 from dist_dsvae.config.reading import load_config
 from dist_dsvae.core.paths import path_argument, place_argument
@@ -29,9 +29,7 @@ status: 0 at the end, 75 where the run was told to stop and the same command goe
 
 
 def make_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        description=__doc__, epilog=_EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, epilog=_EPILOG, formatter_class=HelpFormatter)
     what = "a JSON file, or the name of an experiment that comes with the project, as quickstart"
     parser.add_argument("config", nargs="?", type=path_argument, action=_GivenOnce, help=what)
     parser.add_argument("--config", type=path_argument, action=_GivenOnce, help="the same, by an option")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import json
+import re
 import subprocess
 import sys
 import time
@@ -52,6 +54,22 @@ def test_a_command_records_how_it_was_called(monkeypatch: pytest.MonkeyPatch) ->
     assert command_line() == "dsvae build toy 'a folder'"
     monkeypatch.setattr(sys, "argv", ["shards/build.py", "toy", "out"])
     assert command_line() == "python shards/build.py toy out"
+
+
+@pytest.mark.parametrize("name", [name for name in main.COMMANDS if name != "config"])
+def test_help_calls_commands_as_they_were_called(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    parser = importlib.import_module(f"dist_dsvae.commands.{name}").make_parser
+    door = f"{'shards' if name == 'build' else 'launch'}/{name}.py"
+    monkeypatch.setattr(sys, "argv", [f"dsvae {name}"])
+    by_name = parser().format_help()
+    monkeypatch.setattr(sys, "argv", [door])
+    by_script = parser().format_help()
+    assert by_name.startswith(f"usage: dsvae {name} ")
+    assert by_script.startswith(f"usage: {name}.py ")
+    assert f"\ndsvae {name} " in by_name.replace("    dsvae", "dsvae")
+    assert f"\npython {door} " in by_script.replace("    python", "python")
+    assert not re.search(r"(launch|shards)/\w+\.py", by_name)
+    assert not re.search(r"dsvae (train|build|evaluate|generate|export)", by_script)
 
 
 def test_what_is_wrong_ends_the_launchers_report(
