@@ -1,7 +1,7 @@
 """Evaluate a run, or compare runs that were evaluated:
 
-accelerate launch launch/evaluate.py --run runs/quickstart [--step N] [--classifier PLACE] [--json]
-python launch/evaluate.py --compare runs/cifar10 runs/cvae_gan-cifar10 ... [--out comparison]
+accelerate launch --no_python dsvae evaluate --run runs/quickstart [--step N] [--classifier PLACE] [--json]
+dsvae evaluate --compare runs/cifar10 runs/cvae_gan-cifar10 ... [--out comparison]
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import sys
 
 from rich.console import Console
 
-from dist_dsvae.commands.starting import fail, say_start
+from dist_dsvae.commands.starting import HelpFormatter, fail, say_start
 from dist_dsvae.config import option_types
 from dist_dsvae.config.fields import MAX_TEMPERATURE
 from dist_dsvae.core.paths import path_argument, place_argument
@@ -28,9 +28,7 @@ _SHORT_FORMS = (
 
 
 def make_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
     parser.add_argument("--run", type=path_argument, help="run directory")
     parser.add_argument(
         "--compare",
@@ -112,11 +110,17 @@ def overrides_of(args: argparse.Namespace) -> list[str]:
 
 def evaluate_run(args: argparse.Namespace, console: Console) -> None:
     from dist_dsvae.engine.evaluating.evaluate import evaluate, run_config, with_changes
+    from dist_dsvae.engine.memory import out_of_memory_while
     from dist_dsvae.engine.processes.runtime import Runtime
     from dist_dsvae.evaluation.printed_figures import Bars, table_of
 
     runtime = Runtime(run_config(args.run), args.mixed_precision)
-    with Bars(console, enabled=runtime.is_main) as bars:
+    smaller = (
+        "Lower --set evaluation.batch_size=N and evaluation.neighbour_samples=N, or start fewer processes "
+        "per machine. What is done is kept: the same command goes on from there."
+    )
+    explained = out_of_memory_while(f"{args.run} was evaluated", runtime.device, smaller)
+    with explained, Bars(console, enabled=runtime.is_main) as bars:
         result = evaluate(
             args.run,
             args.step,

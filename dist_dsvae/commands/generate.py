@@ -1,16 +1,16 @@
-"""Draw from a trained model, given as --run RUN or --model DIRECTORY (of launch/export.py); from the one that
+"""Draw from a trained model, given as --run RUN or --model DIRECTORY (of `dsvae export`); from the one that
 comes with the project, where neither is given:
 
-dsvae generate grid                                                                    into grid.png
-python launch/generate.py grid        --run runs/quickstart --out grid.png             Figures 3, 8, 9
-python launch/generate.py interpolate zs --run runs/quickstart --out figure4a.png      Figure 4 (zs or zu)
-python launch/generate.py vary        --run runs/quickstart --out figure5.png          Figure 5
-python launch/generate.py swap        --run runs/quickstart --out figure6.png          Figure 6
-python launch/generate.py inpaint     --run runs/quickstart --out figure7.png          Figure 7
-python launch/generate.py interpolate zs --run runs/quickstart --out film.gif          or .webp, .mp4
-python launch/generate.py swap --run runs/mine --images anna.jpg ben.jpg --paste --out swapped.png
-python launch/generate.py points      --run runs/toy runs/cvae_gan-toy --out figure2.png
-accelerate launch launch/generate.py many --run runs/quickstart --per-class 500 --out generated [--shards]
+dsvae generate grid                                                            into grid.png
+dsvae generate grid           --run runs/quickstart --out grid.png             Figures 3, 8, 9
+dsvae generate interpolate zs --run runs/quickstart --out figure4a.png         Figure 4 (zs or zu)
+dsvae generate vary           --run runs/quickstart --out figure5.png          Figure 5
+dsvae generate swap           --run runs/quickstart --out figure6.png          Figure 6
+dsvae generate inpaint        --run runs/quickstart --out figure7.png          Figure 7
+dsvae generate interpolate zs --run runs/quickstart --out film.gif             or .webp, .mp4
+dsvae generate swap           --run runs/mine --images anna.jpg ben.jpg --paste --out swapped.png
+dsvae generate points         --run runs/toy runs/cvae_gan-toy --out figure2.png
+accelerate launch --no_python dsvae generate many --run runs/quickstart --per-class 500 --out many [--shards]
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from dist_dsvae.commands.starting import fail, say_start
+from dist_dsvae.commands.starting import HelpFormatter, fail, say_start
 from dist_dsvae.config import option_types
 from dist_dsvae.config.fields import MAX_TEMPERATURE
 from dist_dsvae.core.paths import path_argument, place_argument
@@ -26,9 +26,7 @@ from dist_dsvae.sampling.holes import HOLES, NUM_STARTS, REFINE_STEPS
 
 
 def make_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
     points = commands.add_parser("points", help="samples of runs on points beside the real ones (Figure 2)")
     points.add_argument("--run", type=path_argument, nargs="+", required=True, help="run directories")
@@ -130,7 +128,7 @@ def add_photograph_options(parser: argparse.ArgumentParser) -> None:
 def add_common(parser: argparse.ArgumentParser, *, is_directory: bool, film: bool) -> None:
     parser.add_argument("--run", type=path_argument, help="run directory")
     parser.add_argument(
-        "--model", type=place_argument, help="directory that launch/export.py wrote, or an id on the hub"
+        "--model", type=place_argument, help="directory that `dsvae export` wrote, or an id on the hub"
     )
     parser.add_argument(
         "--step", type=option_types.step, help="of the run's checkpoint (default: the newest)"
@@ -153,10 +151,16 @@ def add_common(parser: argparse.ArgumentParser, *, is_directory: bool, film: boo
 def main() -> int:
     args = make_parser().parse_args()
     say_start()
-    from dist_dsvae.commands.drawing import drawn
+    import torch
 
+    from dist_dsvae.commands.drawing import drawn
+    from dist_dsvae.engine.memory import out_of_memory_while
+
+    device = torch.device(getattr(args, "device", None) or ("cuda" if torch.cuda.is_available() else "cpu"))
+    smaller = "Draw fewer rows, columns, pictures or steps at a time, or lower --batch-size."
     try:
-        sentence = drawn(args)
+        with out_of_memory_while(f"{args.command} was drawn", device, smaller):
+            sentence = drawn(args)
     except ValueError as error:
         return fail(str(error))
     except OSError as error:

@@ -10,8 +10,8 @@ import errno
 import os
 import resource
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 
 import psutil
 import torch
@@ -34,7 +34,7 @@ _SIGNS = ("out of memory", "can't allocate memory", "cannot allocate memory", "a
 
 
 class TooLargeError(ValueError):
-    """A training that this machine has no memory for; the message says what to change."""
+    """What this machine has no memory for; the message says what to change."""
 
 
 def check_memory(
@@ -108,28 +108,51 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, MemoryError)
 
 
-@contextmanager
 def out_of_memory_explained(
     config: ExperimentConfig, device: torch.device, rank: int, world_size: int
-) -> Iterator[None]:
-    """Raise TooLargeError in place of an error for want of memory: what was tried, and what takes less."""
+) -> AbstractContextManager[None]:
+    """Raise TooLargeError in place of an error for want of memory: what training tried, what takes less."""
+    return _explained(lambda reason: _sentence(config, device, rank, world_size, reason))
+
+
+def out_of_memory_while(doing: str, device: torch.device, remedy: str) -> AbstractContextManager[None]:
+    """The same for what is no training. remedy: a sentence."""
+
+    def sentence(reason: str) -> str:
+        place, total = _place(device)
+        return (
+            f"The memory ran out while {doing}, after a peak of {peak_bytes(device) / 2**30:.2f} GiB of the "
+            f"{total / 2**30:.2f} GiB of {place} ({reason}). {remedy}"
+        )
+
+    return _explained(sentence)
+
+
+@contextmanager
+def _explained(sentence: Callable[[str], str]) -> Iterator[None]:
+    """sentence: of what the failed allocation said of itself."""
     try:
         yield
     except (MemoryError, OSError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
         reason = str(error).strip().partition("\n")[0][:200] or type(error).__name__
-        raise TooLargeError(_sentence(config, device, rank, world_size, reason)) from error
+        raise TooLargeError(sentence(reason)) from error
+
+
+def _place(device: torch.device) -> tuple[str, int]:
+    """Whose memory it is, and how many bytes that has."""
+    if device.type == "cuda":
+        return "its GPU", torch.cuda.mem_get_info(device)[1]
+    return "the machine", psutil.virtual_memory().total
 
 
 def _sentence(config: ExperimentConfig, device: torch.device, rank: int, world_size: int, reason: str) -> str:
     batch = config.data.batch_size
+    place, total = _place(device)
+    more = "start fewer processes per machine, or take more machines"
     if device.type == "cuda":
-        total = torch.cuda.mem_get_info(device)[1]
-        place, more = "its GPU", "spread the batch over more processes, each with a GPU"
-    else:
-        total = psutil.virtual_memory().total
-        place, more = "the machine", "start fewer processes per machine, or take more machines"
+        more = "spread the batch over more processes, each with a GPU"
     resident = ', set data.source to "stream"' if config.data.source == "resident" else ""
     share, peak = -(-batch // world_size), peak_bytes(device) / 2**30
     return (

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import errno
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
 import torch
 
+from dist_dsvae.commands import drawing, evaluate, generate
 from dist_dsvae.commands.train import train
+from dist_dsvae.config import TrainConfig
 from dist_dsvae.config.reading import load_config
 from dist_dsvae.core.types import ImageShape
+from dist_dsvae.engine.evaluating import evaluate as evaluating
 from dist_dsvae.engine.iteration.iteration import Iteration
 from dist_dsvae.engine.memory import TooLargeError, is_out_of_memory, out_of_memory_explained, peak_bytes
 from dist_dsvae.runs.checkpoint import complete_checkpoints, verify
@@ -104,3 +109,27 @@ def test_a_run_ends_in_a_sentence_and_its_checkpoint_is_intact(
     verify(saved)
     assert train(load_config(path), run_dir, "auto", None) == 0
     assert [line["step"] for line in metrics(run_dir)] == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize(
+    ("command", "arguments", "place", "told"),
+    [
+        (evaluate, ("--run", "RUN"), (evaluating, "evaluate"), "RUN was evaluated, after a peak of"),
+        (generate, ("grid",), (drawing, "drawn"), "grid was drawn, after a peak of"),
+    ],
+)
+def test_other_commands_end_in_a_sentence_too(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    command: ModuleType,
+    arguments: tuple[str, ...],
+    place: tuple[ModuleType, str],
+    told: str,
+) -> None:
+    monkeypatch.setattr(*place, lambda *inputs: torchs())
+    monkeypatch.setattr(evaluating, "run_config", lambda run_dir: TrainConfig(cpu_threads=1))
+    monkeypatch.setattr(sys, "argv", ["dsvae", *arguments])
+    assert command.main() == 1
+    error = capsys.readouterr().err
+    assert f"error: The memory ran out while {told}" in error
+    assert "Traceback" not in error
