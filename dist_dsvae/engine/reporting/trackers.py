@@ -37,8 +37,12 @@ class TrackerError(ValueError):
 
 
 def check_trackers(config: TrainConfig) -> None:
-    """Raise TrackerError, on every rank, if rank 0 lacks the library of a tracker. Called by all ranks."""
-    names = config.trackers if distributed.is_main() else ()
+    """Raise TrackerError, on every rank, if rank 0 lacks the library of a tracker. Called by all ranks.
+
+    TensorBoard is named by default, not always by a person: without it ``Trackers`` says so, and goes on.
+    """
+    named = [name for name in config.trackers if name != "tensorboard"]
+    names = named if distributed.is_main() else []
     missing: list[str] = distributed.broadcast_object([name for name in names if not is_installed(name)])
     if missing:
         others = json.dumps([name for name in config.trackers if name not in missing])
@@ -60,7 +64,7 @@ class Trackers:
                 TrackedRun(run_dir, config.train.tracker_project, samples_seen, record.id_of(name), settings),
                 record,
             )
-            for name in config.train.trackers
+            for name in _startable(config.train.trackers)
         ]
 
     def log(self, values: Mapping[str, float], step: int) -> None:
@@ -76,6 +80,18 @@ class Trackers:
     def close(self) -> None:
         for tracker in self._trackers:
             tracker.close()
+
+
+def _startable(names: Iterable[TrackerName]) -> list[TrackerName]:
+    """All but TensorBoard where it is not installed."""
+    names = list(names)
+    if "tensorboard" not in names or is_installed("tensorboard"):
+        return names
+    logger.warning(
+        "tensorboard is not installed, so there are no curves for it (pip install tensorboard); "
+        "metrics.jsonl has the numbers, and training goes on."
+    )
+    return [name for name in names if name != "tensorboard"]
 
 
 def _dotted(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Setting]]:

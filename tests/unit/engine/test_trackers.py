@@ -103,6 +103,20 @@ def test_a_tracker_that_is_not_installed_is_a_sentence(monkeypatch: pytest.Monke
         check_trackers(TrainConfig(trackers=("wandb", "tensorboard")))
 
 
+def test_training_goes_on_without_tensorboard(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(trackers, "is_installed", lambda name: name != "tensorboard")
+    config = config_of("tensorboard")
+    check_trackers(config.train)
+    board = Trackers(config, tmp_path, 0)
+    board.log({"kl": 1.0}, 4)
+    board.close()
+    (warning,) = caplog.messages
+    assert warning.startswith("tensorboard is not installed, so there are no curves for it")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_folder_of_its_name_is_no_library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "made_up").mkdir()
     monkeypatch.syspath_prepend(tmp_path)
