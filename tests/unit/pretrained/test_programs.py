@@ -12,14 +12,14 @@ from typing import Any, NamedTuple
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from dist_dsvae import PretrainedModel
 from dist_dsvae.config import CGANConfig, ClassifierConfig, CVAEConfig, DSVAEConfig
 from dist_dsvae.core.noise import Draw
 from dist_dsvae.methods.abilities import Generative
 from dist_dsvae.methods.dsvae import DSVAE
-from dist_dsvae.pretrained.programs import ProgramError, ProgramKind, save_programs
+from dist_dsvae.pretrained.programs import ProgramError, ProgramKind, computed, save_programs
 from dist_dsvae.pretrained.requests import RequestError
 from tests.unit.pretrained.making import make_model
 
@@ -86,11 +86,14 @@ def saved(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 
 @pytest.mark.parametrize("kind", ["pt2", "onnx"])
 def test_programs_compute_what_the_model_does(saved: Saved, kind: ProgramKind) -> None:
-    """To 1e-5, in batches of other sizes than they were traced and checked with."""
+    """To the rounding that export allows, in batches of other sizes than they were traced with."""
     model, folder = saved.model, saved.folder
+    parts = programs._parts(model).items()
+    allowed = {name: computed(part.network, *part.inputs.values())[1] for name, part in parts}
+    assert max(bound for bounds in allowed.values() for bound in bounds) < 1e-4
     zs, zu = (torch.randn(7, width) for width in model.code_dims)
     (decoded,) = opened(folder / f"decoder.{kind}")(zs, zu)
-    torch.testing.assert_close(decoded, model.decode(zs, zu), atol=1e-5, rtol=0)
+    torch.testing.assert_close(decoded, model.decode(zs, zu), atol=allowed["decoder"][0], rtol=0)
 
     sampler, labels = opened(folder / f"sampler.{kind}"), torch.tensor([1, 0])
     images, codes = sampler(labels, zs[:2], zu[:2])
@@ -98,12 +101,14 @@ def test_programs_compute_what_the_model_does(saved: Saved, kind: ProgramKind) -
     assert isinstance(method, Generative)
     expected = method.prior_codes(labels, Numbers(zs[:2]), Numbers(zu[:2]))
     zs_dim, zu_dim = model.code_dims
-    torch.testing.assert_close(codes, expected[:, :zs_dim], atol=1e-5, rtol=0)
+    torch.testing.assert_close(codes, expected[:, :zs_dim], atol=allowed["sampler"][1], rtol=0)
     drawn = model.decode(expected[:, :zs_dim], expected[:, zs_dim:], codes="prior")
-    torch.testing.assert_close(images, drawn, atol=1e-5, rtol=0)
+    torch.testing.assert_close(images, drawn, atol=allowed["sampler"][0], rtol=0)
     if isinstance(method, DSVAE):
         _, means = sampler(labels, torch.zeros(2, zs_dim), torch.zeros(2, zu_dim))
-        torch.testing.assert_close(means, method.mixture_prior.mean[labels], atol=1e-5, rtol=0)
+        torch.testing.assert_close(
+            means, method.mixture_prior.mean[labels], atol=allowed["sampler"][1], rtol=0
+        )
 
     assert (folder / f"encoder.{kind}").exists() == model.can_encode == (f"encoder.{kind}" in saved.sentence)
     if model.can_encode:
@@ -111,7 +116,22 @@ def test_programs_compute_what_the_model_does(saved: Saved, kind: ProgramKind) -
         given = (pictures, classes) if model.needs_labels else (pictures,)
         zs, mean, _ = opened(folder / f"encoder.{kind}")(*given)
         encoded = model.encode(pictures, classes)
-        torch.testing.assert_close((zs, mean), (encoded.zs, encoded.zu.mean), atol=1e-5, rtol=1e-5)
+        bounds = iter(allowed["encoder"])
+        for got, coded in ((zs, encoded.zs), (mean, encoded.zu.mean)):
+            torch.testing.assert_close(got, coded, atol=next(bounds), rtol=0)
+
+
+@torch.no_grad()
+def test_what_rounding_is_allowed_is_what_rounding_does() -> None:
+    """Of a chain of sums in float32 and in float64: within it, and not by far."""
+    torch.manual_seed(0)
+    layers = [nn.Linear(900, 900, bias=False) for _ in range(4)]
+    for layer in layers:
+        nn.init.normal_(layer.weight, std=900**-0.5)  # passes the size of its inputs on
+    network, inputs = nn.Sequential(*layers), torch.randn(64, 900)
+    (output,), (bound,) = computed(network, inputs)
+    error = float((network.double()(inputs.double()) - output).abs().max())
+    assert bound / 100 < error < bound
 
 
 @pytest.mark.parametrize("kind", ["pt2", "onnx"])
