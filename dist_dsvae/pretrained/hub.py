@@ -58,7 +58,10 @@ def _local_directory(place: str | Path) -> Path | None:
     if path.suffix.lower() in (*_ARCHIVES, *_PICKLES, ".safetensors") or path.exists():
         what = "an archive" if path.suffix.lower() in _ARCHIVES else "a file"
         raise PublishedModelError(f"{place} is {what}, not a directory, and is not opened. {_REMEDY}")
-    if isinstance(place, Path) or path.is_absolute() or str(place).startswith((".", "~")):
+    owner, _, name = str(place).partition("/")
+    # Asking the hub for a mistyped path would take half a minute of attempts where there is no network.
+    is_path = isinstance(place, Path) or path.is_absolute() or str(place).startswith((".", "~"))
+    if is_path or not name or Path(owner).is_dir():
         raise PublishedModelError(f"There is no directory {place}. {_REMEDY}")
     return None
 

@@ -126,6 +126,7 @@ def test_an_archive_with_absolute_paths_is_refused(directory: Path, tmp_path: Pa
 
 def test_places_that_are_no_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.chdir(tmp_path)
     run = tmp_path / "run"
     run.mkdir()
     for place, message in (
@@ -133,13 +134,25 @@ def test_places_that_are_no_models(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         (tmp_path / "nowhere", "There is no directory .*nowhere. Give a directory with"),
         ("./nowhere", "There is no directory ./nowhere"),
         ("nobody/nothing", "nobody/nothing is no directory here, and cannot be fetched from the hub"),
-        ("not an id", "cannot be fetched from the hub"),
+        ("not/an id", "cannot be fetched from the hub"),
     ):
         with pytest.raises(PublishedModelError, match=message):
             PretrainedModel.from_pretrained(place)
     (run / "dataset.json").write_text("{}")
     with pytest.raises(PublishedModelError, match=r"is a run, .* Export it first: dsvae export"):
         PretrainedModel.from_pretrained(run)
+
+
+@pytest.mark.parametrize("place", ["modle", "run/modle"])
+def test_a_mistyped_path_is_not_asked_of_the_hub(
+    place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One word is no id, and what lies in a folder that exists here is a path: no attempts at a network."""
+    (tmp_path / "run").mkdir()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("dist_dsvae.pretrained.hub._fetched", lambda *asked, **options: pytest.fail(place))
+    with pytest.raises(PublishedModelError, match=f"There is no directory {place}. Give a directory with"):
+        PretrainedModel.from_pretrained(place)
 
 
 def test_of_the_hub_two_files_are_fetched(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
