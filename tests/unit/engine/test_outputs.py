@@ -8,11 +8,12 @@ import json
 import logging
 import os
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from dist_dsvae.config import DataConfig, ExperimentConfig, ModelConfig, SamplingConfig, TrainConfig
+from dist_dsvae.config import EvaluationConfig, SamplingConfig, TrainConfig
 from dist_dsvae.core.types import ImageShape
 from dist_dsvae.engine.evaluating import evaluate
 from dist_dsvae.engine.processes.runtime import Runtime
@@ -91,13 +92,15 @@ def test_an_evaluation_whose_file_cannot_be_written_is_not_lost_for_the_run(
 ) -> None:
     monkeypatch.setattr(evaluate, "record", lambda *_: {})
     (tmp_path / "evaluation").write_text("in the way")
-    config = ExperimentConfig(data=DataConfig(train="shards"), model=ModelConfig(architecture="small32"))
 
-    def scored(*_: object) -> tuple[dict[str, float], dict[str, float]]:
-        return {"fid": 3.0}, {}
+    class Scored:
+        inputs = SimpleNamespace(config=EvaluationConfig())
+
+        def __call__(self, *_: object) -> tuple[dict[str, float], dict[str, float]]:
+            return {"fid": 3.0}, {}
 
     moment = ("step-00000007", 70, 1.0)
-    made = evaluate.evaluate_in_training(tmp_path, config, scored, make_method(), None, moment)  # type: ignore[arg-type]
+    made = evaluate.evaluate_in_training(tmp_path, Scored(), make_method(), None, ("dsvae", 0), moment)  # type: ignore[arg-type]
     assert made == {"fid": 3.0}
     (message,) = caplog.messages
     assert "step-00000007.json cannot be written" in message
