@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dist_dsvae.building.build_progress import progress_of
-from dist_dsvae.commands.build_options import (
+from dist_dsvae.building.sources.build_options import (
     add_casia,
     add_cifar,
     add_csv,

@@ -2,27 +2,21 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
-import json
 import textwrap
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import matplotlib
 from matplotlib.figure import Figure
 
-from dist_dsvae.core.files import write_atomically
-from dist_dsvae.core.text import read_json
 from dist_dsvae.evaluation.comparing.comparison import Comparison
 from dist_dsvae.evaluation.comparing.comparison_report import as_json, heading, markdown
-from dist_dsvae.evaluation.comparing.evaluated import ComparisonError
 from dist_dsvae.evaluation.comparing.paper import METHODS
+from dist_dsvae.evaluation.comparing.proven_files import write_proven
 
 _MAIN = ("inception_score", "fid", "diversity", "label_accuracy", "coverage")
 _PANELS_PER_LINE = 4
-_PROOF = "files_sha256"
 _COLOURS = matplotlib.colormaps["tab10"]
 
 
@@ -39,37 +33,8 @@ def save_comparison(comparison: Comparison, out: str | None) -> list[Path]:
         prefix = Path(out) / "comparison" if out.endswith("/") or Path(out).is_dir() else Path(out)
     if prefix.suffix in (".md", ".json", ".png"):
         prefix = prefix.with_suffix("")
-    prefix.parent.mkdir(parents=True, exist_ok=True)
-    contents = {
-        "md": markdown(comparison).encode(),
-        "png": picture(comparison),
-    }
-    document = as_json(comparison)
-    document[_PROOF] = {ending: hashlib.sha256(content).hexdigest() for ending, content in contents.items()}
-    contents["json"] = (json.dumps(document, indent=1, ensure_ascii=False) + "\n").encode()
-    paths = {ending: prefix.with_name(f"{prefix.name}.{ending}") for ending in ("md", "json", "png")}
-    _check_replaceable(paths)
-    for ending, path in paths.items():
-        write_atomically(path, contents[ending])
-    return list(paths.values())
-
-
-def _check_replaceable(paths: Mapping[str, Path]) -> None:
-    try:
-        proof = read_json(paths["json"])[_PROOF]
-    except (OSError, ValueError, KeyError, TypeError):
-        proof = None
-    for ending, path in paths.items():
-        if not path.exists():
-            continue
-        own = isinstance(proof, dict)
-        if own and ending != "json":
-            own = path.is_file() and hashlib.sha256(path.read_bytes()).hexdigest() == proof.get(ending)
-        if not own:
-            raise ComparisonError(
-                f"{path} exists already, and is not as an earlier comparison wrote it. Choose another name "
-                "with --out, or move that file away yourself."
-            )
+    others = {"md": markdown(comparison).encode(), "png": picture(comparison)}
+    return write_proven(prefix, as_json(comparison), others)
 
 
 def picture(comparison: Comparison) -> bytes:

@@ -16,7 +16,7 @@ from dist_dsvae.evaluation.comparing.evaluated import RecordedJudge
 from dist_dsvae.evaluation.comparing.paper import METHODS
 
 FORMAT = "dist_dsvae-comparison/1"
-_ARROWS = {"highest": "↑", "lowest": "↓", "nearest 1": "→ 1"}
+ARROWS = {"highest": "↑", "lowest": "↓", "nearest 1": "→ 1"}
 _PAPER_DIGITS = {"inception_score": 2, "diversity": 4}
 _LABEL_WIDTH = 30
 
@@ -68,7 +68,7 @@ def sheet(comparison: Comparison) -> tuple[list[str], list[Strip]]:
 
 def heading(column: Column, num_classes: int) -> tuple[str, ...]:
     """Title with the direction of what is better; what guessing gives; the judge and its hash."""
-    lines = [f"{column.metric.title} {_ARROWS[column.metric.best]}"]
+    lines = [f"{column.metric.title} {ARROWS[column.metric.best]}"]
     if column.metric.chance:
         lines.append(f"chance {1 / num_classes:.3g}")
     if column.judge:
@@ -211,7 +211,7 @@ def tables_of(comparison: Comparison, width: int) -> list[Table]:
 
 def _kept_together(line: str) -> str:
     """A title whose arrow stays with its last word."""
-    for arrow in _ARROWS.values():
+    for arrow in ARROWS.values():
         line = line.replace(f" {arrow}", "\N{NO-BREAK SPACE}" + arrow.replace(" ", "\N{NO-BREAK SPACE}"))
     return line
 

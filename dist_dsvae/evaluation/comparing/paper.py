@@ -37,6 +37,11 @@ _DATA_SETS = {
 }
 
 
+def printed_figures() -> list[PaperFigures]:
+    """What the paper prints, for each of its data sets."""
+    return list(_DATA_SETS.values())
+
+
 def paper_figures(places: Collection[str]) -> PaperFigures | None:
     """The paper's figures for the data set that ``places`` (paths or URLs of shards) name.
 

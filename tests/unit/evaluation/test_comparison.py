@@ -380,12 +380,12 @@ def test_files(tmp_path: Path) -> None:
         (f"{tmp_path}/x/table.md", tmp_path / "x/table"),
     ):
         paths = save_comparison(comparison, out)
-        assert paths == [prefix.with_name(f"{prefix.name}.{ending}") for ending in ("md", "json", "png")]
+        assert paths == [prefix.with_name(f"{prefix.name}.{ending}") for ending in ("md", "png", "json")]
         assert paths[0].read_text(encoding="utf-8") == markdown(comparison)
-        document = json.loads(paths[1].read_text(encoding="utf-8"))
+        document = json.loads(paths[2].read_text(encoding="utf-8"))
         assert document.pop("files_sha256").keys() == {"md", "png"}
         assert document == as_json(comparison)
-        assert Image.open(paths[2]).size[0] > 600
+        assert Image.open(paths[1]).size[0] > 600
     save_comparison(comparison, None)  # its own are replaced
     (tmp_path / "comparison.md").write_text("edited")
     with pytest.raises(ComparisonError, match="is not as an earlier comparison wrote it"):

@@ -1,0 +1,69 @@
+"""Tables of pages between marks, written from results.
+
+    <!-- results NAME [VIEW] -->     the table of DIR/NAME.json in one of ``results_tables.VIEWS`` (methods)
+    ...
+    <!-- end of results -->
+
+VIEW of NAME "paper" is none: that table is of what the paper prints. Text outside the marks is nobody's but
+its author's.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+from dist_dsvae.core.files import write_atomically
+from dist_dsvae.core.text import read_text
+from dist_dsvae.evaluation.comparing.evaluated import ComparisonError
+from dist_dsvae.evaluation.comparing.results import Results, read_results
+from dist_dsvae.evaluation.comparing.results_tables import VIEWS, caption, paper_table
+
+_END = "<!-- end of results -->"
+_BLOCK = re.compile(rf"(<!-- results (\S+)(?: (\S+))? -->\n)(.*?)({_END})", re.DOTALL)
+_MARK = re.compile(r"<!-- (?:end of )?results\b")
+
+Reader = Callable[[str], Results]
+
+
+def with_tables(text: str, read: Reader, where: str) -> str:
+    """``text`` with every marked table as the results are.
+
+    read: the results of a name. where: names the page in sentences.
+    Raises ComparisonError for marks that are not in pairs, an unknown view, and what ``read`` raises.
+    """
+    if len(_MARK.findall(text)) != 2 * len(_BLOCK.findall(text)):
+        raise ComparisonError(
+            f"{where} has marks of results that are not in pairs. Each table begins with "
+            f"<!-- results NAME --> and ends with {_END}."
+        )
+    return _BLOCK.sub(lambda match: match[1] + _content(match[2], match[3], read, where) + match[5], text)
+
+
+def _content(name: str, view: str | None, read: Reader, where: str) -> str:
+    if name == "paper":
+        return f"\n{paper_table()}\n\n"
+    if view is not None and view not in VIEWS:
+        raise ComparisonError(
+            f"{where} asks for results {name!r} as {view!r}. Views are {', '.join(VIEWS)}."
+        )
+    results = read(name)
+    below = "" if view == "temperatures" else f"{caption(results)}\n\n"
+    return f"\n{VIEWS[view or 'methods'](results)}\n\n{below}"
+
+
+def write_pages(results_dir: Path) -> list[Path]:
+    """Write the marked tables of all pages beside the folder of results; the pages that have changed.
+
+    results_dir: such as docs/results, for the pages docs/*.md.
+    Raises ComparisonError as ``with_tables`` does.
+    """
+    changed = []
+    for page in sorted(results_dir.resolve().parent.glob("*.md")):
+        before = read_text(page)
+        after = with_tables(before, lambda name: read_results(results_dir / f"{name}.json"), page.name)
+        if after != before:
+            write_atomically(page, after.encode())
+            changed.append(page)
+    return changed
