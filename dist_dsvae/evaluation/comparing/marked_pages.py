@@ -18,7 +18,7 @@ from dist_dsvae.core.files import write_atomically
 from dist_dsvae.core.text import read_text
 from dist_dsvae.evaluation.comparing.evaluated import ComparisonError
 from dist_dsvae.evaluation.comparing.results import Results, read_results
-from dist_dsvae.evaluation.comparing.results_tables import VIEWS, caption, paper_table
+from dist_dsvae.evaluation.comparing.results_tables import VIEWS, areas_text, caption, paper_table
 
 _END = "<!-- end of results -->"
 _BLOCK = re.compile(rf"(<!-- results (\S+)(?: (\S+))? -->\n)(.*?)({_END})", re.DOTALL)
@@ -49,8 +49,8 @@ def _content(name: str, view: str | None, read: Reader, where: str) -> str:
             f"{where} asks for results {name!r} as {view!r}. Views are {', '.join(VIEWS)}."
         )
     results = read(name)
-    below = "" if view == "temperatures" else f"{caption(results)}\n\n"
-    return f"\n{VIEWS[view or 'methods'](results)}\n\n{below}"
+    below = areas_text(results) if view == "temperatures" else caption(results)
+    return f"\n{VIEWS[view or 'methods'](results)}\n\n{below}\n\n"
 
 
 def write_pages(results_dir: Path) -> list[Path]:

@@ -111,20 +111,24 @@ def page(results: Results, picture: str | None) -> str:
     """NAME.md: the table, the temperatures and the curve where there are any, and the commands."""
     lines = [f"# {results.name}", "", methods_table(results), "", caption(results), ""]
     if results.curve:
-        lines += [temperatures_table(results), ""]
-        lines += [f"{area_text(area)}\n" for area in results.document["trade_off"].get("areas", [])]
+        lines += [temperatures_table(results), "", areas_text(results), ""]
     if picture is not None:
         lines += [f"![scores against diversity over the prior's temperature]({picture})", ""]
     return "\n".join([*lines, "```", *results.document["commands"], "```", ""])
 
 
-def area_text(area: Mapping[str, Any]) -> str:
-    """A sentence on the area between two curves."""
+def areas_text(results: Results) -> str:
+    """A sentence on each area between two curves."""
+    areas = results.document.get("trade_off", {}).get("areas", [])
+    return " ".join(map(_area_text, areas)) or "The curves have no range of diversity in common."
+
+
+def _area_text(area: Mapping[str, Any]) -> str:
     metric = metric_shown(area["figure"], of_points=False)
     low, high = area["diversity"]
     ahead = (area["mean_difference"] > 0) == (metric.best == "highest")
     return (
-        f"{metric.title}: {area['of']} is {abs(area['mean_difference']):.3g} {'ahead' if ahead else 'behind'} "
+        f"{metric.title}: {area['of']} is {abs(area['mean_difference']):.3g} {'ahead of' if ahead else 'behind'} "
         f"{area['against']} on average at equal diversity, from {low:.3f} to {high:.3f} "
         f"(area between the curves {area['area']:.2g})."
     )
