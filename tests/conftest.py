@@ -19,6 +19,7 @@ SLOW = (
     "slurm",
     "storm",
     "unit/building/test_casia.py",
+    "unit/commands/test_reproduce.py",
     "unit/core/test_ownership.py",
     "unit/engine/test_clock.py",
     "unit/engine/test_generate.py",

@@ -9,6 +9,7 @@ COMMANDS = {
     "train": "train an experiment",
     "build": "turn raw pictures or data sets into shards, or index those of other tools",
     "evaluate": "score a run, or compare runs",
+    "reproduce": "train, evaluate and compare whole tables, with seeds",
     "generate": "draw the figures of a trained model, or many samples of it",
     "export": "make a model that others can load safely from a run",
     "explore": "look at a model, or a run while it trains, in the browser",

@@ -12,6 +12,7 @@ import math
 from collections.abc import Callable
 from pathlib import Path
 
+from dist_dsvae.config.fields import MAX_TEMPERATURE
 from dist_dsvae.core.paths import path_argument
 
 MANY = 10**9  # stands for "no upper bound" of a count
@@ -69,6 +70,13 @@ num_classes = whole(1, 10**7)
 num_workers = whole(1, 1024)
 share = number(0, 1, below=True)
 panels = whole(1, 200)  # along one side of a figure: its pixels have to fit a PNG
+
+
+def temperatures(text: str) -> tuple[float, float]:
+    """Of zs and zu: one number for both, or "ZS:ZU"."""
+    zs, separator, zu = text.partition(":")
+    parse = number(0, MAX_TEMPERATURE, above=True)
+    return parse(zs), parse(zu if separator else zs)
 
 
 def png_or_film_file(text: str) -> Path:

@@ -43,6 +43,7 @@ NOT_RUN = {
     r"--num_processes|--num_machines|--nproc_per_node": "several processes: tests/distributed has them",
     r"launch/explore\.py|dsvae explore": "serves a page until it is stopped: tests/unit/explore",
     r"launch/doctor\.py": "examines this machine: tests/unit/engine/test_doctor.py runs it",
+    r"dsvae reproduce": "trains for hours: tests/unit/commands/test_reproduce.py, at toy size",
     r"launch/benchmark\.py": "measures: tests/unit/test_benchmark.py runs all that it can measure, smaller",
     r"dsvae generate grid$": "writes into the working directory: commands/test_model_in_the_box.py",
     r"--paste": "needs photographs of faces and their detector: tests/unit/engine/test_faces_end_to_end.py",

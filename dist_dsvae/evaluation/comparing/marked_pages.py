@@ -45,9 +45,7 @@ def _content(name: str, view: str | None, read: Reader, where: str) -> str:
     if name == "paper":
         return f"\n{paper_table()}\n\n"
     if view is not None and view not in VIEWS:
-        raise ComparisonError(
-            f"{where} asks for results {name!r} as {view!r}. Views are {', '.join(VIEWS)}."
-        )
+        raise ComparisonError(f"{where} asks for results {name!r} as {view!r}. Views are {', '.join(VIEWS)}.")
     results = read(name)
     below = areas_text(results) if view == "temperatures" else caption(results)
     return f"\n{VIEWS[view or 'methods'](results)}\n\n{below}\n\n"

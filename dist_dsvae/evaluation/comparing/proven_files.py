@@ -42,7 +42,7 @@ def _check_replaceable(paths: Mapping[str, Path], form: str) -> None:
         if not path.exists():
             continue
         own = isinstance(proof, dict)
-        if own and ending != "json":
+        if isinstance(proof, dict) and ending != "json":
             own = path.is_file() and hashlib.sha256(path.read_bytes()).hexdigest() == proof.get(ending)
         if not own:
             raise ComparisonError(

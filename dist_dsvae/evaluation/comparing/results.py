@@ -1,15 +1,15 @@
 """Results that pages quote: NAME.json, figures per seed with whatever one needs to make them again.
 
-    format    dist_dsvae-results/1
-    name, data, data_fingerprint, classes
-    budget, hardware, note   words; software: versions; commit: of the source; commands: in their order
-    settings, judges         as evaluations record them
-    columns   the figures of the table
-    rows      label, seeds, figures: {name: {mean, std (null of one seed), values: {seed: value}}}
-              (values are left out where only mean and deviation were kept)
-    real      figures of real samples
-    trade_off (may be missing)  columns, points: label, temperature_zs (null without zs), temperature_zu, figures
-              as in rows; areas: those between the curves (``trade_off``)
+format    dist_dsvae-results/1
+name, data, data_fingerprint, classes
+budget, hardware, note   words; software: versions; commit: of the source; commands: in their order
+settings, judges         as evaluations record them
+columns   the figures of the table
+rows      label, seeds, figures: {name: {mean, std (null of one seed), values: {seed: value}}}
+          (values are left out where only mean and deviation were kept)
+real      figures of real samples
+trade_off (may be missing)  columns, points: label, temperature_zs (null without zs), temperature_zu, figures
+          as in rows; areas: those between the curves (``trade_off``)
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ def read_results(path: Path) -> Results:
 
 
 def results_of(document: Mapping[str, Any]) -> Results:
-    """A document as ``Results``. Raises KeyError, TypeError or ValueError where something is missing or wrong."""
+    """A document as ``Results``. Raises KeyError, TypeError or ValueError where it is not of the format."""
     curve = document.get("trade_off") or {"columns": [], "points": []}
     return Results(
         name=str(document["name"]),

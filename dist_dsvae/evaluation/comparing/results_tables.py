@@ -126,10 +126,11 @@ def areas_text(results: Results) -> str:
 def _area_text(area: Mapping[str, Any]) -> str:
     metric = metric_shown(area["figure"], of_points=False)
     low, high = area["diversity"]
-    ahead = (area["mean_difference"] > 0) == (metric.best == "highest")
+    is_ahead = (area["mean_difference"] > 0) == (metric.best == "highest")
+    distance = f"{abs(area['mean_difference']):.3g} {'ahead of' if is_ahead else 'behind'}"
     return (
-        f"{metric.title}: {area['of']} is {abs(area['mean_difference']):.3g} {'ahead of' if ahead else 'behind'} "
-        f"{area['against']} on average at equal diversity, from {low:.3f} to {high:.3f} "
+        f"{metric.title}: {area['of']} is {distance} {area['against']} on average at equal diversity, from "
+        f"{low:.3f} to {high:.3f} "
         f"(area between the curves {area['area']:.2g})."
     )
 

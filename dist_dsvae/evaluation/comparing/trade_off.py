@@ -1,7 +1,7 @@
 """Scores against diversity, over the temperatures of the prior: curves, the area between two, and a picture.
 
 One point per method hides what it could trade: cooler samples are taken for their class more often, and
-are more alike. A method's curve connects its points in the order of their diversity, each the mean over seeds.
+are more alike. A method's curve connects its points, each the mean over seeds, in the order of diversity.
 """
 
 from __future__ import annotations

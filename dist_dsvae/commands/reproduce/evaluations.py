@@ -1,0 +1,134 @@
+"""Which evaluations of runs are missing, and the judge that they need."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+from dist_dsvae.commands.reproduce.jobs import Job
+from dist_dsvae.commands.reproduce.planned_runs import PlannedRun
+from dist_dsvae.config import DSVAEConfig, EvaluationConfig
+from dist_dsvae.config.reading import load_config
+from dist_dsvae.core.files import sha256_of
+from dist_dsvae.core.shipped import at_hand, config_names
+from dist_dsvae.core.text import read_json
+from dist_dsvae.runs.run_directory import read_record
+
+SCORES = "scores"
+_WEIGHTS_FILE = "model.safetensors"
+_TEMPERATURES = ("temperature_zs", "temperature_zu")
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """An evaluation of a run: its name, and its settings."""
+
+    run: PlannedRun
+    name: str
+    settings: EvaluationConfig
+
+    @property
+    def temperature_zs(self) -> float | None:
+        """None where the method has no zs."""
+        return self.settings.temperature_zs if has_zs(self.run) else None
+
+    @property
+    def temperature_zu(self) -> float:
+        """Of zu, or of the one code."""
+        return self.settings.temperature_zu
+
+    def is_there(self) -> bool:
+        """Whether the newest checkpoint was evaluated with these settings and these judges."""
+        try:
+            found = read_json(self.run.directory / "evaluation" / f"{self.name}.json")
+            known, judges = found["settings"], found["judges"] or {}
+            newest = self.run.newest()
+            if newest is None or found["checkpoint"] != newest.name:
+                return False
+        except (OSError, ValueError, KeyError, TypeError):
+            return False
+        wanted = {field.name: getattr(self.settings, field.name) for field in fields(self.settings)}
+        if not wanted["real_samples"]:  # as many as are generated
+            del wanted["real_samples"]
+        known = {**dict.fromkeys(_TEMPERATURES, 1.0), **known}
+        same = all(known[name] == value for name, value in wanted.items() if name in known)
+        return same and _is_judge(wanted["classifier"], judges.get("classifier"))
+
+    def job(self) -> Job:
+        """What makes it."""
+        return Job(f"{self.run.title}: evaluating ({self.name})", self.arguments(), self.run.log)
+
+    def arguments(self) -> tuple[str, ...]:
+        """Of ``dsvae evaluate``: with what the run recorded otherwise."""
+        record = read_record(self.run.directory)
+        assert record is not None, f"{self.run.directory} has not been trained"
+        changes = [
+            f"evaluation.{name}={json.dumps(value)}" for name, value in self._differing(record.evaluation)
+        ]
+        options = [word for change in changes for word in ("--set", change)]
+        return ("evaluate", "--run", str(self.run.directory), "--name", self.name, *options)
+
+    def _differing(self, recorded: EvaluationConfig) -> Iterator[tuple[str, Any]]:
+        for field in fields(recorded):
+            value = getattr(self.settings, field.name)
+            if getattr(recorded, field.name) != value:
+                yield field.name, value
+
+
+def _is_judge(place: str | None, found: Any) -> bool:
+    """Whether the network of ``place`` made an evaluation that tells ``found`` of its judge."""
+    if place is None or found is None:
+        return (place is None) == (found is None)
+    path = at_hand(place.partition("=")[2] or place)
+    path = path / _WEIGHTS_FILE if path.is_dir() else path
+    # one that is not on this disk has a name that says which it is
+    return not path.is_file() or sha256_of(path) == found.get("sha256")
+
+
+def has_zs(run: PlannedRun) -> bool:
+    """Whether the method has a code of the label, with a temperature of its own."""
+    return isinstance(run.config.method, DSVAEConfig)
+
+
+def scores_of(run: PlannedRun) -> Wanted:
+    """The evaluation that tables show."""
+    return Wanted(run, SCORES, run.config.evaluation)
+
+
+def at_temperatures(run: PlannedRun, temperatures: Sequence[tuple[float, float]]) -> list[Wanted]:
+    """Those of the trade-off curve, (zs, zu) each, without repetition; a method with one code has no pairs."""
+    found = {}
+    for zs, zu in [(1.0, 1.0), *temperatures]:
+        if zs == zu or has_zs(run):
+            name = SCORES if zs == zu == 1 else f"temperature-{zs:g}-{zu:g}"
+            found[name] = Wanted(
+                run, name, replace(run.config.evaluation, temperature_zs=zs, temperature_zu=zu)
+            )
+    return list(found.values())
+
+
+# The judge
+
+
+def judge_jobs(runs: Sequence[PlannedRun], overrides: Sequence[str], *, also_made: bool = False) -> list[Job]:
+    """Training and exporting, in this order, of each classifier that runs name, is made here, and is missing.
+
+    overrides: of its configuration. also_made: those that are there as well.
+    """
+    jobs = []
+    for place in dict.fromkeys(run.config.evaluation.classifier for run in runs):
+        if place is None or (at_hand(place).exists() and not also_made):
+            continue
+        directory = Path(place).parent
+        for name in config_names():
+            if name.startswith("classifier/") and load_config(Path(name)).run_dir == str(directory):
+                changes = [word for change in overrides for word in ("--set", change)]
+                log = directory.with_name(f"{directory.name}.log")
+                train = ("train", name, "--run-dir", str(directory), *changes)
+                export = ("export", "--run", str(directory), "--out", place)
+                jobs += [Job(f"The judge of {name}: training", train, log)]
+                jobs += [Job(f"The judge of {name}: exporting", export, log)]
+    return jobs

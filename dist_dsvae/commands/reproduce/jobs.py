@@ -1,0 +1,103 @@
+"""Commands of the project as processes, some at a time, each with a log of its own.
+
+They are sessions of their own, so that a Ctrl-C reaches this process alone, which asks them to stop: a
+training then saves and leaves. Should this process be killed, they go on; the lock of a run keeps a second
+one away from it.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import subprocess
+import sys
+import time
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from dist_dsvae.commands.starting import say
+
+_SECONDS_BETWEEN_LOOKS = 0.2
+_LAST_LINES = 3
+_TRY_AGAIN_LATER = 75  # the status of a command that was told to stop
+
+
+class JobError(ValueError):
+    """A command that failed. can_go_on: it was told to stop, and the same command goes on."""
+
+    def __init__(self, sentence: str, *, can_go_on: bool) -> None:
+        super().__init__(sentence)
+        self.can_go_on = can_go_on
+
+
+@dataclass(frozen=True)
+class Job:
+    """``dsvae`` with these arguments, whose output is appended to ``log``."""
+
+    title: str
+    arguments: tuple[str, ...]
+    log: Path
+
+    @property
+    def command(self) -> str:
+        """What one would type."""
+        return shlex.join(["dsvae", *self.arguments])
+
+
+def run_jobs(jobs: Sequence[Job], places: Sequence[Mapping[str, str]]) -> None:
+    """Run all, one at a time in each of the places.
+
+    places: variables of the environment that a place adds, such as the GPU that it has.
+    Raises JobError for the first that fails, once those that run beside it have ended: no others are started.
+    """
+    waiting, free = deque(enumerate(jobs, 1)), list(places)
+    running: list[tuple[subprocess.Popen[bytes], Job, Mapping[str, str]]] = []
+    failed: tuple[Job, int] | None = None
+    try:
+        while running or (waiting and failed is None):
+            while waiting and free and failed is None:
+                number, job = waiting.popleft()
+                say(f"[{number}/{len(jobs)}] {job.title} ({job.log})")
+                place = free.pop(0)
+                running.append((_start(job, place), job, place))
+            time.sleep(_SECONDS_BETWEEN_LOOKS)
+            for process, job, place in [each for each in running if each[0].poll() is not None]:
+                running.remove((process, job, place))
+                free.append(place)
+                if process.returncode and failed is None:
+                    failed = (job, process.returncode)
+    finally:
+        for process, _, _ in running:
+            process.terminate()
+        for process, _, _ in running:
+            process.wait()
+    if failed is not None:
+        raise _explained(*failed)
+
+
+def _start(job: Job, place: Mapping[str, str]) -> subprocess.Popen[bytes]:
+    job.log.parent.mkdir(parents=True, exist_ok=True)
+    command = [sys.executable, "-m", "dist_dsvae.commands.main", *job.arguments]
+    package = str(Path(__file__).resolve().parents[3])  # also where it is not installed
+    paths = os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH", "")]))
+    with job.log.open("ab") as log:
+        log.write(f"$ {job.command}\n".encode())
+        log.flush()
+        environment = {**os.environ, **place, "PYTHONPATH": paths}
+        return subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment, start_new_session=True
+        )
+
+
+def _explained(job: Job, status: int) -> JobError:
+    if status == _TRY_AGAIN_LATER:
+        return JobError(f"{job.title} was told to stop. The same command goes on.", can_go_on=True)
+    lines = [line for line in job.log.read_text(encoding="utf-8", errors="replace").splitlines() if line]
+    last = "\n    ".join(lines[-_LAST_LINES:])
+    return JobError(
+        f"{job.title} failed with status {status}. {job.log} ends with\n    {last}\n"
+        "Mend that, then start the same command again: what is done stays.",
+        can_go_on=False,
+    )

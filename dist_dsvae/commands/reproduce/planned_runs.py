@@ -1,0 +1,230 @@
+"""Which runs an experiment needs: a data set's methods and seeds under one budget, and what each still lacks.
+
+configs/NAME.json, configs/paper/NAME.json, configs/baselines/METHOD-NAME.json  --budget--> PlannedRun
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from dist_dsvae.config import ExperimentConfig
+from dist_dsvae.config.reading import ConfigError, load_config
+from dist_dsvae.core.shipped import config_names
+from dist_dsvae.core.text import read_json
+from dist_dsvae.core.types import ImageShape
+from dist_dsvae.data.open_splits import open_splits
+from dist_dsvae.data.shards.manifest import Manifest
+from dist_dsvae.engine.choices import with_choices_made
+from dist_dsvae.engine.iteration.streams import splits_drawn
+from dist_dsvae.methods.choose import make_method
+from dist_dsvae.runs.checkpoint import complete_checkpoints, read_marker
+from dist_dsvae.runs.run_directory import check_same_experiment, read_record
+
+# The configuration of each method, by the data set's name, and what tables call it
+CONFIGS = {
+    "dsvae": "{}",
+    "paper": "paper/{}",
+    "cvae": "baselines/cvae-{}",
+    "cgan": "baselines/cgan-{}",
+    "cvae_gan": "baselines/cvae_gan-{}",
+}
+LABELS = {
+    "dsvae": "dsvae",
+    "paper": "dsvae, Algorithm 1",
+    "cvae": "cVAE",
+    "cgan": "cGAN",
+    "cvae_gan": "cVAE-GAN",
+}
+_NO_END_EPOCHS = 1e9  # where the clock ends a run
+# A run that has ended by the clock has trained at least this share of its seconds: what it did after its last
+# iteration was not counted
+_SHARE_OF_SECONDS = 0.95
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What each run is given. iterations: None takes the fewest that a config of the data set asks for."""
+
+    kind: Literal["updates", "minutes", "paper"]
+    iterations: int | None = None
+    minutes: float | None = None
+
+    def words(self, iterations: int) -> str:
+        """For the table. iterations: of the runs, where that is their budget."""
+        if self.kind == "updates":
+            return f"{iterations:,} iterations, with an update of the decoder each"
+        return f"{self.minutes:g} minutes of training" if self.kind == "minutes" else "as the configs stand"
+
+
+@dataclass(frozen=True)
+class PlannedRun:
+    """A method with a seed.
+
+    config_name: as ``dsvae train`` takes it. config: as the run would record it. changes: of the config by
+    ``--set``, those of the person first, then the seed's and the budget's. samples_per_iteration: drawn of
+    the training set, in all its batches. iterations: after which it ends.
+    train: its data.
+    """
+
+    data: str
+    method: str
+    seed: int
+    directory: Path
+    config_name: str
+    config: ExperimentConfig
+    changes: tuple[str, ...]
+    samples_per_iteration: int
+    iterations: int
+    train: Manifest
+
+    @property
+    def title(self) -> str:
+        return f"{self.data}: {LABELS[self.method]}, seed {self.seed}"
+
+    @property
+    def log(self) -> Path:
+        return self.directory.with_name(f"{self.directory.name}.log")
+
+    def newest(self) -> Path | None:
+        """Its newest checkpoint."""
+        return next(reversed(complete_checkpoints(self.directory / "checkpoints")), None)
+
+    def progress(self) -> tuple[int, float]:
+        """Iterations and seconds that it has trained, by its newest checkpoint."""
+        newest = self.newest()
+        if newest is None:
+            return 0, 0.0
+        values = read_marker(newest)
+        return values["samples_seen"] // self.samples_per_iteration, float(values["train_seconds"])
+
+    def has_ended(self) -> bool:
+        """Whether the budget is used up. Raises ConfigError if the run there is of another configuration."""
+        check_same_experiment(self.directory, self.config)
+        newest = self.newest()
+        if newest is None:
+            return False
+        iterations, seconds = self.progress()
+        if iterations >= self.iterations:
+            return True
+        limit = self.config.train.max_seconds
+        return 0 < limit * _SHARE_OF_SECONDS <= seconds and self._ended_itself(newest)
+
+    def _ended_itself(self, newest: Path) -> bool:
+        """Whether training went on to the figures that it leaves at its end."""
+        try:
+            summary = read_json(self.directory / "evaluation" / "summary.json")
+        except (OSError, ValueError):
+            return False
+        seen = summary.get("samples_seen") if isinstance(summary, dict) else None
+        return bool(seen == read_marker(newest)["samples_seen"])
+
+    def arguments(self, *, go_on: bool = True) -> tuple[str, ...]:
+        """Of ``dsvae train``. go_on: what the run has trained counts towards the seconds of its budget."""
+        changes = list(self.changes)
+        seconds = self.progress()[1] if go_on else 0.0
+        if self.config.train.max_seconds and seconds:
+            left = max(1.0, self.config.train.max_seconds - seconds)
+            changes.append(f"train.max_seconds={left:g}")
+        options = [word for change in changes for word in ("--set", change)]
+        return ("train", self.config_name, "--run-dir", str(self.directory), *options)
+
+
+def plan_runs(
+    data: str,
+    methods: Sequence[str] | None,
+    seeds: Sequence[int],
+    budget: Budget,
+    runs: Path,
+    overrides: Iterable[str],
+) -> list[PlannedRun]:
+    """All runs of a data set, by method, then by seed.
+
+    methods: None takes all that have a configuration. runs: the folder for them.
+    Raises ConfigError or DataError with a sentence for what is unknown or missing.
+    """
+    available = configs_of(data)
+    for method in methods or ():
+        if method not in available:
+            raise ConfigError(
+                f"{data} has no configuration of the method {method} (configs/{CONFIGS[method].format(data)}"
+                f".json). It has {', '.join(available)}."
+            )
+    overrides = tuple(overrides)
+    configs = {method: load_config(Path(name), overrides) for method, name in available.items()}
+    manifests = {method: open_splits(config.data).train for method, config in configs.items()}
+    drawn = {method: samples_drawn(config, manifests[method]) for method, config in configs.items()}
+    asked = {
+        method: math.ceil(config.train.epochs * manifests[method].num_samples / drawn[method])
+        for method, config in configs.items()
+    }
+    fewest = budget.iterations or min(asked.values())
+    planned = []
+    for method in methods or available:
+        epochs = _epochs(fewest, drawn[method], manifests[method].num_samples)
+        by_budget = {
+            "updates": (f"train.epochs={epochs!r}", "train.max_seconds=0"),
+            "minutes": (
+                f"train.epochs={_NO_END_EPOCHS!r}",
+                f"train.max_seconds={60 * (budget.minutes or 0):g}",
+            ),
+            "paper": (),
+        }[budget.kind]
+        for seed in seeds:
+            changes = (*overrides, f"seed={seed}", *by_budget)
+            directory = runs / data / f"{method}-seed{seed}"
+            config = load_config(Path(available[method]), changes)
+            iterations = math.ceil(config.train.epochs * manifests[method].num_samples / drawn[method])
+            planned.append(
+                PlannedRun(
+                    data,
+                    method,
+                    seed,
+                    directory,
+                    available[method],
+                    with_choices_made(config, manifests[method], read_record(directory)),
+                    changes,
+                    drawn[method],
+                    iterations,
+                    manifests[method],
+                )
+            )
+    return planned
+
+
+def configs_of(data: str) -> dict[str, str]:
+    """The configurations of a data set by method. Raises ConfigError for one that has none."""
+    names = config_names()
+    found = {method: name.format(data) for method, name in CONFIGS.items() if name.format(data) in names}
+    if "dsvae" not in found:
+        known = [name for name in names if "/" not in name]
+        near = difflib.get_close_matches(data, known, 1)
+        hint = f"Did you mean {near[0]!r}? " if near else ""
+        raise ConfigError(f"There is no experiment {data!r}. {hint}There are {', '.join(known)}.")
+    return found
+
+
+def samples_drawn(config: ExperimentConfig, train: Manifest) -> int:
+    """In one iteration, for all its batches together."""
+    return (
+        len(splits_drawn(_without_weights(config, train.shape, train.num_classes))) * config.data.batch_size
+    )
+
+
+def _without_weights(config: ExperimentConfig, shape: ImageShape, num_classes: int) -> torch.nn.Module:
+    with torch.device("meta"):
+        return make_method(config.method, config.model, shape, num_classes)
+
+
+def _epochs(iterations: int, samples_per_iteration: int, num_samples: int) -> float:
+    """After which training has made just so many iterations: it rounds up what is left of one."""
+    epochs = iterations * samples_per_iteration / num_samples
+    while math.ceil(epochs * num_samples / samples_per_iteration) > iterations:
+        epochs = math.nextafter(epochs, 0)
+    return epochs

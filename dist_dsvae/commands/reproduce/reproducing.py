@@ -1,0 +1,113 @@
+"""What ``dsvae reproduce`` does, once its options are read.
+
+judges --> trainings --> evaluations --> OUT/NAME.json, .md, .png --> tables of pages
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+
+from dist_dsvae.commands.reproduce.evaluations import Wanted, at_temperatures, judge_jobs, scores_of
+from dist_dsvae.commands.reproduce.jobs import Job, JobError, run_jobs
+from dist_dsvae.commands.reproduce.planned_runs import Budget, PlannedRun, plan_runs
+from dist_dsvae.commands.reproduce.time_needed import report, time_needed
+from dist_dsvae.commands.reproduce.write_results import write_results
+from dist_dsvae.commands.starting import command_line, say
+from dist_dsvae.config.reading import ConfigError
+from dist_dsvae.core.cores import available_cores
+from dist_dsvae.core.text import read_text
+from dist_dsvae.evaluation.comparing.marked_pages import write_pages
+
+__all__ = ["JobError", "reproduce"]
+
+
+def reproduce(args: argparse.Namespace) -> None:
+    """Do what was asked for. Raises JobError where a command fails, ValueError or OSError with a sentence."""
+    budget = Budget(args.budget, args.iterations, args.minutes)
+    places = places_for(args.jobs)
+    overrides = [*_threads(args.overrides, len(places)), *args.overrides]
+    by_name = {
+        name: plan_runs(name, args.methods, args.seeds, budget, args.runs, overrides)
+        for name in dict.fromkeys(args.names)
+    }
+    runs = list(itertools.chain.from_iterable(by_name.values()))
+    if args.only is not None:
+        runs = [_only(runs, args.only)]
+    if args.temperatures and (points := [run.data for run in runs if not run.train.shape.is_image]):
+        raise ConfigError(
+            f"--temperatures: {points[0]} has points, of which there is no diversity. Leave it out."
+        )
+    if args.dry_run:
+        print(report(time_needed(runs), len(runs), len(places)))
+        return
+    train(runs, places)
+    if args.only is not None:
+        return
+    for judge in judge_jobs(runs, args.judge_overrides):
+        run_jobs([judge], places[:1])
+    evaluate([scores_of(run) for run in runs], places)
+    curves = {
+        name: [wanted for run in those for wanted in at_temperatures(run, args.temperatures)]
+        for name, those in by_name.items()
+        if args.temperatures
+    }
+    evaluate(list(itertools.chain.from_iterable(curves.values())), places)
+    for name, those in by_name.items():
+        commands = commands_of(those, curves.get(name, []), args.judge_overrides)
+        written = write_results(name, those, curves.get(name, []), budget, commands, args.out)
+        table = next(path for path in written if path.suffix == ".md")
+        print(read_text(table))
+        say(f"Wrote {', '.join(map(str, written))}.")
+    if args.write_docs:
+        changed = write_pages(args.out)
+        say(f"Wrote {', '.join(map(str, changed))}." if changed else "The pages' tables are as the results.")
+
+
+def _only(runs: Sequence[PlannedRun], index: int) -> PlannedRun:
+    if index >= len(runs):
+        raise ConfigError(f"--only {index}: there are {len(runs)} runs, 0 to {len(runs) - 1}.")
+    return runs[index]
+
+
+def places_for(jobs: int | None) -> list[Mapping[str, str]]:
+    """Where processes run at the same time: each has a GPU where there are any, or a share of the cores."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    gpus = visible.split(",") if visible else [str(number) for number in range(torch.cuda.device_count())]
+    if not torch.cuda.is_available():
+        return [{} for _ in range(jobs or 1)]
+    return [{"CUDA_VISIBLE_DEVICES": gpus[number % len(gpus)]} for number in range(jobs or len(gpus))]
+
+
+def _threads(overrides: Sequence[str], at_once: int) -> list[str]:
+    """Of several processes on a CPU each has its share of the cores."""
+    if at_once == 1 or torch.cuda.is_available():
+        return []
+    return [f"train.cpu_threads={max(1, available_cores() // at_once)}"]
+
+
+def train(runs: Sequence[PlannedRun], places: Sequence[Mapping[str, str]]) -> None:
+    """Train those that have not ended."""
+    waiting = [run for run in runs if not run.has_ended()]
+    if len(waiting) < len(runs):
+        say(f"{len(runs) - len(waiting)} of {len(runs)} runs have been trained.")
+    run_jobs([Job(f"{run.title}: training", run.arguments(), run.log) for run in waiting], places)
+
+
+def evaluate(evaluations: Sequence[Wanted], places: Sequence[Mapping[str, str]]) -> None:
+    """Evaluate what has not been."""
+    run_jobs([wanted.job() for wanted in evaluations if not wanted.is_there()], places)
+
+
+def commands_of(runs: Sequence[PlannedRun], curve: Sequence[Wanted], judge: Sequence[str]) -> list[str]:
+    """What makes the results: this command, and those that it stands for."""
+    evaluations = {(w.run.directory, w.name): w for w in [*map(scores_of, runs), *curve]}
+    jobs = [Job("", run.arguments(go_on=False), Path()) for run in runs]
+    jobs += [wanted.job() for wanted in evaluations.values()]
+    jobs = [*judge_jobs(runs, judge, also_made=True), *jobs]
+    return [command_line(), *(job.command for job in jobs)]

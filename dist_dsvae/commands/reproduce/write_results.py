@@ -1,0 +1,168 @@
+"""Evaluated runs of a data set as results: OUT/NAME.json, NAME.md, and NAME.png with the trade-off curves."""
+
+from __future__ import annotations
+
+import platform
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from dist_dsvae.commands.benchmarks.timing import hardware
+from dist_dsvae.commands.reproduce.evaluations import SCORES, Wanted
+from dist_dsvae.commands.reproduce.planned_runs import LABELS, Budget, PlannedRun
+from dist_dsvae.config.reading import differing_keys
+from dist_dsvae.core.text import read_json
+from dist_dsvae.evaluation.comparing import trade_off
+from dist_dsvae.evaluation.comparing.comparison import Cell, Comparison, compare
+from dist_dsvae.evaluation.comparing.evaluated import ComparisonError, EvaluatedRun, read_run
+from dist_dsvae.evaluation.comparing.proven_files import write_proven
+from dist_dsvae.evaluation.comparing.results import FORMAT, Cells, figures_document, results_of
+from dist_dsvae.evaluation.comparing.results_tables import page
+
+_LEFT_OUT = ("inception_score_splits_mean", "zu_mlp_accuracy")  # of tables; the file has them
+_CURVE = ("inception_score", "fid", "precision", "recall", "diversity", "label_accuracy")
+
+
+def write_results(
+    name: str,
+    runs: Sequence[PlannedRun],
+    curve: Sequence[Wanted],
+    budget: Budget,
+    commands: Sequence[str],
+    out: Path,
+) -> list[Path]:
+    """Write the files of a data set; their paths.
+
+    runs: all evaluated. curve: the evaluations of the trade-off, empty without one. commands: that make all.
+    Raises ComparisonError where the runs of a method are not one training, or evaluations do not go together.
+    """
+    evaluated = {run.directory: read_run(run.directory, SCORES) for run in runs}
+    comparison = compare(list(evaluated.values()))
+    _check_judges(comparison)
+    first = comparison.runs[0]
+    rows = [_row(method, those, evaluated) for method, those in _by_method(runs)]
+    iterations = max(run.iterations for run in runs)
+    document: dict[str, Any] = {
+        "format": FORMAT,
+        "name": name,
+        "data": first.data,
+        "data_fingerprint": first.settings["data_fingerprint"],
+        "classes": len(first.classes),
+        "budget": budget.words(iterations),
+        **_machines(runs),
+        "settings": {key: value for key, value in first.settings.items() if key != "test_fingerprint"},
+        "judges": {
+            role: {"name": judge.name, "sha256": judge.sha256} for role, judge in first.judges.items()
+        },
+        "commands": list(commands),
+        "columns": [
+            column.metric.figure for column in comparison.columns if column.metric.figure not in _LEFT_OUT
+        ],
+        "rows": rows,
+        "real": {
+            column.metric.figure: real
+            for column, real in zip(comparison.columns, comparison.real, strict=True)
+            if real is not None
+        },
+    }
+    others: dict[str, bytes] = {}
+    if curve:
+        points = _trade_off(curve)
+        areas = trade_off.areas(results_of({**document, "trade_off": points}).curve)
+        document["trade_off"] = {**points, "areas": [area._asdict() for area in areas]}
+        others["png"] = trade_off.picture(results_of(document))
+    others["md"] = page(results_of(document), f"{name}.png" if curve else None).encode()
+    return write_proven(out / name, document, others)
+
+
+def _check_judges(comparison: Comparison) -> None:
+    figures = [column.metric.figure for column in comparison.columns]
+    for column in comparison.columns:
+        if figures.count(column.metric.figure) > 1:
+            runs = ", ".join(str(run.path) for run in comparison.runs if not column.holds(run))
+            raise ComparisonError(
+                f"The runs' {column.metric.title} is of several judges. Remove evaluation/{SCORES}.json of "
+                f"{runs}, and start the same command again."
+            )
+
+
+def _by_method(runs: Iterable[PlannedRun]) -> list[tuple[str, list[PlannedRun]]]:
+    found: dict[str, list[PlannedRun]] = {}
+    for run in runs:
+        found.setdefault(run.method, []).append(run)
+    return list(found.items())
+
+
+def _row(method: str, runs: Sequence[PlannedRun], evaluated: Mapping[Path, EvaluatedRun]) -> dict[str, Any]:
+    those = {run.seed: evaluated[run.directory] for run in runs}
+    first = next(iter(those.values()))
+    for other in those.values():
+        differing = [key for key in differing_keys(first.config, other.config) if not key.startswith("seed ")]
+        if differing:
+            raise ComparisonError(
+                f"{first.path} and {other.path} are to be one method with two seeds, but differ in "
+                f"{'; '.join(differing)}. Train one of them anew, under another --runs."
+            )
+    return {
+        "label": LABELS[method],
+        "seeds": list(those),
+        "checkpoints": [run.checkpoint for run in those.values()],
+        "samples_seen": [run.samples_seen for run in those.values()],
+        "train_seconds": [run.train_seconds for run in those.values()],
+        "figures": figures_document(_cells({seed: run.figures for seed, run in those.items()})),
+    }
+
+
+def _cells(by_seed: Mapping[int, Mapping[str, float]]) -> Cells:
+    """The figures that all seeds have."""
+    common = [name for name in next(iter(by_seed.values())) if all(name in each for each in by_seed.values())]
+    cells = {}
+    for name in common:
+        values = {str(seed): figures[name] for seed, figures in by_seed.items()}
+        std = statistics.stdev(values.values()) if len(values) > 1 else None
+        cells[name] = Cell(statistics.fmean(values.values()), std, values)
+    return cells
+
+
+def _trade_off(curve: Sequence[Wanted]) -> dict[str, Any]:
+    points: dict[tuple[str, str], list[Wanted]] = {}
+    for wanted in curve:
+        points.setdefault((wanted.run.method, wanted.name), []).append(wanted)
+    found = []
+    for (method, name), those in points.items():
+        runs = {wanted.run.seed: read_run(wanted.run.directory, name).figures for wanted in those}
+        cells = {figure: cell for figure, cell in _cells(runs).items() if figure in _CURVE}
+        found.append(
+            {
+                "label": LABELS[method],
+                "temperature_zs": those[0].temperature_zs,
+                "temperature_zu": those[0].temperature_zu,
+                "figures": figures_document(cells),
+            }
+        )
+    held = [figure for figure in _CURVE if any(figure in point["figures"] for point in found)]
+    return {"columns": held, "points": found}
+
+
+def _machines(runs: Iterable[PlannedRun]) -> dict[str, Any]:
+    """What trained, by the runs' own records."""
+    records = [read_json(run.directory / "environment.json")[-1] for run in runs]
+    return {
+        "hardware": " and ".join(sorted({_machine(record) for record in records})),
+        "software": {
+            name: ", ".join(sorted({str(record["packages"].get(name)) for record in records}))
+            for name in ("dist_dsvae", "torch")
+        },
+        "commit": ", ".join(sorted({record["git"] for record in records if record.get("git")})) or None,
+    }
+
+
+def _machine(record: Mapping[str, Any]) -> str:
+    """The device of one start of a training; a CPU's model is known of this machine alone."""
+    here = record["platform"] == platform.platform()
+    on_gpu = record["device"] not in ("cpu", platform.processor())
+    device = record["device"] if on_gpu or not here else hardware()
+    threads = "" if on_gpu else f", {record['threads']} thread{'s' if record['threads'] != 1 else ''}"
+    ranks = f"{record['world_size']} processes on " if record["world_size"] > 1 else ""
+    return f"{ranks}{device}{threads}, {record['mixed_precision'].replace('no', 'float32')}"

@@ -1,0 +1,11 @@
+"""The door of `dsvae reproduce` for launchers and clones: dist_dsvae/commands/reproduce."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(1, str(Path(__file__).resolve().parents[1]))  # the package beside it, installed or not
+
+from dist_dsvae.commands.reproduce import main
+
+if __name__ == "__main__":
+    sys.exit(main())

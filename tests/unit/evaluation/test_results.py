@@ -1,0 +1,184 @@
+"""Results as files, tables, marked pages and curves."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from dist_dsvae.evaluation.comparing.evaluated import ComparisonError
+from dist_dsvae.evaluation.comparing.marked_pages import with_tables, write_pages
+from dist_dsvae.evaluation.comparing.results import FORMAT, Results, read_results, results_of
+from dist_dsvae.evaluation.comparing.results_tables import (
+    caption,
+    figures_table,
+    methods_table,
+    metric_shown,
+    paper_table,
+    temperatures_table,
+)
+from dist_dsvae.evaluation.comparing.trade_off import Curve, area_between, areas, curves, picture
+
+
+def cell(mean: float, std: float | None = None) -> dict[str, Any]:
+    return {"mean": mean, "std": std}
+
+
+def point(label: str, zs: float | None, zu: float, diversity: float, score: float) -> dict[str, Any]:
+    figures = {"diversity": cell(diversity), "inception_score": cell(score), "fid": cell(9 - score)}
+    return {"label": label, "temperature_zs": zs, "temperature_zu": zu, "figures": figures}
+
+
+DOCUMENT: Mapping[str, Any] = {
+    "format": FORMAT,
+    "name": "mine",
+    "budget": "10 iterations",
+    "hardware": "one core",
+    "software": {"torch": "2.15"},
+    "commit": "0123456789ab",
+    "commands": ["dsvae reproduce mine"],
+    "settings": {"samples": 1000, "samples_per_class": 100, "precision": "no"},
+    "judges": {"classifier": {"name": "own:mine", "sha256": "ab" * 32}},
+    "columns": ["inception_score", "fid", "zs_accuracy"],
+    "rows": [
+        {
+            "label": "dsvae",
+            "seeds": [0, 1],
+            "figures": {
+                "inception_score": cell(4.774, 0.106),
+                "fid": cell(0.4251, 0.03),
+                "zs_accuracy": cell(0.9),
+            },
+        },
+        {"label": "cVAE", "seeds": [0, 1], "figures": {"inception_score": cell(4.5), "fid": cell(0.3)}},
+    ],
+    "real": {"inception_score": 5.02},
+    "trade_off": {
+        "columns": ["inception_score", "diversity"],
+        "points": [
+            point("dsvae", 0.8, 1, 0.7, 5.0),
+            point("dsvae", 1, 1, 0.9, 3.0),
+            point("cVAE", None, 1, 0.8, 3.0),
+            point("cVAE", None, 1.1, 1.0, 3.0),
+        ],
+    },
+}
+
+
+def results(**changes: Any) -> Results:
+    return results_of({**DOCUMENT, **changes})
+
+
+def test_tables() -> None:
+    assert methods_table(results()) == (
+        "|  | Inception Score ↑ | FID ↓ | accuracy from zs ↑ |\n"
+        "|---|---:|---:|---:|\n"
+        "| dsvae | **4.77 ± 0.11** | 0.425 ± 0.030 | 0.900 |\n"
+        "| cVAE | 4.50 | **0.300** |  |\n"
+        "| real images | 5.02 |  |  |"
+    )
+    assert figures_table(results()).splitlines()[2:] == [
+        "| Inception Score ↑ | **4.77 ± 0.11** | 4.50 | 5.02 |",
+        "| FID ↓ | 0.425 ± 0.030 | **0.300** |  |",
+        "| held-out accuracy from zs ↑ | 0.900 |  |  |",
+    ]
+    assert temperatures_table(results()).splitlines()[2:5:2] == [
+        "| dsvae | zs 0.8, zu 1 | **5.00** | 0.700 |",
+        "| cVAE | 1 | 3.00 | 0.800 |",
+    ]
+    assert "| FaceScrub | cVAE-GAN | 16.75 | 0.0141 |" in paper_table()
+    assert metric_shown("precision", of_points=True).title == "precision of points"
+    assert metric_shown("precision", of_points=False).title == "precision"
+    with pytest.raises(ValueError, match="'test_samples' is no figure that a table can show"):
+        metric_shown("test_samples", of_points=False)
+
+
+def test_the_caption_says_how_it_came_about() -> None:
+    assert caption(results(note="A note.")) == (
+        "Seeds 0, 1; ±: sample standard deviation over them; 10 iterations; 1,000 samples (100 per class); "
+        "float32; classifier: own:mine (sha256 abababababab); one core; torch 2.15; commit 0123456789ab. A note."
+    )
+
+
+def test_the_area_between_curves() -> None:
+    first, second = curves(results().curve, "inception_score")
+    assert first == Curve("dsvae", (0.7, 0.9), (5.0, 3.0))
+    area = area_between("inception_score", first, second)
+    assert area is not None
+    # from 0.8, where the first is at 4, to 0.9: a triangle of height 1
+    assert area.diversity == (0.8, 0.9)
+    assert (area.area, area.mean_difference) == (pytest.approx(0.05), pytest.approx(0.5))
+    back = area_between("inception_score", second, first)
+    assert back is not None
+    assert back.area == pytest.approx(-0.05)
+    assert area_between("fid", first, Curve("far", (0.95, 1.0), (1.0, 1.0))) is None
+    assert [(a.figure, a.of, a.against) for a in areas(results().curve)] == [
+        ("inception_score", "dsvae", "cVAE"),
+        ("fid", "dsvae", "cVAE"),
+    ]
+    # knots of both count: a roof of height 1 over [0, 1] above a flat line
+    roof, flat = Curve("roof", (0.0, 0.5, 1.0), (0.0, 1.0, 0.0)), Curve("flat", (-1.0, 2.0), (0.0, 0.0))
+    over = area_between("fid", roof, flat)
+    assert over is not None
+    assert over.area == pytest.approx(0.5)
+
+
+def test_the_picture_of_the_curves(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(picture(results()))
+    assert Image.open(tmp_path / "a.png").size[0] > 800
+
+
+PAGE = "Before.\n\n<!-- results mine -->\nold\n<!-- end of results -->\n\nAfter 1.00.\n"
+
+
+def test_pages_are_written_between_their_marks(tmp_path: Path) -> None:
+    folder = tmp_path / "results"
+    folder.mkdir()
+    (folder / "mine.json").write_text(json.dumps(DOCUMENT))
+    (tmp_path / "page.md").write_text(PAGE)
+    (tmp_path / "other.md").write_text("No marks.\n")
+    assert write_pages(folder) == [tmp_path / "page.md"]
+    assert write_pages(folder) == []
+    before, table, after = (tmp_path / "page.md").read_text().partition(methods_table(results()))
+    assert before == "Before.\n\n<!-- results mine -->\n\n"
+    assert after == f"\n\n{caption(results())}\n\n<!-- end of results -->\n\nAfter 1.00.\n"
+    assert table
+
+
+@pytest.mark.parametrize(
+    ("page", "sentence"),
+    [
+        ("<!-- results mine -->\n", "page.md has marks of results that are not in pairs"),
+        ("<!-- end of results -->\n", "page.md has marks of results that are not in pairs"),
+        (
+            "<!-- results mine as-bars -->\n<!-- end of results -->\n",
+            "'mine' as 'as-bars'. Views are methods, fig",
+        ),
+    ],
+)
+def test_wrong_marks_are_sentences(page: str, sentence: str) -> None:
+    with pytest.raises(ComparisonError, match=sentence):
+        with_tables(page, lambda _: results(), "page.md")
+
+
+def test_files_that_are_no_results_are_sentences(tmp_path: Path) -> None:
+    path = tmp_path / "mine.json"
+    with pytest.raises(
+        ComparisonError, match=r"cannot be read: No such file.*`dsvae reproduce mine` makes it"
+    ):
+        read_results(path)
+    for content, sentence in (
+        ("{", "is not valid JSON"),
+        ("[]", "holds no results"),
+        (json.dumps({"format": FORMAT, "name": "mine"}), "is not as `dsvae reproduce` writes it: KeyError"),
+        (json.dumps({**DOCUMENT, "rows": [{"label": "a", "seeds": "x", "figures": {}}]}), "ValueError"),
+    ):
+        path.write_text(content)
+        with pytest.raises(ComparisonError, match=sentence):
+            read_results(path)
+    with pytest.raises(ComparisonError, match=r"mine.json has no row 'dsave'. It has dsvae, cVAE"):
+        results().row("dsave")
