@@ -53,8 +53,7 @@ NOT_RUN = {
     r"build\.py (cifar|cub200|facescrub|casia)": "needs raw data; tests/unit/data make some up",
     r"build\.py hf uoft": "needs the hub; a saved data set is built from",
     r"facescrub(?!.*runs/mine)": "needs its shards; the same programs run on shards/mine",
-    r"cifar10(?!.*runs/classifier-mine)|classifier-DATA": "needs its shards; the same run on shards/mine",
-    r"configs/classifier/DATA": "a placeholder; another classifier is trained",
+    r"cifar10(?!.*runs/classifier-mine)": "needs its shards; the same run on shards/mine",
     r"--compare runs/quickstart": "needs four trained runs; two of shards/mine are compared",
     r"lfw(?!.*runs/mine)": "needs photographs of faces; shards/mine and shards/mine-extra are built alike",
     r"shards/photos |runs/photos": "needs photographs of persons; shards/new is built and learned alike",
@@ -126,7 +125,7 @@ def test_its_program_understands_it(command: Command) -> None:
         assert launched.training_script == program
     if {"accelerate", "torchrun"} & set(launcher):
         assert bool(launched.no_python) == (program == "dsvae")
-    if script_of(command) == "train.py" and "DATA" not in str(parsed.config):
+    if script_of(command) == "train.py":
         load_config(parsed.config, parsed.overrides)
 
 

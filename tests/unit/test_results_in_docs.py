@@ -54,7 +54,8 @@ CLAIMS = (
         "a cosine of {identity_swap_to_zs:.2f} between a swapped face and the picture that gave the person, "
         "{identity_swap_to_zu:.2f} to the one that gave the rest; two real pictures of one person have "
         "{real.identity_swap_to_zs:.2f}, of two persons {real.identity_swap_to_zu:.2f}. Drawn faces have "
-        "{identity_sample_to_class:.2f} to their own person and {identity_sample_to_others:.2f} to the others",
+        "{identity_sample_to_class:.2f} to their own person and {identity_sample_to_others:.2f} to the "
+        "others",
     ),
     Claim("docs/reproduce.md", "toy", "dsvae", "dsvae covers {coverage:.3f} of the real points"),
     Claim("docs/reproduce.md", "toy", "cVAE-GAN", "cVAE-GAN {coverage:.3f} ("),

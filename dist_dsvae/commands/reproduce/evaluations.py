@@ -99,7 +99,7 @@ def scores_of(run: PlannedRun) -> Wanted:
 
 
 def at_temperatures(run: PlannedRun, temperatures: Sequence[tuple[float, float]]) -> list[Wanted]:
-    """Those of the trade-off curve, (zs, zu) each, without repetition; a method with one code has no pairs."""
+    """Those of the trade-off curve, at (zs, zu) each; of pairs a method with one code has none."""
     found = {}
     for zs, zu in [(1.0, 1.0), *temperatures]:
         if zs == zu or has_zs(run):
@@ -114,7 +114,7 @@ def at_temperatures(run: PlannedRun, temperatures: Sequence[tuple[float, float]]
 
 
 def judge_jobs(runs: Sequence[PlannedRun], overrides: Sequence[str], *, also_made: bool = False) -> list[Job]:
-    """Training and exporting, in this order, of each classifier that runs name, is made here, and is missing.
+    """Training, then exporting, of each classifier that runs name, that a config here makes, and is missing.
 
     overrides: of its configuration. also_made: those that are there as well.
     """

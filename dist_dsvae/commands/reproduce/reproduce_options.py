@@ -6,8 +6,8 @@
     dsvae reproduce --write-docs                          the tables of docs/*.md from docs/results/*.json
 
 NAME is a data set of configs/. Each run lives in RUNS/NAME/METHOD-seedN. What is missing is trained and
-evaluated by processes of `dsvae train`, `export` and `evaluate`; a run that has ended is not trained again, and
-the same command goes on where it was stopped. OUT/NAME.json gets all figures with seeds, budget, hardware,
+evaluated by processes of `dsvae train`, `export` and `evaluate`; a run that has ended is not trained again,
+and the same command goes on where it was stopped. OUT/NAME.json gets all figures with seeds, budget, hardware,
 versions and commands, OUT/NAME.md the table, OUT/NAME.png the curves of --temperatures.
 """
 
@@ -24,7 +24,7 @@ from dist_dsvae.core.paths import path_argument
 
 METHODS = ("dsvae", "paper", "cvae", "cgan", "cvae_gan")
 _EPILOG = """\
-As a job array of SLURM, one run each (--only trains, and does no more), then the judge, the scores and the table:
+As a job array of SLURM, one run each (--only trains it), then the judge, the scores and the table:
 
     sbatch --array 0-14 --gpus 1 --wrap 'dsvae reproduce cifar10 --only $SLURM_ARRAY_TASK_ID'
     dsvae reproduce cifar10

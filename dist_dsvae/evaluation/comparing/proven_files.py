@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from dist_dsvae.core.files import write_atomically
+from dist_dsvae.core.files import sha256_of, write_atomically
 from dist_dsvae.core.text import read_json
 from dist_dsvae.evaluation.comparing.evaluated import ComparisonError
 
@@ -18,33 +18,44 @@ _PROOF = "files_sha256"
 def write_proven(prefix: Path, document: Mapping[str, Any], others: Mapping[str, bytes]) -> list[Path]:
     """Write PREFIX.json and, by their endings, PREFIX.md and so on; return their paths, the JSON file last.
 
-    The JSON file has the sha256 of the others. Raises OSError where writing is impossible, ComparisonError
+    The JSON file has the sha256 of the others. What an earlier document had besides is removed. Raises OSError where writing is impossible, ComparisonError
     where a file of another kind is in the way.
     """
     hashes = {ending: hashlib.sha256(content).hexdigest() for ending, content in others.items()}
     text = json.dumps({**document, _PROOF: hashes}, indent=1, ensure_ascii=False) + "\n"
     contents = {**others, "json": text.encode()}
     paths = {ending: prefix.with_name(f"{prefix.name}.{ending}") for ending in contents}
-    _check_replaceable(paths, str(document["format"]))
+    proof = _proof_of(paths["json"], str(document["format"]))
+    _check_replaceable(paths, proof)
     prefix.parent.mkdir(parents=True, exist_ok=True)
+    for ending in sorted((proof or {}).keys() - paths.keys()):
+        left = prefix.with_name(f"{prefix.name}.{ending}")
+        if _is_proven(left, ending, proof or {}):
+            left.unlink()  # of the earlier document alone
     for ending, path in paths.items():
         write_atomically(path, contents[ending])
     return list(paths.values())
 
 
-def _check_replaceable(paths: Mapping[str, Path], form: str) -> None:
+def _proof_of(path: Path, form: str) -> dict[str, str] | None:
+    """The hashes in the JSON file that is there; None if there is none, or one of another format."""
     try:
-        found = read_json(paths["json"])
+        found = read_json(path)
         proof = found[_PROOF] if found["format"] == form else None
     except (OSError, ValueError, KeyError, TypeError):
-        proof = None
+        return None
+    return proof if isinstance(proof, dict) else None
+
+
+def _is_proven(path: Path, ending: str, proof: Mapping[str, str]) -> bool:
+    return path.is_file() and sha256_of(path) == proof.get(ending)
+
+
+def _check_replaceable(paths: Mapping[str, Path], proof: Mapping[str, str] | None) -> None:
     for ending, path in paths.items():
         if not path.exists():
             continue
-        own = isinstance(proof, dict)
-        if isinstance(proof, dict) and ending != "json":
-            own = path.is_file() and hashlib.sha256(path.read_bytes()).hexdigest() == proof.get(ending)
-        if not own:
+        if proof is None or (ending != "json" and not _is_proven(path, ending, proof)):
             raise ComparisonError(
                 f"{path} exists already, and is not as an earlier comparison wrote it. Choose another name "
                 "with --out, or move that file away yourself."

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shlex
 import statistics
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -61,7 +60,7 @@ def test_from_nothing_to_a_table_and_not_twice(
 
     # What it would take, measured, and nothing else
     with monkeypatch.context() as patched:
-        patched.setattr(subprocess, "Popen", nothing_may_start)
+        patched.setattr(jobs, "_start", nothing_may_start)
         told = typed("--dry-run")[1]
     assert "toy, dsvae: 2 to train, " in told
     assert "4 of 4 runs are to be trained, 2 at a time: about " in told

@@ -42,8 +42,16 @@ def trained(run: PlannedRun, iterations: int, seconds: float, *, ended: bool = F
     step = run.directory / "checkpoints" / f"step-{iterations:08d}"
     step.mkdir(parents=True)
     seen = iterations * run.samples_per_iteration
-    values = {"samples_seen": seen, "num_replaced": 0, "meter_iterations": 0, "train_seconds": seconds}
-    (step / "checkpoint.json").write_text(marker.Marker(values, {".metadata": "0" * 64}).to_json())
+    values = {
+        "samples_seen": seen,
+        "num_replaced": 0,
+        "meter_iterations": 0,
+        "train_seconds": seconds,
+        "data_fingerprint": "ab",
+    }
+    (step / "checkpoint.json").write_text(
+        marker.Marker(values, dict.fromkeys((".metadata", "__0_0.distcp"), "0" * 64)).to_json()
+    )
     (run.directory / "config.json").write_text(to_json(run.config))
     record = {
         "platform": "elsewhere", "device": "cpu", "threads": 1, "world_size": 1, "mixed_precision": "bf16",
@@ -229,7 +237,7 @@ def test_seeds_and_temperatures_become_a_table_and_a_curve(tmp_path: Path) -> No
     assert [path.name for path in paths] == ["quickstart.png", "quickstart.md", "quickstart.json"]
     results = read_results(tmp_path / "out/quickstart.json")
     cell = results.row("dsvae").cells["inception_score"]
-    assert cell.values == {"0": 5.2, "7": 5.3}
+    assert cell.values == pytest.approx({"0": 5.2, "7": 5.3})
     assert (cell.mean, cell.std) == (pytest.approx(5.25), pytest.approx(0.1 / math.sqrt(2)))
     assert results.document["hardware"] == "cpu, 1 thread, bf16"  # of another machine: nothing else is known
     assert results.document["commit"] == "0123456789ab"
@@ -241,6 +249,7 @@ def test_seeds_and_temperatures_become_a_table_and_a_curve(tmp_path: Path) -> No
     assert "Inception Score: dsvae is 0.2 ahead of cVAE-GAN on average" in text
     assert "FID: dsvae is 0.2 ahead of cVAE-GAN on average" in text
     write_results("quickstart", runs, [], budget, [], tmp_path / "out")  # its own files are replaced
+    assert not (tmp_path / "out/quickstart.png").exists()  # which is of a curve that there is no more
     (tmp_path / "out/quickstart.md").write_text("a person's")
     with pytest.raises(ComparisonError, match="is not as an earlier comparison wrote it"):
         write_results("quickstart", runs, [], budget, [], tmp_path / "out")

@@ -100,7 +100,8 @@ def test_tables() -> None:
 def test_the_caption_says_how_it_came_about() -> None:
     assert caption(results(note="A note.")) == (
         "Seeds 0, 1; ±: sample standard deviation over them; 10 iterations; 1,000 samples (100 per class); "
-        "float32; classifier: own:mine (sha256 abababababab); one core; torch 2.15; commit 0123456789ab. A note."
+        "float32; classifier: own:mine (sha256 abababababab); one core; torch 2.15; commit 0123456789ab. "
+        "A note."
     )
 
 
