@@ -7,8 +7,8 @@
 
 NAME is a data set of configs/. Each run lives in RUNS/NAME/METHOD-seedN. What is missing is trained and
 evaluated by processes of `dsvae train`, `export` and `evaluate`; a run that has ended is not trained again,
-and the same command goes on where it was stopped. OUT/NAME.json gets all figures with seeds, budget, hardware,
-versions and commands, OUT/NAME.md the table, OUT/NAME.png the curves of --temperatures.
+and the same command goes on where it was stopped. OUT/NAME.json gets all figures with seeds, budget,
+hardware, versions and commands, OUT/NAME.md the table, OUT/NAME.png the curves of --temperatures.
 """
 
 from __future__ import annotations

@@ -18,8 +18,8 @@ _PROOF = "files_sha256"
 def write_proven(prefix: Path, document: Mapping[str, Any], others: Mapping[str, bytes]) -> list[Path]:
     """Write PREFIX.json and, by their endings, PREFIX.md and so on; return their paths, the JSON file last.
 
-    The JSON file has the sha256 of the others. What an earlier document had besides is removed. Raises OSError where writing is impossible, ComparisonError
-    where a file of another kind is in the way.
+    The JSON file has the sha256 of the others. What an earlier document had besides is removed.
+    Raises OSError where writing is impossible, ComparisonError where a file of another kind is in the way.
     """
     hashes = {ending: hashlib.sha256(content).hexdigest() for ending, content in others.items()}
     text = json.dumps({**document, _PROOF: hashes}, indent=1, ensure_ascii=False) + "\n"
