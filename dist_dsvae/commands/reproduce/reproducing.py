@@ -23,6 +23,8 @@ from dist_dsvae.config.reading import ConfigError
 from dist_dsvae.core.cores import available_cores
 from dist_dsvae.core.text import read_text
 from dist_dsvae.evaluation.comparing.marked_pages import write_pages
+from dist_dsvae.evaluation.comparing.proven_files import check_replaceable
+from dist_dsvae.evaluation.comparing.results import FORMAT
 
 __all__ = ["JobError", "reproduce"]
 
@@ -31,7 +33,7 @@ def reproduce(args: argparse.Namespace) -> None:
     """Do what was asked for. Raises JobError where a command fails, ValueError or OSError with a sentence."""
     budget = Budget(args.budget, args.iterations, args.minutes)
     places = places_for(args.jobs)
-    overrides = [*_threads(args.overrides, len(places)), *args.overrides]
+    overrides = [*_threads(len(places)), *args.overrides]
     by_name = {
         name: plan_runs(name, args.methods, args.seeds, budget, args.runs, overrides)
         for name in dict.fromkeys(args.names)
@@ -39,6 +41,8 @@ def reproduce(args: argparse.Namespace) -> None:
     runs = list(itertools.chain.from_iterable(by_name.values()))
     if args.only is not None:
         runs = [_only(runs, args.only)]
+    for name in by_name:
+        check_replaceable(args.out / name, FORMAT, ("json", "md", "png"))
     if args.temperatures and (points := [run.data for run in runs if not run.train.shape.is_image]):
         raise ConfigError(
             f"--temperatures: {points[0]} has points, of which there is no diversity. Leave it out."
@@ -49,8 +53,7 @@ def reproduce(args: argparse.Namespace) -> None:
     train(runs, places)
     if args.only is not None:
         return
-    for judge in judge_jobs(runs, args.judge_overrides):
-        run_jobs([judge], places[:1])
+    run_jobs(judge_jobs(runs, args.judge_overrides), places[:1])  # in their order
     evaluate([scores_of(run) for run in runs], places)
     curves = {
         name: [wanted for run in those for wanted in at_temperatures(run, args.temperatures)]
@@ -84,7 +87,7 @@ def places_for(jobs: int | None) -> list[Mapping[str, str]]:
     return [{"CUDA_VISIBLE_DEVICES": gpus[number % len(gpus)]} for number in range(jobs or len(gpus))]
 
 
-def _threads(overrides: Sequence[str], at_once: int) -> list[str]:
+def _threads(at_once: int) -> list[str]:
     """Of several processes on a CPU each has its share of the cores."""
     if at_once == 1 or torch.cuda.is_available():
         return []

@@ -129,7 +129,7 @@ def _trade_off(curve: Sequence[Wanted]) -> dict[str, Any]:
     points: dict[tuple[str, str], list[Wanted]] = {}
     for wanted in curve:
         points.setdefault((wanted.run.method, wanted.name), []).append(wanted)
-    found = []
+    found: list[dict[str, Any]] = []
     for (method, name), those in points.items():
         runs = {wanted.run.seed: read_run(wanted.run.directory, name).figures for wanted in those}
         cells = {figure: cell for figure, cell in _cells(runs).items() if figure in _CURVE}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +24,12 @@ def write_proven(prefix: Path, document: Mapping[str, Any], others: Mapping[str,
     hashes = {ending: hashlib.sha256(content).hexdigest() for ending, content in others.items()}
     text = json.dumps({**document, _PROOF: hashes}, indent=1, ensure_ascii=False) + "\n"
     contents = {**others, "json": text.encode()}
+    proof = check_replaceable(prefix, str(document["format"]), contents)
     paths = {ending: prefix.with_name(f"{prefix.name}.{ending}") for ending in contents}
-    proof = _proof_of(paths["json"], str(document["format"]))
-    _check_replaceable(paths, proof)
     prefix.parent.mkdir(parents=True, exist_ok=True)
-    for ending in sorted((proof or {}).keys() - paths.keys()):
+    for ending in proof.keys() - paths.keys():
         left = prefix.with_name(f"{prefix.name}.{ending}")
-        if _is_proven(left, ending, proof or {}):
+        if _is_proven(left, ending, proof):
             left.unlink()  # of the earlier document alone
     for ending, path in paths.items():
         write_atomically(path, contents[ending])
@@ -51,8 +50,14 @@ def _is_proven(path: Path, ending: str, proof: Mapping[str, str]) -> bool:
     return path.is_file() and sha256_of(path) == proof.get(ending)
 
 
-def _check_replaceable(paths: Mapping[str, Path], proof: Mapping[str, str] | None) -> None:
-    for ending, path in paths.items():
+def check_replaceable(prefix: Path, form: str, endings: Iterable[str]) -> dict[str, str]:
+    """The hashes in the PREFIX.json that is there, by ending: for those who work long before they write.
+
+    form: the document's format. Raises ComparisonError where a file of another kind is in the way.
+    """
+    proof = _proof_of(prefix.with_name(f"{prefix.name}.json"), form)
+    for ending in endings:
+        path = prefix.with_name(f"{prefix.name}.{ending}")
         if not path.exists():
             continue
         if proof is None or (ending != "json" and not _is_proven(path, ending, proof)):
@@ -60,3 +65,4 @@ def _check_replaceable(paths: Mapping[str, Path], proof: Mapping[str, str] | Non
                 f"{path} exists already, and is not as an earlier comparison wrote it. Choose another name "
                 "with --out, or move that file away yourself."
             )
+    return proof or {}
