@@ -23,7 +23,7 @@ _TEMPERATURES = ("temperature_zs", "temperature_zu")
 
 
 @dataclass(frozen=True)
-class Wanted:
+class WantedEvaluation:
     """An evaluation of a run: its name, and its settings."""
 
     run: PlannedRun
@@ -93,18 +93,18 @@ def has_zs(run: PlannedRun) -> bool:
     return isinstance(run.config.method, DSVAEConfig)
 
 
-def scores_of(run: PlannedRun) -> Wanted:
+def scores_of(run: PlannedRun) -> WantedEvaluation:
     """The evaluation that tables show."""
-    return Wanted(run, SCORES, run.config.evaluation)
+    return WantedEvaluation(run, SCORES, run.config.evaluation)
 
 
-def at_temperatures(run: PlannedRun, temperatures: Sequence[tuple[float, float]]) -> list[Wanted]:
+def at_temperatures(run: PlannedRun, temperatures: Sequence[tuple[float, float]]) -> list[WantedEvaluation]:
     """Those of the trade-off curve, at (zs, zu) each; of pairs a method with one code has none."""
     found = {}
     for zs, zu in [(1.0, 1.0), *temperatures]:
         if zs == zu or has_zs(run):
             name = SCORES if zs == zu == 1 else f"temperature-{zs:g}-{zu:g}"
-            found[name] = Wanted(
+            found[name] = WantedEvaluation(
                 run, name, replace(run.config.evaluation, temperature_zs=zs, temperature_zu=zu)
             )
     return list(found.values())

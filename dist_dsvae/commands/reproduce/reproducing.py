@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 
-from dist_dsvae.commands.reproduce.evaluations import Wanted, at_temperatures, judge_jobs, scores_of
+from dist_dsvae.commands.reproduce.evaluations import WantedEvaluation, at_temperatures, judge_jobs, scores_of
 from dist_dsvae.commands.reproduce.jobs import Job, JobError, run_jobs
 from dist_dsvae.commands.reproduce.planned_runs import Budget, PlannedRun, plan_runs
 from dist_dsvae.commands.reproduce.time_needed import report, time_needed
@@ -102,12 +102,14 @@ def train(runs: Sequence[PlannedRun], places: Sequence[Mapping[str, str]]) -> No
     run_jobs([Job(f"{run.title}: training", run.arguments(), run.log) for run in waiting], places)
 
 
-def evaluate(evaluations: Sequence[Wanted], places: Sequence[Mapping[str, str]]) -> None:
+def evaluate(evaluations: Sequence[WantedEvaluation], places: Sequence[Mapping[str, str]]) -> None:
     """Evaluate what has not been."""
     run_jobs([wanted.job() for wanted in evaluations if not wanted.is_there()], places)
 
 
-def commands_of(runs: Sequence[PlannedRun], curve: Sequence[Wanted], judge: Sequence[str]) -> list[str]:
+def commands_of(
+    runs: Sequence[PlannedRun], curve: Sequence[WantedEvaluation], judge: Sequence[str]
+) -> list[str]:
     """What makes the results: this command, and those that it stands for."""
     evaluations = {(w.run.directory, w.name): w for w in [*map(scores_of, runs), *curve]}
     jobs = [Job("", run.arguments(go_on=False), Path()) for run in runs]

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from dist_dsvae.commands.benchmarks.timing import hardware
-from dist_dsvae.commands.reproduce.evaluations import SCORES, Wanted
+from dist_dsvae.commands.reproduce.evaluations import SCORES, WantedEvaluation
 from dist_dsvae.commands.reproduce.planned_runs import LABELS, Budget, PlannedRun
 from dist_dsvae.config.reading import differing_keys
 from dist_dsvae.core.text import read_json
@@ -27,7 +27,7 @@ _CURVE = ("inception_score", "fid", "precision", "recall", "diversity", "label_a
 def write_results(
     name: str,
     runs: Sequence[PlannedRun],
-    curve: Sequence[Wanted],
+    curve: Sequence[WantedEvaluation],
     budget: Budget,
     commands: Sequence[str],
     out: Path,
@@ -125,8 +125,8 @@ def _cells(by_seed: Mapping[int, Mapping[str, float]]) -> Cells:
     return cells
 
 
-def _trade_off(curve: Sequence[Wanted]) -> dict[str, Any]:
-    points: dict[tuple[str, str], list[Wanted]] = {}
+def _trade_off(curve: Sequence[WantedEvaluation]) -> dict[str, Any]:
+    points: dict[tuple[str, str], list[WantedEvaluation]] = {}
     for wanted in curve:
         points.setdefault((wanted.run.method, wanted.name), []).append(wanted)
     found: list[dict[str, Any]] = []

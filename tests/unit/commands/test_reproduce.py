@@ -25,6 +25,7 @@ SETTINGS = {
     "train.trackers": [],
     "train.evaluate_at_end": False,
     "evaluation.samples_per_class": 4,
+    "evaluation.diversity_samples": 4,
 }
 COMMAND = (
     "toy --methods dsvae cvae_gan --seeds 0 1 --iterations 2 --jobs 2 --runs my-runs --out my-results "
