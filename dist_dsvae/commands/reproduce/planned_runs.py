@@ -56,6 +56,13 @@ class Budget:
     iterations: int | None = None
     minutes: float | None = None
 
+    def changes(self, epochs: float) -> tuple[str, ...]:
+        """Of a config by ``--set``. epochs: in which the method makes the iterations."""
+        if self.kind == "minutes":
+            assert self.minutes is not None, "a budget of minutes says how many"
+            return (f"train.epochs={_NO_END_EPOCHS!r}", f"train.max_seconds={60 * self.minutes!r}")
+        return (f"train.epochs={epochs!r}", "train.max_seconds=0") if self.kind == "updates" else ()
+
     def words(self, iterations: int) -> str:
         """For the table. iterations: of the runs, where that is their budget."""
         if self.kind == "updates":
@@ -131,7 +138,7 @@ class PlannedRun:
         seconds = self.progress()[1] if go_on else 0.0
         if self.config.train.max_seconds and seconds:
             left = max(1.0, self.config.train.max_seconds - seconds)
-            changes.append(f"train.max_seconds={left:g}")
+            changes.append(f"train.max_seconds={left:.1f}")
         options = [word for change in changes for word in ("--set", change)]
         return ("train", self.config_name, "--run-dir", str(self.directory), *options)
 
@@ -158,7 +165,8 @@ def plan_runs(
             )
     overrides = tuple(overrides)
     configs = {method: load_config(Path(name), overrides) for method, name in available.items()}
-    manifests = {method: open_splits(config.data).train for method, config in configs.items()}
+    opened = {each: open_splits(each).train for each in {config.data for config in configs.values()}}
+    manifests = {method: opened[config.data] for method, config in configs.items()}
     drawn = {method: samples_drawn(config, manifests[method]) for method, config in configs.items()}
     asked = {
         method: math.ceil(config.train.epochs * manifests[method].num_samples / drawn[method])
@@ -167,15 +175,7 @@ def plan_runs(
     fewest = budget.iterations or min(asked.values())
     planned = []
     for method in methods or available:
-        epochs = _epochs(fewest, drawn[method], manifests[method].num_samples)
-        by_budget = {
-            "updates": (f"train.epochs={epochs!r}", "train.max_seconds=0"),
-            "minutes": (
-                f"train.epochs={_NO_END_EPOCHS!r}",
-                f"train.max_seconds={60 * (budget.minutes or 0):g}",
-            ),
-            "paper": (),
-        }[budget.kind]
+        by_budget = budget.changes(_epochs(fewest, drawn[method], manifests[method].num_samples))
         for seed in seeds:
             changes = (*overrides, f"seed={seed}", *by_budget)
             directory = runs / data / f"{method}-seed{seed}"

@@ -144,14 +144,14 @@ def test_a_run_has_ended_when_its_budget_is_used_up(tmp_path: Path) -> None:
 
 
 def test_seconds_add_up_over_the_starts_of_a_run(tmp_path: Path) -> None:
-    first, second = planned(tmp_path, Budget("minutes", minutes=1))[:2]
+    first, second = planned(tmp_path, Budget("minutes", minutes=1.0))[:2]
     trained(first, 20, 45.0)
     assert not first.has_ended()
-    assert first.arguments()[-1] == "train.max_seconds=15"
-    assert first.arguments(go_on=False)[-1] == "train.max_seconds=60"
+    assert first.arguments()[-1] == "train.max_seconds=15.0"
+    assert first.arguments(go_on=False)[-1] == "train.max_seconds=60.0"
     trained(second, 20, 58.5, ended=True)
     assert second.has_ended()
-    assert not planned(tmp_path, Budget("minutes", minutes=2))[1].has_ended()
+    assert not planned(tmp_path, Budget("minutes", minutes=2.0))[1].has_ended()
 
 
 def test_what_is_left_tells_the_time(tmp_path: Path) -> None:
