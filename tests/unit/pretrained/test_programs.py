@@ -86,14 +86,11 @@ def saved(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 
 @pytest.mark.parametrize("kind", ["pt2", "onnx"])
 def test_programs_compute_what_the_model_does(saved: Saved, kind: ProgramKind) -> None:
-    """To the rounding that export allows, in batches of other sizes than they were traced with."""
+    """In batches of other sizes than they were traced with."""
     model, folder = saved.model, saved.folder
-    parts = programs._parts(model).items()
-    allowed = {name: computed(part.network, *part.inputs.values())[1] for name, part in parts}
-    assert max(bound for bounds in allowed.values() for bound in bounds) < 1e-4
     zs, zu = (torch.randn(7, width) for width in model.code_dims)
     (decoded,) = opened(folder / f"decoder.{kind}")(zs, zu)
-    torch.testing.assert_close(decoded, model.decode(zs, zu), atol=allowed["decoder"][0], rtol=0)
+    torch.testing.assert_close(decoded, model.decode(zs, zu), atol=1e-5, rtol=0)
 
     sampler, labels = opened(folder / f"sampler.{kind}"), torch.tensor([1, 0])
     images, codes = sampler(labels, zs[:2], zu[:2])
@@ -101,14 +98,12 @@ def test_programs_compute_what_the_model_does(saved: Saved, kind: ProgramKind) -
     assert isinstance(method, Generative)
     expected = method.prior_codes(labels, Numbers(zs[:2]), Numbers(zu[:2]))
     zs_dim, zu_dim = model.code_dims
-    torch.testing.assert_close(codes, expected[:, :zs_dim], atol=allowed["sampler"][1], rtol=0)
+    torch.testing.assert_close(codes, expected[:, :zs_dim], atol=1e-5, rtol=0)
     drawn = model.decode(expected[:, :zs_dim], expected[:, zs_dim:], codes="prior")
-    torch.testing.assert_close(images, drawn, atol=allowed["sampler"][0], rtol=0)
+    torch.testing.assert_close(images, drawn, atol=1e-5, rtol=0)
     if isinstance(method, DSVAE):
         _, means = sampler(labels, torch.zeros(2, zs_dim), torch.zeros(2, zu_dim))
-        torch.testing.assert_close(
-            means, method.mixture_prior.mean[labels], atol=allowed["sampler"][1], rtol=0
-        )
+        torch.testing.assert_close(means, method.mixture_prior.mean[labels], atol=1e-5, rtol=0)
 
     assert (folder / f"encoder.{kind}").exists() == model.can_encode == (f"encoder.{kind}" in saved.sentence)
     if model.can_encode:
@@ -116,9 +111,8 @@ def test_programs_compute_what_the_model_does(saved: Saved, kind: ProgramKind) -
         given = (pictures, classes) if model.needs_labels else (pictures,)
         zs, mean, _ = opened(folder / f"encoder.{kind}")(*given)
         encoded = model.encode(pictures, classes)
-        bounds = iter(allowed["encoder"])
         for got, coded in ((zs, encoded.zs), (mean, encoded.zu.mean)):
-            torch.testing.assert_close(got, coded, atol=next(bounds), rtol=0)
+            torch.testing.assert_close(got, coded, atol=1e-5, rtol=0)
 
 
 @torch.no_grad()
