@@ -13,7 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 
 _DOORS = dict.fromkeys(
-    ("train", "evaluate", "generate", "export", "explore", "benchmark", "doctor"), "launch"
+    ("train", "evaluate", "generate", "export", "explore", "benchmark", "doctor", "reproduce"), "launch"
 ) | {"build": "shards"}
 
 

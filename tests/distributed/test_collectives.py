@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch import nn
+from torch.distributed.checkpoint import state_dict_saver
 
 from dist_dsvae.core import distributed
 from dist_dsvae.core.types import Batch
@@ -190,9 +191,9 @@ def a_rank_that_cannot_write(rank: int, world_size: int, folder: Path) -> None:
     checkpoint.save(folder, 1, state, {"samples_seen": 1}, keep=2)
 
     if rank == 1:
-        checkpoint.dcp_save = lambda *_, **__: (_ for _ in ()).throw(OSError(28, "No space left on device"))
+        state_dict_saver.save = lambda *_, **__: (_ for _ in ()).throw(OSError(28, "No space left on device"))
     else:
-        checkpoint.dcp_save = lambda *_, **__: None
+        state_dict_saver.save = lambda *_, **__: None
     with pytest.raises(CheckpointError, match="the disk is full"):
         checkpoint.save(folder, 2, state, {"samples_seen": 2}, keep=2)
     assert [path.name for path in checkpoint.complete_checkpoints(folder)] == ["step-00000001"]

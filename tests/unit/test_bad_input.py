@@ -132,15 +132,15 @@ def test_disk_full_while_saving(
     """The last write of a save fails as on a full disk."""
     import errno
 
-    from dist_dsvae.runs import checkpoint
+    from torch.distributed.checkpoint import state_dict_saver
 
-    write = checkpoint.dcp_save
+    write = state_dict_saver.save
 
     def write_until_full(*args: object, **kwargs: object) -> None:
         write(*args, **kwargs)
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(checkpoint, "dcp_save", write_until_full)
+    monkeypatch.setattr(state_dict_saver, "save", write_until_full)
     error = run(capsys, monkeypatch, *config_with(tmp_path, train={"epochs": epochs_of(1)}))
     assert "error: The checkpoint could not be written: the disk is full." in error
     assert list((tmp_path / "run" / "checkpoints").iterdir()) == []

@@ -18,7 +18,7 @@ import signal
 import sys
 from types import FrameType
 
-from dist_dsvae.commands.starting import fail, say_start
+from dist_dsvae.commands.starting import HelpFormatter, fail, say_start
 from dist_dsvae.config import option_types
 from dist_dsvae.core.paths import path_argument
 
@@ -34,9 +34,7 @@ status: 0 at the end, 75 where it was told to stop and the same command goes on,
 
 
 def make_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        description=__doc__, epilog=_EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, epilog=_EPILOG, formatter_class=HelpFormatter)
     parser.add_argument("names", nargs="*", metavar="NAME", help="data sets, such as quickstart or cifar10")
     parser.add_argument(
         "--methods",

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch.distributed.checkpoint import state_dict_saver
 
 from dist_dsvae.engine.saver import CheckpointSaver
 from dist_dsvae.runs import checkpoint
@@ -16,8 +17,8 @@ from dist_dsvae.runs.checkpoint import CheckpointError, complete_checkpoints, lo
 
 def test_training_goes_on_while_it_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     go_on = threading.Event()
-    write = checkpoint.dcp_save
-    monkeypatch.setattr(checkpoint, "dcp_save", lambda *args, **how: go_on.wait(20) and write(*args, **how))
+    write = state_dict_saver.save
+    monkeypatch.setattr(state_dict_saver, "save", lambda *args, **how: go_on.wait(20) and write(*args, **how))
     weight = torch.full((4,), 1.0)
     saver = CheckpointSaver(tmp_path, keep=3)
     saver.save(1, {"w": weight}, {})
@@ -65,7 +66,7 @@ def test_a_failure_is_raised_at_the_next_wait(tmp_path: Path, monkeypatch: pytes
     def fail(*_: object, **__: object) -> None:
         raise OSError(30, "Read-only file system", str(tmp_path))
 
-    monkeypatch.setattr(checkpoint, "dcp_save", fail)
+    monkeypatch.setattr(state_dict_saver, "save", fail)
     saver.save(2, {"w": torch.zeros(3)}, {})
     with pytest.raises(CheckpointError, match=r"could not be written: Read-only file system"):
         saver.save(3, {"w": torch.zeros(3)}, {})

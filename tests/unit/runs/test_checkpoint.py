@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch.distributed.checkpoint import state_dict_saver
 
 from dist_dsvae.runs import checkpoint
 from dist_dsvae.runs.checkpoint import (
@@ -228,7 +229,7 @@ def test_a_failed_save_keeps_the_last_good_one(
     def fail(*_: object, **__: object) -> None:
         raise error
 
-    monkeypatch.setattr(checkpoint, "dcp_save", fail)
+    monkeypatch.setattr(state_dict_saver, "save", fail)
     with pytest.raises(CheckpointError, match=f"could not be written: {sentence}"):
         save(tmp_path, 2, state(2.0), {}, keep=1)
     assert [p.name for p in tmp_path.iterdir()] == ["step-00000001"]

@@ -183,9 +183,10 @@ def test_batches_of_a_split_sorted_by_class_are_mixed(
 
     monkeypatch.setattr(method, "encoding_input", noting)
     measure(method, sorted_split, skip_corrupt=False, kinds=["images"])
-    assert [len(labels) for labels in seen] == [15] * 4
-    assert [len(labels.unique()) for labels in seen] == [5] * 4
-    assert torch.cat(seen).bincount().tolist() == [12] * 5
+    # the encoder's statistics, then the decoder's of the codes that the encoder gives it
+    assert [len(labels) for labels in seen] == [15] * 8
+    assert [len(labels.unique()) for labels in seen] == [5] * 8
+    assert torch.cat(seen).bincount().tolist() == [24] * 5
 
 
 def test_statistics_for_good(split: Manifest) -> None:
