@@ -68,7 +68,7 @@ SCORE = re.compile(
     re.IGNORECASE,
 )
 TABLE = re.compile(r"<!-- results .*?<!-- end of results -->", re.DOTALL)
-BY_HAND = re.compile(r"^ *<!-- by hand: .{10,} -->\n", re.MULTILINE)
+BY_HAND = re.compile(r"^ *<!-- by hand: .{10,} -->\n\n", re.MULTILINE)
 FIGURES = re.compile(r"(?:^ *\|.*\n)+", re.MULTILINE)
 
 
