@@ -50,9 +50,10 @@ class DSVAEConfig:
         the classes' zs, where the likelihood has its optimum; "fixed" leaves it as it begins.
     mixture_rate: of following: the share of the way per stage-1 update. A class's moments are averages over
         about data.batch_size / (number of classes * mixture_rate) of its samples: lower it for many classes.
-    mixture_spread: standard deviation of the means at the beginning; 0: Xavier's.
+    mixture_spread: standard deviation of the means at the beginning, in each dimension; 0: Xavier's. Two
+        classes are then about sqrt(2 zs_dim) times as far apart: for hard classes keep that below a dozen.
     mixture_separation: a mixture that follows moments keeps its means at least so many standard deviations
-        of a component apart; 0 for another mixture_fit.
+        of a component apart, root mean square per dimension; 0 for another mixture_fit.
     aggregate_weight: of the divergence of the global batch's zu, by mean and variance per dimension, from
         N(0, I); trains encoder_u.
     code_weight: of -log q(zs, zu | x'_p) of the codes that x'_p was made of; trains the decoder.
