@@ -155,10 +155,13 @@ def main() -> int:
 
     from dist_dsvae.commands.drawing import drawn
     from dist_dsvae.engine.memory import out_of_memory_while
+    from dist_dsvae.pretrained.requests import device_from
 
-    device = torch.device(getattr(args, "device", None) or ("cuda" if torch.cuda.is_available() else "cpu"))
     smaller = "Draw fewer rows, columns, pictures or steps at a time, or lower --batch-size."
     try:
+        device = device_from(
+            getattr(args, "device", None) or ("cuda" if torch.cuda.is_available() else "cpu")
+        )
         with out_of_memory_while(f"{args.command} was drawn", device, smaller):
             sentence = drawn(args)
     except ValueError as error:

@@ -102,7 +102,7 @@ def samples_tab(model: ShownModel) -> TabChanges:
     drawing = Change(telling(draw), inputs, [result])
     dice.click(telling(roll), inputs, [seed, result], **MODEL)
     gr.on([seed.submit, seed.blur, shared.input, best.input], *drawing, **MODEL)
-    gr.on([number.input, classes.input], *drawing, **SLIDING)
+    gr.on([number.input, classes.change], *drawing, **SLIDING)
     # on release: batch norm is measured for every temperature
     gr.on([slider.release for slider in temperatures], *drawing, **SLIDING)
     return TabChanges([drawing], [drawing])
