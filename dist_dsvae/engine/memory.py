@@ -26,8 +26,8 @@ _MANY_CLASSES = 10_000  # below, what is left out is most of it
 _COPIES = 4  # of a parameter: itself, its gradient, Adam's two moments
 # What a GM step holds beyond those at its peak, in matrices [C, d], or of the rows of sampled classes:
 # log-variances, what the densities keep for their derivatives, these, and all gradients once more in one
-# piece
-_GM_MATRICES = 12
+# piece. Measured with one thread; with two, three more are held in passing
+_GM_MATRICES = 7
 _GM_DENSITIES = 4  # [B, C] matrices
 # How allocators and libraries say it where they have no type for it
 _SIGNS = ("out of memory", "can't allocate memory", "cannot allocate memory", "alloc_failed")
