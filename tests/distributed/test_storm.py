@@ -32,7 +32,7 @@ from tests.distributed.launching import (
     write_config,
 )
 
-ITERATIONS = 60
+ITERATIONS = 120
 AIMS = ("any moment", "writing", "renaming", "just saved", "drawing", "starting")
 
 
@@ -44,7 +44,7 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
         train={
             "epochs": epochs_of(ITERATIONS),
             "checkpoint_every_steps": 3,
-            "sample_every_steps": 20,
+            "sample_every_steps": 10,
             "ema_half_life_updates": 4.0,
             "ema_ramp_up": 0.5,
             "collective_timeout_seconds": 60,
@@ -95,7 +95,7 @@ def aimed(aim: str, run_dir: Path, launcher: subprocess.Popen[bytes], chance: ra
     }
     if aim in moments:
         return wait_for(moments[aim], launcher)
-    time.sleep(chance.uniform(0.0, 1.0))
+    time.sleep(chance.uniform(0.0, 2.0))
     return launcher.poll() is None
 
 

@@ -50,7 +50,7 @@ def test_step(tmp_path: Path) -> None:
     shards = ("--shards", "shards/fashion-mnist-mini/train")
     result = run("step", *small, *shards, "--profile", str(picture))
     assert set(result["seconds_per_iteration"]) == {"plain eager", "ours", "ours, stream", "ours, resident"}
-    assert result["share_of_matrix_ceiling"] > 0
+    assert 0 < result["share_of_matrix_ceiling"] < 1
     parts = result["seconds_by_part_eager"]
     assert parts["stage 1"] + parts["joint step"] <= parts["whole"]
     assert sum(result["share_by_kind"].values()) == pytest.approx(1, abs=0.01)
@@ -85,12 +85,12 @@ def test_roofline_of_a_config() -> None:
 
 
 def test_roofline_against_this_cpu() -> None:
-    """How near the two are depends on what else the machine does; docs/performance.md has figures."""
+    """Within a factor of 3, as other programs may disturb either side; docs/performance.md has figures."""
     networks = ("--architecture", "small32", "--batch-size", "64", "--mixed_precision", "no")
     check = run("roofline", "--device", "cpu", *networks, "--rounds", "3")["check"]
     ratio = check["predicted_seconds"] / check["measured_seconds"]
     assert check["predicted_over_measured"] == pytest.approx(ratio, rel=0.05)
-    assert check["predicted_seconds"] > 0
+    assert 1 / 3 < check["predicted_over_measured"] < 3, check
 
 
 def test_gm_loss() -> None:
@@ -100,8 +100,8 @@ def test_gm_loss() -> None:
 
 def test_data() -> None:
     result = run("data", "--images", "192", "--rounds", "3")
-    assert result["ratio"] > 0
-    assert result["share_of_raw_decoder"] > 0
+    assert result["ratio"] > 1
+    assert 0 < result["share_of_raw_decoder"] < 1.2
 
 
 def test_checkpoint() -> None:
@@ -112,7 +112,7 @@ def test_checkpoint() -> None:
 def test_diversity() -> None:
     pytest.importorskip("pytorch_msssim")
     result = run("diversity", "--images", "12", "--side", "32", "--rounds", "1")
-    assert result["ratio"] > 0
+    assert result["ratio"] > 1
     assert result["largest_difference"] < 1e-5
 
 
@@ -132,5 +132,6 @@ def test_scale(tmp_path: Path) -> None:
 def test_scale_data() -> None:
     result = run("scale-data", "--shards", "1200", "--samples-per-shard", "8", "--classes", "12")
     assert result["samples"] == 9600
-    assert result["seconds_to_first_batch"] > 0
-    assert 0 < result["peak_mib"] < 200  # far below what 1,200 shards of counts per class took
+    # far below what 1,200 shards of counts per class took, and above nothing
+    assert 0 < result["seconds_to_first_batch"] < 60
+    assert 0 < result["peak_mib"] < 200
