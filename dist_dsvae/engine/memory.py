@@ -21,6 +21,7 @@ from dist_dsvae.core import distributed
 from dist_dsvae.core.types import ImageShape
 from dist_dsvae.methods.choose import make_method
 from dist_dsvae.models.mixture_prior import MixturePrior
+from dist_dsvae.models.sampled_classes import is_sampled
 
 _MANY_CLASSES = 10_000  # below, what is left out is most of it
 _COPIES = 4  # of a parameter: itself, its gradient, Adam's two moments
@@ -79,7 +80,7 @@ def needed_bytes(config: ExperimentConfig, shape: ImageShape, num_classes: int, 
 def _compared_classes(config: ExperimentConfig, num_classes: int) -> int:
     """How many classes L_cls computes densities of, at a time."""
     others = config.method.sampled_classes if isinstance(config.method, DSVAEConfig) else 0
-    return others + 1 if 0 < others < num_classes - 1 else num_classes
+    return others + 1 if is_sampled(others, num_classes) else num_classes
 
 
 def _fewer_compared(config: ExperimentConfig, num_classes: int) -> str:

@@ -56,21 +56,37 @@ def best_known(
     """
     can_choose = isinstance(model.published.method, Classifying)
     count = num_samples * (_CANDIDATES if can_choose else 1)
+    images = rows_of_samples(model, classes, count, seed, temperatures, shared_zu=shared_zu)
+    if not can_choose:
+        return images
+    scores = certainty(model, images.flatten(0, 1), torch.tensor(classes).repeat_interleave(count)).reshape(
+        -1, count
+    )
+    if shared_zu:
+        scores = scores.mean(0, keepdim=True).expand_as(scores)
+    chosen = scores.argsort(dim=1, descending=True, stable=True)[:, :num_samples].sort(dim=1).values
+    return torch.stack([row[numbers] for row, numbers in zip(images, chosen, strict=True)])
+
+
+def rows_of_samples(
+    model: PretrainedModel,
+    classes: list[int],
+    num_samples: int,
+    seed: int,
+    temperatures: Temperatures,
+    *,
+    shared_zu: bool,
+) -> Tensor:
+    """Samples [R, num_samples, C, H, W] of R classes, in [-1, 1]. shared_zu: one zu per column."""
     drawn = model.sample(
-        *(classes, count, seed),
+        *(classes, num_samples, seed),
         shared_zu=shared_zu,
         temperature_zs=temperatures.zs,
         temperature_zu=temperatures.zu,
         kind="tensor",
     )
-    images: Tensor = drawn.unflatten(0, (len(classes), count))
-    if not can_choose:
-        return images
-    scores = certainty(model, drawn, torch.tensor(classes).repeat_interleave(count)).reshape(-1, count)
-    if shared_zu:
-        scores = scores.mean(0, keepdim=True).expand_as(scores)
-    chosen = scores.argsort(dim=1, descending=True, stable=True)[:, :num_samples].sort(dim=1).values
-    return torch.stack([row[numbers] for row, numbers in zip(images, chosen, strict=True)])
+    images: Tensor = drawn.unflatten(0, (len(classes), num_samples))
+    return images
 
 
 def certainty(model: PretrainedModel, images: Tensor, labels: Tensor) -> Tensor:

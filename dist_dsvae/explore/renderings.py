@@ -17,7 +17,7 @@ from torch import Tensor
 
 from dist_dsvae.core.noise import Noise
 from dist_dsvae.core.types import CodeKind
-from dist_dsvae.explore.examples import TYPICAL, best_known
+from dist_dsvae.explore.examples import TYPICAL, best_known, rows_of_samples
 from dist_dsvae.explore.uploads import Given
 from dist_dsvae.methods.abilities import Generative
 from dist_dsvae.pretrained.model import PretrainedModel
@@ -86,31 +86,11 @@ def samples(
         raise RequestError(f"{len(classes)} classes are chosen; choose 1 to {MAX_CLASSES}.")
     if not model.shape.is_image:
         return _cloud(model, classes, seed, temperatures)
-    draw = best_known if only_best else _drawn
+    draw = best_known if only_best else rows_of_samples
     images = draw(
         model, class_ids(classes, model.classes), num_samples, seed, temperatures, shared_zu=shared_zu
     )
     return draw_grid(images, row_names=list(classes), font_size=_FONT_SIZE)
-
-
-def _drawn(
-    model: PretrainedModel,
-    classes: list[int],
-    num_samples: int,
-    seed: int,
-    temperatures: Temperatures,
-    *,
-    shared_zu: bool,
-) -> Tensor:
-    images = model.sample(
-        *(classes, num_samples, seed),
-        shared_zu=shared_zu,
-        temperature_zs=temperatures.zs,
-        temperature_zu=temperatures.zu,
-        kind="tensor",
-    )
-    rows: Tensor = images.unflatten(0, (len(classes), num_samples))
-    return rows
 
 
 def _cloud(

@@ -48,7 +48,7 @@ from dist_dsvae.models.mixture_prior import (
     squared_distance,
     standard_normal_log_density,
 )
-from dist_dsvae.models.sampled_classes import draw_classes, sampled_densities
+from dist_dsvae.models.sampled_classes import draw_classes, is_sampled, sampled_densities
 
 
 class _Zs(NamedTuple):
@@ -141,7 +141,7 @@ class DSVAE(nn.Module):
         With its Gaussian, where that was looked up.
         """
         others = self.config.sampled_classes
-        if not 0 < others < self.num_classes - 1:
+        if not is_sampled(others, self.num_classes):
             return self.mixture_prior.log_densities(zs), batch.labels, None
         first = all_rows(batch.positions[:1])[0]  # of the global batch
         drawn = draw_classes(noise.seed, first, self.num_classes, others + 1)

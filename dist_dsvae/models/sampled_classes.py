@@ -38,6 +38,11 @@ class SampledDensities(NamedTuple):
     own: Gaussian
 
 
+def is_sampled(others: int, num_classes: int) -> bool:
+    """Whether ``method.sampled_classes`` asks for fewer than all others; else L_cls compares all classes."""
+    return 0 < others < num_classes - 1
+
+
 def draw_classes(seed: int, position: Tensor, num_classes: int, count: int) -> Tensor:
     """``count`` different classes [count], in random order: a function of (seed, position) alone.
 
