@@ -139,7 +139,8 @@ class PlainTrainer:
             moment = ((own - prior.mean[c]) ** 2 + spread).mean(0)
             v = log_variances[c].exp() + (prior.mean[c] - old[c]) ** 2
             log_variances[c] = (v + weight * (moment - v)).log()
-        prior.log_variance.copy_(log_variances - log_variances.mean(0))
+        if self.m.config.mixture_variance == "per_class":
+            prior.log_variance.copy_(log_variances - log_variances.mean(0))
         if self.m.config.mixture_separation:
             away = prior.mean - prior.mean.mean(0)
             ratio = (away**2).mean().sqrt() / prior.log_variance.exp().mean().sqrt()

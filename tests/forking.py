@@ -9,6 +9,7 @@ to be shown of interpreters, signals and killed processes is started as people s
 
 from __future__ import annotations
 
+import functools
 import importlib
 import multiprocessing
 import os
@@ -67,23 +68,32 @@ def _enter_group(
 
 
 def run_program(
-    script: str, *arguments: str, environment: Mapping[str, str]
+    script: str,
+    *arguments: str,
+    environment: Mapping[str, str],
+    folder: Path = REPOSITORY,
+    constants: Mapping[str, int] | None = None,
 ) -> subprocess.CompletedProcess[str]:
-    """``python SCRIPT ...`` in the repository: launch/train.py, or another door to a command."""
-    return _run(_pass_door, [script, *arguments], environment)
+    """``python SCRIPT ...`` in the folder: launch/train.py, or another door to a command.
+
+    constants: values that make it small, by ``module:NAME``.
+    """
+    function = functools.partial(_pass_door, constants=constants)
+    return _run(function, [script, *arguments], environment, folder)
 
 
 def launch_program(*arguments: str, environment: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
     """``accelerate launch ...`` with a configuration of several processes, in the repository."""
-    return _run(_launch, list(arguments), environment)
+    return _run(_launch, list(arguments), environment, REPOSITORY)
 
 
 def _run(
-    function: Callable[..., None], words: list[str], environment: Mapping[str, str]
+    function: Callable[..., None], words: list[str], environment: Mapping[str, str], folder: Path
 ) -> subprocess.CompletedProcess[str]:
-    with tempfile.TemporaryDirectory() as folder:
-        printed = [Path(folder) / name for name in ("stdout", "stderr")]
-        process = _server.Process(target=_enter_program, args=(function, words, dict(environment), printed))
+    with tempfile.TemporaryDirectory() as outputs:
+        printed = [Path(outputs) / name for name in ("stdout", "stderr")]
+        arguments = (function, words, dict(environment), folder, printed)
+        process = _server.Process(target=_enter_program, args=arguments)
         process.start()
         try:
             process.join()
@@ -97,11 +107,15 @@ def _run(
 
 
 def _enter_program(
-    function: Callable[..., None], words: list[str], environment: dict[str, str], printed: list[Path]
+    function: Callable[..., None],
+    words: list[str],
+    environment: dict[str, str],
+    folder: Path,
+    printed: list[Path],
 ) -> None:
     os.environ.clear()
     os.environ.update(environment)
-    os.chdir(REPOSITORY)
+    os.chdir(folder)
     for descriptor, path in enumerate(printed, start=1):
         with path.open("w") as stream:
             os.dup2(stream.fileno(), descriptor)
@@ -109,8 +123,11 @@ def _enter_program(
     function(*words)
 
 
-def _pass_door(script: str, *arguments: str) -> None:
+def _pass_door(script: str, *arguments: str, constants: Mapping[str, int] | None = None) -> None:
     visuals.FEW_CODES = 16  # as batch norm is measured for each picture: most of a short training
+    for place, value in (constants or {}).items():
+        module, _, name = place.partition(":")
+        setattr(importlib.import_module(module), name, value)
     sys.argv = [script, *arguments]
     sys.exit(importlib.import_module(f"dist_dsvae.commands.{Path(script).stem}").main())
 

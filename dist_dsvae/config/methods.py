@@ -54,6 +54,8 @@ class DSVAEConfig:
         classes are then about sqrt(2 zs_dim) times as far apart: for hard classes keep that below a dozen.
     mixture_separation: a mixture that follows moments keeps its means at least so many standard deviations
         of a component apart, root mean square per dimension; 0 for another mixture_fit.
+    mixture_variance: of a mixture that follows moments: "per_class" follows each class's; "unit" leaves them
+        at 1, for classes of few images, whose moments are those of a handful of codes learned by heart.
     aggregate_weight: of the divergence of the global batch's zu, by mean and variance per dimension, from
         N(0, I); trains encoder_u.
     code_weight: of -log q(zs, zu | x'_p) of the codes that x'_p was made of; trains the decoder.
@@ -84,6 +86,7 @@ class DSVAEConfig:
     mixture_rate: float = between(0, 1, 0.01)
     mixture_spread: float = between(0, LARGE, 0.0)
     mixture_separation: float = between(0, LARGE, 0.0)
+    mixture_variance: Literal["per_class", "unit"] = "per_class"
     aggregate_weight: float = between(0, LARGE, 0.0)
     code_weight: float = between(0, LARGE, 0.0)
     discriminator_gain: float = between(0, LARGE, 1.0)
@@ -94,6 +97,11 @@ class DSVAEConfig:
                 f"method.mixture_separation is {self.mixture_separation:g}, but method.mixture_fit is "
                 f'"{self.mixture_fit}", and only a mixture that follows moments is held apart. Set '
                 'mixture_fit to "moments", or mixture_separation to 0.'
+            )
+        if self.mixture_variance == "unit" and self.mixture_fit != "moments":
+            raise ValueError(
+                f'method.mixture_variance is "unit", but method.mixture_fit is "{self.mixture_fit}". Set '
+                'mixture_fit to "moments", or mixture_variance to "per_class".'
             )
         if not (self.gm_updates or self.joint_updates or self.unlabelled_updates):
             raise ValueError(

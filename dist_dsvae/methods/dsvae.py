@@ -97,6 +97,7 @@ class DSVAE(nn.Module):
             fit=config.mixture_fit,
             spread=config.mixture_spread,
             separation=config.mixture_separation,
+            unit_variance=config.mixture_variance == "unit",
         )
         self.averaged = ("decoder",)
         self.inference = ("encoder_s", "encoder_u", "decoder", "mixture_prior")

@@ -30,6 +30,7 @@ class MixturePrior(nn.Module):
     spread: standard deviation of the means at first, in place of Xavier's; 0: Xavier's.
     separation: ``follow`` holds the classes' means at least so many of a component's standard deviations
         apart (root mean square over classes and dimensions, about the mean of means).
+    unit_variance: ``follow`` leaves every variance at 1.
     """
 
     def __init__(
@@ -41,6 +42,7 @@ class MixturePrior(nn.Module):
         fit: Fit = "gradient",
         spread: float = 0.0,
         separation: float = 0.0,
+        unit_variance: bool = False,
     ) -> None:
         super().__init__()
         mean = nn.init.xavier_normal_(torch.empty(num_classes, zs_dim))
@@ -56,6 +58,7 @@ class MixturePrior(nn.Module):
             self.register_buffer("log_variance", log_variance)
         self.fit = fit
         self.separation = separation
+        self.unit_variance = unit_variance
         self.log_variance_floor = log_variance_floor
 
     @property
@@ -101,13 +104,14 @@ class MixturePrior(nn.Module):
             share = (classes / counts.clamp_min(1.0)).T  # [C, B]: averages over a class's samples
             former = self.mean.clone()
             self.mean.lerp_(share @ mean, weight)
-            # both about the new mean: the moments of a mixture of what was known and what is seen
-            squares = (mean - self.mean[labels]).square() + torch.exp(log_variance)
-            known = torch.exp(self.log_variance) + (self.mean - former).square()
-            variance = torch.lerp(known, share @ squares, weight)
-            # a class whose samples are certain and equal loses all of it in time
-            log_variance = torch.log(variance).clamp_min(self.log_variance_floor)
-            self.log_variance.copy_(log_variance - log_variance.mean(dim=0))
+            if not self.unit_variance:
+                # both about the new mean: the moments of a mixture of what was known and what is seen
+                squares = (mean - self.mean[labels]).square() + torch.exp(log_variance)
+                known = torch.exp(self.log_variance) + (self.mean - former).square()
+                variance = torch.lerp(known, share @ squares, weight)
+                # a class whose samples are certain and equal loses all of it in time
+                log_variance = torch.log(variance).clamp_min(self.log_variance_floor)
+                self.log_variance.copy_(log_variance - log_variance.mean(dim=0))
             if self.separation:
                 self._hold_apart()
 

@@ -1,4 +1,7 @@
-"""One browser, and one set of servers, for all tests of the page that a process runs."""
+"""One browser, and one set of servers, for the tests of a file.
+
+They end with the file: while Playwright is open its event loop runs, and no other test's can.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ if TYPE_CHECKING:
     from tests.browser.serving import Pages
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def pages(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pages]:
     from tests.browser.serving import served  # skips where there is no browser
 
@@ -33,6 +36,6 @@ def _nothing_else_happens(pages: Pages) -> Iterator[None]:
     assert errors == []
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def model(pages: Pages) -> PretrainedModel:
     return pages.model

@@ -6,14 +6,11 @@ option that is given twice the second counts.
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import re
 import shutil
-import sys
 import zipfile
 from pathlib import Path
-from typing import Any
 
 import datasets
 import numpy as np
@@ -22,22 +19,12 @@ from accelerate.commands.launch import launch_command_parser
 from PIL import Image
 from torch.distributed.run import get_args_parser
 
-from dist_dsvae.commands import build, evaluate, export, generate, train
 from dist_dsvae.config.reading import load_config
-from dist_dsvae.engine.evaluating import test_codes
-from dist_dsvae.engine.reporting import visuals
-from dist_dsvae.runs import measure_statistics
 from tests.documented import PAGES, Command, commands
+from tests.forking import run_program
 from tests.programs import REPOSITORY, parser_of
 
 COMMANDS = commands()
-PROGRAMS: dict[str, Any] = {
-    "train.py": train,
-    "evaluate.py": evaluate,
-    "export.py": export,
-    "generate.py": generate,
-    "build.py": build,
-}
 # What is not run here, by the words that tell it, and why
 NOT_RUN = {
     r"--num_processes|--num_machines|--nproc_per_node": "several processes: tests/distributed has them",
@@ -81,6 +68,10 @@ SMALL = {
     "generate.py points": "--num-points 20",
     "build.py toy": "--num-points 60 --num-test-points 12 --workers 1",
     **dict.fromkeys(("build.py folder", "build.py zip", "build.py csv", "build.py hf"), "--workers 1"),
+}
+SMALL_CONSTANTS = {
+    "dist_dsvae.engine.evaluating.test_codes:PROBE_TRAIN_SAMPLES": 100,
+    "dist_dsvae.runs.measure_statistics:NUM_CODES": 64,
 }
 ORDER = (
     "shards/README.md",
@@ -181,35 +172,20 @@ def small(command: Command) -> list[str]:
     return words + extra.split()
 
 
-def run_alone(script: str, arguments: list[str], output: Path) -> int:
-    """A command's main in a process of its own, as a shell has it, but with everything imported already."""
-
-    def main() -> None:
-        with output.open("w") as stream:
-            for descriptor in (1, 2):
-                os.dup2(stream.fileno(), descriptor)
-        sys.stdout, sys.stderr = (os.fdopen(number, "w", buffering=1) for number in (1, 2))
-        sys.argv = [script, *arguments]
-        sys.exit(PROGRAMS[script].main())
-
-    process = multiprocessing.get_context("fork").Process(target=main)
-    process.start()
-    process.join()
-    return process.exitcode or 0
-
-
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_they_run_in_their_order(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(workplace)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(workplace / "cache"))
-    monkeypatch.setattr(test_codes, "PROBE_TRAIN_SAMPLES", 100)
-    monkeypatch.setattr(measure_statistics, "NUM_CODES", 64)
-    monkeypatch.setattr(visuals, "FEW_CODES", 64)
-    output = workplace / "output.txt"
+    environment = os.environ | {"XDG_CACHE_HOME": str(workplace / "cache")}
     for line, command in RUN.items():
-        status = run_alone(script_of(command), small(command), output)
-        assert status == 0, f"{line}\n{output.read_text()}"
+        done = run_program(
+            script_of(command),
+            *small(command),
+            environment=environment,
+            folder=workplace,
+            constants=SMALL_CONSTANTS,
+        )
+        assert done.returncode == 0, f"{line}\n{done.stdout}\n{done.stderr}"
         shutil.rmtree("generated", ignore_errors=True)  # two pages write it
     expected = ["model/README.md", "swap.png", "grid.png", "anna-and-ben.png", "path.png", "figure2.png"]
     assert [name for name in expected if not (workplace / name).stat().st_size] == []

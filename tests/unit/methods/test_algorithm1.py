@@ -50,6 +50,7 @@ def engine_steps(method: DSVAE):  # type: ignore[no-untyped-def]
         ("mlp2d", torch.contiguous_format, {}),
         ("small", torch.channels_last, {}),
         ("small", torch.channels_last, BEYOND),
+        ("small", torch.channels_last, BEYOND | {"mixture_variance": "unit"}),
         ("mlp2d", torch.contiguous_format, BEYOND),
         ("mlp2d", torch.contiguous_format, {"code_weight": 0.5, "mixture_fit": "moments"}),
         ("mlp2d", torch.contiguous_format, {"sampled_classes": 2}),

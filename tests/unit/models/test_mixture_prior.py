@@ -220,6 +220,18 @@ def test_moments_are_those_of_what_was_known_mixed_with_what_is_seen() -> None:
     torch.testing.assert_close(prior.log_variance, expected - expected.mean(dim=0))
 
 
+def test_unit_variances_stay_and_the_means_move_as_with_others() -> None:
+    torch.manual_seed(0)
+    followed = MixturePrior(3, 2, -10.0, fit="moments", spread=2.0)
+    unit = MixturePrior(3, 2, -10.0, fit="moments", unit_variance=True)
+    unit.load_state_dict(followed.state_dict())
+    for prior in (followed, unit):
+        prior.follow(Gaussian(torch.ones(5, 2), torch.ones(5, 2)), torch.tensor([0, 1, 1, 1, 0]), rate=0.02)
+    assert torch.equal(unit.mean, followed.mean)
+    assert not unit.log_variance.any()
+    assert followed.log_variance.any()
+
+
 def test_no_sample_moves_a_rare_class_by_more_than_a_part() -> None:
     prior = MixturePrior(10_575, 1, -10.0, fit="moments")
     prior.mean.zero_()
