@@ -2,13 +2,15 @@
 
     dsvae reproduce quickstart                            5 methods x 3 seeds, equal updates
     dsvae reproduce fashion-mnist --methods dsvae cvae_gan --budget minutes --minutes 30 --jobs 2
+    dsvae reproduce quickstart --figures                  the paper's figures too, of each first seed
     dsvae reproduce quickstart --dry-run                  how long it will take on this machine
     dsvae reproduce --write-docs                          the tables of docs/*.md from docs/results/*.json
 
 NAME is a data set of configs/. Each run lives in RUNS/NAME/METHOD-seedN. What is missing is trained and
 evaluated by processes of `dsvae train`, `export` and `evaluate`; a run that has ended is not trained again,
 and the same command goes on where it was stopped. OUT/NAME.json gets all figures with seeds, budget,
-hardware, versions and commands, OUT/NAME.md the table, OUT/NAME.png the curves of --temperatures.
+hardware, versions and commands, OUT/NAME.md the table, OUT/NAME.png the curves of --temperatures,
+OUT/NAME/figureN-METHOD.png the figures.
 """
 
 from __future__ import annotations
@@ -83,6 +85,7 @@ def make_parser() -> argparse.ArgumentParser:
         metavar="INDEX",
         help="train this one of the runs, in their order",
     )
+    parser.add_argument("--figures", action="store_true", help="draw Figures 2 to 9 too, into OUT/NAME")
     parser.add_argument(
         "--write-docs", action="store_true", help="also the marked tables of the pages beside OUT"
     )
@@ -121,8 +124,10 @@ def check(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
         parser.error(
             f"--iterations is the budget of updates, but the budget is {args.budget}. Leave one out."
         )
-    if args.only is not None and (args.dry_run or args.write_docs):
-        parser.error("--only trains one run and writes nothing; leave out --dry-run and --write-docs.")
+    if args.only is not None and (args.dry_run or args.figures or args.write_docs):
+        parser.error(
+            "--only trains one run and writes nothing; leave out --dry-run, --figures and --write-docs."
+        )
     if len(set(args.seeds)) < len(args.seeds):
         parser.error("--seeds names a seed twice; once is enough.")
 

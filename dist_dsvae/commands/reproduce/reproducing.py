@@ -15,6 +15,7 @@ import torch
 
 from dist_dsvae.commands.reproduce.evaluations import WantedEvaluation, at_temperatures, judge_jobs, scores_of
 from dist_dsvae.commands.reproduce.jobs import Job, JobError, run_jobs
+from dist_dsvae.commands.reproduce.paper_figures import figure_jobs
 from dist_dsvae.commands.reproduce.planned_runs import Budget, PlannedRun, plan_runs
 from dist_dsvae.commands.reproduce.time_needed import report, time_needed
 from dist_dsvae.commands.reproduce.write_results import write_results
@@ -43,6 +44,9 @@ def reproduce(args: argparse.Namespace) -> None:
         runs = [_only(runs, args.only)]
     for name in by_name:
         check_replaceable(args.out / name, FORMAT, ("json", "md", "png"))
+    drawings = [
+        job for name, those in by_name.items() if args.figures for job in figure_jobs(those, args.out / name)
+    ]
     if args.temperatures and (points := [run.data for run in runs if not run.train.shape.is_image]):
         raise ConfigError(
             f"--temperatures: {points[0]} has points, of which there is no diversity. Leave it out."
@@ -67,6 +71,7 @@ def reproduce(args: argparse.Namespace) -> None:
         table = next(path for path in written if path.suffix == ".md")
         print(read_text(table))
         say(f"Wrote {', '.join(map(str, written))}.")
+    run_jobs(drawings, places)
     if args.write_docs:
         changed = write_pages(args.out)
         say(f"Wrote {', '.join(map(str, changed))}." if changed else "The pages' tables are as the results.")

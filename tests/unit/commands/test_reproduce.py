@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from dist_dsvae.commands import reproduce
 from dist_dsvae.commands.reproduce import jobs
@@ -104,3 +105,15 @@ def test_from_nothing_to_a_table_and_not_twice(
         patched.setattr(jobs, "_start", nothing_may_start)
         typed()
     assert Path("my-results/toy.json").read_bytes() == before
+
+    # The figures; never in the place of a person's picture
+    figure = Path("my-results/toy/figure2.png")
+    figure.parent.mkdir()
+    Image.new("RGB", (8, 8)).save(figure)
+    monkeypatch.setattr(sys, "argv", ["dsvae reproduce", *shlex.split(f"{COMMAND} --figures")])
+    assert reproduce.main() == 1
+    assert f"{figure} exists already, and is no picture that this program drew." in capsys.readouterr().err
+    figure.unlink()
+    typed("--figures")
+    with Image.open(figure) as drawn:
+        assert drawn.width > 3 * 100  # the real points, dsvae's and cVAE-GAN's

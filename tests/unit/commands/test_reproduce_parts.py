@@ -14,10 +14,11 @@ from typing import Any
 
 import pytest
 
-from dist_dsvae.commands import reproduce
+from dist_dsvae.commands import generate, reproduce
 from dist_dsvae.commands.reproduce import jobs
 from dist_dsvae.commands.reproduce.evaluations import at_temperatures, judge_jobs, scores_of
 from dist_dsvae.commands.reproduce.jobs import Job, JobError, run_jobs
+from dist_dsvae.commands.reproduce.paper_figures import figure_jobs
 from dist_dsvae.commands.reproduce.planned_runs import Budget, PlannedRun, configs_of, plan_runs
 from dist_dsvae.commands.reproduce.reproduce_options import Stopped
 from dist_dsvae.commands.reproduce.time_needed import TimeNeeded, report
@@ -30,6 +31,7 @@ from dist_dsvae.evaluation.comparing.results import read_results
 from dist_dsvae.runs import marker
 
 JUDGE_FILE = root() / "shards/fashion-mnist-mini/classifier/model.safetensors"
+NUMBERS = ("3", "4a", "4b", "5", "6", "7", "8")  # of the figures of a method with two codes
 PER_ITERATION = {"dsvae": 384, "paper": 384, "cvae": 96, "cgan": 96, "cvae_gan": 96}
 
 
@@ -87,6 +89,22 @@ def evaluated(
     }  # fmt: skip
     (run.directory / "evaluation").mkdir(exist_ok=True)
     (run.directory / "evaluation" / f"{name}.json").write_text(json.dumps(document))
+
+
+# Figures
+
+
+def test_figures_of_each_method_are_commands_that_generate_understands(tmp_path: Path) -> None:
+    jobs_by_file: dict[str, Job] = {}
+    for job in figure_jobs(planned(tmp_path, Budget("updates")), tmp_path / "out"):
+        assert job.arguments[0] == "generate"
+        parsed = generate.make_parser().parse_args(job.arguments[1:])
+        assert parsed.run.name.endswith("-seed0")
+        assert parsed.run.name.removesuffix("-seed0") in parsed.out.name
+        jobs_by_file[str(parsed.out.relative_to(tmp_path / "out"))] = job
+    both = [f"figure{number}-{method}.png" for method in ("dsvae", "paper") for number in NUMBERS]
+    others = ["figure3-cvae.png", "figure3-cgan.png", "figure3-cvae_gan.png", "figure7-cvae_gan.png"]
+    assert sorted(jobs_by_file) == sorted(both + others)
 
 
 # Which runs, with what budget
