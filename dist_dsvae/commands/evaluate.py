@@ -1,7 +1,8 @@
-"""Evaluate a run, or compare runs that were evaluated:
+"""Evaluate a run, compare runs that were evaluated, or score images that another program made:
 
 accelerate launch --no_python dsvae evaluate --run runs/quickstart [--step N] [--classifier PLACE] [--json]
 dsvae evaluate --compare runs/cifar10 runs/cvae_gan-cifar10 ... [--out comparison]
+dsvae evaluate --images shards/theirs/train --real shards/cifar10/test --classifier PLACE [--out theirs]
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from pathlib import Path
 
 from rich.console import Console
 
@@ -17,6 +19,7 @@ from dist_dsvae.config import option_types
 from dist_dsvae.config.fields import MAX_TEMPERATURE
 from dist_dsvae.core.paths import path_argument, place_argument
 
+_OF_IMAGES = ("real", "out", "mixed_precision", "overrides", "classifier")
 _SHORT_FORMS = (
     "classifier",
     "samples_per_class",
@@ -38,10 +41,17 @@ def make_parser() -> argparse.ArgumentParser:
         help="run directories, each with --name evaluated",
     )
     parser.add_argument(
+        "--images", type=place_argument, metavar="SPLIT", help="shards of images, whoever made them"
+    )
+    parser.add_argument(
+        "--real", type=place_argument, metavar="SPLIT", help="real images, to compare those of --images with"
+    )
+    parser.add_argument(
         "--out",
         type=place_argument,
         metavar="PREFIX",
-        help="of the comparison's files, or a directory for them (comparison.*, beside the first run)",
+        help="of the comparison's files, or a directory for them (comparison.*, beside the first run); "
+        "of the scores of --images, PREFIX.json (none)",
     )
     parser.add_argument("--step", type=option_types.step, help="of the checkpoint (default: the newest)")
     parser.add_argument("--name", default="scores", help="of the file in <run>/evaluation (scores)")
@@ -86,19 +96,24 @@ def make_parser() -> argparse.ArgumentParser:
 
 def check(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
     """Leave with a sentence where options of evaluating and of comparing do not go together."""
-    if (args.run is None) == (args.compare is None):
+    if sum(given is not None for given in (args.run, args.compare, args.images)) != 1:
         parser.error(
-            "give either --run RUN, to evaluate it, or --compare RUN RUN ..., to compare evaluated runs."
+            "give one of --run RUN, to evaluate it, --compare RUN RUN ..., to compare evaluated runs, and "
+            "--images SPLIT, to score images."
         )
-    if args.out is not None and args.compare is None:
-        parser.error("--out says where a comparison goes; it needs --compare RUN RUN ...")
-    both = ("compare", "out", "name", "json")
-    given = [key for key, value in vars(args).items() if value not in (None, []) and key not in both]
-    if args.compare is not None and given:
-        option = given[0].replace("overrides", "set").replace("_", "-")
-        parser.error(
-            f"--{option} says how a run is evaluated; with --compare, runs already are. Leave it out."
-        )
+    if (args.images is None) != (args.real is None):
+        parser.error("--images SPLIT and --real SPLIT go together: give both, or none of them.")
+    if args.out is not None and args.run is not None:
+        parser.error("--out says where a comparison or the scores of --images go; leave it out with --run.")
+    for kind, allowed, reason in (
+        ("compare", ("out", "name"), "says how a run is evaluated; with --compare, runs already are"),
+        ("images", _OF_IMAGES, "says how a run is evaluated; the images of --images are there already"),
+    ):
+        others = {*vars(args)} - {kind, "json", *allowed}
+        given = [key for key in vars(args) if key in others and vars(args)[key] != parser.get_default(key)]
+        if getattr(args, kind) is not None and given:
+            option = given[0].replace("overrides", "set").replace("_", "-")
+            parser.error(f"--{option} {reason}. Leave it out.")
 
 
 def overrides_of(args: argparse.Namespace) -> list[str]:
@@ -137,6 +152,33 @@ def evaluate_run(args: argparse.Namespace, console: Console) -> None:
     runtime.close()
 
 
+def score_stored(args: argparse.Namespace, console: Console) -> None:
+    from dist_dsvae.config import EvaluationConfig, TrainConfig
+    from dist_dsvae.engine.evaluating.evaluate import with_changes
+    from dist_dsvae.engine.evaluating.split_images import FORMAT, score_images
+    from dist_dsvae.engine.memory import out_of_memory_while
+    from dist_dsvae.engine.processes.runtime import Runtime
+    from dist_dsvae.evaluation.comparing.proven_files import check_replaceable, write_proven
+    from dist_dsvae.evaluation.printed_figures import Bars, table_of
+
+    prefix = None if args.out is None else Path(args.out)
+    if prefix is not None:
+        check_replaceable(prefix, FORMAT, ("json",))
+    runtime = Runtime(TrainConfig(), args.mixed_precision)
+    smaller = "Lower --set evaluation.batch_size=N and evaluation.neighbour_samples=N."
+    explained = out_of_memory_while(f"{args.images} was scored", runtime.device, smaller)
+    with explained, Bars(console, enabled=runtime.is_main) as bars:
+        settings = with_changes(EvaluationConfig(), overrides_of(args))
+        result = score_images(args.images, args.real, settings, runtime, bars.update)
+    if runtime.is_main:
+        console.print(table_of(result))
+        for path in [] if prefix is None else write_proven(prefix, result, {}):
+            console.print(f"Wrote {path}", soft_wrap=True)
+        if args.json:
+            print(json.dumps(result))
+    runtime.close()
+
+
 def compare_runs(args: argparse.Namespace, console: Console) -> None:
     from dist_dsvae.evaluation.comparing.comparison import compare
     from dist_dsvae.evaluation.comparing.comparison_files import save_comparison
@@ -164,10 +206,12 @@ def main() -> int:
 
     console = Console(stderr=args.json, highlight=False)
     try:
-        if args.compare is None:
-            evaluate_run(args, console)
-        else:
+        if args.compare is not None:
             compare_runs(args, console)
+        elif args.images is not None:
+            score_stored(args, console)
+        else:
+            evaluate_run(args, console)
     except Preempted:
         print("Stopped; the same command goes on from there.", file=sys.stderr)
         return TRY_AGAIN_LATER  # also under a launcher that takes it for a crash: there are no scores yet

@@ -17,12 +17,17 @@ _SECONDS_BETWEEN_LINES = 10.0
 
 
 def table_of(result: Mapping[str, Any]) -> Table:
-    """The figures of an evaluation (``engine.evaluating``), each with its value for real images."""
+    """The figures of an evaluation (``engine.evaluating``), of a run or of stored images, and real ones'."""
     judges = result["judges"]
-    title = f"{result['run']}, {result['checkpoint']}, {result['weights']} weights"
+    is_run = "run" in result
+    title = (
+        f"{result['run']}, {result['checkpoint']}, {result['weights']} weights"
+        if is_run
+        else result["images"]
+    )
     table = Table(title=title, caption=_caption(result, judges), caption_justify="left")
     table.add_column("figure")
-    table.add_column(result["method"], justify="right")
+    table.add_column(result["method"] if is_run else "images", justify="right")
     table.add_column("real", justify="right")
     for name, value in result["figures"].items():
         real = result["real"].get(name)

@@ -44,6 +44,7 @@ NOT_RUN = {
     r"--compare runs/quickstart": "needs four trained runs; two of shards/mine are compared",
     r"lfw(?!.*runs/mine)": "needs photographs of faces; shards/mine and shards/mine-extra are built alike",
     r"shards/photos |runs/photos": "needs photographs of persons; shards/new is built and learned alike",
+    r"theirs": "needs images of another program: tests/unit/engine/test_split_images.py draws some",
     r"any-pictures|made-elsewhere": "needs such a folder: tests/unit/data/test_unlabelled, test_indexing",
     r"quickstart-0|cvae_gan-0|--run-dir RUN|--run RUN": "measurements of a page; the same programs run",
 }

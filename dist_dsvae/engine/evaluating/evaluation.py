@@ -14,13 +14,11 @@ table, model cards and comparisons read.
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from torch import nn
 
 from dist_dsvae.config import DataConfig, EvaluationConfig
-from dist_dsvae.data.open_split import cache_root
 from dist_dsvae.data.shards.manifest import Manifest
 from dist_dsvae.engine.evaluating.code_scores import CodeScores
 from dist_dsvae.engine.evaluating.evaluator import Candidate, EvaluationInputs, Evaluator
@@ -30,6 +28,7 @@ from dist_dsvae.engine.evaluating.point_scores import PointScores
 from dist_dsvae.engine.evaluating.progress import Progress
 from dist_dsvae.engine.evaluating.resemblance import Identity
 from dist_dsvae.engine.evaluating.scoring import OnProgress
+from dist_dsvae.engine.evaluating.split_images import real_cache
 from dist_dsvae.engine.evaluating.swapping import SwapScores
 from dist_dsvae.engine.processes.runtime import Runtime
 from dist_dsvae.evaluation.metrics import Figures
@@ -134,8 +133,3 @@ def _evaluators(inputs: EvaluationInputs) -> list[Evaluator]:
     elif judges is not None:
         found.append(ImageScores(inputs, judges, real_cache(inputs.data)))
     return found
-
-
-def real_cache(data: DataConfig) -> Path:
-    """Where sums over real images wait for other evaluations of the same data by the same judges."""
-    return cache_root(data.cache_dir) / "real-images"

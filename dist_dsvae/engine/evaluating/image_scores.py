@@ -10,8 +10,8 @@ import torch
 from dist_dsvae.core.errors import DataError
 from dist_dsvae.engine.evaluating.evaluator import Candidate, EvaluationInputs, Evaluator, Scored
 from dist_dsvae.engine.evaluating.judges import Judges
-from dist_dsvae.engine.evaluating.real_images import RealImages
 from dist_dsvae.engine.evaluating.scoring import add_up, diversity, inception_figures, neighbour_figures
+from dist_dsvae.engine.evaluating.split_images import SplitImages
 from dist_dsvae.evaluation.diversity import settings_for
 from dist_dsvae.evaluation.frechet import frechet_distance
 from dist_dsvae.evaluation.image_sums import ImageSums
@@ -31,7 +31,7 @@ class ImageScores(Evaluator):
         self.inputs, self._judges = inputs, judges
         shape = inputs.train.shape
         self.ms_ssim = settings_for(shape.height, shape.width)
-        self.real_images = RealImages(
+        self.real_images = SplitImages(
             inputs.real,
             inputs.num_real,
             inputs.config,

@@ -289,7 +289,7 @@ def test_a_failing_command_ends_all_with_its_last_words(tmp_path: Path) -> None:
     assert (
         log.read_text().count("$ dsvae evaluate --run runs/none --out x") == 1
     )  # the second was not started
-    assert "--out says where a comparison goes" in str(caught.value)
+    assert "leave it out with --run" in str(caught.value)
 
 
 def test_stopping_stops_what_was_started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -439,11 +439,23 @@ def test_the_entry_point_fails_with_a_sentence(
     assert capsys.readouterr() == ("", sentence)
 
     for arguments, sentence in (
-        ([], "give either --run RUN, to evaluate it, or --compare RUN RUN"),
-        (["--run", "a", "--compare", "b"], "give either --run RUN, to evaluate it, or --compare RUN RUN"),
+        ([], "give one of --run RUN, to evaluate it, --compare RUN RUN"),
+        (["--run", "a", "--compare", "b"], "give one of --run RUN, to evaluate it, --compare RUN RUN"),
         (["--compare", "b", "--set", "evaluation.seed=5"], "--set says how a run is evaluated"),
         (["--compare", "b", "--held-out", "c"], "--held-out says how a run is evaluated"),
-        (["--run", "a", "--out", "b"], "it needs --compare"),
+        (["--run", "a", "--images", "b", "--real", "c"], "give one of --run RUN"),
+        (["--images", "b"], "--images SPLIT and --real SPLIT go together"),
+        (["--run", "a", "--real", "c"], "--images SPLIT and --real SPLIT go together"),
+        (
+            ["--images", "b", "--real", "c", "--step", "3"],
+            "--step says how a run is evaluated; the images of",
+        ),
+        (["--images", "b", "--real", "c", "--temperature-zs", "2"], "--temperature-zs says how a run is"),
+        (
+            ["--images", "b", "--real", "c", "--name", "d"],
+            "--name says how a run is evaluated; the images of",
+        ),
+        (["--run", "a", "--out", "b"], "leave it out with --run"),
     ):
         monkeypatch.setattr(sys, "argv", ["evaluate.py", *arguments])
         with pytest.raises(SystemExit) as left:

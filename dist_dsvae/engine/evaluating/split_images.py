@@ -1,38 +1,59 @@
-"""Scores of real images under the judges of the generated ones: computed once, kept for other runs."""
+"""Scores of a split's images: of the real ones beside generated ones, and of any beside real ones.
+
+images --+-> judges -> Inception Score; where the classes are the judge's, label accuracy and diversity too
+real ----+-> judges -> FID, precision, recall
+
+The sums over a split are computed once, and kept for others.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import logging
+import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from dist_dsvae.config import EvaluationConfig
+from dist_dsvae.config import DataConfig, EvaluationConfig
+from dist_dsvae.config.reading import ConfigError
 from dist_dsvae.core import distributed
 from dist_dsvae.core.types import Batch
-from dist_dsvae.data.shards.manifest import Manifest
+from dist_dsvae.data.open_split import cache_root, open_split
+from dist_dsvae.data.shards.manifest import DataError, Manifest
 from dist_dsvae.data.stream import one_pass
 from dist_dsvae.data.transforms import to_device_batch
-from dist_dsvae.engine.evaluating.judges import Judges
+from dist_dsvae.engine.evaluating.judges import Judges, open_judges
 from dist_dsvae.engine.evaluating.progress import Progress, load_tensors, save_tensors
-from dist_dsvae.engine.evaluating.scoring import OnProgress, add_up, diversity, inception_figures
+from dist_dsvae.engine.evaluating.scoring import (
+    OnProgress,
+    add_up,
+    diversity,
+    inception_figures,
+    neighbour_figures,
+)
 from dist_dsvae.engine.processes.runtime import Runtime
+from dist_dsvae.evaluation.frechet import frechet_distance
 from dist_dsvae.evaluation.image_sums import ImageSums
 from dist_dsvae.evaluation.metrics import Figures
 
+FORMAT = "dist_dsvae-image-scores/1"
+_OF_LABELS = ("label_accuracy", "diversity")
 _VERSION = 1  # of what is computed; another one forgets what was kept
 
 logger = logging.getLogger(__name__)
 
 
-class RealImages:
+class SplitImages:
     """``num_images`` images of a split, evenly spread over it.
 
     cache: folder where their sums wait for the next evaluation. skip_corrupt: as ``stream.one_pass``.
+    part: what progress calls them.
     """
 
     def __init__(
@@ -44,10 +65,12 @@ class RealImages:
         cache: Path,
         *,
         skip_corrupt: bool,
+        part: str = "real",
     ) -> None:
         self.split, self.num_images, self.config, self.runtime = split, num_images, config, runtime
         self.cache = cache
         self.skip_corrupt = skip_corrupt
+        self.part = part
 
     def scores(
         self, judges: Judges, progress: Progress, on_progress: OnProgress
@@ -84,7 +107,7 @@ class RealImages:
             -(-self.num_images // self.config.batch_size),
             lambda: judges.sums(self.num_images, self.config, self.runtime.device),
             progress,
-            "real",
+            self.part,
             on_progress,
         )
         found = {"kept": sums.kept} | sums.state()
@@ -96,7 +119,7 @@ class RealImages:
                 per_class,
                 self.split.shape.num_values * 4,
                 progress,
-                "real-diversity",
+                f"{self.part}-diversity",
                 on_progress,
             )
             found["diversity"] = torch.tensor(value, dtype=torch.float64)
@@ -139,3 +162,77 @@ class RealImages:
                 if label in found and len(found[label]) < per_class:
                     found[label].append(image)
         return {label: torch.stack(images) for label, images in found.items()}
+
+
+def real_cache(data: DataConfig) -> Path:
+    """Where sums over real images wait for other evaluations of the same data by the same judges."""
+    return cache_root(data.cache_dir) / "real-images"
+
+
+def score_images(
+    images_location: str,
+    real_location: str,
+    config: EvaluationConfig,
+    runtime: Runtime,
+    on_progress: OnProgress,
+) -> dict[str, Any]:
+    """Figures of all images of one split and of as many of the other. Called by all ranks.
+
+    config: its judges, real_samples, diversity_samples, neighbour_samples, batch_size and seed count.
+    Raises DataError, JudgeError or ConfigError with a sentence.
+    """
+    begin = time.perf_counter()
+    data = DataConfig(train=real_location)
+    images, real = open_split(images_location, data), open_split(real_location, data)
+    judges = open_judges(config, real.classes, runtime.device)
+    if judges is None:
+        raise ConfigError("Nothing judges the images: give --classifier.")
+    num_images = images.num_samples
+    num_real = min(config.real_samples or num_images, real.num_samples)
+    _check(images, real, min(num_images, num_real))
+    has_labels = judges.knows_labels and images.classes == real.classes
+    found = []
+    for part, split, count in (("images", images, num_images), ("real", real, num_real)):
+        stored = SplitImages(split, count, config, runtime, real_cache(data), skip_corrupt=False, part=part)
+        sums, figures = stored.scores(replace(judges, knows_labels=has_labels), Progress(), on_progress)
+        if not has_labels:
+            figures = {name: value for name, value in figures.items() if name not in _OF_LABELS}
+        found.append((sums, figures))
+    (drawn, figures), (reference, real_figures) = found
+    figures["fid"] = frechet_distance(reference.moments, drawn.moments)
+    figures |= neighbour_figures(reference, drawn)._asdict()
+    return {
+        "format": FORMAT,
+        "images": images_location,
+        "data": real_location,
+        "settings": {
+            "samples": num_images,
+            "real_samples": num_real,
+            "seed": config.seed,
+            "diversity_samples": config.diversity_samples,
+            "neighbour_samples": config.neighbour_samples,
+            "precision": runtime.mixed_precision,
+            "images_fingerprint": images.fingerprint,
+            "real_fingerprint": real.fingerprint,
+        },
+        "judges": judges.describe(),
+        "figures": figures,
+        "real": real_figures,
+        "processes": runtime.world_size,
+        "seconds": round(time.perf_counter() - begin, 1),
+    }
+
+
+def _check(images: Manifest, real: Manifest, fewest: int) -> None:
+    if not images.shape.is_image:
+        raise DataError(f"--images {images.location} holds points; give a split of images.")
+    if images.shape != real.shape:
+        raise DataError(
+            f"--images {images.location} has images of the shape {list(images.shape)}, but --real "
+            f"{real.location} of {list(real.shape)}. Build both with the same --size."
+        )
+    if fewest < 4:
+        raise DataError(
+            f"--images {images.location} and --real {real.location} give {fewest} images of a kind; "
+            "precision and recall need at least 4 of each."
+        )
