@@ -15,9 +15,9 @@ from dist_dsvae.commands.reproduce.planned_runs import PlannedRun
 from dist_dsvae.config import CVAEGANConfig
 from dist_dsvae.sampling.picture_file import check_replaceable
 
-_SAMPLES = {"3": ("grid",)}
-_INPAINTING = {"7": ("inpaint",)}
-_TWO_CODES = {
+_SAMPLES: dict[str, tuple[str, ...]] = {"3": ("grid",)}
+_INPAINTING: dict[str, tuple[str, ...]] = {"7": ("inpaint",)}
+_TWO_CODES: dict[str, tuple[str, ...]] = {
     "4a": ("interpolate", "zs"),
     "4b": ("interpolate", "zu"),
     "5": ("vary",),
