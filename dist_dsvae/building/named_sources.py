@@ -17,12 +17,12 @@ from dist_dsvae.building.sources.cub200 import cub200
 from dist_dsvae.building.sources.download import download
 from dist_dsvae.building.sources.facescrub import facescrub
 from dist_dsvae.building.sources.file_encoder import FileEncoder
-from dist_dsvae.building.sources.pictures.archive import open_archive
-from dist_dsvae.building.sources.pictures.csv_list import Columns, pictures_listed_in
-from dist_dsvae.building.sources.pictures.folder import any_pictures_in, pictures_in
-from dist_dsvae.building.sources.pictures.found import FoundPictures, as_unlabelled, with_labels
-from dist_dsvae.building.sources.pictures.hub_dataset import Wanted, pictures_of_dataset
-from dist_dsvae.building.sources.pictures.place import Place
+from dist_dsvae.building.sources.own_images.archive import open_archive
+from dist_dsvae.building.sources.own_images.csv_list import Columns, images_listed_in
+from dist_dsvae.building.sources.own_images.folder import any_images_in, images_in
+from dist_dsvae.building.sources.own_images.found import FoundImages, as_unlabelled, with_labels
+from dist_dsvae.building.sources.own_images.hub_dataset import Wanted, images_of_dataset
+from dist_dsvae.building.sources.own_images.place import Place
 from dist_dsvae.building.sources.source import Source
 from dist_dsvae.building.sources.toy import toy
 from dist_dsvae.building.sources.unlabelled import HeldOutChoice, read_excluded
@@ -80,7 +80,7 @@ def crop(source: Source, arguments: argparse.Namespace) -> Source:
     )
 
 
-def own_pictures(arguments: argparse.Namespace, find: Callable[[], FoundPictures]) -> Source:
+def own_images(arguments: argparse.Namespace, find: Callable[[], FoundImages]) -> Source:
     """What ``find`` finds, with labels or without, as the options that these sources share say."""
     if arguments.unlabelled and arguments.test_fraction:
         raise DataError(
@@ -94,39 +94,39 @@ def own_pictures(arguments: argparse.Namespace, find: Callable[[], FoundPictures
     name, encoder = arguments.subcommand, encoder_of(arguments)
     if arguments.unlabelled:
         choice = choice_of(arguments, None)
-        source = as_unlabelled(name, find(), encoder, choice, min_pictures=arguments.min_pictures)
+        source = as_unlabelled(name, find(), encoder, choice, min_images=arguments.min_pictures)
         return with_faces(source, arguments)
     # of faces the stage itself takes the test part, when it knows the duplicates
     fraction = 0.0 if arguments.faces else arguments.test_fraction
-    source = with_labels(name, find(), encoder, test_fraction=fraction, min_pictures=arguments.min_pictures)
+    source = with_labels(name, find(), encoder, test_fraction=fraction, min_images=arguments.min_pictures)
     return with_faces(source, arguments)
 
 
 def make_folder(arguments: argparse.Namespace) -> Source:
-    return own_pictures(arguments, lambda: _in_folders(arguments.source, arguments))
+    return own_images(arguments, lambda: _in_folders(arguments.source, arguments))
 
 
 def make_zip(arguments: argparse.Namespace) -> Source:
-    def find() -> FoundPictures:
+    def find() -> FoundImages:
         root, left_out, notes = open_archive(arguments.source)
         found = _in_folders(root, arguments, left_out)
         return replace(found, notes=[*notes, *found.notes])
 
-    return own_pictures(arguments, find)
+    return own_images(arguments, find)
 
 
 def _in_folders(
     source: Place, arguments: argparse.Namespace, left_out: Mapping[str, Sequence[str]] | None = None
-) -> FoundPictures:
-    find = any_pictures_in if arguments.unlabelled else pictures_in
+) -> FoundImages:
+    find = any_images_in if arguments.unlabelled else images_in
     return find(source, recursive=arguments.recursive, left_out=left_out)
 
 
 def make_csv(arguments: argparse.Namespace) -> Source:
     columns = Columns(path=arguments.path_column, label=arguments.label_column, split=arguments.split_column)
-    return own_pictures(
+    return own_images(
         arguments,
-        lambda: pictures_listed_in(
+        lambda: images_listed_in(
             arguments.source,
             columns,
             train=arguments.train_split,
@@ -145,8 +145,8 @@ def make_hf(arguments: argparse.Namespace) -> Source:
         subset=arguments.subset,
         revision=arguments.revision,
     )
-    return own_pictures(
-        arguments, lambda: pictures_of_dataset(arguments.source, wanted, unlabelled=arguments.unlabelled)
+    return own_images(
+        arguments, lambda: images_of_dataset(arguments.source, wanted, unlabelled=arguments.unlabelled)
     )
 
 

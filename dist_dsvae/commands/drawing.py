@@ -14,8 +14,8 @@ from dist_dsvae.core.shipped import EMBEDDED_TEST
 from dist_dsvae.engine.processes.runtime import Runtime
 from dist_dsvae.pretrained import figures, into_photographs
 from dist_dsvae.pretrained.figures import Shown
+from dist_dsvae.pretrained.image_kinds import read_image
 from dist_dsvae.pretrained.model import PretrainedModel
-from dist_dsvae.pretrained.pictures import read_picture
 from dist_dsvae.pretrained.requests import Mask, RequestError, class_ids
 from dist_dsvae.runs.bulk_samples import write_many
 from dist_dsvae.runs.open_model import open_model, shown_files, shown_of_split, split_to_show
@@ -23,7 +23,7 @@ from dist_dsvae.runs.scatter import draw_points
 from dist_dsvae.sampling.film import check_writer
 from dist_dsvae.sampling.generate import spread
 from dist_dsvae.sampling.holes import holes_for
-from dist_dsvae.sampling.picture_file import check_replaceable
+from dist_dsvae.sampling.image_file import check_replaceable
 from dist_dsvae.sampling.temperature import Temperatures
 
 
@@ -140,7 +140,7 @@ def masks_of(args: argparse.Namespace, model: PretrainedModel) -> dict[str, Mask
     suitable = holes_for(aligned_faces=model.published.face_crops is not None)
     masks: dict[str, Mask] = {name: name for name in args.masks or ([] if args.mask_image else suitable)}
     if args.mask_image:
-        masks[args.mask_image.stem] = read_picture(args.mask_image)
+        masks[args.mask_image.stem] = read_image(args.mask_image)
     return masks
 
 

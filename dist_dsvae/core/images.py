@@ -50,7 +50,7 @@ class Codec:
         return stream.getvalue()
 
 
-class PicturePart(Protocol):
+class ImagePart(Protocol):
     """A picture inside a larger file. It is pickled into worker processes; equal ones have equal texts."""
 
     @property
@@ -87,23 +87,23 @@ class FilePart:
         return io.BytesIO(content)
 
 
-PictureFile = str | PicturePart  # a path, or a part of a file
+EncodedImage = str | ImagePart  # a path, or a part of a file
 _HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 _POSTSCRIPT = (b"%!PS", b"\xc5\xd0\xd3\xc6")
 _START_BYTES = 1024
 
 
-def open_picture(picture: PictureFile | Path) -> BinaryIO:
+def open_encoded(image: EncodedImage | Path) -> BinaryIO:
     """The encoded picture as a seekable stream. Raises OSError if it cannot be read."""
-    return Path(picture).open("rb") if isinstance(picture, str | Path) else picture.open()
+    return Path(image).open("rb") if isinstance(image, str | Path) else image.open()
 
 
-def open_image(picture: BinaryIO | str | Path) -> Image.Image:
+def open_image(image: BinaryIO | str | Path) -> Image.Image:
     """Pillow's view of any picture that it reads itself, and raises as Pillow does.
 
     Not of PostScript, which it hands to another program: a file's name does not tell what is in it.
     """
-    return Image.open(picture, formats=_formats())
+    return Image.open(image, formats=_formats())
 
 
 @functools.cache
@@ -112,24 +112,24 @@ def _formats() -> tuple[str, ...]:
     return tuple(name for name in Image.ID if name != "EPS")
 
 
-def why_unreadable(error: Exception, picture: PictureFile | Path) -> str:
+def why_unreadable(error: Exception, image: EncodedImage | Path) -> str:
     """Why opening or decoding a picture failed: for the report, and for whoever gave the file."""
     if isinstance(error, Image.DecompressionBombError):
         return (
             f"it has too many pixels; at most {2 * (Image.MAX_IMAGE_PIXELS or 0) // 1_000_000} million are "
             "read. Make the picture smaller"
         )
-    if foreign := foreign_format(picture):
+    if foreign := foreign_format(image):
         return foreign
     if isinstance(error, UnidentifiedImageError):  # whose text has the address of a stream in memory
         return "UnidentifiedImageError: not a picture of a known format"
     return f"{type(error).__name__}: {error}"
 
 
-def foreign_format(picture: PictureFile | Path) -> str | None:
+def foreign_format(image: EncodedImage | Path) -> str | None:
     """What to do about a picture of a common format that is not read; None for any other file."""
     try:
-        with open_picture(picture) as stream:
+        with open_encoded(image) as stream:
             start = stream.read(_START_BYTES)
     except OSError:
         return None

@@ -277,7 +277,7 @@ class Trainer:
         self.runtime.fence.settle()
         with self.ema.applied() if self.ema else nullcontext():
             paths = self.visuals.draw(self.run_dir / "samples", checkpoint_name(self.iteration))
-        telemetry.pictures(paths, self.state.samples_seen)
+        telemetry.images(paths, self.state.samples_seen)
         return paths
 
     def _evaluate(self, telemetry: Telemetry) -> None:

@@ -146,8 +146,8 @@ def couples(labels: Tensor, positions: Tensor, seed: int) -> tuple[Tensor, Tenso
     """
     first = int(positions.min())  # other batches bring other persons together
     by_class = hash_words(seed, Draw.IDENTITY_PARTNER, first, labels)
-    by_picture = hash_words(seed, Draw.IDENTITY_PARTNER, positions).argsort(stable=True)
-    order = by_picture[by_class[by_picture].argsort(stable=True)]
+    by_image = hash_words(seed, Draw.IDENTITY_PARTNER, positions).argsort(stable=True)
+    order = by_image[by_class[by_image].argsort(stable=True)]
     half = len(order) // 2
     a, b = order[:half], order[half : 2 * half]
     differing = labels[a] != labels[b]

@@ -17,7 +17,7 @@ from dist_dsvae.explore.controls import LOOKING, MODEL, Change, TabChanges
 from dist_dsvae.explore.subject import ShownModel, Subject, open_source
 from dist_dsvae.explore.tab_training import training_tab
 from dist_dsvae.explore.tabs_codes import between_tab, looks_tab, samples_tab
-from dist_dsvae.explore.tabs_pictures import inpaint_tab, swap_tab
+from dist_dsvae.explore.tabs_images import inpaint_tab, swap_tab
 from dist_dsvae.explore.uploads import BYTES_PER_MIB, MAX_PIXELS
 from dist_dsvae.explore.words import words_for
 from dist_dsvae.pretrained.requests import RequestError

@@ -12,10 +12,10 @@ import gradio as gr
 
 from dist_dsvae.explore.control_checks import SECONDS_SHOWN, message
 from dist_dsvae.explore.uploads import UploadError
-from dist_dsvae.pretrained.pictures import PictureError
+from dist_dsvae.pretrained.image_kinds import ImageError
 from dist_dsvae.pretrained.requests import RequestError
 
-MENDABLE = (PictureError, RequestError, UploadError)
+MENDABLE = (ImageError, RequestError, UploadError)
 MAX_SEED = 2**31 - 1
 
 # Requests of all users take turns at the networks. Nothing is offered to programs.

@@ -15,8 +15,8 @@ from torch import Tensor
 from dist_dsvae.core.errors import DataError
 from dist_dsvae.core.shipped import EMBEDDED_TEST, at_hand, model_in_the_box
 from dist_dsvae.methods.abilities import Classifying
+from dist_dsvae.pretrained.image_kinds import Kind
 from dist_dsvae.pretrained.model import PretrainedModel
-from dist_dsvae.pretrained.pictures import Kind
 from dist_dsvae.runs.marker import CheckpointError
 from dist_dsvae.runs.open_model import shown_of_split, split_to_show
 from dist_dsvae.runs.run import Run
@@ -35,7 +35,7 @@ _SEED = 0
 class Example(NamedTuple):
     """A picture of the model's size, and the name of its class where that is known."""
 
-    picture: Image.Image
+    image: Image.Image
     class_name: str | None
 
 
@@ -136,9 +136,9 @@ def _of_split(model: PretrainedModel, run: Path | None, source: str | None) -> l
         shown = shown_of_split(model, split, None, NUM_EXAMPLES, _SEED)
     except (DataError, CheckpointError, OSError):
         return []
-    pictures = Kind.named("pil", model.shape).wrap(shown.images)
-    names = [model.classes[label] for label in shown.labels] if shown.labels else [None] * len(pictures)
-    return [Example(picture, name) for picture, name in zip(pictures, names, strict=True)]
+    wrapped = Kind.named("pil", model.shape).wrap(shown.images)
+    names = [model.classes[label] for label in shown.labels] if shown.labels else [None] * len(wrapped)
+    return [Example(image, name) for image, name in zip(wrapped, names, strict=True)]
 
 
 def _of_samples(model: PretrainedModel) -> list[Example]:
@@ -146,6 +146,6 @@ def _of_samples(model: PretrainedModel) -> list[Example]:
     images = best_known(model, classes, -(-NUM_EXAMPLES // len(classes)), _SEED, TYPICAL, shared_zu=False)
     in_turn = images.transpose(0, 1).flatten(0, 1)[:NUM_EXAMPLES]
     kind = Kind.named("pil", model.shape)
-    pictures = kind.wrap(kind.stored(in_turn))
-    names = [model.classes[classes[place % len(classes)]] for place in range(len(pictures))]
-    return [Example(picture, name) for picture, name in zip(pictures, names, strict=True)]
+    wrapped = kind.wrap(kind.stored(in_turn))
+    names = [model.classes[classes[place % len(classes)]] for place in range(len(wrapped))]
+    return [Example(image, name) for image, name in zip(wrapped, names, strict=True)]

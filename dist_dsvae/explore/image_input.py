@@ -46,19 +46,19 @@ class Slot(NamedTuple):
 
 def opened(model: ShownModel, number: int | None) -> tuple[Any, ...]:
     """A slot as a page opens with it: the examples, and the ``number``-th of them in it, if there is one."""
-    thumbnails = [renderings.enlarged(one.picture, _THUMBNAIL) for one in model.examples]
+    thumbnails = [renderings.enlarged(one.image, _THUMBNAIL) for one in model.examples]
     if number is None:
         return thumbnails, gr.skip(), gr.skip(), gr.skip()
     return thumbnails, *_taken(model, number)
 
 
 def _taken(model: ShownModel, number: int) -> tuple[Any, ...]:
-    picture, class_name = model.examples[number % len(model.examples)]
+    image, class_name = model.examples[number % len(model.examples)]
     label = class_name if model.model.needs_labels else None
-    return Given(picture), renderings.enlarged(picture), label
+    return Given(image), renderings.enlarged(image), label
 
 
-def picture_slot(model: ShownModel, title: str, max_bytes: int, *, preview: bool = True) -> Slot:
+def image_slot(model: ShownModel, title: str, max_bytes: int, *, preview: bool = True) -> Slot:
     """Controls for one picture. preview: show it, too, where nothing else does."""
     takes_photographs = model.model.photographs.face_crops is not None
 
@@ -70,7 +70,7 @@ def picture_slot(model: ShownModel, title: str, max_bytes: int, *, preview: bool
         except MENDABLE as error:
             warn(error)
             return None, None
-        return upload, renderings.enlarged(upload.picture)
+        return upload, renderings.enlarged(upload.image)
 
     def take(event: gr.SelectData) -> tuple[Any, ...]:
         number = event.index
@@ -79,7 +79,7 @@ def picture_slot(model: ShownModel, title: str, max_bytes: int, *, preview: bool
         return None, *_taken(model, number)
 
     given = gr.State(None)
-    given_picture = shown(title, f"The picture given as: {title}", 280, visible=preview)
+    given_image = shown(title, f"The picture given as: {title}", 280, visible=preview)
     gr.HTML("<p>Choose an example:</p>", elem_classes=["footnote"])
     gallery = gr.Gallery(
         label=f"Examples for: {title}",
@@ -104,13 +104,13 @@ def picture_slot(model: ShownModel, title: str, max_bytes: int, *, preview: bool
         else gr.State(None)
     )
     changes = [
-        file.upload(read, [file], [given, given_picture], **MODEL),
-        file.clear(read, [file], [given, given_picture], **MODEL),
-        gallery.select(take, None, [file, given, given_picture, label], **MODEL),
+        file.upload(read, [file], [given, given_image], **MODEL),
+        file.clear(read, [file], [given, given_image], **MODEL),
+        gallery.select(take, None, [file, given, given_image, label], **MODEL),
     ]
     if model.model.needs_labels:
         changes.append(label.input(None, None, None))
-    return Slot(given, label, given_picture, gallery, changes)
+    return Slot(given, label, given_image, gallery, changes)
 
 
 def needed(given: Given | None) -> Given:

@@ -20,10 +20,10 @@ from dist_dsvae.core.types import CodeKind
 from dist_dsvae.explore.examples import TYPICAL, best_known, rows_of_samples
 from dist_dsvae.explore.uploads import Given
 from dist_dsvae.methods.abilities import Generative
+from dist_dsvae.pretrained.image_kinds import read_images, to_network
 from dist_dsvae.pretrained.model import PretrainedModel
-from dist_dsvae.pretrained.pictures import read_pictures, to_network
 from dist_dsvae.pretrained.requests import RequestError, class_ids
-from dist_dsvae.sampling.grids import draw_grid, draw_scatter, tiled, to_picture
+from dist_dsvae.sampling.grids import draw_grid, draw_scatter, tiled, to_pil
 from dist_dsvae.sampling.temperature import AT_ONE, Temperatures
 from dist_dsvae.sampling.vary import varied_codes
 
@@ -59,10 +59,10 @@ class Base(NamedTuple):
         return images
 
 
-def enlarged(picture: Image.Image, side: int = _SIDE) -> Image.Image:
+def enlarged(image: Image.Image, side: int = _SIDE) -> Image.Image:
     """A small picture some whole number of times as large, up to ``side``, every pixel a square."""
-    factor = max(1, side // picture.width)
-    return picture.resize((picture.width * factor, picture.height * factor), Image.Resampling.NEAREST)
+    factor = max(1, side // image.width)
+    return image.resize((image.width * factor, image.height * factor), Image.Resampling.NEAREST)
 
 
 # Samples
@@ -117,7 +117,7 @@ def between(model: PretrainedModel, first: str, second: str, seed: int) -> Image
 def place_between(model: PretrainedModel, first: str, second: str, fraction: float, seed: int) -> Image.Image:
     """One place of that way, enlarged: 0 is the first class, 1 the second."""
     images = _between(model, first, second, torch.tensor([fraction], dtype=torch.float32), seed)
-    return enlarged(model_picture(images))
+    return enlarged(model_image(images))
 
 
 def _between(model: PretrainedModel, first: str, second: str, fractions: Tensor, seed: int) -> Tensor:
@@ -152,9 +152,9 @@ def base_of_sample(model: PretrainedModel, class_name: str, seed: int) -> Base:
     return Base(codes[:, :zs_dim], codes[:, zs_dim:], "prior")
 
 
-def base_of_picture(model: PretrainedModel, picture: Image.Image, class_name: str | None) -> Base:
+def base_of_image(model: PretrainedModel, image: Image.Image, class_name: str | None) -> Base:
     """Codes of a picture; class_name: only for methods that encode with the label."""
-    zs, zu = model.encode(picture, class_name)
+    zs, zu = model.encode(image, class_name)
     return Base(zs, zu.mean, "images")
 
 
@@ -169,7 +169,7 @@ def varied(
     """The base with the values of some dimensions of zu replaced, enlarged."""
     zu = base.zu.clone()
     zu[0, list(dimensions)] = torch.tensor(values, dtype=zu.dtype)
-    return enlarged(model_picture(base._replace(zu=zu).decoded(model)))
+    return enlarged(model_image(base._replace(zu=zu).decoded(model)))
 
 
 def strip_of(model: PretrainedModel, base: Base, dimension: int) -> Image.Image:
@@ -177,10 +177,10 @@ def strip_of(model: PretrainedModel, base: Base, dimension: int) -> Image.Image:
     values = torch.linspace(-EXTENT, EXTENT, NUM_STEPS).tolist()
     codes = varied_codes(base.zu, base.zu.shape[1], dimension, values)
     images = base._replace(zs=base.zs.expand(NUM_STEPS, -1), zu=codes).decoded(model)
-    return tiled([[to_picture(image) for image in images]])
+    return tiled([[to_pil(image) for image in images]])
 
 
-def model_picture(images: Tensor) -> Image.Image:
+def model_image(images: Tensor) -> Image.Image:
     """The first of images [N, C, H, W] in [-1, 1]."""
     pixels = images[0].add(1.0).mul(127.5).round().clamp(0, 255).to(torch.uint8)
     array = pixels.movedim(0, -1).cpu().contiguous().numpy()
@@ -195,7 +195,7 @@ def crossed(model: PretrainedModel, first: Image.Image, second: Image.Image, lab
     both, given = [first, second], [label for label in labels if label is not None] or None
     zs, zu = model.encode(both, given)
     images = model.decode(zs.repeat_interleave(2, dim=0), zu.mean.repeat(2, 1), codes="images")
-    heads = to_network(read_pictures(both, model.shape)[0])
+    heads = to_network(read_images(both, model.shape)[0])
     return draw_grid(
         images.unflatten(0, (2, 2)),
         row_images=heads,
@@ -211,13 +211,13 @@ def swapped_photographs(
 
     Raises RequestError where neither was.
     """
-    own = [given.picture for given in pair]
+    own = [given.image for given in pair]
     named = [label for label in labels if label is not None] or None
     made = model.swap(own[::-1], own, named and named[::-1], named)
-    found = [(given.face, picture) for given, picture in zip(pair, made, strict=True) if given.face]
+    found = [(given.face, image) for given, image in zip(pair, made, strict=True) if given.face]
     if not found:
         raise RequestError(f"Neither of the pictures was cut out of a photograph. {_GIVE_PHOTOGRAPH}")
-    return [face.paste(picture) for face, picture in found]
+    return [face.paste(image) for face, image in found]
 
 
 def inpainted_photograph(
@@ -229,7 +229,7 @@ def inpainted_photograph(
     """
     if given.face is None:
         raise RequestError(f"The picture was not cut out of a photograph. {_GIVE_PHOTOGRAPH}")
-    painted = _painted(model, given.picture, mask, label, refine_steps)
+    painted = _painted(model, given.image, mask, label, refine_steps)
     return given.face.paste(painted, model.holes(mask)[0, 0].numpy())
 
 
@@ -246,19 +246,19 @@ def hole_of(layers: Sequence[npt.NDArray[Any]], height: int, width: int) -> npt.
 
 
 def inpainted(
-    model: PretrainedModel, picture: Image.Image, mask: Hole, label: str | None, refine_steps: int
+    model: PretrainedModel, image: Image.Image, mask: Hole, label: str | None, refine_steps: int
 ) -> Image.Image:
     """The picture, its hole filled by the model, enlarged. mask: as for ``PretrainedModel.inpaint``."""
-    return enlarged(_painted(model, picture, mask, label, refine_steps))
+    return enlarged(_painted(model, image, mask, label, refine_steps))
 
 
 def _painted(
-    model: PretrainedModel, picture: Image.Image, mask: Hole, label: str | None, refine_steps: int
+    model: PretrainedModel, image: Image.Image, mask: Hole, label: str | None, refine_steps: int
 ) -> Image.Image:
     if not isinstance(mask, str) and not mask.any():
         raise RequestError(
             "Nothing is painted. Paint a hole with the brush, or choose one of the named holes."
         )
-    painted = model.inpaint(picture, mask, label, refine_steps=refine_steps)
+    painted = model.inpaint(image, mask, label, refine_steps=refine_steps)
     assert isinstance(painted, Image.Image)
     return painted

@@ -22,7 +22,7 @@ from dist_dsvae.explore.controls import (
     telling,
 )
 from dist_dsvae.explore.examples import TYPICAL
-from dist_dsvae.explore.image_input import opened, picture_slot
+from dist_dsvae.explore.image_input import image_slot, opened
 from dist_dsvae.explore.renderings import Base
 from dist_dsvae.explore.subject import ShownModel
 from dist_dsvae.explore.uploads import Given
@@ -155,15 +155,15 @@ def looks_tab(model: ShownModel, max_bytes: int) -> TabChanges:
     def start(base: Base | None) -> tuple[Any, ...]:
         base, dimensions = _needed(base), model.dimensions
         values = renderings.slider_values(base, dimensions)
-        picture = renderings.enlarged(renderings.model_picture(base.decoded(model.model)))
+        image = renderings.enlarged(renderings.model_image(base.decoded(model.model)))
         strips = [renderings.strip_of(model.model, base, dimension) for dimension in dimensions]
-        return base, picture, *values, *strips, _footnote(dimensions), vary(base, *values)
+        return base, image, *values, *strips, _footnote(dimensions), vary(base, *values)
 
     def from_given(given: Given | None, label: str | None, class_name: str, seed: float) -> tuple[Any, ...]:
         """Where no picture is in the slot, a sample is the base."""
         if given is None:
             return start(renderings.base_of_sample(model.model, class_name, int(seed)))
-        return start(renderings.base_of_picture(model.model, given.picture, label))
+        return start(renderings.base_of_image(model.model, given.image, label))
 
     def from_sample(class_name: str, seed: float) -> tuple[Any, ...]:
         return from_given(None, None, class_name, seed)
@@ -197,7 +197,7 @@ def looks_tab(model: ShownModel, max_bytes: int) -> TabChanges:
     if not model.model.can_encode:
         return TabChanges(at_start, at_start)
     with gr.Accordion("Start from another picture", open=False):
-        slot = picture_slot(model, "Picture to start from", max_bytes)
+        slot = image_slot(model, "Picture to start from", max_bytes)
     given = Change(telling(from_given), [*slot.inputs, class_name, seed], outputs)
     slot.then(given)
     at_start.append(Change(lambda: opened(model, None), [], slot.outputs))

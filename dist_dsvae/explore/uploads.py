@@ -15,8 +15,8 @@ from PIL import Image
 
 from dist_dsvae.core.images import foreign_format
 from dist_dsvae.core.types import ImageShape
+from dist_dsvae.pretrained.image_kinds import ImageError, read_images
 from dist_dsvae.pretrained.photographs import AlignedFace, Photographs
-from dist_dsvae.pretrained.pictures import PictureError, read_pictures
 
 FORMATS = ("PNG", "JPEG", "WEBP")
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
@@ -29,7 +29,7 @@ _ALLOWED = "Allowed are PNG, JPEG and WebP pictures"
 class Given(NamedTuple):
     """picture: of a model's size. face: where it was found, if it was cut out of a photograph."""
 
-    picture: Image.Image
+    image: Image.Image
     face: AlignedFace | None = None
 
 
@@ -48,7 +48,7 @@ def read_upload(
 
     photographs: of the model; with it the face of a photograph is found, for a model of faces. tell: is told
     where there are several. Raises UploadError for too many bytes or pixels, another format, and for a broken
-    file; PictureError where there is no face.
+    file; ImageError where there is no face.
     """
     num_bytes = path.stat().st_size
     if num_bytes > max_bytes:
@@ -81,14 +81,14 @@ def read_upload(
                 if found.note:
                     tell(found.note)
                 return Given(found.crop, found)
-            pixels, kind = read_pictures(opened, shape)
-        except PictureError:
+            pixels, kind = read_images(opened, shape)
+        except ImageError:
             raise
         except Exception as error:  # and on broken pixels
             raise UploadError(f"{path.name} is broken: its pixels cannot be read. {_ALLOWED}.") from error
-    picture = kind.wrap(pixels)
-    assert isinstance(picture, Image.Image)
-    return Given(picture)
+    image = kind.wrap(pixels)
+    assert isinstance(image, Image.Image)
+    return Given(image)
 
 
 def _too_many_pixels(path: Path) -> UploadError:

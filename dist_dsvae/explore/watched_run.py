@@ -184,7 +184,7 @@ def _duration(seconds: float) -> str:
 def _opened(path: Path) -> Image.Image | None:
     """None if it was removed, or cannot be read, since it was listed."""
     try:
-        with Image.open(path, formats=["PNG"]) as picture:
-            return picture.convert("RGB")
+        with Image.open(path, formats=["PNG"]) as image:
+            return image.convert("RGB")
     except OSError:
         return None

@@ -36,7 +36,7 @@ class Judgement(NamedTuple):
 
 def judge(
     discriminator: Discriminator,
-    pictures: Sequence[Tensor],
+    images: Sequence[Tensor],
     labels: Sequence[Tensor] | None,
     form: Adversarial,
     *,
@@ -49,7 +49,7 @@ def judge(
     augment: what is done to all groups together before (``augmentation``); gradients flow back through it.
     """
     # in the type of the first layer, unless something is done in full precision before
-    together = torch.cat([in_half(p) for p in pictures] if augment is None else list(pictures))
+    together = torch.cat([in_half(p) for p in images] if augment is None else list(images))
     if augment is not None:
         together = augment(together)
     if labels is None:
@@ -62,7 +62,7 @@ def judge(
     rowwise = form == "logistic" and not with_features and not _is_half(together)
     routes = [Route.PARAMETERS, Route.INPUTS]
     learning, judging = shared_pass(network, inputs, routes, rowwise=rowwise)
-    learning, judging = (scores.view(len(pictures), -1, *scores.shape[1:]) for scores in (learning, judging))
+    learning, judging = (scores.view(len(images), -1, *scores.shape[1:]) for scores in (learning, judging))
     if not with_features:
         return Judgement(learning, judging, None)
     return Judgement(learning[:, :, 0], judging[:, :, 0], judging[:, :, 1:])

@@ -50,8 +50,8 @@ class CGAN(conditional.ConditionalGenerator):
         z = noise.normal(Draw.PRIOR_ZU, self.zu_dim)
         fake = self.decoder(conditional.conditional_codes(drawn, z, self.num_classes))
         augment = augmentation(self.config.augmentation, noise, [Group.REAL, Group.PRIOR])
-        pictures, labels = [batch.images, fake], [batch.labels, drawn]
-        judged = judge(self.discriminator, pictures, labels, form, augment=augment)
+        judged_images, labels = [batch.images, fake], [batch.labels, drawn]
+        judged = judge(self.discriminator, judged_images, labels, form, augment=augment)
         return {
             "generator": generator_term(judged.judging[1:], form),
             "discriminator": discriminator_term(judged.learning, form),

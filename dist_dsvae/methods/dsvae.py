@@ -167,9 +167,9 @@ class DSVAE(nn.Module):
             self.latent_classifier, [zu], [Route.INPUTS, Route.PARAMETERS]
         )
         form, augment = self.config.adversarial, augmentation(self.config.augmentation, noise)
-        pictures = [images if augment else seen, fake, prior_fake]
+        judged_images = [images if augment else seen, fake, prior_fake]
         told = [labels, labels, drawn_labels]
-        judged = judge(self.discriminator, pictures, told, form, augment=augment)
+        judged = judge(self.discriminator, judged_images, told, form, augment=augment)
         terms = {
             "reconstruction": losses.reconstruction(images, reconstructed),
             "likelihood": _likelihood(zs, own_class),

@@ -9,14 +9,14 @@ import torch
 from torch import Tensor
 
 from dist_dsvae.core.noise import Draw, Noise
+from dist_dsvae.pretrained.image_kinds import Kind, to_network
 from dist_dsvae.pretrained.networks import Networks
-from dist_dsvae.pretrained.pictures import Kind, to_network
 from dist_dsvae.pretrained.requests import ClassNames, RequestError
 from dist_dsvae.sampling import inpaint, interpolate, vary
 from dist_dsvae.sampling.blend import blended
 from dist_dsvae.sampling.temperature import Temperatures
 
-Read = tuple[Tensor, Kind]  # by ``read_pictures``
+Read = tuple[Tensor, Kind]  # by ``read_images``
 Labelled = tuple[Read, ClassNames | None]
 
 _STARTS_SEED = 0
@@ -137,14 +137,14 @@ def painted(
     ids = networks.known_labels(labels, len(originals))
 
     def paint(originals: Tensor, holes: Tensor, ids: Tensor | None = None) -> tuple[Tensor]:
-        pictures = to_network(originals)
-        zs, zu = networks.posterior(method, inpaint.corrupted(pictures, holes), ids)
+        inputs = to_network(originals)
+        zs, zu = networks.posterior(method, inpaint.corrupted(inputs, holes), ids)
         codes = torch.cat([zs, zu.mean], dim=1)
         if how.refine_steps:
-            codes = _refined(networks, codes, pictures, holes, ids, how)
+            codes = _refined(networks, codes, inputs, holes, ids, how)
         generated = method.decode(codes, "images")
         if how.blend:
-            generated = blended(pictures, generated, holes)
+            generated = blended(inputs, generated, holes)
         generated = kind._replace(device=originals.device).stored(generated)
         return (inpaint.filled(originals, generated, holes).to(kind.device),)
 
@@ -152,7 +152,7 @@ def painted(
 
 
 def _refined(
-    networks: Networks, codes: Tensor, pictures: Tensor, holes: Tensor, labels: Tensor | None, how: Painting
+    networks: Networks, codes: Tensor, images: Tensor, holes: Tensor, labels: Tensor | None, how: Painting
 ) -> Tensor:
     """From ``codes``, those of the encoders, and from ``how.num_starts`` draws of the prior."""
     method, density = networks.generative(), networks.prior_density()
@@ -167,7 +167,7 @@ def _refined(
     energy = inpaint.codes_energy(
         lambda codes: method.decode(codes, "images"),
         lambda codes: -density.log_prior(codes, labels),
-        pictures,
+        images,
         holes,
     )
     starts = (codes, *(start(number) for number in range(how.num_starts)))

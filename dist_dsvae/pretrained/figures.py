@@ -16,9 +16,9 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
+from dist_dsvae.pretrained.image_kinds import to_network
 from dist_dsvae.pretrained.model import PretrainedModel
 from dist_dsvae.pretrained.photographs import AlignedFace
-from dist_dsvae.pretrained.pictures import to_network
 from dist_dsvae.pretrained.requests import Mask, RequestError, at_least_one
 from dist_dsvae.sampling.blend import seam
 from dist_dsvae.sampling.film import save_film

@@ -9,12 +9,12 @@ from PIL import Image
 from torch import Tensor
 
 from dist_dsvae.pretrained.figures import Shown
+from dist_dsvae.pretrained.image_kinds import to_network
 from dist_dsvae.pretrained.model import PretrainedModel
 from dist_dsvae.pretrained.photographs import AlignedFace
-from dist_dsvae.pretrained.pictures import to_network
 from dist_dsvae.pretrained.requests import Mask, RequestError
-from dist_dsvae.sampling.grids import to_picture
-from dist_dsvae.sampling.picture_file import check_replaceable, write_picture
+from dist_dsvae.sampling.grids import to_pil
+from dist_dsvae.sampling.image_file import check_replaceable, write_image
 
 
 def swapped_photographs(model: PretrainedModel, shown: Shown) -> list[Image.Image]:
@@ -28,7 +28,7 @@ def swapped_photographs(model: PretrainedModel, shown: Shown) -> list[Image.Imag
     labels = shown.labels
     others = None if labels is None else labels[1:] + labels[:1]
     swapped = model.swap(shown.images.roll(-1, 0), shown.images, others, labels)
-    return [face.paste(_picture(image)) for face, image in zip(faces, swapped, strict=True)]
+    return [face.paste(_as_rgb(image)) for face, image in zip(faces, swapped, strict=True)]
 
 
 def inpainted_photographs(
@@ -43,7 +43,7 @@ def inpainted_photographs(
         shown.images, mask, labels, refine_steps=refine_steps, num_starts=num_starts, blend=blend
     )
     hole = model.holes(mask)[0, 0].numpy()
-    return [face.paste(_picture(image), hole) for face, image in zip(faces, painted, strict=True)]
+    return [face.paste(_as_rgb(image), hole) for face, image in zip(faces, painted, strict=True)]
 
 
 def aligned_faces(shown: Shown) -> list[AlignedFace]:
@@ -59,7 +59,7 @@ def aligned_faces(shown: Shown) -> list[AlignedFace]:
 
 
 def numbered(out: Path, count: int) -> list[Path]:
-    """F-1.png, F-2.png, ... for ``out`` F.png. Raises ForeignPictureError where one may not be written."""
+    """F-1.png, F-2.png, ... for ``out`` F.png. Raises ForeignImageError where one may not be written."""
     paths = [out.with_name(f"{out.stem}-{number}.png") for number in range(1, count + 1)]
     for path in paths:
         check_replaceable(path)
@@ -68,9 +68,9 @@ def numbered(out: Path, count: int) -> list[Path]:
 
 def write_photographs(paths: Sequence[Path], photographs: Sequence[Image.Image]) -> None:
     for path, photograph in zip(paths, photographs, strict=True):
-        write_picture(path, photograph)
+        write_image(path, photograph)
 
 
-def _picture(image: Tensor) -> Image.Image:
+def _as_rgb(image: Tensor) -> Image.Image:
     """uint8 [C, H, W] -> a picture of mode "RGB"."""
-    return to_picture(to_network(image))
+    return to_pil(to_network(image))

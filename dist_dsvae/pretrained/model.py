@@ -4,7 +4,7 @@
     zs, zu = model.encode(pictures)                   zu is a distribution: mean and log-variance
     model.swap(anna, ben)                             Anna, as Ben looks in his picture
 
-Pictures come and go as ``pretrained.pictures`` says; codes are float32 tensors [N, d]. Every random
+Pictures come and go as ``pretrained.image_kinds`` says; codes are float32 tensors [N, d]. Every random
 number is a function of (seed, number of the sample): batch sizes and devices do not change what is drawn.
 """
 
@@ -22,9 +22,9 @@ from dist_dsvae.methods.published import Published, save_published
 from dist_dsvae.pretrained import card, exploring
 from dist_dsvae.pretrained.description import Described
 from dist_dsvae.pretrained.hub import HubOptions, published_at
+from dist_dsvae.pretrained.image_kinds import ImageList, Images, Kind, read_images
 from dist_dsvae.pretrained.networks import Networks, Precision
 from dist_dsvae.pretrained.photographs import Align, Photographs
-from dist_dsvae.pretrained.pictures import Kind, PictureList, Pictures, read_pictures
 from dist_dsvae.pretrained.requests import (
     ClassNames,
     Mask,
@@ -136,15 +136,15 @@ class PretrainedModel(Described, ModelHubMixin, library_name="dist_dsvae"):
 
     # Codes and classes of pictures
 
-    def encode(self, images: Pictures, labels: ClassNames | None = None) -> Codes:
+    def encode(self, images: Images, labels: ClassNames | None = None) -> Codes:
         """zs [N, zs_dim], and the distribution of zu: mean and log-variance [N, zu_dim].
 
         labels: the pictures' classes, for methods that encode with the label (cvae, cvae_gan) alone.
-        Raises PictureError or RequestError.
+        Raises ImageError or RequestError.
         """
         return self._networks.encode(*self._read(images), labels)
 
-    def classify(self, images: Pictures) -> Tensor:
+    def classify(self, images: Images) -> Tensor:
         """Probability of each class [N, num_classes], in the order of ``classes``."""
         return self._networks.probabilities(*self._read(images))
 
@@ -187,7 +187,7 @@ class PretrainedModel(Described, ModelHubMixin, library_name="dist_dsvae"):
         given = torch.arange(n).repeat(len(ids)), seed_from(generator)
         temperatures = Temperatures(temperature_zs, temperature_zu)
         samples = self.sample_numbers(labels, *given, temperatures, shared_zu=shared_zu, kind=kind)
-        return samples.in_rows(len(ids)) if isinstance(samples, PictureList) else samples
+        return samples.in_rows(len(ids)) if isinstance(samples, ImageList) else samples
 
     def sample_numbers(
         self,
@@ -257,8 +257,8 @@ class PretrainedModel(Described, ModelHubMixin, library_name="dist_dsvae"):
 
     def swap(
         self,
-        a: Pictures,
-        b: Pictures,
+        a: Images,
+        b: Images,
         a_labels: ClassNames | None = None,
         b_labels: ClassNames | None = None,
     ) -> Any:
@@ -272,8 +272,8 @@ class PretrainedModel(Described, ModelHubMixin, library_name="dist_dsvae"):
 
     def swap_grid(
         self,
-        rows: Pictures,
-        columns: Pictures,
+        rows: Images,
+        columns: Images,
         row_labels: ClassNames | None = None,
         column_labels: ClassNames | None = None,
     ) -> Any:
@@ -287,7 +287,7 @@ class PretrainedModel(Described, ModelHubMixin, library_name="dist_dsvae"):
 
     def inpaint(
         self,
-        images: Pictures,
+        images: Images,
         mask: Mask,
         labels: ClassNames | None = None,
         *,
@@ -313,5 +313,5 @@ class PretrainedModel(Described, ModelHubMixin, library_name="dist_dsvae"):
         aligned_faces = self.published.face_crops is not None
         return read_mask(mask, self.shape, num_images, aligned_faces=aligned_faces)
 
-    def _read(self, images: Pictures, name: str = "images") -> tuple[Tensor, Kind]:
-        return read_pictures(self.photographs.taken(images, name), self.shape, name)
+    def _read(self, images: Images, name: str = "images") -> tuple[Tensor, Kind]:
+        return read_images(self.photographs.taken(images, name), self.shape, name)

@@ -15,7 +15,7 @@ from dist_dsvae.methods.abilities import Autoencoding, Classifying, Generative, 
 from dist_dsvae.methods.published import Published
 from dist_dsvae.models.norm_statistics import Moments, Statistics
 from dist_dsvae.pretrained.chunks import in_chunks
-from dist_dsvae.pretrained.pictures import Kind, to_network
+from dist_dsvae.pretrained.image_kinds import Kind, to_network
 from dist_dsvae.pretrained.requests import ClassNames, RequestError, at_least_one, class_ids
 from dist_dsvae.sampling.statistics_codes import FEW_CODES, prior_statistics
 from dist_dsvae.sampling.temperature import AT_ONE, PriorCodes, Temperatures
@@ -124,25 +124,25 @@ class Networks:
             self._tempered = dict([*self._tempered.items(), (temperatures, statistics)][-_KEPT_TEMPERATURES:])
         return prior, tuple(Moments(*(t.to(self.device) for t in moments)) for moments in statistics)
 
-    def encode(self, pictures: Tensor, kind: Kind, labels: ClassNames | None) -> Codes:
-        """Codes of pictures as ``read_pictures`` gave them, in float32 on the caller's device."""
+    def encode(self, images: Tensor, kind: Kind, labels: ClassNames | None) -> Codes:
+        """Codes of pictures as ``read_images`` gave them, in float32 on the caller's device."""
         method = self.autoencoding()
 
-        def encode(pictures: Tensor, labels: Tensor) -> tuple[Tensor, ...]:
-            zs, (mean, log_variance) = self.posterior(method, to_network(pictures), labels)
+        def encode(images: Tensor, labels: Tensor) -> tuple[Tensor, ...]:
+            zs, (mean, log_variance) = self.posterior(method, to_network(images), labels)
             return tuple(part.to(kind.device) for part in (zs, mean, log_variance))
 
-        zs, mean, log_variance = self.run(encode, pictures, self.labels(labels, len(pictures)))
+        zs, mean, log_variance = self.run(encode, images, self.labels(labels, len(images)))
         return Codes(zs, Gaussian(mean, log_variance))
 
-    def probabilities(self, pictures: Tensor, kind: Kind) -> Tensor:
+    def probabilities(self, images: Tensor, kind: Kind) -> Tensor:
         """Of the classes [N, num_classes], on the caller's device."""
         method = self.classifying()
 
-        def classify(pictures: Tensor) -> tuple[Tensor]:
-            return (method.log_posterior(to_network(pictures)).float().exp().to(kind.device),)
+        def classify(images: Tensor) -> tuple[Tensor]:
+            return (method.log_posterior(to_network(images)).float().exp().to(kind.device),)
 
-        return self.run(classify, pictures)[0]
+        return self.run(classify, images)[0]
 
     def posterior(self, method: Autoencoding, images: Tensor, labels: Tensor | None) -> Codes:
         """Codes of a chunk in float32; ``labels`` are not looked at where they need not be."""

@@ -26,7 +26,7 @@ from dist_dsvae.core.faces.detect import Detector, detector_of, require_detector
 from dist_dsvae.core.faces.face import Face
 from dist_dsvae.core.images import flatten
 from dist_dsvae.core.types import ImageShape
-from dist_dsvae.pretrained.pictures import PictureError
+from dist_dsvae.pretrained.image_kinds import ImageError
 from dist_dsvae.pretrained.requests import RequestError
 
 logger = logging.getLogger(__name__)
@@ -52,19 +52,19 @@ class AlignedFace:
     crop: Image.Image
     note: str
 
-    def paste(self, picture: Image.Image, hole: npt.NDArray[np.bool_] | None = None) -> Image.Image:
-        """The photograph with ``picture``, made of ``crop``, in the place of the face, its edge feathered.
+    def paste(self, image: Image.Image, hole: npt.NDArray[np.bool_] | None = None) -> Image.Image:
+        """The photograph with ``image``, made of ``crop``, in the place of the face, its edge feathered.
 
-        picture: of the model's size. hole: [H, W], of the crop; only what lies in it is put back. Raises
-        PictureError for another size.
+        image: of the model's size. hole: [H, W], of the crop; only what lies in it is put back. Raises
+        ImageError for another size.
         """
-        if picture.size != self.crop.size:
-            raise PictureError(
-                f"A picture of {_size(picture)} pixels cannot go in the place of a face that was cut out "
+        if image.size != self.crop.size:
+            raise ImageError(
+                f"A picture of {_size(image)} pixels cannot go in the place of a face that was cut out "
                 f"with {_size(self.crop)}. Give what the model made of the crop."
             )
         mask = None if hole is None else Image.fromarray(255 * hole.astype(np.uint8))
-        return self.alignment.paste(self.photograph, picture.convert("RGB"), self.face.landmarks, mask)
+        return self.alignment.paste(self.photograph, image.convert("RGB"), self.face.landmarks, mask)
 
 
 class Photographs:
@@ -86,7 +86,7 @@ class Photographs:
 
     @cached_property
     def _detector(self) -> Detector:
-        """Raises PictureError, with what to do, where faces cannot be found as the record says."""
+        """Raises ImageError, with what to do, where faces cannot be found as the record says."""
         if self._given_detector is not None:
             return self._given_detector
         assert self.face_crops is not None
@@ -96,7 +96,7 @@ class Photographs:
             detector = detector_of(record)
             found = detector.record
         except DataError as error:
-            raise PictureError(f"Photographs cannot be aligned. {error} {_UNALIGNED}") from None
+            raise ImageError(f"Photographs cannot be aligned. {error} {_UNALIGNED}") from None
         if found.weights_sha256 != record.weights_sha256:
             logger.warning(
                 "The detector here (%s) has other weights than that of the model's faces (%s): its crops may "
@@ -106,54 +106,54 @@ class Photographs:
             )
         return detector
 
-    def searches(self, picture: Image.Image) -> bool:
-        """Whether the face in ``picture`` is looked for, or the picture taken as it is."""
+    def searches(self, image: Image.Image) -> bool:
+        """Whether the face in ``image`` is looked for, or the picture taken as it is."""
         if self.face_crops is None or self.align == "no":
             return False
-        return self.align == "yes" or picture.size != (self.shape.width, self.shape.height)
+        return self.align == "yes" or image.size != (self.shape.width, self.shape.height)
 
-    def taken(self, pictures: Any, name: str) -> Any:
-        """``pictures``, crops in the place of those that are photographs; anything but PIL as it is.
+    def taken(self, images: Any, name: str) -> Any:
+        """``images``, crops in the place of those that are photographs; anything but PIL as it is.
 
         name: of the argument, for messages. Raises as ``find`` does.
         """
-        if isinstance(pictures, Image.Image):
-            return self._taken(pictures, name)
-        if isinstance(pictures, Sequence) and all(isinstance(one, Image.Image) for one in pictures):
-            return [self._taken(one, f"{name}[{number}]") for number, one in enumerate(pictures)]
-        return pictures
+        if isinstance(images, Image.Image):
+            return self._taken(images, name)
+        if isinstance(images, Sequence) and all(isinstance(one, Image.Image) for one in images):
+            return [self._taken(one, f"{name}[{number}]") for number, one in enumerate(images)]
+        return images
 
-    def _taken(self, picture: Image.Image, name: str) -> Image.Image:
-        if not self.searches(picture):
-            return picture
-        found = self.find(picture, name)
+    def _taken(self, image: Image.Image, name: str) -> Image.Image:
+        if not self.searches(image):
+            return image
+        found = self.find(image, name)
         if found.note:
             logger.warning("%s Another: photographs.find(picture, number=N).crop.", found.note)
         return found.crop
 
     def find(
-        self, picture: Image.Image, name: str = "the photograph", number: int | None = None
+        self, image: Image.Image, name: str = "the photograph", number: int | None = None
     ) -> AlignedFace:
-        """A face of ``picture``: the ``number``-th from the left, or the largest.
+        """A face of ``image``: the ``number``-th from the left, or the largest.
 
-        Raises PictureError where there is no (such) face, or none can be looked for; RequestError if the
+        Raises ImageError where there is no (such) face, or none can be looked for; RequestError if the
         model has no record.
         """
         if self.face_crops is None:
             raise _no_record()
         detector = self._detector
         try:
-            photograph = flatten(picture)
+            photograph = flatten(image)
         except (OSError, ValueError) as error:
-            raise PictureError(f"{name} cannot be read as a picture: {error}.") from None
+            raise ImageError(f"{name} cannot be read as a picture: {error}.") from None
         faces = sorted(detector(photograph), key=_middle)
         if not faces:
-            raise PictureError(
+            raise ImageError(
                 f"No face is found in {name} ({_size(photograph)} pixels), and this model is one of aligned "
                 f"faces. Give a photograph that shows one. {_UNALIGNED}"
             )
         if number is not None and not 1 <= number <= len(faces):
-            raise PictureError(
+            raise ImageError(
                 f"There is no face {number} in {name}; {len(faces)} found, counted from the left from 1."
             )
         face = max(faces, key=_edge) if number is None else faces[number - 1]
@@ -183,5 +183,5 @@ def _middle(face: Face) -> float:
     return face.box[0] + face.box[2]
 
 
-def _size(picture: Image.Image) -> str:
-    return f"{picture.width}x{picture.height}"
+def _size(image: Image.Image) -> str:
+    return f"{image.width}x{image.height}"

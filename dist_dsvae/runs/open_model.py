@@ -18,9 +18,9 @@ from dist_dsvae.data.open_splits import open_splits
 from dist_dsvae.data.pick import read_samples
 from dist_dsvae.data.shards.manifest import Manifest
 from dist_dsvae.pretrained.figures import Shown
+from dist_dsvae.pretrained.image_kinds import read_image, read_images
 from dist_dsvae.pretrained.model import PretrainedModel
 from dist_dsvae.pretrained.photographs import AlignedFace
-from dist_dsvae.pretrained.pictures import read_picture, read_pictures
 from dist_dsvae.pretrained.requests import RequestError, device_from
 from dist_dsvae.runs.export import Weights, published_of_run
 from dist_dsvae.runs.run import Run
@@ -68,13 +68,13 @@ def shown_files(
         raise RequestError(
             f"--face gives {len(faces)} numbers for {len(paths)} pictures; give one, or one for each."
         )
-    pictures, found = list[Image.Image](), list[AlignedFace | None]()
+    opened, found = list[Image.Image](), list[AlignedFace | None]()
     for path, number in zip(paths, faces if len(faces) == len(paths) else [*faces] * len(paths), strict=True):
-        picture = read_picture(path)
-        searched = model.photographs.searches(picture)
-        found.append(model.photographs.find(picture, str(path), number or None) if searched else None)
-        pictures.append(picture if found[-1] is None else found[-1].crop)
-    images, _ = read_pictures(pictures, model.shape, "--images")
+        image = read_image(path)
+        searched = model.photographs.searches(image)
+        found.append(model.photographs.find(image, str(path), number or None) if searched else None)
+        opened.append(image if found[-1] is None else found[-1].crop)
+    images, _ = read_images(opened, model.shape, "--images")
     if labels is not None and len(labels) != len(paths):
         raise RequestError(
             f"--classes names {len(labels)} classes for {len(paths)} pictures; name one for each."

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from dist_dsvae.sampling.picture_file import check_replaceable, seal, sealed
+from dist_dsvae.sampling.image_file import check_replaceable, seal, sealed
 
 FRAMES_PER_SECOND = 25  # what a GIF, which counts in hundredths of a second, can keep exactly
 
@@ -34,7 +34,7 @@ def save_film(path: Path, frames: Sequence[Image.Image]) -> None:
     """Write the frames (of mode "RGB" and one size), then back to the first, to be shown over and over.
 
     path: ends in one of ``option_types.FILM_SUFFIXES``. Raises FilmError as ``check_writer`` does, and
-    ForeignPictureError where a file is that this program did not write.
+    ForeignImageError where a file is that this program did not write.
     """
     check_writer(path)
     check_replaceable(path)

@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from dist_dsvae.core.text import one_line
-from dist_dsvae.sampling.picture_file import write_picture, write_png
+from dist_dsvae.sampling.image_file import write_image, write_png
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -40,7 +40,7 @@ def save_grid(
     column_images: Tensor | None = None,
     columns_per_group: int = 0,
 ) -> None:
-    """Write ``draw_grid`` of the same arguments (``picture_file.write_picture``)."""
+    """Write ``draw_grid`` of the same arguments (``image_file.write_image``)."""
     canvas = draw_grid(
         images,
         title=title,
@@ -50,7 +50,7 @@ def save_grid(
         column_images=column_images,
         columns_per_group=columns_per_group,
     )
-    write_picture(path, canvas)
+    write_image(path, canvas)
 
 
 def draw_grid(
@@ -103,7 +103,7 @@ def draw_grid(
     draw.text((_MARGIN, _MARGIN), title, fill=_INK, font=font)
 
     def paste(image: Tensor, x: int, y: int) -> None:
-        canvas.paste(to_picture(image).resize((tile, tile), Image.Resampling.NEAREST), (x, y))
+        canvas.paste(to_pil(image).resize((tile, tile), Image.Resampling.NEAREST), (x, y))
 
     for row in range(num_rows):
         y = top + row * pitch
@@ -124,15 +124,15 @@ def draw_grid(
 
 def tiled(rows: Sequence[Sequence[Image.Image]]) -> Image.Image:
     """Rows of pictures of one size, set apart by a gap, enlarged as those of ``draw_grid``."""
-    first = next(picture for row in rows for picture in row)
+    first = next(image for row in rows for image in row)
     scale = max(1, _MIN_TILE // first.width)
     width, height = first.width * scale, first.height * scale
     num_columns = max(map(len, rows))
     size = (num_columns * (width + _GAP) - _GAP, len(rows) * (height + _GAP) - _GAP)
     canvas = Image.new("RGB", size, _BACKGROUND)
     for y, row in enumerate(rows):
-        for x, picture in enumerate(row):
-            enlarged = picture.resize((width, height), Image.Resampling.NEAREST)
+        for x, image in enumerate(row):
+            enlarged = image.resize((width, height), Image.Resampling.NEAREST)
             canvas.paste(enlarged, (x * (width + _GAP), y * (height + _GAP)))
     return canvas
 
@@ -145,7 +145,7 @@ def beside_each_other(images: Tensor) -> Image.Image:
     canvas = Image.new("RGB", (num_columns * pitch, num_rows * pitch), _BACKGROUND)
     for place, image in enumerate(images):
         row, column = divmod(place, num_columns)
-        enlarged = to_picture(image).resize((tile, tile), Image.Resampling.BICUBIC)
+        enlarged = to_pil(image).resize((tile, tile), Image.Resampling.BICUBIC)
         canvas.paste(enlarged, (column * pitch + _GAP, row * pitch + _GAP))
     return canvas
 
@@ -157,7 +157,7 @@ def _cut(text: str, font: Font, width: int) -> str:
     return text
 
 
-def to_picture(image: Tensor) -> Image.Image:
+def to_pil(image: Tensor) -> Image.Image:
     """[C, H, W] in [-1, 1], one or three channels, to an RGB picture."""
     pixels = image.float().add(1.0).mul(127.5).round().clamp(0, 255).to(torch.uint8)
     return Image.fromarray(pixels.expand(3, -1, -1).permute(1, 2, 0).cpu().contiguous().numpy())
@@ -166,7 +166,7 @@ def to_picture(image: Tensor) -> Image.Image:
 def save_scatter(
     path: Path, panels: Sequence[tuple[str, Tensor, Tensor]], class_names: Sequence[str]
 ) -> None:
-    """Write ``draw_scatter`` of the same arguments (``picture_file.write_picture``)."""
+    """Write ``draw_scatter`` of the same arguments (``image_file.write_image``)."""
     stream = io.BytesIO()
     draw_scatter(panels, class_names).savefig(stream, dpi=110, format="png")
     write_png(path, stream.getvalue())

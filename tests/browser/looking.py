@@ -22,7 +22,7 @@ SWAPPED = "Rows: what it is, by the left picture. Columns: how it looks, by the 
 INPAINTED = "The picture, its hole filled by the model"
 
 
-def picture_of(page: Any, name: str) -> np.ndarray | None:
+def image_of(page: Any, name: str) -> np.ndarray | None:
     found = page.get_by_role("img", name=name)
     if found.count() == 0:
         return None
@@ -37,9 +37,9 @@ def content_of(page: Any, image: Any) -> np.ndarray:
 def wait_for(page: Any, name: str, expected: Callable[[np.ndarray], bool]) -> np.ndarray:
     deadline = time.monotonic() + SECONDS
     while time.monotonic() < deadline:
-        picture = picture_of(page, name)
-        if picture is not None and expected(picture):
-            return picture
+        image = image_of(page, name)
+        if image is not None and expected(image):
+            return image
         page.wait_for_timeout(100)
     raise AssertionError(f"{name!r} does not come to show what was asked for")
 
@@ -65,7 +65,7 @@ def message(page: Any) -> Any:
     return page.get_by_test_id("toast-body")
 
 
-def picture_file(path: Path, seed: int, side: int = 40) -> Path:
+def image_file(path: Path, seed: int, side: int = 40) -> Path:
     pixels = np.random.default_rng(seed).integers(0, 256, (side, side + 20, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(path)
     return path

@@ -27,10 +27,10 @@ from tests.browser.looking import (
     SWAPPED,
     VARIED,
     content_of,
+    image_file,
     like,
     message,
     open_tab,
-    picture_file,
     upload,
     wait_for,
 )
@@ -46,11 +46,11 @@ def best(model: PretrainedModel, seed: int, classes: tuple[str, ...] = CLASSES) 
 
 
 def own(path: Path) -> Image.Image:
-    return read_upload(path, SHAPE, MAX_BYTES).picture
+    return read_upload(path, SHAPE, MAX_BYTES).image
 
 
-def crossed(model: PretrainedModel, *pictures: Image.Image) -> Image.Image:
-    return renderings.crossed(model, pictures[0], pictures[1], (None, None))
+def crossed(model: PretrainedModel, *images: Image.Image) -> Image.Image:
+    return renderings.crossed(model, images[0], images[1], (None, None))
 
 
 def test_it_opens_on_the_best_known_samples_and_the_dice_draw_others(
@@ -86,15 +86,15 @@ def test_the_command_without_arguments_shows_the_model_in_the_box(pages: Pages, 
 
 def test_two_users_at_once(pages: Pages, model: PretrainedModel, tmp_path: Path) -> None:
     users = [pages.open(), pages.open()]
-    files = [picture_file(tmp_path / f"{seed}.png", seed) for seed in range(4)]
+    files = [image_file(tmp_path / f"{seed}.png", seed) for seed in range(4)]
     for page in users:
         open_tab(page, "Swap")
     for number in (0, 1):  # the users take turns, so that one's pictures could be taken for the other's
         for user, page in enumerate(users):
             upload(page, 0, files[2 * user + number])
     for user, page in enumerate(users):
-        pictures = [own(path) for path in files[2 * user : 2 * user + 2]]
-        wait_for(page, SWAPPED, like(crossed(model, *pictures)))
+        images = [own(path) for path in files[2 * user : 2 * user + 2]]
+        wait_for(page, SWAPPED, like(crossed(model, *images)))
 
 
 def test_a_slider_moves_between_classes_by_keyboard(pages: Pages, model: PretrainedModel) -> None:
@@ -129,21 +129,21 @@ def test_a_slider_changes_a_look_and_pictures_above_it_show_how(
     page.get_by_role("button", name="Back to the base").click()
     wait_for(page, VARIED, like(renderings.varied(model, base, dimensions, values)))
     page.get_by_role("button", name="Start from another picture").click()
-    path = picture_file(tmp_path / "own.webp", 5)
+    path = image_file(tmp_path / "own.webp", 5)
     upload(page, 0, path)
-    from_own = renderings.base_of_picture(model, own(path), None)
-    wait_for(page, BASE, like(renderings.enlarged(renderings.model_picture(from_own.decoded(model)))))
+    from_own = renderings.base_of_image(model, own(path), None)
+    wait_for(page, BASE, like(renderings.enlarged(renderings.model_image(from_own.decoded(model)))))
 
 
 def test_swap_opens_with_two_examples_and_takes_others(pages: Pages, model: PretrainedModel) -> None:
     page = pages.open()
     open_tab(page, "Swap")
-    pictures = [one.picture for one in examples.examples(model, None, None)]
-    wait_for(page, SWAPPED, like(crossed(model, pictures[0], pictures[1])))
+    images = [one.image for one in examples.examples(model, None, None)]
+    wait_for(page, SWAPPED, like(crossed(model, images[0], images[1])))
     page.get_by_role("button", name="Thumbnail 4 of 8").locator("visible=true").first.click()
-    wait_for(page, SWAPPED, like(crossed(model, pictures[3], pictures[1])))
+    wait_for(page, SWAPPED, like(crossed(model, images[3], images[1])))
     page.get_by_role("button", name="Thumbnail 3 of 8").locator("visible=true").last.press("Enter")
-    wait_for(page, SWAPPED, like(crossed(model, pictures[3], pictures[2])))
+    wait_for(page, SWAPPED, like(crossed(model, images[3], images[2])))
 
 
 def test_an_example_brings_its_class_where_that_is_needed(pages: Pages) -> None:
@@ -152,7 +152,7 @@ def test_an_example_brings_its_class_where_that_is_needed(pages: Pages) -> None:
     found = examples.examples(pages.labelled, None, None)
     page.get_by_role("button", name="Thumbnail 4 of 8").locator("visible=true").first.click()
     pair = (found[3].class_name, found[1].class_name)
-    expected = renderings.crossed(pages.labelled, found[3].picture, found[1].picture, pair)
+    expected = renderings.crossed(pages.labelled, found[3].image, found[1].image, pair)
     wait_for(page, SWAPPED, like(expected))
     assert page.get_by_label("Class of: First picture").input_value() == found[3].class_name
 
@@ -160,8 +160,8 @@ def test_an_example_brings_its_class_where_that_is_needed(pages: Pages) -> None:
 def test_swap_by_upload_and_broken_uploads(pages: Pages, model: PretrainedModel, tmp_path: Path) -> None:
     page = pages.open()
     open_tab(page, "Swap")
-    first = picture_file(tmp_path / "first.png", 1)
-    example = examples.examples(model, None, None)[1].picture
+    first = image_file(tmp_path / "first.png", 1)
+    example = examples.examples(model, None, None)[1].image
     wait_for(page, SWAPPED, lambda seen: True)
     upload(page, 0, first)
     wait_for(page, SWAPPED, like(crossed(model, own(first), example)))
@@ -171,7 +171,7 @@ def test_swap_by_upload_and_broken_uploads(pages: Pages, model: PretrainedModel,
     upload(page, 0, broken)  # the first slot has a file, so the first without one is the second
     message(page).get_by_text("broken.png is no picture that can be read").wait_for()
     page.get_by_label("Clear").last.click()
-    upload(page, 0, picture_file(tmp_path / "large.png", 1, side=400))
+    upload(page, 0, image_file(tmp_path / "large.png", 1, side=400))
     message(page).get_by_text("exceed the maximum allowed size").wait_for()
 
 
@@ -187,9 +187,9 @@ def test_photographs_come_back_with_the_people_swapped(pages: Pages, tmp_path: P
     given = [read_upload(path, model.shape, MAX_BYTES, model.photographs) for path in paths]
     for slot, path, one in zip(("First", "Second"), paths, given, strict=True):
         upload(page, 0, path)
-        wait_for(page, f"The picture given as: {slot} picture", like(renderings.enlarged(one.picture)))
+        wait_for(page, f"The picture given as: {slot} picture", like(renderings.enlarged(one.image)))
     name = SWAPPED.replace("what it is", "who it is")
-    wait_for(page, name, like(crossed(model, given[0].picture, given[1].picture)))
+    wait_for(page, name, like(crossed(model, given[0].image, given[1].image)))
     page.get_by_role("button", name="Back into the photographs").click()
     expected = renderings.swapped_photographs(model, (given[0], given[1]), (None, None))
     shown = page.locator(".photographs img")
@@ -215,8 +215,8 @@ def test_inpaint_by_brush_and_by_name(pages: Pages, model: PretrainedModel) -> N
     page.mouse.move(x + 30, y, steps=5)
     page.mouse.up()
     page.get_by_role("button", name="Inpaint", exact=True).click()
-    picture = examples.examples(model, None, None)[0].picture
-    original = np.asarray(renderings.enlarged(picture).convert("RGB")).astype(int)
+    image = examples.examples(model, None, None)[0].image
+    original = np.asarray(renderings.enlarged(image).convert("RGB")).astype(int)
     seen = wait_for(page, INPAINTED, lambda seen: seen.shape == original.shape)
     rows, columns = np.nonzero(np.abs(seen - original).max(axis=-1) > 1)
     assert len(rows) > 0, "the hole was painted"
@@ -225,4 +225,4 @@ def test_inpaint_by_brush_and_by_name(pages: Pages, model: PretrainedModel) -> N
 
     page.get_by_label("right-half").check()
     page.get_by_role("button", name="Inpaint", exact=True).click()
-    wait_for(page, INPAINTED, like(renderings.inpainted(model, picture, "right-half", None, REFINE_STEPS)))
+    wait_for(page, INPAINTED, like(renderings.inpainted(model, image, "right-half", None, REFINE_STEPS)))

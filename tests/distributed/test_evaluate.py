@@ -21,7 +21,7 @@ from tests.distributed.launching import (
     write_config,
 )
 from tests.forking import launch_program, run_program
-from tests.unit.engine.making import write_pictures
+from tests.unit.engine.making import write_images
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +70,7 @@ def test_any_number_of_ranks_gives_the_same_figures(
 ) -> None:
     """Every figure, generated and real: nothing but the order of sums in float64 may differ."""
     results = []
-    unknown = write_pictures(tmp_path / "held-out", ("Ann", "Bob", "Cy"), 15, ImageShape(1, 32, 32))
+    unknown = write_images(tmp_path / "held-out", ("Ann", "Bob", "Cy"), 15, ImageShape(1, 32, 32))
     for processes in (1, 2, 3):
         arguments = [*SETTINGS, "--classifier", str(CLASSIFIER), "--json", "--name", f"by-{processes}"]
         arguments += ["--set", "evaluation.neighbour_samples=40", "--identity-network", str(CLASSIFIER)]

@@ -131,9 +131,9 @@ def test_run_directory(undisturbed: Path) -> None:
     assert {"config.json", "environment.json", "checkpoints", "samples", "metrics.jsonl"} <= names
     kept = sorted(path.name for path in (undisturbed / "checkpoints").iterdir())
     assert kept == ["step-00000015", "step-00000020", "step-00000024"]  # keep_checkpoints = 3
-    pictures = sorted(path.name for path in (undisturbed / "samples").iterdir())
+    images = sorted(path.name for path in (undisturbed / "samples").iterdir())
     names = ["step-00000001-swap.png", "step-00000001.png", "step-00000007-swap.png", "step-00000007.png"]
-    assert pictures[:4] == names
+    assert images[:4] == names
     start = json.loads((undisturbed / "environment.json").read_text())[0]
     assert start["world_size"] == 2
     assert start["packages"]["torch"] == torch.__version__.split("+")[0]

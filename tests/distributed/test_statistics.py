@@ -16,7 +16,7 @@ from dist_dsvae.runs import measure_statistics as engine_statistics
 from dist_dsvae.runs.measure_statistics import Measured, measure
 from dist_dsvae.sampling import statistics_codes as sampling_statistics
 from tests.forking import on_ranks
-from tests.unit.engine.making import write_pictures
+from tests.unit.engine.making import write_images
 from tests.unit.methods.making import SHAPES, make_any
 
 
@@ -48,5 +48,5 @@ def every(measured: Measured) -> list[Moments]:
 @pytest.mark.parametrize("read", [16, 128], ids=["all-read", "one-reads"])
 @pytest.mark.parametrize("config", [DSVAEConfig(), CVAEConfig()], ids=lambda c: c.name)
 def test_two_ranks_measure_what_one_does(tmp_path: Path, config: MethodConfig, read: int) -> None:
-    split = write_pictures(tmp_path / "split", ("a", "b", "c", "d", "e"), 12, SHAPES["small32"])
+    split = write_images(tmp_path / "split", ("a", "b", "c", "d", "e"), 12, SHAPES["small32"])
     on_ranks(2, two_measure_what_one_does, str(split.directory), config, read)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from dist_dsvae.evaluation.diversity import pairwise_ms_ssim
-from tests.unit.evaluation.test_diversity import on_white, pictures
+from tests.unit.evaluation.test_diversity import on_white, random_images
 
 pytestmark = [
     pytest.mark.gpu,
@@ -17,7 +17,7 @@ pytestmark = [
 @pytest.mark.parametrize("size", [32, 64, 176])
 @pytest.mark.parametrize("framed", [False, True])
 def test_ms_ssim_is_that_of_the_cpu(size: int, framed: bool) -> None:
-    images = pictures(12, size)
+    images = random_images(12, size)
     images = on_white(images) if framed else images
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("high")

@@ -32,7 +32,7 @@ from tests.distributed.launching import REPOSITORY, checkpoint_tensors, epochs_o
 from tests.simulated.cuda import simulated_cuda
 from tests.simulated.device import Device
 from tests.simulated.memory import DeviceError
-from tests.unit.engine.making import write_pictures
+from tests.unit.engine.making import write_images
 
 CLASSIFIER = "shards/fashion-mnist-mini/classifier"
 DATA: dict[str, Any] = {"num_workers": 0}
@@ -46,7 +46,7 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("shards")
     classes = json.loads((REPOSITORY / CLASSIFIER / "config.json").read_text())["classes"]
     for split, per_class in (("train", 6), ("test", 3)):
-        write_pictures(folder / split, classes, per_class, ImageShape(1, 32, 32))
+        write_images(folder / split, classes, per_class, ImageShape(1, 32, 32))
     return folder
 
 

@@ -45,16 +45,16 @@ def run(*arguments: str) -> dict[str, Any]:
 
 
 def test_step(tmp_path: Path) -> None:
-    picture = tmp_path / "profile.png"
+    image = tmp_path / "profile.png"
     small = ("--architecture", "small32", "--batch-size", "8", "--rounds", "1", "--mixed_precision", "no")
     shards = ("--shards", "shards/fashion-mnist-mini/train")
-    result = run("step", *small, *shards, "--profile", str(picture))
+    result = run("step", *small, *shards, "--profile", str(image))
     assert set(result["seconds_per_iteration"]) == {"plain eager", "ours", "ours, stream", "ours, resident"}
     assert 0 < result["share_of_matrix_ceiling"] < 1
     parts = result["seconds_by_part_eager"]
     assert parts["stage 1"] + parts["joint step"] <= parts["whole"]
     assert sum(result["share_by_kind"].values()) == pytest.approx(1, abs=0.01)
-    assert picture.stat().st_size > 1000
+    assert image.stat().st_size > 1000
 
 
 # each is a kernel on a GPU; lower them with every operator that goes
@@ -117,16 +117,16 @@ def test_diversity() -> None:
 
 
 def test_scale(tmp_path: Path) -> None:
-    picture = tmp_path / "scale.png"
+    image = tmp_path / "scale.png"
     small = ("--architecture", "mlp2d", "--local-batch-size", "8", "--rounds", "1", "--processes", "1", "2")
-    result = run("scale", *small, "--picture", str(picture), "--device", "h100")
+    result = run("scale", *small, "--picture", str(image), "--device", "h100")
     assert result["compute_seconds_are"] == "a model's prediction for NVIDIA H100 SXM"
     # an iteration of that is launches: some hundreds of two microseconds
     assert 2e-4 < result["compute_seconds"] < 4e-3
     assert result["collectives_per_iteration"] > 3
     curve = result["efficiency"]["synchronised batch norm"]
     assert curve["1"] == 1.0 >= curve["8"] >= curve["1024"] > 0
-    assert picture.stat().st_size > 1000
+    assert image.stat().st_size > 1000
 
 
 def test_scale_data() -> None:

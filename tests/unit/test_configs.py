@@ -20,7 +20,7 @@ from dist_dsvae.engine.reporting import visuals
 from dist_dsvae.runs import measure_statistics
 from tests.programs import REPOSITORY
 from tests.unit.data.making import run_build
-from tests.unit.engine.making import write_pictures
+from tests.unit.engine.making import write_images
 
 IMAGE_SIZES = {"fashion": 32, "cifar": 32, "lfw": 64, "facescrub": 64, "cub": 64}
 # Half a minute and more of a core for one iteration and its evaluation; these are only read
@@ -63,7 +63,7 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("toy")
     for edge in (32, 64):
         for split, count in (("train", 12), ("test", 6)):
-            write_pictures(folder / f"{edge}/{split}", ("a", "b"), count, ImageShape(1, edge, edge))
+            write_images(folder / f"{edge}/{split}", ("a", "b"), count, ImageShape(1, edge, edge))
     with pytest.MonkeyPatch.context() as patched:
         assert run_build(patched, "toy", folder / "0", "--num-points", 60, "--num-test-points", 30) == 0
     return folder

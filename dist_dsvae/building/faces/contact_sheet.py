@@ -14,7 +14,7 @@ from PIL import Image, ImageDraw
 from dist_dsvae.core.faces.align import Alignment
 from dist_dsvae.core.faces.face import Point
 from dist_dsvae.core.files import write_atomically
-from dist_dsvae.core.images import WHITE, PictureFile, flatten, open_image, open_picture
+from dist_dsvae.core.images import WHITE, EncodedImage, flatten, open_encoded, open_image
 
 COLUMNS = 16
 CELL = 72
@@ -30,7 +30,7 @@ MAX_LEFT_OUT = 160
 class SheetEntry:
     """A picture on a sheet. landmarks: of the crop to show; None shows the whole picture, small."""
 
-    picture: PictureFile
+    image: EncodedImage
     name: str
     landmarks: Sequence[Point] | None = None
     caption: str = ""
@@ -57,12 +57,12 @@ def write_sheet(sheet: Sheet) -> None:
     draw.text((4, 6), _ascii(sheet.title), fill="black")
     for place, entry in enumerate(kept):
         row, column = divmod(place, COLUMNS)
-        canvas.paste(_picture(entry), (column * CELL + 4, _CAPTION + row * CELL + 4))
+        canvas.paste(_thumbnail(entry), (column * CELL + 4, _CAPTION + row * CELL + 4))
     draw.text((4, top - _CAPTION + 6), f"left out: {len(sheet.left_out)}", fill="black")
     for place, entry in enumerate(left_out):
         row, column = divmod(place, _WIDE_COLUMNS)
         left, upper = column * wide + 4, top + row * tall
-        canvas.paste(_picture(entry), (left, upper))
+        canvas.paste(_thumbnail(entry), (left, upper))
         lines = (_ascii(entry.caption)[:_CAPTION_LETTERS], _ascii(entry.name)[-_CAPTION_LETTERS:])
         draw.multiline_text((left, upper + CROP), "\n".join(lines), fill="black", spacing=1, font_size=10)
     stream = io.BytesIO()
@@ -79,10 +79,10 @@ def sheet_file(class_name: str) -> str:
     return f"{safe or 'class'}-{hashlib.sha256(class_name.encode()).hexdigest()[:8]}.png"
 
 
-def _picture(entry: SheetEntry) -> Image.Image:
+def _thumbnail(entry: SheetEntry) -> Image.Image:
     """The crop or the small picture; a grey square where it cannot be decoded."""
     try:
-        with open_picture(entry.picture) as stream, open_image(stream) as opened:
+        with open_encoded(entry.image) as stream, open_image(stream) as opened:
             image = flatten(opened)
     except Exception:  # the reason stands in the caption already
         return Image.new("RGB", (CROP, CROP), "lightgrey")

@@ -14,18 +14,18 @@ from dist_dsvae.building.faces.choose_face import choose
 from dist_dsvae.building.faces.contact_sheet import Sheet, SheetEntry, sheet_file, write_sheet
 from dist_dsvae.building.faces.duplicates import near_duplicates
 from dist_dsvae.building.faces.options import FaceOptions
-from dist_dsvae.building.faces.survey import Seen, SeenFace, picture_of, survey
+from dist_dsvae.building.faces.survey import Seen, SeenFace, image_of, survey
 from dist_dsvae.building.faces.work_cache import WorkCache
 from dist_dsvae.building.parallel import run_tasks
-from dist_dsvae.building.sources.pictures.found import divide
+from dist_dsvae.building.sources.own_images.found import divide
 from dist_dsvae.building.sources.source import Source
 from dist_dsvae.building.writer import Sample, UnreadableError
 from dist_dsvae.core.errors import DataError
 from dist_dsvae.core.faces.align import Alignment
 from dist_dsvae.core.faces.crop_record import RECORD_KEY, FaceCrops
 from dist_dsvae.core.faces.detect import Detector
-from dist_dsvae.core.faces.face import PictureOfPerson, Point
-from dist_dsvae.core.images import Codec, PictureFile, flatten, open_image, open_picture, why_unreadable
+from dist_dsvae.core.faces.face import ImageOfPerson, Point
+from dist_dsvae.core.images import Codec, EncodedImage, flatten, open_encoded, open_image, why_unreadable
 from dist_dsvae.core.types import ImageShape
 from dist_dsvae.data.shards.manifest import UNLABELLED
 
@@ -40,7 +40,7 @@ ProgressOf = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
 class FaceCrop:
     """The face with these landmarks in this picture, upright as its EXIF says."""
 
-    picture: PictureFile
+    image: EncodedImage
     landmarks: Sequence[Point]
 
 
@@ -55,10 +55,10 @@ class FaceEncoder:
     def __call__(self, sample: Sample[FaceCrop]) -> tuple[bytes, dict[str, object]]:
         crop = sample.reference
         try:
-            with open_picture(crop.picture) as stream, open_image(stream) as opened:
+            with open_encoded(crop.image) as stream, open_image(stream) as opened:
                 image = self.alignment.crop(flatten(opened), crop.landmarks)
         except Exception as error:  # a file that changed since the survey can raise anything
-            raise UnreadableError(why_unreadable(error, crop.picture)) from error
+            raise UnreadableError(why_unreadable(error, crop.image)) from error
         packed = self.codec.pack(image if self.channels == 3 else image.convert("L"))
         return packed, {"landmarks": crop.landmarks}
 
@@ -74,7 +74,7 @@ def crop_faces(
 ) -> Source:
     """One aligned face of each picture of ``source``, near-duplicates left out.
 
-    source: its samples' references are PictureFile or BoxedPicture.
+    source: its samples' references are EncodedImage or BoxedImage.
     Of near-duplicates one outside the split "train" is kept, else the one whose face is largest, also
     across classes: no two samples of the result are near-duplicates of each other.
     Raises DataError if no picture shows a face, or a test fraction is asked of a source with a test split.
@@ -85,9 +85,9 @@ def crop_faces(
             "cannot be taken. Set --test-fraction 0, or give the training pictures alone."
         )
     samples = [(split, sample) for split, members in source.splits.items() for sample in members]
-    pictures = [sample.reference for _, sample in samples]
-    with progress_of("photographs searched for faces", len(pictures)) as progress:
-        seen = survey(pictures, detector, cache, num_workers=num_workers, progress=progress)
+    images = [sample.reference for _, sample in samples]
+    with progress_of("photographs searched for faces", len(images)) as progress:
+        seen = survey(images, detector, cache, num_workers=num_workers, progress=progress)
     fates = _decide(source, samples, seen, options)
     kept: dict[str, list[Sample[Any]]] = {split: [] for split in source.splits}
     for (split, sample), fate in zip(samples, fates, strict=True):
@@ -128,7 +128,7 @@ class Fate:
     @property
     def crop(self) -> FaceCrop:
         assert self.face is not None, "only a kept picture has a crop"
-        return FaceCrop(picture_of(self.sample.reference), self.face.face.landmarks)
+        return FaceCrop(image_of(self.sample.reference), self.face.face.landmarks)
 
     @property
     def line(self) -> str:
@@ -154,8 +154,7 @@ def _decide(
     source: Source, samples: Sequence[tuple[str, Sample[Any]]], seen: Sequence[Seen], options: FaceOptions
 ) -> list[Fate]:
     boxes = [
-        sample.reference.box if isinstance(sample.reference, PictureOfPerson) else None
-        for _, sample in samples
+        sample.reference.box if isinstance(sample.reference, ImageOfPerson) else None for _, sample in samples
     ]
     identities = _identities(source, samples)
     chosen = choose(seen, identities, boxes, how=options.choice, min_face=options.min_face)
@@ -243,9 +242,9 @@ def _sheet(path: Path, name: str, fates: Sequence[Fate]) -> Sheet:
     return Sheet(
         path,
         f"{name}: {len(kept)} kept of {len(fates)}",
-        [SheetEntry(fate.crop.picture, fate.sample.name, fate.crop.landmarks) for fate in kept],
+        [SheetEntry(fate.crop.image, fate.sample.name, fate.crop.landmarks) for fate in kept],
         [
-            SheetEntry(picture_of(fate.sample.reference), fate.sample.name, caption=fate.heading)
+            SheetEntry(image_of(fate.sample.reference), fate.sample.name, caption=fate.heading)
             for fate in left_out
         ],
     )

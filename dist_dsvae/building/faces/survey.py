@@ -20,13 +20,13 @@ from dist_dsvae.building.faces.duplicates import perceptual_hash
 from dist_dsvae.building.faces.work_cache import WorkCache, fingerprint_of
 from dist_dsvae.core.faces.align import Alignment
 from dist_dsvae.core.faces.detect import Detector
-from dist_dsvae.core.faces.face import Face, FaceBox, PictureOfPerson
+from dist_dsvae.core.faces.face import Face, FaceBox, ImageOfPerson
 from dist_dsvae.core.images import (
-    PictureFile,
+    EncodedImage,
     flatten,
     foreign_format,
+    open_encoded,
     open_image,
-    open_picture,
     why_unreadable,
 )
 
@@ -65,7 +65,7 @@ class Seen:
 
 
 def survey(
-    pictures: Sequence[PictureFile | PictureOfPerson],
+    images: Sequence[EncodedImage | ImageOfPerson],
     detector: Detector,
     cache: WorkCache,
     *,
@@ -75,7 +75,7 @@ def survey(
     """What each picture shows, in their order. A picture that cannot be decoded is no error."""
     found = cache.map(
         _Look(detector),
-        pictures,
+        images,
         identity=f"survey {_VERSION}: {detector.record}",
         fingerprint=_fingerprint,
         num_workers=num_workers,
@@ -84,13 +84,13 @@ def survey(
     return [_from_json(entry) for entry in found]
 
 
-def picture_of(reference: PictureFile | PictureOfPerson) -> PictureFile:
-    return reference.picture if isinstance(reference, PictureOfPerson) else reference
+def image_of(reference: EncodedImage | ImageOfPerson) -> EncodedImage:
+    return reference.image if isinstance(reference, ImageOfPerson) else reference
 
 
-def _fingerprint(reference: PictureFile | PictureOfPerson) -> str:
-    box = reference.box if isinstance(reference, PictureOfPerson) else None
-    return f"{fingerprint_of(picture_of(reference))} {box}"
+def _fingerprint(reference: EncodedImage | ImageOfPerson) -> str:
+    box = reference.box if isinstance(reference, ImageOfPerson) else None
+    return f"{fingerprint_of(image_of(reference))} {box}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,20 +99,20 @@ class _Look:
 
     detector: Detector
 
-    def __call__(self, reference: PictureFile | PictureOfPerson) -> dict[str, object]:
+    def __call__(self, reference: EncodedImage | ImageOfPerson) -> dict[str, object]:
         try:
-            with open_picture(picture_of(reference)) as stream, open_image(stream) as opened:
+            with open_encoded(image_of(reference)) as stream, open_image(stream) as opened:
                 image = flatten(opened)
         except UnidentifiedImageError:
             # Its text names the open file, which differs from machine to machine.
-            foreign = foreign_format(picture_of(reference))
+            foreign = foreign_format(image_of(reference))
             return {"error": foreign or "not a picture of a known format", "faces": []}
         except Exception as error:  # codecs raise nearly anything on a broken file; it goes into the report
-            return {"error": why_unreadable(error, picture_of(reference)), "faces": []}
+            return {"error": why_unreadable(error, image_of(reference)), "faces": []}
         return {"error": None, "faces": [_describe(image, face) for face in self._detect(image, reference)]}
 
-    def _detect(self, image: Image.Image, reference: PictureFile | PictureOfPerson) -> Sequence[Face]:
-        if not isinstance(reference, PictureOfPerson):
+    def _detect(self, image: Image.Image, reference: EncodedImage | ImageOfPerson) -> Sequence[Face]:
+        if not isinstance(reference, ImageOfPerson):
             return self.detector(image)
         # Only around the box: in a shrunken large picture a small face would be lost.
         left, top, right, bottom = _around(reference.box, image)

@@ -18,7 +18,7 @@ from typing import Any, Generic, TypeVar
 
 from dist_dsvae.building.parallel import run_tasks
 from dist_dsvae.core.files import write_atomically
-from dist_dsvae.core.images import PictureFile
+from dist_dsvae.core.images import EncodedImage
 from dist_dsvae.core.text import read_json
 
 Item = TypeVar("Item")
@@ -76,14 +76,14 @@ class WorkCache:
         return self.directory / f"{hashlib.sha256(key.encode()).hexdigest()[:40]}.json"
 
 
-def fingerprint_of(picture: PictureFile) -> str:
+def fingerprint_of(image: EncodedImage) -> str:
     """Changes when the picture is another one: its path and part, and the file's size and time."""
-    path = picture if isinstance(picture, str) else picture.path
+    path = image if isinstance(image, str) else image.path
     try:
         about = Path(path).stat()
     except OSError as error:
-        return f"{picture} {error.errno}"
-    return f"{picture} {about.st_size} {about.st_mtime_ns}"
+        return f"{image} {error.errno}"
+    return f"{image} {about.st_size} {about.st_mtime_ns}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ def add_folder(parser: argparse.ArgumentParser) -> None:
         "source", type=path_argument, metavar="SOURCE", help="class folders, or train/ and test/"
     )
     add_recursive_option(parser)
-    add_own_picture_options(parser)
+    add_own_image_options(parser)
     parser.set_defaults(make_source="make_folder")
 
 
@@ -24,7 +24,7 @@ def add_zip(parser: argparse.ArgumentParser) -> None:
         "source", type=path_argument, metavar="FILE", help="a zip or tar that holds what folder takes"
     )
     add_recursive_option(parser)
-    add_own_picture_options(parser)
+    add_own_image_options(parser)
     parser.set_defaults(make_source="make_zip")
 
 
@@ -40,7 +40,7 @@ def add_csv(parser: argparse.ArgumentParser) -> None:
         "--split-column", metavar="NAME", help='"train", "test" or the like ("split", if there is one)'
     )
     add_split_options(parser)
-    add_own_picture_options(parser)
+    add_own_image_options(parser)
     parser.set_defaults(make_source="make_csv")
 
 
@@ -58,7 +58,7 @@ def add_hf(parser: argparse.ArgumentParser) -> None:
     add_split_options(parser)
     parser.add_argument("--subset", metavar="NAME", help="which of several data sets under one name")
     parser.add_argument("--revision", metavar="NAME", help="commit, branch or tag at the hub (newest)")
-    add_own_picture_options(parser)
+    add_own_image_options(parser)
     parser.set_defaults(make_source="make_hf")
 
 
@@ -71,7 +71,7 @@ def add_split_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--test-split", metavar="NAME", help="becomes test/ (likewise)")
 
 
-def add_own_picture_options(parser: argparse.ArgumentParser) -> None:
+def add_own_image_options(parser: argparse.ArgumentParser) -> None:
     """What folder, zip, csv and hf share."""
     add_image_options(parser)
     parser.add_argument(

@@ -13,13 +13,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from dist_dsvae.building.sources.file_encoder import FileEncoder
-from dist_dsvae.building.sources.pictures.listing import Listing, files_in
+from dist_dsvae.building.sources.own_images.listing import Listing, files_in
 from dist_dsvae.building.sources.recordio import Record, read_records
 from dist_dsvae.building.sources.source import Source
-from dist_dsvae.building.sources.unlabelled import HeldOutChoice, UnlabelledPictures, without_labels
+from dist_dsvae.building.sources.unlabelled import HeldOutChoice, UnlabelledImages, without_labels
 from dist_dsvae.building.writer import Sample
 from dist_dsvae.core.errors import DataError
-from dist_dsvae.core.images import PictureFile
+from dist_dsvae.core.images import EncodedImage
 from dist_dsvae.core.text import TextError, read_text
 
 RECORDS, INDEX = "train.rec", "train.idx"
@@ -42,19 +42,19 @@ def casia(
         )
     left_out: Mapping[str, Sequence[str]]
     if (source / RECORDS).exists() or (source / INDEX).exists():
-        pictures, left_out = _pictures_in_records(source / RECORDS, source / INDEX), {}
+        images, left_out = _images_in_records(source / RECORDS, source / INDEX), {}
     else:
-        pictures, left_out = _pictures_in_folders(source)
+        images, left_out = _images_in_folders(source)
     if persons is not None:
-        nameless = [class_ for class_ in pictures if class_ not in persons]
-        if len(nameless) == len(pictures):
+        nameless = [class_ for class_ in images if class_ not in persons]
+        if len(nameless) == len(images):
             raise DataError(
                 f"The list of names has none of the {len(nameless):,} identities of {source}, such as "
                 f"'{nameless[0]}' (it begins with '{next(iter(persons))}'). Write its ids so."
             )
         left_out = {**left_out, "identities without a name": nameless}
-        pictures = {class_: pictures[class_] for class_ in pictures if class_ in persons}
-    return without_labels("casia", str(source), pictures, choice, encoder, left_out, persons=persons)
+        images = {class_: images[class_] for class_ in images if class_ in persons}
+    return without_labels("casia", str(source), images, choice, encoder, left_out, persons=persons)
 
 
 def read_persons(path: Path) -> dict[str, str]:
@@ -85,7 +85,7 @@ def read_persons(path: Path) -> dict[str, str]:
     return persons
 
 
-def _pictures_in_folders(source: Path) -> tuple[UnlabelledPictures, Mapping[str, Sequence[str]]]:
+def _images_in_folders(source: Path) -> tuple[UnlabelledImages, Mapping[str, Sequence[str]]]:
     listing = Listing(source)
     for path in files_in(source):
         listing.leave_out("files outside the identities' folders", path)
@@ -95,27 +95,27 @@ def _pictures_in_folders(source: Path) -> tuple[UnlabelledPictures, Mapping[str,
             f"{source} holds neither {RECORDS} nor a sub-folder with pictures{listing.found()}. Give the "
             "folder that holds CASIA-WebFace's sub-folders, one per identity, or its RecordIO files."
         )
-    pictures = {name: [listing.sample(path) for path in paths] for name, paths in classes.items()}
-    return pictures, listing.left_out
+    images = {name: [listing.sample(path) for path in paths] for name, paths in classes.items()}
+    return images, listing.left_out
 
 
-def _pictures_in_records(records: Path, index: Path) -> UnlabelledPictures:
+def _images_in_records(records: Path, index: Path) -> UnlabelledImages:
     """Identity (its number) -> pictures in the order of their keys."""
     found = read_records(records, index)
-    pictures: dict[str, list[Sample[PictureFile]]] = {}
-    for key in _picture_keys(found, records, index):
+    images: dict[str, list[Sample[EncodedImage]]] = {}
+    for key in _image_keys(found, records, index):
         label = found[key].labels[0]
         if not label.is_integer() or label < 0:
             raise DataError(
                 f"The record {key} of {records} has the label {label}; identities are whole numbers from 0. "
                 "Fetch the file again."
             )
-        sample: Sample[PictureFile] = Sample(found[key].content, 0, f"{records.name}[{key}]")
-        pictures.setdefault(str(int(label)), []).append(sample)
-    return pictures
+        sample: Sample[EncodedImage] = Sample(found[key].content, 0, f"{records.name}[{key}]")
+        images.setdefault(str(int(label)), []).append(sample)
+    return images
 
 
-def _picture_keys(found: Mapping[int, Record], records: Path, index: Path) -> Sequence[int]:
+def _image_keys(found: Mapping[int, Record], records: Path, index: Path) -> Sequence[int]:
     header = found.get(_HEADER_KEY)
     if header is None or not header.is_empty or len(header.labels) < 2:
         raise DataError(

@@ -37,7 +37,7 @@ class Box:
 
 
 @dataclass(frozen=True, slots=True)
-class BoxedPicture:
+class BoxedImage:
     path: str
     box: Box
 
@@ -55,7 +55,7 @@ class BoxEncoder:
                 f"The margin is {self.margin}; it must be 0 to 1, a share of the box's longer side."
             )
 
-    def __call__(self, sample: Sample[BoxedPicture]) -> tuple[bytes, dict[str, object]]:
+    def __call__(self, sample: Sample[BoxedImage]) -> tuple[bytes, dict[str, object]]:
         try:
             with open_image(sample.reference.path) as opened:
                 square = cut_out(as_stored(opened), sample.reference.box, self.margin)
@@ -122,7 +122,7 @@ def cub200(source: Path, encoder: FileEncoder, *, margin: float = 0.1) -> Source
     classes = tuple(sorted(line[0] for line in names.rows.values()))
     if len(set(classes)) < len(classes):
         raise DataError(f"{names.path} names a class twice. Fetch it again.")
-    splits: dict[str, list[Sample[BoxedPicture]]] = {"train": [], "test": []}
+    splits: dict[str, list[Sample[BoxedImage]]] = {"train": [], "test": []}
     for image, (path,) in paths.rows.items():
         relative = PurePosixPath(path)
         if relative.is_absolute() or ".." in relative.parts:
@@ -132,8 +132,8 @@ def cub200(source: Path, encoder: FileEncoder, *, margin: float = 0.1) -> Source
         (part,) = parts.row(image)
         if part not in ("0", "1"):
             raise parts.unusable(image, f"it must be 1 or 0, but is {part!r}")
-        picture = BoxedPicture(str(source / "images" / relative), _box(boxes, image))
-        splits["train" if part == "1" else "test"].append(Sample(picture, classes.index(name), path))
+        boxed = BoxedImage(str(source / "images" / relative), _box(boxes, image))
+        splits["train" if part == "1" else "test"].append(Sample(boxed, classes.index(name), path))
     return Source(
         name="cub200",
         classes=classes,

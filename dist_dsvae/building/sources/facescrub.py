@@ -20,12 +20,12 @@ from pathlib import Path
 from dist_dsvae.building.faces.stage import ProgressOf
 from dist_dsvae.building.faces.work_cache import WorkCache, fingerprint_of
 from dist_dsvae.building.sources.file_encoder import FileEncoder
-from dist_dsvae.building.sources.pictures.folder import folder
-from dist_dsvae.building.sources.pictures.listing import folders_in, printable
+from dist_dsvae.building.sources.own_images.folder import folder
+from dist_dsvae.building.sources.own_images.listing import folders_in, printable
 from dist_dsvae.building.sources.source import Source
 from dist_dsvae.building.writer import Sample
 from dist_dsvae.core.errors import DataError
-from dist_dsvae.core.faces.face import FaceBox, PictureOfPerson
+from dist_dsvae.core.faces.face import FaceBox, ImageOfPerson
 from dist_dsvae.core.files import sha256_of
 from dist_dsvae.core.text import TextError, read_text
 from dist_dsvae.data.shards.system_names import HEADING, is_system_path
@@ -39,7 +39,7 @@ def facescrub(
 ) -> Source:
     """The photographs of ``source`` in one split, for the face stage.
 
-    With the lists the samples' references are BoxedPicture, otherwise paths.
+    With the lists the samples' references are BoxedImage, otherwise paths.
     Raises DataError if there are neither lists nor folders of pictures, if a list is damaged, or if no
     file is a listed one.
     """
@@ -107,7 +107,7 @@ def _listed(
     class_ids = {name: place for place, name in enumerate(classes)}
     samples = [
         Sample(
-            PictureOfPerson(str(by_hash[row.sha256]), row.box),
+            ImageOfPerson(str(by_hash[row.sha256]), row.box),
             class_ids[row.identity],
             f"{printable(by_hash[row.sha256].relative_to(source).as_posix())} (face {row.face_id})",
         )

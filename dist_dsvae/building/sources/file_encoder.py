@@ -10,11 +10,11 @@ from PIL import ExifTags, Image
 from dist_dsvae.building.writer import Sample, UnreadableError
 from dist_dsvae.core.images import (
     Codec,
+    EncodedImage,
     Fitter,
-    PictureFile,
     flatten,
+    open_encoded,
     open_image,
-    open_picture,
     why_unreadable,
 )
 from dist_dsvae.core.types import ImageShape
@@ -27,9 +27,9 @@ class FileEncoder(Fitter):
 
     codec: Codec
 
-    def __call__(self, sample: Sample[PictureFile]) -> tuple[bytes, dict[str, object]]:
+    def __call__(self, sample: Sample[EncodedImage]) -> tuple[bytes, dict[str, object]]:
         try:
-            with open_picture(sample.reference) as stream:
+            with open_encoded(sample.reference) as stream:
                 content = self._kept_or_decoded(stream)
         except Exception as error:  # codecs raise nearly anything on a broken file; it goes into the report
             raise UnreadableError(why_unreadable(error, sample.reference)) from error

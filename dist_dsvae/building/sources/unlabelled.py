@@ -19,12 +19,12 @@ from dist_dsvae.building.sources.file_encoder import FileEncoder
 from dist_dsvae.building.sources.source import Source
 from dist_dsvae.building.writer import Sample
 from dist_dsvae.core.errors import DataError
-from dist_dsvae.core.images import PictureFile
+from dist_dsvae.core.images import EncodedImage
 from dist_dsvae.core.noise import Draw, permutation
 from dist_dsvae.data.shards.manifest import UNLABELLED, Manifest
 
 # Class -> its pictures; the labels of the samples are not used.
-UnlabelledPictures = Mapping[str, Sequence[Sample[PictureFile]]]
+UnlabelledImages = Mapping[str, Sequence[Sample[EncodedImage]]]
 
 HELD_OUT = "held-out"
 _FEWEST_HELD_OUT = 2  # pictures of a class, for at least one pair
@@ -49,12 +49,12 @@ class HeldOutChoice:
 def without_labels(
     name: str,
     origin: str,
-    pictures: UnlabelledPictures,
+    images: UnlabelledImages,
     choice: HeldOutChoice,
     encoder: FileEncoder,
     left_out: Mapping[str, Sequence[str]],
     *,
-    loose: Sequence[Sample[PictureFile]] = (),
+    loose: Sequence[Sample[EncodedImage]] = (),
     persons: Mapping[str, str] | None = None,
 ) -> Source:
     """A source whose "train" is unlabelled, with "held-out" if classes are held out.
@@ -65,13 +65,13 @@ def without_labels(
     Raises DataError if there are too few classes.
     """
     left_out = dict(left_out)
-    kept = _allowed(pictures, choice.excluded, persons, left_out, origin)
-    sizes = {class_: len(pictures[class_]) for class_ in kept}
+    kept = _allowed(images, choice.excluded, persons, left_out, origin)
+    sizes = {class_: len(images[class_]) for class_ in kept}
     unlabelled, held_out = _choose(sizes, choice, origin)
     taken = {*unlabelled, *held_out}
     left_out["classes not chosen"] = [class_ for class_ in kept if class_ not in taken]
-    train = [replace(sample, label=0) for class_ in unlabelled for sample in pictures[class_]]
-    splits: dict[str, Sequence[Sample[PictureFile]]] = {"train": [*loose, *train]}
+    train = [replace(sample, label=0) for class_ in unlabelled for sample in images[class_]]
+    splits: dict[str, Sequence[Sample[EncodedImage]]] = {"train": [*loose, *train]}
     if not splits["train"]:
         raise DataError(
             f"{origin} has no picture that is neither excluded nor held out. Hold out fewer classes "
@@ -79,9 +79,7 @@ def without_labels(
         )
     if held_out:
         splits[HELD_OUT] = [
-            replace(sample, label=label)
-            for label, class_ in enumerate(held_out)
-            for sample in pictures[class_]
+            replace(sample, label=label) for label, class_ in enumerate(held_out) for sample in images[class_]
         ]
     return Source(
         name=name,
@@ -96,14 +94,14 @@ def without_labels(
 
 
 def _allowed(
-    pictures: UnlabelledPictures,
+    images: UnlabelledImages,
     excluded: Sequence[str],
     persons: Mapping[str, str] | None,
     left_out: dict[str, Sequence[str]],
     origin: str,
 ) -> list[str]:
     """The sorted classes whose names are not excluded; of several classes of one person the first."""
-    names = {class_: (persons or {}).get(class_, class_) for class_ in sorted(pictures)}
+    names = {class_: (persons or {}).get(class_, class_) for class_ in sorted(images)}
     unwanted = {plain(name) for name in excluded}
     dropped = [class_ for class_, name in names.items() if plain(name) in unwanted]
     # Numbers never equal names: silence here would let shared identities pass unseen.

@@ -27,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rounds", type=option_types.positive, default=5)
 
 
-def pictures(num_images: int, side: int) -> Tensor:
+def random_images(num_images: int, side: int) -> Tensor:
     """Coarse random structure with noise on it, in [-1, 1]."""
     generator = torch.Generator().manual_seed(0)
     coarse = torch.randn(num_images, 3, 8, 8, generator=generator)
@@ -76,7 +76,7 @@ def best_batch(images: Tensor) -> int:
 @torch.no_grad()
 def run(args: argparse.Namespace) -> dict[str, Any]:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    images = pictures(args.images, args.side).to(device)
+    images = random_images(args.images, args.side).to(device)
     pairs_per_call = best_batch(images)
     computations: dict[str, Callable[[], Tensor]] = {
         "pytorch_msssim on every pair": lambda: peer_on_every_pair(images, pairs_per_call),

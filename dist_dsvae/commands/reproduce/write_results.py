@@ -71,7 +71,7 @@ def write_results(
         points = _trade_off(curve)
         areas = trade_off.areas(results_of({**document, "trade_off": points}).curve)
         document["trade_off"] = {**points, "areas": [area._asdict() for area in areas]}
-        others["png"] = trade_off.picture(results_of(document))
+        others["png"] = trade_off.png(results_of(document))
     others["md"] = page(results_of(document), f"{name}.png" if curve else None).encode()
     return write_proven(out / name, document, others)
 

@@ -43,7 +43,7 @@ class Alignment:
 
         What lies outside the picture continues its edge.
         """
-        factor, offset = self._to_picture(landmarks)
+        factor, offset = self._to_image(landmarks)
         # Sample at least as densely as the picture is, then shrink with an antialiasing filter.
         dense = _density(abs(factor))
         image, moved = _surround(image, self._corners(factor, offset))
@@ -64,7 +64,7 @@ class Alignment:
         the crop; by default ``oval()``. Where it is 0, and outside of the crop, every bit stays.
         """
         mask = oval() if mask is None else mask
-        factor, offset = self._to_picture(landmarks)
+        factor, offset = self._to_image(landmarks)
         corners = self._corners(factor, offset)
         left, top = (max(0, int(np.floor(part.min()))) for part in (corners.real, corners.imag))
         right = min(image.width, int(np.ceil(corners.real.max())))
@@ -85,7 +85,7 @@ class Alignment:
         pasted.paste(layers[0], (left, top), layers[1])
         return pasted
 
-    def _to_picture(self, landmarks: Sequence[Point]) -> tuple[complex, complex]:
+    def _to_image(self, landmarks: Sequence[Point]) -> tuple[complex, complex]:
         """(a, b): a crop's point z lies at a z + b in the picture, by least squares over the landmarks."""
         there, here = _complex(landmarks), self.size * _complex(self.template)
         centred = here - here.mean()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from dist_dsvae.core.images import PictureFile
+from dist_dsvae.core.images import EncodedImage
 
 FaceBox = tuple[float, float, float, float]  # left, top, right, bottom, in pixels
 Point = tuple[float, float]  # x to the right and y down, in pixels
@@ -42,10 +42,10 @@ class Face:
 
 
 @dataclass(frozen=True, slots=True)
-class PictureOfPerson:
+class ImageOfPerson:
     """A picture of which an annotation says where the wanted face is."""
 
-    picture: PictureFile
+    image: EncodedImage
     box: FaceBox
 
 

@@ -125,13 +125,13 @@ class Identity(Evaluator):
                 device=runtime.device,
             )
 
-        num_pictures = min(config.identity_samples or split.num_samples, split.num_samples)
+        num_images = min(config.identity_samples or split.num_samples, split.num_samples)
 
-        def pictures(first_batch: int) -> Iterator[Batch]:
-            return self._read(split, _BATCH, first_batch, num_pictures)
+        def batches(first_batch: int) -> Iterator[Batch]:
+            return self._read(split, _BATCH, first_batch, num_images)
 
-        num_batches = -(-num_pictures // _BATCH)
-        return add_up(pictures, num_batches, make_sums, candidate.progress, part, candidate.on_progress)
+        num_batches = -(-num_images // _BATCH)
+        return add_up(batches, num_batches, make_sums, candidate.progress, part, candidate.on_progress)
 
     def _samples(self, candidate: Candidate, real: EmbeddingSums) -> Figures:
         network, inputs = self.network, self.inputs

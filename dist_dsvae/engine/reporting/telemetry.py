@@ -177,7 +177,7 @@ class Telemetry:
         if self._trackers is not None:
             self._trackers.log(values, samples_seen)
 
-    def pictures(self, paths: Iterable[Path], samples_seen: int) -> None:
+    def images(self, paths: Iterable[Path], samples_seen: int) -> None:
         """What ``Visuals`` drew, for trackers."""
         if not self.active or self._trackers is None:
             return

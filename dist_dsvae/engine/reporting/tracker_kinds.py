@@ -62,7 +62,7 @@ class Tracker(Protocol):
     def log(self, values: Values, step: int) -> None:
         """Add a point to each curve."""
 
-    def show(self, name: str, picture: Path, step: int) -> None:
+    def show(self, name: str, image: Path, step: int) -> None:
         """Add a picture (any that Pillow reads) to those of ``name``."""
 
     def finish(self) -> None:
@@ -113,8 +113,8 @@ class _TensorBoard(_OfAccelerate):
             lines = "\n".join(f"    {key} = {json.dumps(value)}" for key, value in run.settings.items())
             self._tracker.log({"config": lines}, step=0)
 
-    def show(self, name: str, picture: Path, step: int) -> None:
-        self._tracker.log_images({name: _pixels(picture)[None]}, step=step, dataformats="NHWC")
+    def show(self, name: str, image: Path, step: int) -> None:
+        self._tracker.log_images({name: _pixels(image)[None]}, step=step, dataformats="NHWC")
 
 
 class _Wandb(_OfAccelerate):
@@ -134,8 +134,8 @@ class _Wandb(_OfAccelerate):
         self._tracker.start()
         self._tracker.store_init_configuration(dict(run.settings))
 
-    def show(self, name: str, picture: Path, step: int) -> None:
-        self._tracker.log_images({name: [_pixels(picture)]}, step=step)
+    def show(self, name: str, image: Path, step: int) -> None:
+        self._tracker.log_images({name: [_pixels(image)]}, step=step)
 
 
 class _MLflow(_OfAccelerate):
@@ -156,8 +156,8 @@ class _MLflow(_OfAccelerate):
         if run.id is None:  # parameters cannot change
             self._tracker.store_init_configuration(dict(run.settings))
 
-    def show(self, name: str, picture: Path, step: int) -> None:
-        self._tracker.log_artifact(str(picture), name)  # whose own name says the step
+    def show(self, name: str, image: Path, step: int) -> None:
+        self._tracker.log_artifact(str(image), name)  # whose own name says the step
 
     def finish(self) -> None:
         super().finish()
@@ -176,13 +176,13 @@ class _Trackio(_OfAccelerate):
         self._tracker.start()
         self._tracker.store_init_configuration(dict(run.settings))
 
-    def show(self, name: str, picture: Path, step: int) -> None:
-        self._tracker.log({name: self._image(_pixels(picture))}, step=step)
+    def show(self, name: str, image: Path, step: int) -> None:
+        self._tracker.log({name: self._image(_pixels(image))}, step=step)
 
 
-def _pixels(picture: Path) -> np.ndarray[Any, np.dtype[np.uint8]]:
+def _pixels(path: Path) -> np.ndarray[Any, np.dtype[np.uint8]]:
     """uint8 [H, W, 3]."""
-    with Image.open(picture) as image:
+    with Image.open(path) as image:
         return np.asarray(image.convert("RGB"))
 
 

@@ -72,10 +72,10 @@ class Trackers:
         for tracker in self._trackers:
             tracker.log(values, step)
 
-    def show(self, name: str, picture: Path, step: int) -> None:
+    def show(self, name: str, image: Path, step: int) -> None:
         """Add a picture to those of ``name``."""
         for tracker in self._trackers:
-            tracker.show(name, picture, step)
+            tracker.show(name, image, step)
 
     def close(self) -> None:
         for tracker in self._trackers:
@@ -159,9 +159,9 @@ class _Attended:
         elif new := self._unknown(values, step):
             self._remember(self._attempt(lambda tracker: tracker.log(new, step)), new, step)
 
-    def show(self, name: str, picture: Path, step: int) -> None:
+    def show(self, name: str, image: Path, step: int) -> None:
         if self._is_local or self._unknown({name: 0.0}, step):
-            shown = self._attempt(lambda tracker: tracker.show(name, picture, step))
+            shown = self._attempt(lambda tracker: tracker.show(name, image, step))
             self._remember(shown, [name], step)
 
     def close(self) -> None:

@@ -23,7 +23,7 @@ from dist_dsvae.methods.abilities import Autoencoding, Generative
 from dist_dsvae.runs.measure_statistics import measure_or_warn, using
 from dist_dsvae.sampling.generate import class_grid, sample_codes, spread
 from dist_dsvae.sampling.grids import save_grid, save_scatter
-from dist_dsvae.sampling.picture_file import ForeignPictureError
+from dist_dsvae.sampling.image_file import ForeignImageError
 from dist_dsvae.sampling.statistics_codes import FEW_CODES
 from dist_dsvae.sampling.swap import swap_grid
 
@@ -57,8 +57,8 @@ class Visuals:
         self.method_name = method_name
         self.seed = seed
         self.skip_corrupt = skip_corrupt
-        self._tolerant = Tolerant("The grid of samples", (ForeignPictureError, OSError))
-        self._pictures: dict[int, Tensor] | None = None
+        self._tolerant = Tolerant("The grid of samples", (ForeignImageError, OSError))
+        self._images: dict[int, Tensor] | None = None
 
     def draw(self, directory: Path, name: str) -> list[Path]:
         """Write the pictures of one moment; their paths. Leaves the method in training mode."""
@@ -97,14 +97,14 @@ class Visuals:
         if not isinstance(method, Autoencoding):
             return [grid]
 
-        found = self._pictures_of(classes[: c.num_columns])
+        found = self._images_of(classes[: c.num_columns])
         if not found:
             return [grid]
-        pictures, labels = (
+        images, labels = (
             torch.stack(list(found.values())),
             torch.tensor(list(found), device=self.runtime.device),
         )
-        rows = method.encode(pictures, labels)
+        rows = method.encode(images, labels)
         columns = Codes(rows.zs.roll(1, 0), Gaussian(*(t.roll(1, 0) for t in rows.zu)))
         swap = directory / f"{name}-swap.png"
         save_grid(
@@ -112,21 +112,21 @@ class Visuals:
             swap_grid(method, rows, columns),
             title=f"{name}: zs from the left, zu from the top",
             row_names=[self.manifest.classes[i] for i in found],
-            row_images=pictures,
-            column_images=pictures.roll(1, 0),
+            row_images=images,
+            column_images=images.roll(1, 0),
         )
         return [grid, swap]
 
-    def _pictures_of(self, classes: list[int]) -> dict[int, Tensor]:
+    def _images_of(self, classes: list[int]) -> dict[int, Tensor]:
         """A real picture [C, H, W] of each class, the split's first; classes without one are left out."""
-        if self._pictures is None:
+        if self._images is None:
             found = first_of_classes(self.manifest, classes, skip_corrupt=self.skip_corrupt)
-            self._pictures = {
+            self._images = {
                 label: normalise(found[label].to(self.runtime.device), self.runtime.dtype)
                 for label in classes
                 if label in found
             }
-        return self._pictures
+        return self._images
 
     def _draw_points(self, method: Generative, directory: Path, name: str) -> list[Path]:
         count = min(self.config.num_points, self.manifest.num_samples)

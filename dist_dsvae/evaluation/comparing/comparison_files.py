@@ -33,11 +33,11 @@ def save_comparison(comparison: Comparison, out: str | None) -> list[Path]:
         prefix = Path(out) / "comparison" if out.endswith("/") or Path(out).is_dir() else Path(out)
     if prefix.suffix in (".md", ".json", ".png"):
         prefix = prefix.with_suffix("")
-    others = {"md": markdown(comparison).encode(), "png": picture(comparison)}
+    others = {"md": markdown(comparison).encode(), "png": png(comparison)}
     return write_proven(prefix, as_json(comparison), others)
 
 
-def picture(comparison: Comparison) -> bytes:
+def png(comparison: Comparison) -> bytes:
     """A PNG: a bar per row of the table with its deviation over seeds; real samples are dashed lines.
 
     Panels for the main figures; where there are none of them, for the first columns.

@@ -107,13 +107,13 @@ def caption(results: Results) -> str:
     return f"{text[:1].upper()}{text[1:]}.{note}"
 
 
-def page(results: Results, picture: str | None) -> str:
+def page(results: Results, image: str | None) -> str:
     """NAME.md: the table, the temperatures and the curve where there are any, and the commands."""
     lines = [f"# {results.name}", "", methods_table(results), "", caption(results), ""]
     if results.curve:
         lines += [temperatures_table(results), "", areas_text(results), ""]
-    if picture is not None:
-        lines += [f"![scores against diversity over the prior's temperature]({picture})", ""]
+    if image is not None:
+        lines += [f"![scores against diversity over the prior's temperature]({image})", ""]
     return "\n".join([*lines, "```", *results.document["commands"], "```", ""])
 
 

@@ -77,7 +77,7 @@ def areas(points: Sequence[CurvePoint]) -> list[Area]:
     return [area for area in found if area is not None]
 
 
-def picture(results: Results) -> bytes:
+def png(results: Results) -> bytes:
     """A PNG: a panel per score, a curve per method with its temperatures, and a cross for real images."""
     figure = Figure(figsize=(11, 4.6), layout="constrained")
     for ax, score in zip(figure.subplots(1, len(SCORES)), SCORES, strict=True):

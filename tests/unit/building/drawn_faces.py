@@ -16,7 +16,7 @@ from dist_dsvae.building.faces.stage import crop_faces
 from dist_dsvae.building.faces.survey import SeenFace
 from dist_dsvae.building.faces.work_cache import WorkCache
 from dist_dsvae.building.sources.file_encoder import FileEncoder
-from dist_dsvae.building.sources.pictures.folder import folder
+from dist_dsvae.building.sources.own_images.folder import folder
 from dist_dsvae.building.sources.source import Source
 from dist_dsvae.core.faces.crop_record import DetectorRecord
 from dist_dsvae.core.faces.face import Face, Point

@@ -12,12 +12,12 @@ from PIL import Image
 MAGIC = struct.pack("<I", 0xCED7230A)
 
 
-def content(labels: Sequence[float], picture: bytes, *, array: bool = False) -> bytes:
+def content(labels: Sequence[float], image: bytes, *, array: bool = False) -> bytes:
     """IRHeader and picture; one label goes into the header itself unless ``array``."""
     if len(labels) == 1 and not array:
-        return struct.pack("<IfQQ", 0, labels[0], 7, 0) + picture
+        return struct.pack("<IfQQ", 0, labels[0], 7, 0) + image
     header = struct.pack("<IfQQ", len(labels), 0.0, 7, 0)
-    return header + struct.pack(f"<{len(labels)}f", *labels) + picture
+    return header + struct.pack(f"<{len(labels)}f", *labels) + image
 
 
 def record(data: bytes) -> bytes:
@@ -46,17 +46,17 @@ def write_records(folder: Path, contents: Sequence[bytes], name: str = "train") 
 
 def write_faces(folder: Path, sizes: Sequence[int]) -> None:
     """Identity i has sizes[i] pictures, each of one colour: (10 * identity, 20 * place, 0)."""
-    pictures = []
+    images = []
     for identity, size in enumerate(sizes):
         for place in range(size):
             stream = io.BytesIO()
             Image.new("RGB", (12, 12), (10 * identity, 20 * place, 0)).save(stream, format="PNG")
-            pictures.append(content([float(identity)], stream.getvalue()))
-    first = 1 + len(pictures)
+            images.append(content([float(identity)], stream.getvalue()))
+    first = 1 + len(images)
     ranges, start = [], 1
     for size in sizes:
         ranges.append(content([float(start), float(start + size)], b""))
         start += size
     header = content([float(first), float(first + len(sizes))], b"")
-    write_records(folder, [header, *pictures, *ranges])
+    write_records(folder, [header, *images, *ranges])
     (folder / "property").write_text(f"{len(sizes)},112,112\n")

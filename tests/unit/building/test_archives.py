@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from dist_dsvae.building.sources.pictures import archive
-from dist_dsvae.building.sources.pictures.place import ArchivePlace, Tree
+from dist_dsvae.building.sources.own_images import archive
+from dist_dsvae.building.sources.own_images.place import ArchivePlace, Tree
 from dist_dsvae.data.shards.manifest import Manifest
 from tests.unit.data.making import png, samples_of
 

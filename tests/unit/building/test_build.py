@@ -24,7 +24,7 @@ Run = Callable[..., int]
 RED = (200, 30, 40)
 
 
-def pictures_of(split: Path) -> dict[str, Image.Image]:
+def images_of(split: Path) -> dict[str, Image.Image]:
     """Source name -> picture."""
     return {about["source"]: Image.open(io.BytesIO(content)) for content, _, about in samples_of(split)}
 
@@ -69,7 +69,7 @@ def test_every_kind_of_picture(run: Run) -> None:
     assert run("folder", "raw", "out", "--size", 20, "--format", "png") == 0
     assert report_of("out")["left_out"] == {}
 
-    found = pictures_of(Path("out/train"))
+    found = images_of(Path("out/train"))
     assert {(image.mode, image.size) for image in found.values()} == {("RGB", (20, 20))}
     centre = {name.removeprefix("class/"): np.array(image)[10, 10] for name, image in found.items()}
     for name in (
@@ -102,7 +102,7 @@ def test_resizing(run: Run, resize: str, left: tuple[int, ...], top: tuple[int, 
     wide.paste((0, 0, 255), (0, 0, 18, 40))
     save(Path("raw/a/wide.png"), wide)
     assert run("folder", "raw", "out", "--size", 20, "--resize", resize, "--format", "png") == 0
-    pixels = np.array(pictures_of(Path("out/train"))["a/wide.png"])
+    pixels = np.array(images_of(Path("out/train"))["a/wide.png"])
     np.testing.assert_allclose(pixels[10, 1], left, atol=3)
     np.testing.assert_allclose(pixels[1, 10], top, atol=3)
 
@@ -111,9 +111,9 @@ def test_grey_jpeg_at_full_colour_resolution(run: Run) -> None:
     save(Path("raw/a/x.png"))
     assert run("folder", "raw", "grey", "--channels", 1) == 0
     assert Manifest.load("grey/train").shape == (1, 64, 64)
-    assert pictures_of(Path("grey/train"))["a/x.png"].mode == "L"
+    assert images_of(Path("grey/train"))["a/x.png"].mode == "L"
     assert run("folder", "raw", "colour", "--archive", "gz", "--samples-per-shard", 1) == 0
-    colour = pictures_of(Path("colour/train"))["a/x.png"]
+    colour = images_of(Path("colour/train"))["a/x.png"]
     assert [layer[1:3] for layer in colour.layer] == [(1, 1)] * 3  # type: ignore[attr-defined]
     assert Manifest.load("colour/train").encoding == "jpg"
 
@@ -203,7 +203,7 @@ def test_a_share_for_testing(run: Run, capsys: pytest.CaptureFixture[str]) -> No
 
 
 @pytest.mark.parametrize(
-    ("pictures", "arguments", "sentence"),
+    ("images", "arguments", "sentence"),
     [
         ([], ["nowhere", "out"], "The folder nowhere does not exist"),
         (["raw/a/inner/x.png"], ["raw", "out"], "raw holds no picture in any class folder"),
@@ -216,12 +216,12 @@ def test_a_share_for_testing(run: Run, capsys: pytest.CaptureFixture[str]) -> No
 def test_a_folder_that_cannot_be_built(
     run: Run,
     capsys: pytest.CaptureFixture[str],
-    pictures: list[str],
+    images: list[str],
     arguments: list[Any],
     sentence: str,
 ) -> None:
-    for picture in pictures:
-        save(Path(picture))
+    for image in images:
+        save(Path(image))
     assert run("folder", *arguments) == 1
     printed = capsys.readouterr().err.removeprefix("0 of 1 samples\n")
     assert printed.startswith("error: ")

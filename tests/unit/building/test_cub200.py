@@ -26,10 +26,10 @@ def write_cub200(root: Path) -> None:
     lines: dict[str, list[str]] = {}
     for image in range(1, NUM_IMAGES + 1):
         name = f"{CLASSES[image % 2]}/bird_{image:04d}.jpg"
-        picture = Image.new("RGB", (100, 80), RED)
-        picture.paste(GREEN, (20 + image, 30, 60 + image, 50))
+        drawn = Image.new("RGB", (100, 80), RED)
+        drawn.paste(GREEN, (20 + image, 30, 60 + image, 50))
         (root / "images" / name).parent.mkdir(parents=True, exist_ok=True)
-        picture.save(root / "images" / name, quality=95, subsampling=0)
+        drawn.save(root / "images" / name, quality=95, subsampling=0)
         for table, line in (
             ("images", f"{image} {name}"),
             ("bounding_boxes", f"{image} {20 + image}.0 30.0 40.0 20.0"),

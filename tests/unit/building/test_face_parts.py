@@ -151,11 +151,11 @@ def test_near_pairs_are_found_without_comparing_all(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr("dist_dsvae.building.faces.near.pairs_within", count)
     rng = np.random.default_rng(0)
     shares = []
-    for pictures in (2_000, 8_000):
+    for images in (2_000, 8_000):
         compared = 0
-        words = np.frombuffer(rng.bytes(32 * pictures), np.uint64).reshape(-1, 4)
-        near_pairs(words, looks_like(rng, pictures, 0.5), 40)
-        shares.append(compared / (pictures**2 / 2))
+        words = np.frombuffer(rng.bytes(32 * images), np.uint64).reshape(-1, 4)
+        near_pairs(words, looks_like(rng, images, 0.5), 40)
+        shares.append(compared / (images**2 / 2))
     assert max(shares) < 0.1
 
 

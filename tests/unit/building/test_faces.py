@@ -21,13 +21,13 @@ from dist_dsvae.building.faces.contact_sheet import Sheet, SheetEntry, sheet_fil
 from dist_dsvae.building.faces.stage import crop_faces
 from dist_dsvae.building.faces.work_cache import CHUNK, WorkCache
 from dist_dsvae.building.sources.file_encoder import FileEncoder
-from dist_dsvae.building.sources.pictures.folder import any_pictures_in, folder
-from dist_dsvae.building.sources.pictures.found import as_unlabelled
+from dist_dsvae.building.sources.own_images.folder import any_images_in, folder
+from dist_dsvae.building.sources.own_images.found import as_unlabelled
 from dist_dsvae.building.sources.unlabelled import HeldOutChoice
 from dist_dsvae.commands.build import where_to_look
 from dist_dsvae.core.errors import DataError
 from dist_dsvae.core.faces.crop_record import DetectorRecord
-from dist_dsvae.core.faces.face import Face, PictureOfPerson
+from dist_dsvae.core.faces.face import Face, ImageOfPerson
 from dist_dsvae.core.images import Codec
 from dist_dsvae.data.shards.manifest import Manifest
 from tests.unit.building.drawn_faces import (
@@ -123,7 +123,7 @@ def test_unlabelled_and_held_out_faces() -> None:
     photograph(Path("photos/clara/y.png"), (902, 80, 70, 36), (903, 190, 190, 20), size=240)
     encoder = FileEncoder(size=64, channels=3, resize="crop", codec=Codec())
     choice = HeldOutChoice(num_held_out=1, seed=4)
-    listed = as_unlabelled("folder", any_pictures_in(Path("photos")), encoder, choice, min_pictures=1)
+    listed = as_unlabelled("folder", any_images_in(Path("photos")), encoder, choice, min_images=1)
     held_out = listed.classes_of("held-out")
     source = crop_faces(
         listed, options_of(), Marks(), WorkCache(Path("out")), num_workers=1, progress_of=silent
@@ -188,7 +188,7 @@ def test_a_box_is_searched_at_full_size() -> None:
     plain = folder(Path("photos"), FileEncoder(size=64, channels=3, resize="crop", codec=Codec()))
     (sample,) = plain.splits["train"]
     for box, expected in (((1160.0, 870.0, 1240.0, 950.0), 1200), ((460.0, 360.0, 540.0, 450.0), 500)):
-        boxed = replace(sample, reference=PictureOfPerson(sample.reference, box))
+        boxed = replace(sample, reference=ImageOfPerson(sample.reference, box))
         source = crop_faces(
             replace(plain, splits={"train": [boxed]}),
             options_of(),

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dist_dsvae.building.sources.pictures import hub_dataset
+from dist_dsvae.building.sources.own_images import hub_dataset
 from dist_dsvae.data.shards.manifest import Manifest
 from tests.unit.data.making import png, samples_of
 
@@ -251,6 +251,6 @@ def test_the_library_is_missing(
 
 def test_a_picture_says_which_row_it_is() -> None:
     dataset = rows([0, 1])
-    one, other = (hub_dataset.RowPicture(dataset, "image", row, "x.arrow") for row in (0, 1))
+    one, other = (hub_dataset.RowImage(dataset, "image", row, "x.arrow") for row in (0, 1))
     assert str(one) != str(other)
-    assert str(one) == str(hub_dataset.RowPicture(dataset, "image", 0, "x.arrow"))
+    assert str(one) == str(hub_dataset.RowImage(dataset, "image", 0, "x.arrow"))

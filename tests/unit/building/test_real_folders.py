@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from dist_dsvae.building.sources.casia import read_persons
-from dist_dsvae.building.sources.pictures.split_folders import role_of
+from dist_dsvae.building.sources.own_images.split_folders import role_of
 from dist_dsvae.core.images import flatten
 from dist_dsvae.data.shards.manifest import Manifest
 from dist_dsvae.data.shards.system_names import HEADING, is_system_name, is_system_path
@@ -154,7 +154,7 @@ def test_a_class_may_be_called_train(run: Run) -> None:
 
 
 @pytest.mark.parametrize(
-    ("pictures", "sentence"),
+    ("images", "sentence"),
     [
         (["raw/train/0.png", "raw/test/0.png"], "the pictures of raw/train lie in no class folder"),
         (["raw/train/images/0.png", "raw/val/images/0.png"], "raw/train lie in no class folder"),
@@ -166,9 +166,9 @@ def test_a_class_may_be_called_train(run: Run) -> None:
     ],
 )
 def test_folders_that_look_like_splits_never_become_classes(
-    run: Run, capsys: pytest.CaptureFixture[str], pictures: list[str], sentence: str
+    run: Run, capsys: pytest.CaptureFixture[str], images: list[str], sentence: str
 ) -> None:
-    save(*pictures)
+    save(*images)
     assert run("folder", "raw", "out") == 1
     error = capsys.readouterr().err
     assert sentence in error

@@ -9,7 +9,7 @@ import pytest
 
 from dist_dsvae.building.sources.recordio import MAGIC, Record, read_records
 from dist_dsvae.core.errors import DataError
-from dist_dsvae.core.images import open_picture
+from dist_dsvae.core.images import open_encoded
 from tests.unit.building.recordio_writer import content, write_records
 
 WORD = struct.pack("<I", MAGIC)
@@ -19,8 +19,8 @@ def read(folder: Path) -> dict[int, Record]:
     return read_records(folder / "train.rec", folder / "train.idx")
 
 
-def picture(found: Record) -> bytes:
-    with open_picture(found.content) as stream:
+def image(found: Record) -> bytes:
+    with open_encoded(found.content) as stream:
         return stream.read()
 
 
@@ -43,7 +43,7 @@ def test_pictures_come_back(tmp_path: Path, data: bytes) -> None:
     )
     found = read(tmp_path)
     assert [found[key].labels for key in range(3)] == [(3.0,), (4.0, 5.0), (6.0,)]
-    assert [picture(found[key]) for key in range(3)] == [data] * 3
+    assert [image(found[key]) for key in range(3)] == [data] * 3
     assert [found[key].is_empty for key in range(3)] == [not data] * 3
 
 
@@ -52,7 +52,7 @@ def test_a_label_may_be_the_magic_number(tmp_path: Path) -> None:
     write_records(tmp_path, [content([1.0, value, 2.0], b"picture")])
     found = read(tmp_path)[0]
     assert found.labels == (1.0, value, 2.0)
-    assert picture(found) == b"picture"
+    assert image(found) == b"picture"
 
 
 @pytest.mark.parametrize("keep", range(0, 76))
@@ -71,7 +71,7 @@ def test_a_picture_cut_off_after_the_listing(tmp_path: Path) -> None:
     path = tmp_path / "train.rec"
     path.write_bytes(path.read_bytes()[:-3])
     with pytest.raises(OSError, match=r"train\.rec ends before byte"):
-        picture(found)
+        image(found)
 
 
 def overwrite(path: Path, at: int, content: bytes) -> None:

@@ -105,7 +105,7 @@ def test_classes_of_few_pictures_are_left_out(run: Run) -> None:
 
 
 @pytest.mark.parametrize(
-    ("pictures", "arguments", "sentence"),
+    ("images", "arguments", "sentence"),
     [
         ([], ["--unlabelled"], "The folder raw does not exist"),
         (["raw/a/b/x.png"], ["--unlabelled"], "raw holds no picture; folders inside a class: a/b"),
@@ -126,9 +126,9 @@ def test_classes_of_few_pictures_are_left_out(run: Run) -> None:
     ],
 )
 def test_what_is_refused(
-    run: Run, capsys: pytest.CaptureFixture[str], pictures: list[str], arguments: list[Any], sentence: str
+    run: Run, capsys: pytest.CaptureFixture[str], images: list[str], arguments: list[Any], sentence: str
 ) -> None:
-    save(*pictures)
+    save(*images)
     assert run("folder", "raw", "out", *arguments) == 1
     assert sentence in capsys.readouterr().err
     assert not Path("out").exists()

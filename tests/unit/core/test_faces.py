@@ -19,7 +19,7 @@ from tests.unit.building.drawn_faces import Marks, landmarks_at
 RECORD = FaceCrops(alignment=Alignment(32), detector=Marks().record)
 
 
-def smooth_picture(width: int, height: int) -> Image.Image:
+def smooth_image(width: int, height: int) -> Image.Image:
     """Colours without details that a smaller crop would lose."""
     noise = np.random.default_rng(0).integers(0, 256, (height // 20, width // 20, 3), dtype=np.uint8)
     return Image.fromarray(noise).resize((width, height), Image.Resampling.BICUBIC)
@@ -34,13 +34,13 @@ def test_the_template_is_that_of_crops_that_were_built_before() -> None:
 @pytest.mark.parametrize("turn", [0.0, 0.5, -1.2])
 @pytest.mark.parametrize("distance", [12.0, 19.2, 60.0])
 def test_what_was_cut_out_goes_back_to_its_place(turn: float, distance: float) -> None:
-    photograph, alignment = smooth_picture(400, 300), Alignment(64)
+    photograph, alignment = smooth_image(400, 300), Alignment(64)
     points = landmarks_at(210, 130, distance, turn)
     crop = alignment.crop(photograph, points)
     beside = [(x + 1, y) for x, y in points]
     before, after, moved = (
-        np.asarray(picture).astype(int)
-        for picture in (photograph, *(alignment.paste(photograph, crop, at) for at in (points, beside)))
+        np.asarray(image).astype(int)
+        for image in (photograph, *(alignment.paste(photograph, crop, at) for at in (points, beside)))
     )
     assert np.abs(after - before).max() < 12 < np.abs(moved - before).max()
     inverted = Image.fromarray(255 - np.asarray(crop))
@@ -71,7 +71,7 @@ def test_a_mask_says_what_is_put_back() -> None:
 
 
 def test_a_face_at_the_edge_or_outside_of_the_picture() -> None:
-    photograph, alignment = smooth_picture(100, 80), Alignment(32)
+    photograph, alignment = smooth_image(100, 80), Alignment(32)
     crop = Image.new("RGB", (32, 32), "white")
     assert alignment.paste(photograph, crop, landmarks_at(0, 0, 20)).size == (100, 80)
     far = alignment.paste(photograph, crop, landmarks_at(500, 40, 20))

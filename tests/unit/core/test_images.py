@@ -10,11 +10,11 @@ import pytest
 from PIL import EpsImagePlugin, Image
 
 from dist_dsvae.building.sources.file_encoder import FileEncoder
-from dist_dsvae.building.sources.pictures.listing import is_picture
+from dist_dsvae.building.sources.own_images.listing import is_image
 from dist_dsvae.building.writer import Sample, UnreadableError
 from dist_dsvae.core.images import Codec, Fitter, Format, Pixels
 from dist_dsvae.data import decode
-from dist_dsvae.pretrained.pictures import PictureError, read_picture
+from dist_dsvae.pretrained.image_kinds import ImageError, read_image
 
 
 def smooth(size: int = 16, mode: str = "RGB") -> Image.Image:
@@ -65,10 +65,10 @@ def test_a_picture_that_does_not_fit_is_made_to(tmp_path: Path) -> None:
         ("jpg", misfits),
         ("png", of_png),
     ]
-    for extension, pictures in groups:
-        for name, picture, options in pictures:
+    for extension, images in groups:
+        for name, image, options in images:
             path = tmp_path / name
-            picture.save(path, **options)
+            image.save(path, **options)
             content = stored(path, extension=extension)
             assert content != path.read_bytes(), name
             with Image.open(io.BytesIO(content)) as made:
@@ -99,11 +99,11 @@ def test_no_program_is_run_on_a_picture(tmp_path: Path, monkeypatch: pytest.Monk
     assert ran.pop()  # the test can fail
     with pytest.raises(UnreadableError, match="it is a PostScript drawing, which is not read"):
         stored(path, 32)
-    with pytest.raises(PictureError, match="it is a PostScript drawing"):
-        read_picture(path)
+    with pytest.raises(ImageError, match="it is a PostScript drawing"):
+        read_image(path)
     listed = tmp_path / "without an ending"
     path.rename(listed)
-    assert not is_picture(listed)
+    assert not is_image(listed)
     assert ran == []
 
 
@@ -159,8 +159,8 @@ def test_what_only_pillow_reads_right_is_left_to_it(tmp_path: Path) -> None:
         (smooth(64), {}),
         (smooth(200), {"format": "PNG"}),
     ]
-    for picture, options in refused:
-        picture.save(path, **options)
+    for image, options in refused:
+        image.save(path, **options)
         assert decode.decode_plain_jpeg(path.read_bytes(), 64) is None, options
     smooth(200).save(path)
     content = path.read_bytes()
@@ -183,18 +183,18 @@ def test_what_only_pillow_reads_right_is_left_to_it(tmp_path: Path) -> None:
 def test_pictures_are_resized_as_pillow_does(width: int, height: int) -> None:
     """Bicubic and antialiased, whether smaller or larger: to a grey value, in a crop, a pad and a stretch."""
     pixels = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
-    picture, bicubic = Image.fromarray(pixels), Image.Resampling.BICUBIC
+    image, bicubic = Image.fromarray(pixels), Image.Resampling.BICUBIC
     edge = min(width, height)
     left, top = (width - edge) // 2, (height - edge) // 2
     inner = [max(1, round(64 * side / max(width, height))) for side in (width, height)]
     padded = Image.new("RGB", (64, 64), "white")
-    padded.paste(picture.resize((inner[0], inner[1]), bicubic), ((64 - inner[0]) // 2, (64 - inner[1]) // 2))
+    padded.paste(image.resize((inner[0], inner[1]), bicubic), ((64 - inner[0]) // 2, (64 - inner[1]) // 2))
     expected = {
-        "crop": picture.crop((left, top, left + edge, top + edge)).resize((64, 64), bicubic),
+        "crop": image.crop((left, top, left + edge, top + edge)).resize((64, 64), bicubic),
         "pad": padded,
-        "stretch": picture.resize((64, 64), bicubic),
+        "stretch": image.resize((64, 64), bicubic),
     }
     for resize, by_pillow in expected.items():
-        made = Fitter(size=64, channels=3, resize=resize).fit(picture)  # type: ignore[arg-type]
+        made = Fitter(size=64, channels=3, resize=resize).fit(image)  # type: ignore[arg-type]
         difference = np.asarray(made).astype(int) - np.asarray(by_pillow).astype(int)
         assert np.abs(difference).max() <= 1, resize

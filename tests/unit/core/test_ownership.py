@@ -24,7 +24,7 @@ from dist_dsvae.commands import build, evaluate, export, generate, train
 from dist_dsvae.core.errors import DataError
 from dist_dsvae.core.inventory import INVENTORY_FILE
 from dist_dsvae.core.staging import building, check_free
-from dist_dsvae.sampling.picture_file import ForeignPictureError, write_picture
+from dist_dsvae.sampling.image_file import ForeignImageError, write_image
 from tests.distributed.launching import write_config
 
 PROGRAMS = {"build": build, "evaluate": evaluate, "export": export, "generate": generate, "train": train}
@@ -149,8 +149,8 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for name in ("anna", "ben"):
             (place / "raw" / name).mkdir(parents=True)
             for number in range(15):
-                picture = Image.fromarray(pixels.integers(0, 256, (32, 32), dtype=np.uint8))
-                picture.save(place / "raw" / name / f"{number}.png")
+                image = Image.fromarray(pixels.integers(0, 256, (32, 32), dtype=np.uint8))
+                image.save(place / "raw" / name / f"{number}.png")
         assert call(*commands("shards", ["--test-fraction", "0.2"])["folder"]) == 0
         (place / "tars").mkdir()
         shutil.copy(place / "shards/train/000000.tar", place / "tars")
@@ -290,13 +290,13 @@ def test_a_file_that_comes_while_building_stays(world: Path, tmp_path: Path) -> 
 
 def test_a_picture_is_ours_by_its_pixels(tmp_path: Path) -> None:
     path = tmp_path / "grid.png"
-    write_picture(path, Image.new("RGB", (3, 3)))
-    write_picture(path, Image.new("RGB", (4, 3)))
+    write_image(path, Image.new("RGB", (3, 3)))
+    write_image(path, Image.new("RGB", (4, 3)))
     with Image.open(path) as ours:
         edited = ours.copy()
         edited.putpixel((0, 0), (255, 0, 0))
         text = PngImagePlugin.PngInfo()
         text.add_text("dist_dsvae", ours.info["dist_dsvae"])  # an editor may keep it
     edited.save(path, pnginfo=text)
-    with pytest.raises(ForeignPictureError, match="is no picture that this program drew"):
-        write_picture(path, Image.new("RGB", (3, 3)))
+    with pytest.raises(ForeignImageError, match="is no picture that this program drew"):
+        write_image(path, Image.new("RGB", (3, 3)))

@@ -18,13 +18,13 @@ from dist_dsvae.core.types import ImageShape
 from dist_dsvae.data import decode
 from dist_dsvae.data.decode import decode_into, empty_batch
 from dist_dsvae.data.open_splits import open_splits
-from tests.unit.engine.making import write_pictures
+from tests.unit.engine.making import write_images
 
 SIZES = (32, 33, 64, 250)
 SUBSAMPLINGS = ("444", "422", "420", "440", "411", "Gray")
 
 
-def picture(size: int) -> npt.NDArray[np.uint8]:
+def pixels_of(size: int) -> npt.NDArray[np.uint8]:
     """uint8 [size, size, 3]: smooth colours with noise on them."""
     rng = np.random.default_rng(size)
     coarse = Image.fromarray(rng.integers(0, 256, (8, 8, 3), dtype=np.uint8))
@@ -34,7 +34,7 @@ def picture(size: int) -> npt.NDArray[np.uint8]:
 
 def jpegs(size: int) -> list[bytes]:
     """A picture in the kinds of JPEG that there are."""
-    pixels = picture(size)
+    pixels = pixels_of(size)
     files = [
         simplejpeg.encode_jpeg(pixels, quality=quality, colorsubsampling=subsampling)
         for quality in (50, 90, 95)
@@ -73,7 +73,7 @@ def test_a_line_says_that_it_is_slower(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    write_pictures(tmp_path / "train", ("a", "b"), 4, ImageShape(3, 32, 32), extension)
+    write_images(tmp_path / "train", ("a", "b"), 4, ImageShape(3, 32, 32), extension)
     config = DataConfig(train=str(tmp_path / "train"))
     with caplog.at_level(logging.WARNING):
         open_splits(config)

@@ -35,7 +35,7 @@ SHAPE = ImageShape(3, 12, 10)
 EXTREMES = (0, 1, 127, 128, 255, 2**16 - 1, 2**31 - 1, 2**31, 2**32 - 1)
 
 
-def picture(form: str, **options: object) -> bytes:
+def image(form: str, **options: object) -> bytes:
     pixels = np.random.default_rng(0).integers(0, 256, (SHAPE.height, SHAPE.width, 3), dtype=np.uint8)
     stream = io.BytesIO()
     Image.fromarray(pixels).save(stream, form, **options)
@@ -60,13 +60,13 @@ def with_sums(png: bytes) -> bytes:
 
 
 SEEDS: dict[str, tuple[bytes, ImageShape]] = {
-    "png": (picture("PNG"), SHAPE),
-    "jpg": (picture("JPEG"), SHAPE),
-    "progressive jpg": (picture("JPEG", progressive=True), SHAPE),
-    "webp": (picture("WEBP"), SHAPE),
-    "lossless webp": (picture("WEBP", lossless=True), SHAPE),
-    "bmp": (picture("BMP"), SHAPE),
-    "ppm": (picture("PPM"), SHAPE),
+    "png": (image("PNG"), SHAPE),
+    "jpg": (image("JPEG"), SHAPE),
+    "progressive jpg": (image("JPEG", progressive=True), SHAPE),
+    "webp": (image("WEBP"), SHAPE),
+    "lossless webp": (image("WEBP", lossless=True), SHAPE),
+    "bmp": (image("BMP"), SHAPE),
+    "ppm": (image("PPM"), SHAPE),
     "npy": (point(), ImageShape(5, 0, 0)),
 }
 

@@ -81,7 +81,7 @@ def make_inputs(
     return [tensor.to(iteration.runtime.device) for tensor in inputs]
 
 
-def write_pictures(
+def write_images(
     directory: Path,
     classes: Sequence[str],
     per_class: int,

@@ -98,8 +98,8 @@ class KilledError(Exception):
 def images(first: int) -> Iterator[Batch]:
     for number in range(first, 30):
         generator = torch.Generator().manual_seed(number)
-        pictures = torch.rand(2, 1, 16, 16, generator=generator) * 2 - 1
-        yield Batch(pictures, torch.tensor([number % 2, 0]), torch.tensor([2 * number, 2 * number + 1]))
+        pixels = torch.rand(2, 1, 16, 16, generator=generator) * 2 - 1
+        yield Batch(pixels, torch.tensor([number % 2, 0]), torch.tensor([2 * number, 2 * number + 1]))
 
 
 def make_sums() -> ImageSums:

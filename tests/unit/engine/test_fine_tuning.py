@@ -16,7 +16,7 @@ from dist_dsvae.core.types import ImageShape
 from dist_dsvae.engine.processes.runtime import Runtime
 from dist_dsvae.engine.trainer import Trainer
 from tests.distributed.launching import differing_tensors, write_config
-from tests.unit.engine.making import write_pictures
+from tests.unit.engine.making import write_images
 from tests.unit.engine.test_every_method import METHODS, Entries, entry
 
 __all__ = ["entry"]
@@ -54,7 +54,7 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, ...], Pa
     folder = tmp_path_factory.mktemp("shards")
     splits = {classes: folder / "-".join(classes) for classes in (THERE, HERE, ("ant", "cow"), ("x", "y"))}
     for classes, path in splits.items():
-        write_pictures(path, classes, 12, GREY)
+        write_images(path, classes, 12, GREY)
     return splits
 
 
@@ -232,7 +232,7 @@ def test_a_fine_tuned_run_resumes_exactly(
 
 
 def test_samples_of_another_size_are_refused(former: dict[str, Path], entry: Entries, tmp_path: Path) -> None:
-    write_pictures(tmp_path / "large", HERE, 6, ImageShape(1, 64, 64))
+    write_images(tmp_path / "large", HERE, 6, ImageShape(1, 64, 64))
     config = config_of(tmp_path, "dsvae", tmp_path / "large", 1, model={"architecture": "small64"})
     status, printed = entry(
         train,

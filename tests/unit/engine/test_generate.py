@@ -196,8 +196,8 @@ def test_classes_without_a_picture_are_left_out(
     runs: dict[str, Path], entry: Entries, tmp_path: Path
 ) -> None:
     mini = Manifest.load(REPOSITORY / SHARDS / "test")
-    picture = Codec().pack(Image.effect_noise((32, 32), 90))
-    samples = [Sample(picture, label, str(label)) for label in (0, 0, 7)]
+    image = Codec().pack(Image.effect_noise((32, 32), 90))
+    samples = [Sample(image, label, str(label)) for label in (0, 0, 7)]
     layout = Layout(shape=mini.shape, extension="png")
     split = tmp_path / "few"
     write_split(split, samples, _as_it_is, layout, classes=mini.classes, command="", source="test")

@@ -23,7 +23,7 @@ from dist_dsvae.engine.evaluating.progress import Progress
 from dist_dsvae.engine.evaluating.resemblance import Identity
 from dist_dsvae.engine.processes.runtime import Runtime
 from dist_dsvae.evaluation.judging.judge import Judge
-from tests.unit.engine.making import write_pictures
+from tests.unit.engine.making import write_images
 
 SHAPE = ImageShape(1, 4, 4)
 CLASSIFIER = Path(__file__).parents[3] / "shards/fashion-mnist-mini/classifier"
@@ -93,8 +93,8 @@ class Half(Perfect):
 def splits(tmp_path: Path) -> dict[str, Manifest]:
     """45 pictures of each known and 20 of each unknown person."""
     return {
-        "test": write_pictures(tmp_path / "test", KNOWN, 45, SHAPE),
-        "held_out": write_pictures(tmp_path / "held-out", UNKNOWN, 20, SHAPE),
+        "test": write_images(tmp_path / "test", KNOWN, 45, SHAPE),
+        "held_out": write_images(tmp_path / "held-out", UNKNOWN, 20, SHAPE),
     }
 
 
@@ -152,12 +152,12 @@ def test_figures_by_ability(
 def test_perfect_swaps_of_both_splits(splits: dict[str, Manifest]) -> None:
     identity = stage(splits, identity_samples=0, held_out=str(splits["held_out"].directory))
     figures, _ = measured(identity, Perfect())
-    for prefix, num_pictures in (("", 135), ("held_out_", 80)):
+    for prefix, num_images in (("", 135), ("held_out_", 80)):
         assert figures[f"{prefix}identity_swap_to_zs"] == pytest.approx(1, abs=1e-6)
         assert figures[f"{prefix}identity_reconstruction"] == pytest.approx(1, abs=1e-6)
         assert figures[f"{prefix}identity_swap_to_zu"] < 0.9
         # all but a few of the last batch, which is small
-        assert num_pictures - 4 < figures[f"{prefix}identity_swaps"] <= num_pictures
+        assert num_images - 4 < figures[f"{prefix}identity_swaps"] <= num_images
         # the pictures of a person are alike
         assert figures[f"{prefix}identity_same_person"] > figures[f"{prefix}identity_other_person"] + 0.1
     assert figures["held_out_reconstruction_error"] == pytest.approx(0, abs=1e-12)
@@ -227,8 +227,8 @@ def test_a_killed_measurement_goes_on_where_it_was(splits: dict[str, Manifest], 
 
 
 def test_wrong_settings_get_a_sentence(splits: dict[str, Manifest], tmp_path: Path) -> None:
-    write_pictures(tmp_path / "small", UNKNOWN, 2, ImageShape(1, 2, 2))
-    write_pictures(tmp_path / "overlapping", ("eve", "bob"), 2, SHAPE)
+    write_images(tmp_path / "small", UNKNOWN, 2, ImageShape(1, 2, 2))
+    write_images(tmp_path / "overlapping", ("eve", "bob"), 2, SHAPE)
     for settings, sentence in (
         ({"identity_network": "no/face.safetensors"}, r"evaluation.identity_network is 'no/face.* no file"),
         ({"identity_network": "facenet=no/face.safetensors"}, "there is no file no/face.safetensors"),

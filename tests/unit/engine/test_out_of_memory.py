@@ -22,7 +22,7 @@ from dist_dsvae.engine.iteration.iteration import Iteration
 from dist_dsvae.engine.memory import TooLargeError, is_out_of_memory, out_of_memory_explained, peak_bytes
 from dist_dsvae.runs.checkpoint import complete_checkpoints, verify
 from tests.distributed.launching import epochs_of, metrics, write_config
-from tests.unit.engine.making import write_pictures
+from tests.unit.engine.making import write_images
 
 CPU = torch.device("cpu")
 TOO_MUCH = 2**55  # bytes, beyond any address space
@@ -87,7 +87,7 @@ def test_the_peak_is_what_was_held() -> None:
 def test_a_run_ends_in_a_sentence_and_its_checkpoint_is_intact(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    write_pictures(tmp_path / "train", ("a", "b", "c"), 8, ImageShape(1, 32, 32))
+    write_images(tmp_path / "train", ("a", "b", "c"), 8, ImageShape(1, 32, 32))
     schedule = {"epochs": epochs_of(4, num_samples=24), "checkpoint_every_steps": 2, "evaluate_at_end": False}
     path = write_config(tmp_path / "c.json", data={"train": str(tmp_path / "train")}, train=schedule)
     run_dir, iterate, calls = tmp_path / "run", Iteration.__call__, []

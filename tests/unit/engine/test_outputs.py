@@ -19,7 +19,7 @@ from dist_dsvae.engine.evaluating import evaluate
 from dist_dsvae.engine.processes.runtime import Runtime
 from dist_dsvae.engine.reporting.outputs import MetricsFile
 from dist_dsvae.engine.reporting.visuals import Visuals
-from tests.unit.engine.making import write_pictures
+from tests.unit.engine.making import write_images
 from tests.unit.methods.making import make_method
 
 
@@ -71,7 +71,7 @@ def test_pictures_that_cannot_be_written_cost_one_warning(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     shape = ImageShape(1, 32, 32)
-    split = write_pictures(tmp_path / "train", ("a", "b"), 3, shape)
+    split = write_images(tmp_path / "train", ("a", "b"), 3, shape)
     runtime = Runtime(TrainConfig(double_precision=True))
     how = {"method_name": "dsvae", "seed": 0, "skip_corrupt": False}
     drawing = Visuals(make_method(), split, split, SamplingConfig(), runtime, **how)

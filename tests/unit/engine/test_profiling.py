@@ -15,7 +15,7 @@ from dist_dsvae.engine.reporting import visuals
 from dist_dsvae.runs.checkpoint import CheckpointError
 from dist_dsvae.runs.run_directory import checkpoint_to_resume
 from tests.distributed.launching import differing_tensors, epochs_of, metrics, write_config
-from tests.unit.engine.making import write_pictures
+from tests.unit.engine.making import write_images
 
 
 @pytest.fixture(autouse=True)
@@ -26,7 +26,7 @@ def _few_codes(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def run(folder: Path, iterations: int, name: str, profile: str | None) -> Path:
     if not (folder / "train").exists():
-        write_pictures(folder / "train", ("a", "b", "c"), 8, ImageShape(1, 32, 32))
+        write_images(folder / "train", ("a", "b", "c"), 8, ImageShape(1, 32, 32))
     path = write_config(
         folder / "config.json",
         data={"train": str(folder / "train")},

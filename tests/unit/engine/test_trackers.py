@@ -24,7 +24,7 @@ from dist_dsvae.engine.reporting import tracker_kinds, trackers, visuals
 from dist_dsvae.engine.reporting.tracker_kinds import is_installed
 from dist_dsvae.engine.reporting.trackers import TrackerError, Trackers, check_trackers
 from tests.distributed.launching import epochs_of, metrics, write_config
-from tests.unit.engine.making import write_pictures
+from tests.unit.engine.making import write_images
 from tests.unit.engine.tracked import told
 
 NAMES: tuple[TrackerName, ...] = ("tensorboard", "wandb", "mlflow", "trackio")
@@ -56,16 +56,16 @@ def config_of(name: TrackerName, project: str = "faces", **train: object) -> Exp
 def test_a_resumed_run_goes_on_in_one_curve(name: TrackerName, tmp_path: Path) -> None:
     """Killed after 12 samples with a checkpoint at 8, its point at 12 comes again, with another value."""
     pytest.importorskip(name)
-    run_dir, picture = tmp_path / "run", tmp_path / "step-00000008.png"
+    run_dir, image = tmp_path / "run", tmp_path / "step-00000008.png"
     run_dir.mkdir()
-    Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(picture)
+    Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(image)
     project = f"faces-{name}"
 
     first = Trackers(config_of(name, project), run_dir, 0)
     for step in (4, 8, 12):
         first.log({"kl": float(step), "learning_rate/weights": 0.5}, step)
         if step == 8:
-            first.show("samples", picture, step)
+            first.show("samples", image, step)
             first.log({"evaluation/fid": 3.0}, step)
     first.close()
     again = Trackers(config_of(name, project, epochs=7.0), run_dir, 8)  # which may change
@@ -77,7 +77,7 @@ def test_a_resumed_run_goes_on_in_one_curve(name: TrackerName, tmp_path: Path) -
     twelfth = 120.0 if name == "tensorboard" else 12.0  # what was there can be dropped, or stays alone
     assert found.curves["kl"] == [(4, 4.0), (8, 8.0), (12, twelfth), (16, 160.0)]
     assert found.curves["evaluation/fid"] == [(8, 3.0)]
-    assert found.pictures == [8]
+    assert found.images == [8]
     assert found.runs == 1
     assert found.settings["model.architecture"] == "mlp2d"
     assert found.settings["train.trackers"] == json.dumps([name])
@@ -141,7 +141,7 @@ class Unreliable:
             raise ConnectionError("no route to host\nTraceback and more")
         self.steps.append(step)
 
-    def show(self, name: str, picture: Path, step: int) -> None:
+    def show(self, name: str, image: Path, step: int) -> None:
         raise ValueError("not this picture")
 
     def finish(self) -> None:
@@ -250,7 +250,7 @@ def test_a_run_tells_all_its_trackers(
     monkeypatch.setattr(visuals, "FEW_CODES", 16)
     names = [name for name in ("tensorboard", "mlflow", "trackio") if is_installed(name)]
     run_dir, project = tmp_path / "run", "a run"
-    write_pictures(tmp_path / "train", ("a", "b", "c"), 8, ImageShape(1, 32, 32))
+    write_images(tmp_path / "train", ("a", "b", "c"), 8, ImageShape(1, 32, 32))
     for iterations in (2, 3):
         path = write_config(
             tmp_path / "config.json",
@@ -277,7 +277,7 @@ def test_a_run_tells_all_its_trackers(
         assert sorted(set(rates), reverse=True) == rates
         assert all(value > 0 for _, value in found.curves["gradient_norm/joint"])
         assert 0.05 < found.curves["peak_memory_gib"][-1][1] < 100
-        assert len(found.pictures) == 2
+        assert len(found.images) == 2
         assert found.runs == 1
 
 

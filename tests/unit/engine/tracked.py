@@ -17,12 +17,12 @@ _BLOCK, _HEADER, _FIRST = 32_768, 7, 7
 class Told(NamedTuple):
     """curves: the points of each, in the order in which a reader shows them. runs: so many there are.
 
-    settings: of the run. pictures: their steps, as the tracker has them.
+    settings: of the run. images: their steps, as the tracker has them.
     """
 
     curves: dict[str, Points]
     settings: dict[str, str]
-    pictures: list[int]
+    images: list[int]
     runs: int
 
 
@@ -44,15 +44,15 @@ def _board(run_dir: Path, project: str) -> Told:
     lines = config.tensor_proto.string_val[0].decode().splitlines()
     pairs = [line.strip().partition(" = ") for line in lines]
     settings = {key: str(json.loads(value)) for key, _, value in pairs}
-    pictures = [event.step for event in events.Images("samples")] if "samples" in tags["images"] else []
+    images = [event.step for event in events.Images("samples")] if "samples" in tags["images"] else []
     folders = [path for path in (run_dir / "tensorboard").rglob("*") if path.is_dir()]
-    return Told(curves, settings, pictures, 1 + len(folders))
+    return Told(curves, settings, images, 1 + len(folders))
 
 
 def _wandb(run_dir: Path, project: str) -> Told:
     curves: dict[str, Points] = {}
     settings: dict[str, str] = {}
-    ids, pictures = set(), []
+    ids, images = set(), []
     for path in sorted(run_dir.glob("wandb/offline-run-*/*.wandb")):
         for record in _finished(path):
             if record.WhichOneof("record_type") == "run":
@@ -64,10 +64,10 @@ def _wandb(run_dir: Path, project: str) -> Told:
             step = int(values.pop("_step", 0))
             for key, value in values.items():
                 if key.startswith("samples/filenames"):
-                    pictures.append(step)
+                    images.append(step)
                 elif not key.startswith(("_", "samples/")):
                     curves.setdefault(key, []).append((step, float(value)))
-    return Told(curves, settings, pictures, len(ids))
+    return Told(curves, settings, images, len(ids))
 
 
 def _finished(path: Path) -> list[Any]:
@@ -113,11 +113,11 @@ def _mlflow(run_dir: Path, project: str) -> Told:
         key: [(point.step, point.value) for point in client.get_metric_history(run.info.run_id, key)]
         for key in run.data.metrics
     }
-    pictures = [
+    images = [
         int(Path(artifact.path).stem.rpartition("-")[2])
         for artifact in client.list_artifacts(run.info.run_id, "samples")
     ]
-    return Told(curves, dict(run.data.params), pictures, len(runs))
+    return Told(curves, dict(run.data.params), images, len(runs))
 
 
 def _trackio(run_dir: Path, project: str) -> Told:
@@ -125,12 +125,12 @@ def _trackio(run_dir: Path, project: str) -> Told:
 
     (name,) = SQLiteStorage.get_runs(project)
     curves: dict[str, Points] = {}
-    pictures = []
+    images = []
     for line in SQLiteStorage.get_logs(project, name):
         for key, value in line.items():
             if key == "samples":
-                pictures.append(line["step"])
+                images.append(line["step"])
             elif key not in ("step", "timestamp"):
                 curves.setdefault(key, []).append((line["step"], value))
     config = SQLiteStorage.get_run_config(project, name) or {}
-    return Told(curves, {key: str(value) for key, value in config.items()}, pictures, 1)
+    return Told(curves, {key: str(value) for key, value in config.items()}, images, 1)

@@ -21,7 +21,7 @@ from dist_dsvae.evaluation.diversity import (
 )
 
 
-def pictures(num_images: int, height: int, width: int | None = None, channels: int = 3) -> Tensor:
+def random_images(num_images: int, height: int, width: int | None = None, channels: int = 3) -> Tensor:
     """Variations of one coarse picture under noise of several strengths, clipped to [-1, 1]."""
     generator = torch.Generator().manual_seed(0)
     size = (height, width or height)
@@ -82,7 +82,7 @@ def by_definition(x: Tensor, y: Tensor) -> Tensor:
 @pytest.mark.parametrize("framed", [False, True])
 def test_where_pytorch_msssim_applies_it_agrees(size: tuple[int, int], framed: bool) -> None:
     pytorch_msssim = pytest.importorskip("pytorch_msssim")
-    images = pictures(6, *size)
+    images = random_images(6, *size)
     images = on_white(images) if framed else images
     expected = pytorch_msssim.ms_ssim(*pairs(images), data_range=2.0, size_average=False)
     actual = pairwise_ms_ssim(images)
@@ -95,7 +95,7 @@ def test_where_pytorch_msssim_applies_it_agrees(size: tuple[int, int], framed: b
 def test_it_is_three_times_faster_than_pytorch_msssim() -> None:
     """Ten to fifteen times; in this process's own time, which other programs take nothing of."""
     pytorch_msssim = pytest.importorskip("pytorch_msssim")
-    images = pictures(10, 176)
+    images = random_images(10, 176)
 
     def peer() -> None:
         for first, second in zip(*(side.split(8) for side in pairs(images)), strict=True):
@@ -113,7 +113,7 @@ def test_it_is_three_times_faster_than_pytorch_msssim() -> None:
 @pytest.mark.parametrize("size", [(11, 11), (22, 22), (28, 28), (32, 32), (45, 91), (64, 64)])
 @pytest.mark.parametrize("framed", [False, True])
 def test_small_images_follow_the_definition(size: tuple[int, int], framed: bool) -> None:
-    images = pictures(7, *size)
+    images = random_images(7, *size)
     images = on_white(images) if framed else images
     expected = by_definition(*pairs(images))
     torch.testing.assert_close(pairwise_ms_ssim(images).double(), expected, rtol=0, atol=1e-5)
@@ -121,7 +121,7 @@ def test_small_images_follow_the_definition(size: tuple[int, int], framed: bool)
 
 @pytest.mark.parametrize("channels", [1, 4])
 def test_float64_is_exact(channels: int) -> None:
-    images = pictures(5, 32, channels=channels).double()
+    images = random_images(5, 32, channels=channels).double()
     actual = pairwise_ms_ssim(images)
     assert actual.dtype == torch.float64
     torch.testing.assert_close(actual, by_definition(*pairs(images)), rtol=0, atol=1e-12)
@@ -146,7 +146,7 @@ def test_scales(height: int, width: int, num_scales: int) -> None:
 
 
 def test_equal_images_have_no_diversity() -> None:
-    assert pair_sum(pictures(1, 32).expand(4, 3, 32, 32), "cat").diversity == pytest.approx(0, abs=1e-6)
+    assert pair_sum(random_images(1, 32).expand(4, 3, 32, 32), "cat").diversity == pytest.approx(0, abs=1e-6)
 
 
 def test_opposite_images_are_as_different_as_can_be() -> None:
@@ -157,7 +157,7 @@ def test_opposite_images_are_as_different_as_can_be() -> None:
 @pytest.mark.parametrize("world_size", [1, 2, 3, 50])
 @pytest.mark.parametrize("num_images", [2, 13])
 def test_the_shares_of_all_ranks_add_up(world_size: int, num_images: int) -> None:
-    images = pictures(num_images, 32)
+    images = random_images(num_images, 32)
     shares = [
         pair_sum(images, "cat", rank=rank, world_size=world_size, elements_per_block=20_000)
         for rank in range(world_size)
@@ -183,20 +183,20 @@ def test_every_pair_is_in_one_block(num_images: int, pairs_per_block: int) -> No
 
 @pytest.mark.parametrize("elements_per_block", [1, 10_000, 50_000, 10**7])
 def test_the_size_of_a_block_does_not_matter(elements_per_block: int) -> None:
-    images = pictures(12, 32)
+    images = random_images(12, 32)
     actual = pairwise_ms_ssim(images, elements_per_block=elements_per_block)
     torch.testing.assert_close(actual, pairwise_ms_ssim(images), rtol=0, atol=1e-6)
 
 
 def test_progress_counts_every_pair_once() -> None:
     done: list[int] = []
-    pair_sum(pictures(12, 32), "cat", elements_per_block=30_000, on_progress=done.append)
+    pair_sum(random_images(12, 32), "cat", elements_per_block=30_000, on_progress=done.append)
     assert len(done) > 3
     assert sum(done) == 66
 
 
 def test_lower_precision_around_the_call_does_not_reach_it() -> None:
-    images = pictures(6, 32)
+    images = random_images(6, 32)
     expected = pairwise_ms_ssim(images)
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("medium")
@@ -211,7 +211,7 @@ def test_lower_precision_around_the_call_does_not_reach_it() -> None:
 
 
 def test_half_precision_images_are_compared_in_float32() -> None:
-    images = pictures(4, 32).bfloat16()
+    images = random_images(4, 32).bfloat16()
     actual = pairwise_ms_ssim(images)
     assert torch.equal(actual, pairwise_ms_ssim(images.float()))
 

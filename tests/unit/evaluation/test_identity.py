@@ -35,8 +35,8 @@ class Pixels(nn.Module):
 NETWORK = Judge("pixels", "0" * 64, None, 6, Pixels())
 
 
-def pictures(num_pictures: int, seed: int = 0) -> Tensor:
-    return torch.rand(num_pictures, *SHAPE, generator=torch.Generator().manual_seed(seed)) * 2 - 1
+def random_images(num_images: int, seed: int = 0) -> Tensor:
+    return torch.rand(num_images, *SHAPE, generator=torch.Generator().manual_seed(seed)) * 2 - 1
 
 
 def cosine(a: Tensor, b: Tensor) -> float:
@@ -66,8 +66,8 @@ def mean_over_pairs(
 
 def test_cosines_from_sums_equal_those_of_all_pairs() -> None:
     """Classes of 1, 2, 3 and 6 pictures, one without any; samples of one that has no picture."""
-    real = pictures(12), torch.tensor([0, 1, 1, 2, 2, 2, 3, 3, 3, 3, 3, 3])
-    drawn = pictures(7, seed=1), torch.tensor([1, 1, 2, 3, 3, 4, 4])
+    real = random_images(12), torch.tensor([0, 1, 1, 2, 2, 2, 3, 3, 3, 3, 3, 3])
+    drawn = random_images(7, seed=1), torch.tensor([1, 1, 2, 3, 3, 4, 4])
     real_sums, drawn_sums = sums_of(*real, 6), sums_of(*drawn, 6)
 
     same = []
@@ -85,9 +85,9 @@ def test_cosines_from_sums_equal_those_of_all_pairs() -> None:
 
 
 def test_what_has_no_pair_has_no_cosine() -> None:
-    single = sums_of(pictures(3), torch.tensor([0, 1, 2]), 4)
+    single = sums_of(random_images(3), torch.tensor([0, 1, 2]), 4)
     assert same_class_cosine(single) is None
-    alone = sums_of(pictures(3), torch.tensor([3, 3, 3]), 4)
+    alone = sums_of(random_images(3), torch.tensor([3, 3, 3]), 4)
     assert own_class_cosine(single, alone) is None
     assert other_class_cosine(alone, alone) is None
     assert other_class_cosine(single, alone) is not None
@@ -109,7 +109,7 @@ def swaps_of(
 
 
 def test_a_perfect_swap_is_the_picture_that_gave_zs() -> None:
-    images, labels = pictures(21), torch.arange(21) % 5
+    images, labels = random_images(21), torch.arange(21) % 5
     by_zs = swaps_of(lambda codes: codes[:, :6].view(-1, *SHAPE), images, labels).figures()
     by_zu = swaps_of(lambda codes: codes[:, 6:].view(-1, *SHAPE), images, labels).figures()
     assert by_zs["swap_to_zs"] == pytest.approx(1, abs=1e-6)
@@ -128,7 +128,7 @@ def test_a_perfect_swap_is_the_picture_that_gave_zs() -> None:
 
 def test_swaps_and_reconstructions_are_told_apart() -> None:
     """A decoder of both codes: a reconstruction is 3/2 of its picture, a swap is between two."""
-    images, labels = pictures(16), torch.arange(16) % 5
+    images, labels = random_images(16), torch.arange(16) % 5
     found = swaps_of(lambda codes: (codes[:, :6] + codes[:, 6:]).view(-1, *SHAPE), images, labels).figures()
     assert found["reconstruction"] == pytest.approx(1, abs=1e-6)
     assert 1 > found["swap_to_zs"] > found["swap_to_zu"] > found["other_person"]
@@ -136,14 +136,14 @@ def test_swaps_and_reconstructions_are_told_apart() -> None:
 
 def test_a_method_that_cannot_encode_leaves_the_real_pairs() -> None:
     sums = SwapSums(NETWORK, None, lambda codes: codes, num_classes=5, seed=0, device=CPU)
-    sums.add(pictures(6), torch.arange(6) % 3, torch.arange(6))
+    sums.add(random_images(6), torch.arange(6) % 3, torch.arange(6))
     assert sums.figures().keys() == {"same_person", "other_person"}
-    sums.add(pictures(0), torch.arange(0), torch.arange(0))  # all of a batch were corrupt
+    sums.add(random_images(0), torch.arange(0), torch.arange(0))  # all of a batch were corrupt
     assert int(sums.real.counts.sum()) == 6
 
 
 def test_one_class_has_nobody_to_swap_with() -> None:
-    found = swaps_of(lambda codes: codes[:, :6].view(-1, *SHAPE), pictures(4), torch.full((4,), 2))
+    found = swaps_of(lambda codes: codes[:, :6].view(-1, *SHAPE), random_images(4), torch.full((4,), 2))
     assert found.figures().keys() == {"reconstruction", "same_person"}
 
 

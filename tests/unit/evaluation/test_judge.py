@@ -41,7 +41,7 @@ def faces(files: dict[str, Path]) -> Judge:
     return load_judge(files["faces"], device="cpu")
 
 
-def pictures(num_images: int, side: int, channels: int = 3) -> Tensor:
+def random_images(num_images: int, side: int, channels: int = 3) -> Tensor:
     """Blobs in [-1, 1] whose values are those of 8-bit images."""
     coarse = torch.rand(num_images, channels, 4, 4, generator=torch.Generator().manual_seed(1))
     return (F.interpolate(coarse, (side, side), mode="bicubic").clamp(0, 1) * 255).round() / 127.5 - 1
@@ -63,7 +63,7 @@ def test_faces(faces: Judge, files: dict[str, Path]) -> None:
     """Any size, seen at 160x160 as (x - 127.5) / 128."""
     network = InceptionResNetV1().eval()
     network.load_state_dict(load_file(files["faces"]))
-    images = pictures(2, 24)
+    images = random_images(2, 24)
     pixels = (enlarged(images, 160) + 1) * 127.5
     with torch.no_grad():
         _, embedding = network((pixels - 127.5) / 128)
@@ -74,13 +74,13 @@ def test_faces(faces: Judge, files: dict[str, Path]) -> None:
 
 
 def test_grey_is_repeated(faces: Judge) -> None:
-    grey = pictures(2, 40, channels=1)
+    grey = random_images(2, 40, channels=1)
     torch.testing.assert_close(faces(grey), faces(grey.repeat(1, 3, 1, 1)))
 
 
 def test_always_float32(faces: Judge) -> None:
     """Autocast and torch's shortcuts change nothing, and are as before afterwards."""
-    images = pictures(1, 80)
+    images = random_images(1, 80)
     expected = faces(images)
     torch.set_float32_matmul_precision("medium")
     try:
@@ -101,7 +101,7 @@ def test_a_face_network_with_a_classifier(files: dict[str, Path], tmp_path: Path
     torch.save(state, tmp_path / "people.pt")
     judge = load_judge(tmp_path / "people.pt", device="cpu")
     assert judge.num_classes == 5
-    logits, features = judge(pictures(2, 160))
+    logits, features = judge(random_images(2, 160))
     assert logits is not None
     assert logits.shape == (2, 5)
     assert logits.dtype == features.dtype == torch.float32
@@ -113,7 +113,7 @@ def test_inception_as_torchvision_runs_its_own_weights(files: dict[str, Path]) -
     peer = empty_inception_v3(1000, aux_logits=False).eval()
     peer.load_state_dict(state, assign=True)
     peer.transform_input = True  # type: ignore[assignment]
-    images = pictures(2, 32)
+    images = random_images(2, 32)
     normalised = ((enlarged(images, 299) + 1) / 2 - IMAGENET_MEAN) / IMAGENET_STD
     with torch.no_grad():
         expected = peer(normalised)
@@ -128,7 +128,7 @@ def test_inception_as_torchvision_runs_its_own_weights(files: dict[str, Path]) -
 def test_inception_with_the_pools_of_tensorflow(
     files: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    images = pictures(1, 299)
+    images = random_images(1, 299)
     judge = load_judge(files["inception"], device="cpu", kind="inception-v3-tf")
     logits, _ = judge(images)
     peer = empty_inception_v3(1000, aux_logits=False).eval()
@@ -152,7 +152,7 @@ def test_inception_with_auxiliary_logits(files: dict[str, Path], tmp_path: Path)
     auxiliary = random_state(empty_inception_v3(1000, aux_logits=True))
     state = {k: v for k, v in auxiliary.items() if k.startswith("AuxLogits.")} | load_file(files["inception"])
     save_file(state, tmp_path / "all.safetensors")
-    images = pictures(1, 75)
+    images = random_images(1, 75)
     scores = load_judge(tmp_path / "all.safetensors", device="cpu")(images)
     torch.testing.assert_close(scores, load_judge(files["inception"], device="cpu")(images))
 
@@ -163,7 +163,7 @@ def test_fid_inception_is_that_of_torch_fidelity(files: dict[str, Path], tmp_pat
     peer = fidelity.FeatureExtractorInceptionV3(
         "peer", ["2048", "logits_unbiased"], feature_extractor_weights_path=str(tmp_path / "fid.pth")
     )
-    images = pictures(2, 32)
+    images = random_images(2, 32)
     pixels = ((images + 1) * 127.5).round().to(torch.uint8)
     with torch.no_grad():
         features, logits = peer(pixels)

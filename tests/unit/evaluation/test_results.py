@@ -21,7 +21,7 @@ from dist_dsvae.evaluation.comparing.results_tables import (
     paper_table,
     temperatures_table,
 )
-from dist_dsvae.evaluation.comparing.trade_off import Curve, area_between, areas, curves, picture
+from dist_dsvae.evaluation.comparing.trade_off import Curve, area_between, areas, curves, png
 
 
 def cell(mean: float, std: float | None = None) -> dict[str, Any]:
@@ -129,7 +129,7 @@ def test_the_area_between_curves() -> None:
 
 
 def test_the_picture_of_the_curves(tmp_path: Path) -> None:
-    (tmp_path / "a.png").write_bytes(picture(results()))
+    (tmp_path / "a.png").write_bytes(png(results()))
     assert Image.open(tmp_path / "a.png").size[0] > 800
 
 

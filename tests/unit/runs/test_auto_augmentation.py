@@ -14,7 +14,7 @@ from dist_dsvae.config.reading import ConfigError, differing_keys, from_tree, lo
 from dist_dsvae.core.types import ImageShape
 from dist_dsvae.runs.auto_augmentation import SMALL_DATA_SAMPLES, as_trained, without_auto
 from tests.distributed.launching import differing_tensors, write_config
-from tests.unit.engine.making import write_pictures
+from tests.unit.engine.making import write_images
 from tests.unit.engine.test_every_method import METHODS, Entries, entry, train
 
 __all__ = ["entry"]
@@ -81,7 +81,7 @@ def test_a_record_decides_for_auto_alone(recorded: str, num_samples: int) -> Non
 @pytest.mark.parametrize("method", ["cgan", "semi_supervised"])
 def test_runs_keep_what_they_began_with(method: str, entry: Entries, tmp_path: Path) -> None:
     """Whole runs of few pictures: augmented unless told otherwise, or begun before there was the choice."""
-    write_pictures(tmp_path / "shards", ["a", "b", "c"], 8, IMAGES)
+    write_images(tmp_path / "shards", ["a", "b", "c"], 8, IMAGES)
 
     def run(name: str, iterations: int, **settings: str) -> dict[str, Any]:
         sections = METHODS[method]

@@ -42,7 +42,7 @@ from dist_dsvae.runs import measure_statistics, statistics_file
 from dist_dsvae.runs.measure_statistics import Measured, adopt, measure, using
 from dist_dsvae.runs.statistics_file import measured_of_checkpoint
 from dist_dsvae.sampling import statistics_codes as sampling_statistics
-from tests.unit.engine.making import write_pictures
+from tests.unit.engine.making import write_images
 from tests.unit.methods.making import SHAPES, make_any, make_method
 from tests.unit.sampling.test_statistics import by_hand
 
@@ -51,7 +51,7 @@ CLASSES = ("a", "b", "c", "d", "e")
 
 @pytest.fixture(scope="module")
 def split(tmp_path_factory: pytest.TempPathFactory) -> Manifest:
-    return write_pictures(tmp_path_factory.mktemp("data") / "split", CLASSES, 12, SHAPES["small32"])
+    return write_images(tmp_path_factory.mktemp("data") / "split", CLASSES, 12, SHAPES["small32"])
 
 
 @pytest.fixture(autouse=True)
@@ -116,7 +116,7 @@ def sorted_split(tmp_path_factory: pytest.TempPathFactory) -> Manifest:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(writer, "permutation", by_class)
-        return write_pictures(tmp_path_factory.mktemp("data") / "sorted", CLASSES, 12, SHAPES["small32"])
+        return write_images(tmp_path_factory.mktemp("data") / "sorted", CLASSES, 12, SHAPES["small32"])
 
 
 def read(split: Manifest) -> Batch:

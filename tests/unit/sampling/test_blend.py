@@ -46,10 +46,10 @@ def dense(difference: Tensor, hole: Tensor, length: float) -> Tensor:
 def test_the_correction_solves_the_equation(length: float) -> None:
     holes, difference = random_holes(4), differences(4)
     found = blend.correction(difference, holes, length)
-    for picture in range(4):
+    for image in range(4):
         for channel in range(3):
-            expected = dense(difference[picture, channel], holes[picture, 0], length)
-            torch.testing.assert_close(found[picture, channel].double(), expected, atol=2e-3, rtol=0)
+            expected = dense(difference[image, channel], holes[image, 0], length)
+            torch.testing.assert_close(found[image, channel].double(), expected, atol=2e-3, rtol=0)
 
 
 def test_a_constant_step_is_taken_away_whole_by_the_membrane() -> None:

@@ -12,8 +12,8 @@ from PIL import Image
 
 from dist_dsvae.sampling.film import FRAMES_PER_SECOND, FilmError, save_film
 from dist_dsvae.sampling.grids import beside_each_other
+from dist_dsvae.sampling.image_file import ForeignImageError, is_own
 from dist_dsvae.sampling.interpolate import places
-from dist_dsvae.sampling.picture_file import ForeignPictureError, is_own
 
 LEVELS = (10, 90, 170, 250)
 FRAMES = [Image.new("RGB", (31, 21), (level, level, level)) for level in LEVELS]
@@ -77,7 +77,7 @@ def test_only_ones_own_film_is_replaced(tmp_path: Path, suffix: str) -> None:
     content[len(content) // 2] ^= 1
     path.write_bytes(content)
     assert not is_own(path)
-    with pytest.raises(ForeignPictureError, match="exists already, and is no picture that this program drew"):
+    with pytest.raises(ForeignImageError, match="exists already, and is no picture that this program drew"):
         save_film(path, FRAMES)
     assert path.read_bytes() == content
     assert [entry.name for entry in tmp_path.iterdir()] == [path.name]

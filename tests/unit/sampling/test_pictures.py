@@ -14,7 +14,7 @@ from dist_dsvae.core.noise import Noise
 from dist_dsvae.core.types import Codes, Gaussian
 from dist_dsvae.sampling.fitted_prior import fit_prior
 from dist_dsvae.sampling.generate import class_grid, sample_codes, spread
-from dist_dsvae.sampling.grids import draw_scatter, save_grid, save_scatter, to_picture
+from dist_dsvae.sampling.grids import draw_scatter, save_grid, save_scatter, to_pil
 from dist_dsvae.sampling.swap import swap_grid
 from tests.unit.methods.making import make_any
 
@@ -110,7 +110,7 @@ def test_grid_shows_every_tile_unsmoothed(tmp_path: Path) -> None:
 
 def test_colours_and_clipping() -> None:
     image = torch.tensor([2.0, -1.0, 0.0]).view(3, 1, 1).expand(3, 2, 2)
-    assert to_picture(image).getpixel((0, 0)) == (255, 0, 128)
+    assert to_pil(image).getpixel((0, 0)) == (255, 0, 128)
 
 
 def test_scatter_has_a_panel_per_cloud(tmp_path: Path) -> None:

@@ -15,12 +15,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from dist_dsvae.building.sources.pictures.found import FoundPictures
-from dist_dsvae.building.sources.pictures.listing import class_name, is_picture, printable
-from dist_dsvae.building.sources.pictures.rows import TableRow, choose_splits, splits_of_rows
+from dist_dsvae.building.sources.own_images.found import FoundImages
+from dist_dsvae.building.sources.own_images.listing import class_name, is_image, printable
+from dist_dsvae.building.sources.own_images.rows import TableRow, choose_splits, splits_of_rows
 from dist_dsvae.building.writer import Sample
 from dist_dsvae.core.errors import DataError
-from dist_dsvae.core.images import PictureFile
+from dist_dsvae.core.images import EncodedImage
 from dist_dsvae.core.text import TextError, read_text
 
 SEPARATORS = (",", ";", "\t")
@@ -36,14 +36,14 @@ class Columns:
     split: str | None = None
 
 
-def pictures_listed_in(
+def images_listed_in(
     file: Path,
     columns: Columns,
     *,
     train: str | None = None,
     test: str | None = None,
     unlabelled: bool = False,
-) -> FoundPictures:
+) -> FoundImages:
     """The pictures that ``file`` names, in its order.
 
     train, test: names of the splits, if they are not to be told by their names. unlabelled: labels are not
@@ -63,13 +63,13 @@ def pictures_listed_in(
             left_out.setdefault("listed more than once", []).append(here)
             continue
         seen[told.path] = (told.class_name, told.split, number)
-        picture = file.parent / told.path
-        if not picture.is_file():
+        image = file.parent / told.path
+        if not image.is_file():
             left_out.setdefault("listed, but there is no such file", []).append(here)
-        elif not is_picture(picture):
+        elif not is_image(image):
             left_out.setdefault("files that are no pictures", []).append(here)
         else:
-            sample: Sample[PictureFile] = Sample(str(picture), 0, printable(told.path))
+            sample: Sample[EncodedImage] = Sample(str(image), 0, printable(told.path))
             rows.setdefault(told.split, []).append(TableRow(sample, told.class_name))
     if not rows:
         first = next((f"; {heading}: {names[0]}" for heading, names in left_out.items()), "")

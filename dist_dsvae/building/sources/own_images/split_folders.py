@@ -13,15 +13,15 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from dist_dsvae.building.sources.pictures.listing import (
+from dist_dsvae.building.sources.own_images.listing import (
     Listing,
     class_name,
     files_in,
     folders_in,
-    is_picture,
-    is_picture_folder,
+    is_image,
+    is_image_folder,
 )
-from dist_dsvae.building.sources.pictures.place import AnyPlace, Place, content_of, in_order
+from dist_dsvae.building.sources.own_images.place import AnyPlace, Place, content_of, in_order
 from dist_dsvae.core.errors import DataError
 from dist_dsvae.core.text import TextError, decode_text
 
@@ -37,7 +37,7 @@ _ENDING = re.compile(r"[ _-]?(set|data|images?|split)$")
 class SplitFolders(NamedTuple):
     """The pictures of "train" and perhaps "test" by class, and what is to be said about the folders."""
 
-    pictures: Mapping[str, Mapping[str, Sequence[Place]]]
+    images: Mapping[str, Mapping[str, Sequence[Place]]]
     notes: Sequence[str]
 
 
@@ -67,7 +67,7 @@ def folders_by_role(source: AnyPlace) -> dict[str, AnyPlace]:
         return roles
     if "train" not in roles or not folders_in(roles["train"]):
         return {}  # a class may be called "train", such as CIFAR-100's
-    strangers = [path for path in others if _holds_pictures(path)]
+    strangers = [path for path in others if _holds_images(path)]
     if strangers and len(roles) > 1:
         raise DataError(
             f"{source} holds the splits {_listed(roles.values())}, and beside them {strangers[0].name}/ with "
@@ -95,13 +95,13 @@ def read_splits(source: AnyPlace, roles: Mapping[str, AnyPlace], listing: Listin
             f"{roles['train']} lie in no class folder{listing.found()}. Sort them into one folder per class, "
             f"or give {roles['train']} with --unlabelled; rename it if its name is a class's."
         )
-    pictures: dict[str, Mapping[str, Sequence[Place]]] = {"train": train}
+    images: dict[str, Mapping[str, Sequence[Place]]] = {"train": train}
     notes: list[str] = []
     for role in ("test", "val"):
         if role not in roles:
             continue
         name = roles[role].name
-        if "test" in pictures:
+        if "test" in images:
             notes.append(f"{name}/ is not used: {roles['test'].name}/ is the split 'test'")
             listing.leave_out("splits that are not used", roles[role])
             continue
@@ -110,10 +110,10 @@ def read_splits(source: AnyPlace, roles: Mapping[str, AnyPlace], listing: Listin
             notes.append(f"{name}/ is not used: its pictures lie in no class folder, so they have no labels")
             listing.leave_out("splits that are not used", roles[role])
             continue
-        pictures["test"] = found
+        images["test"] = found
         if role == "val":
             notes.append(f"{name}/ serves as the split 'test'")
-    return SplitFolders(pictures, notes)
+    return SplitFolders(images, notes)
 
 
 def deeper_source(source: AnyPlace) -> AnyPlace | None:
@@ -121,7 +121,7 @@ def deeper_source(source: AnyPlace) -> AnyPlace | None:
     folders = folders_in(source)
     for folder in folders:
         inner = folders_in(folder)
-        holds_classes = len(folders) == 1 and len(inner) > 1 and any(map(_holds_pictures, inner))
+        holds_classes = len(folders) == 1 and len(inner) > 1 and any(map(_holds_images, inner))
         if holds_classes or any(role_of(path.name) == "train" for path in inner):
             return folder
     return None
@@ -139,7 +139,7 @@ def _labelled(split: AnyPlace, listing: Listing) -> dict[str, list[AnyPlace]]:
     annotations = split / f"{split.name}_annotations.txt"
     if annotations.is_file():
         return _annotated(split, annotations, listing)
-    if all(is_picture_folder(path.name) for path in folders_in(split)):
+    if all(is_image_folder(path.name) for path in folders_in(split)):
         return {}
     for path in files_in(split):
         listing.leave_out("files outside the class folders", path)
@@ -152,7 +152,7 @@ def _annotated(split: AnyPlace, annotations: AnyPlace, listing: Listing) -> dict
         lines = decode_text(content_of(annotations)).splitlines()
     except (OSError, TextError) as error:
         raise DataError(f"{annotations} cannot be read ({error}). Correct it, or move it away.") from error
-    inner = [path for path in folders_in(split) if is_picture_folder(path.name)]
+    inner = [path for path in folders_in(split) if is_image_folder(path.name)]
     files = {path.name: path for folder in (split, *inner) for path in files_in(folder)}
     classes: dict[str, list[AnyPlace]] = {}
     for number, line in enumerate(lines, start=1):
@@ -169,7 +169,7 @@ def _annotated(split: AnyPlace, annotations: AnyPlace, listing: Listing) -> dict
             listing.left_out.setdefault("listed, but there is no such file", []).append(
                 f"{listing.name(annotations)}, line {number}: {words[0]}"
             )
-        elif listing.picture(path):
+        elif listing.image(path):
             classes.setdefault(class_name(words[1].strip()), []).append(path)
     files.pop(annotations.name, None)
     for path in in_order(files.values()):
@@ -183,10 +183,10 @@ def _annotated(split: AnyPlace, annotations: AnyPlace, listing: Listing) -> dict
     return {name: in_order(classes[name]) for name in sorted(classes)}
 
 
-def _holds_pictures(folder: Place) -> bool:
+def _holds_images(folder: Place) -> bool:
     """Directly, or in a folder ``images`` or the like."""
-    places = [folder, *(path for path in folders_in(folder) if is_picture_folder(path.name))]
-    return any(is_picture(path) for place in places for path in files_in(place))
+    places = [folder, *(path for path in folders_in(folder) if is_image_folder(path.name))]
+    return any(is_image(path) for place in places for path in files_in(place))
 
 
 def _listed(folders: Iterable[Place]) -> str:

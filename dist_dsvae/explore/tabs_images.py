@@ -9,7 +9,7 @@ from PIL import Image
 
 from dist_dsvae.explore import renderings
 from dist_dsvae.explore.controls import MODEL, Change, TabChanges, introduce, shown, telling
-from dist_dsvae.explore.image_input import needed, opened, picture_slot
+from dist_dsvae.explore.image_input import image_slot, needed, opened
 from dist_dsvae.explore.subject import ShownModel
 from dist_dsvae.explore.uploads import Given
 from dist_dsvae.explore.words import words_for
@@ -35,7 +35,7 @@ def swap_tab(model: ShownModel, max_bytes: int) -> TabChanges:
     ) -> Image.Image | None:
         if first is None or second is None:
             return None
-        return renderings.crossed(model.model, first.picture, second.picture, (first_label, second_label))
+        return renderings.crossed(model.model, first.image, second.image, (first_label, second_label))
 
     def paste(
         first: Given | None, first_label: str | None, second: Given | None, second_label: str | None
@@ -52,9 +52,9 @@ def swap_tab(model: ShownModel, max_bytes: int) -> TabChanges:
     )
     with gr.Row():
         with gr.Column(min_width=280):
-            first = picture_slot(model, "First picture", max_bytes)
+            first = image_slot(model, "First picture", max_bytes)
         with gr.Column(min_width=280):
-            second = picture_slot(model, "Second picture", max_bytes)
+            second = image_slot(model, "Second picture", max_bytes)
     crossing = Change(telling(cross), [*first.inputs, *second.inputs], [result])
     first.then(crossing)
     second.then(crossing)
@@ -85,7 +85,7 @@ def inpaint_tab(model: ShownModel, max_bytes: int, tab: Any) -> TabChanges:
         """The picture under the brush; the old result goes."""
         if given is None:
             return None, None
-        ground = given.picture.convert("RGB").resize((_CANVAS, _CANVAS), Image.Resampling.NEAREST)
+        ground = given.image.convert("RGB").resize((_CANVAS, _CANVAS), Image.Resampling.NEAREST)
         return {"background": ground, "layers": [], "composite": None}, None
 
     def start(given: Given | None) -> tuple[Any, ...]:
@@ -98,8 +98,8 @@ def inpaint_tab(model: ShownModel, max_bytes: int, tab: Any) -> TabChanges:
     def paint(
         given: Given | None, label: str | None, painted: Any, hole: str, refine_steps: float
     ) -> Image.Image:
-        picture = needed(given).picture
-        return renderings.inpainted(model.model, picture, _mask(painted, hole), label, int(refine_steps))
+        image = needed(given).image
+        return renderings.inpainted(model.model, image, _mask(painted, hole), label, int(refine_steps))
 
     def paste(
         given: Given | None, label: str | None, painted: Any, hole: str, refine_steps: float
@@ -117,7 +117,7 @@ def inpaint_tab(model: ShownModel, max_bytes: int, tab: Any) -> TabChanges:
     with gr.Row():
         with gr.Column(min_width=280):
             editor = _brush()
-            slot = picture_slot(model, "Picture to inpaint", max_bytes, preview=False)
+            slot = image_slot(model, "Picture to inpaint", max_bytes, preview=False)
         with gr.Column(min_width=280):
             hole = gr.Radio(
                 [PAINTED, *holes_for(aligned_faces=model.model.published.face_crops is not None)],

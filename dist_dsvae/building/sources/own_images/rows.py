@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from dist_dsvae.building.sources.pictures.found import FoundPictures
-from dist_dsvae.building.sources.pictures.split_folders import role_of
+from dist_dsvae.building.sources.own_images.found import FoundImages
+from dist_dsvae.building.sources.own_images.split_folders import role_of
 from dist_dsvae.building.writer import Sample
 from dist_dsvae.core.errors import DataError
-from dist_dsvae.core.images import PictureFile
+from dist_dsvae.core.images import EncodedImage
 
 UNUSED = "splits that are not used"
 NO_LABEL = "rows without a label"
@@ -18,7 +18,7 @@ NO_LABEL = "rows without a label"
 class TableRow(NamedTuple):
     """class_name: None where the row does not say; never empty."""
 
-    sample: Sample[PictureFile]
+    sample: Sample[EncodedImage]
     class_name: str | None
 
 
@@ -66,7 +66,7 @@ def splits_of_rows(
     *,
     notes: Sequence[str] = (),
     unlabelled: bool = False,
-) -> FoundPictures:
+) -> FoundImages:
     """The chosen splits of ``rows`` (split -> rows in their order), and a note on those that are not used.
 
     A row without a label is left out and named; ``unlabelled``: it is a loose picture, and only the split
@@ -101,7 +101,7 @@ def splits_of_rows(
     )
     loose = [row.sample for row in rows[chosen.train] if row.class_name is None] if unlabelled else ()
     kept = {heading: names for heading, names in out.items() if names}
-    return FoundPictures(origin=origin, splits=splits, loose=loose, left_out=kept, notes=remarks)
+    return FoundImages(origin=origin, splits=splits, loose=loose, left_out=kept, notes=remarks)
 
 
 def _without_labels(
@@ -113,9 +113,9 @@ def _without_labels(
     )
 
 
-def by_class(rows: Sequence[TableRow]) -> dict[str, list[Sample[PictureFile]]]:
+def by_class(rows: Sequence[TableRow]) -> dict[str, list[Sample[EncodedImage]]]:
     """Sorted class -> samples; rows without a label are not among them."""
-    classes: dict[str, list[Sample[PictureFile]]] = {}
+    classes: dict[str, list[Sample[EncodedImage]]] = {}
     for row in rows:
         if row.class_name is not None:
             classes.setdefault(row.class_name, []).append(row.sample)

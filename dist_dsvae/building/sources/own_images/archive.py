@@ -17,12 +17,12 @@ from functools import lru_cache
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
-from dist_dsvae.building.sources.pictures.listing import Listing, files_in, folders_in, printable
-from dist_dsvae.building.sources.pictures.place import ArchivePlace, Tree
-from dist_dsvae.building.sources.pictures.split_folders import deeper_source
+from dist_dsvae.building.sources.own_images.listing import Listing, files_in, folders_in, printable
+from dist_dsvae.building.sources.own_images.place import ArchivePlace, Tree
+from dist_dsvae.building.sources.own_images.split_folders import deeper_source
 from dist_dsvae.building.tar_scan import open_tar
 from dist_dsvae.core.errors import DataError
-from dist_dsvae.core.images import FilePart, PicturePart
+from dist_dsvae.core.images import FilePart, ImagePart
 
 MOST_BYTES = 2**28  # of one entry, unpacked
 ENCRYPTED = "encrypted entries"
@@ -121,12 +121,12 @@ class _Entry(NamedTuple):
 
     name: str
     is_folder: bool
-    content: PicturePart | None
+    content: ImagePart | None
     heading: str | None
 
 
 def _tree(path: Path, entries: Iterator[_Entry]) -> tuple[Tree, dict[str, list[str]]]:
-    files: dict[tuple[str, ...], PicturePart] = {}
+    files: dict[tuple[str, ...], ImagePart] = {}
     names: dict[tuple[str, ...], dict[str, None]] = {(): {}}
     left_out: dict[str, list[str]] = {}
     for entry in entries:

@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from dist_dsvae.pretrained.pictures import Kind, PictureError, read_pictures, to_bytes, to_network
+from dist_dsvae.pretrained.image_kinds import ImageError, Kind, read_images, to_bytes, to_network
 from tests.unit.methods.making import SHAPES
 from tests.unit.pretrained.making import pixels
 
@@ -30,7 +30,7 @@ def test_every_kind_comes_back_bit_for_bit() -> None:
         (torch.randn(4, 2), POINTS),
         (np.float32([1.5, -2.0]), POINTS),
     ]:
-        tensor, kind = read_pictures(given, shape)
+        tensor, kind = read_images(given, shape)
         back = kind.wrap(tensor)
         assert type(back) is type(given)
         assert back.dtype == given.dtype
@@ -43,23 +43,23 @@ def test_every_kind_comes_back_bit_for_bit() -> None:
 def test_pil_pictures_come_back_as_what_they_were() -> None:
     for shape, mode, channels in ((GREY, "L", 1), (COLOUR, "RGB", 3)):
         arrays = pixels(2, channels)
-        pictures = [Image.fromarray(a[..., 0] if channels == 1 else a) for a in arrays]
-        tensor, kind = read_pictures(pictures, shape)
+        images = [Image.fromarray(a[..., 0] if channels == 1 else a) for a in arrays]
+        tensor, kind = read_images(images, shape)
         back = kind.wrap(tensor)
         assert [p.mode for p in back] == [mode, mode]
-        assert all(np.array_equal(a, b) for a, b in zip(back, pictures, strict=True))
-        alone, kind = read_pictures(pictures[1], shape)
-        assert np.array_equal(kind.wrap(alone), pictures[1])
+        assert all(np.array_equal(a, b) for a, b in zip(back, images, strict=True))
+        alone, kind = read_images(images[1], shape)
+        assert np.array_equal(kind.wrap(alone), images[1])
     assert kind.wrap_grid(tensor, 2)[1][0].size == (32, 32)
 
 
 def test_pil_pictures_of_any_size_and_mode_are_cut_to_the_centre() -> None:
     wide = np.zeros((64, 256, 4), np.uint8)
     wide[:, 90:166] = (255, 0, 0, 255)  # the middle, and a little; the rest is transparent, so white
-    tensor, _ = read_pictures([Image.fromarray(wide)], COLOUR)
+    tensor, _ = read_images([Image.fromarray(wide)], COLOUR)
     assert tensor.shape == (1, 3, 32, 32)
     assert tensor[0].flatten(1).float().mean(1).tolist() == [255.0, 0.0, 0.0]
-    high, _ = read_pictures(Image.new("1", (5, 9), 1), GREY)
+    high, _ = read_images(Image.new("1", (5, 9), 1), GREY)
     assert high.float().mean() == 255
 
 
@@ -89,13 +89,13 @@ def test_bytes_survive_the_networks_range() -> None:
     ],
 )
 def test_what_is_wrong_gets_a_sentence(given, shape, message) -> None:  # type: ignore[no-untyped-def]
-    with pytest.raises(PictureError, match=message):
-        read_pictures(given, shape)
+    with pytest.raises(ImageError, match=message):
+        read_images(given, shape)
 
 
 def test_kinds_by_name() -> None:
     assert Kind.named("pil", GREY).dtype == torch.uint8
     assert Kind.named("array", POINTS).dtype == torch.float32
     for name, shape in (("jpeg", GREY), ("pil", POINTS)):
-        with pytest.raises(PictureError, match=f"kind is '{name}'; allowed are"):
+        with pytest.raises(ImageError, match=f"kind is '{name}'; allowed are"):
             Kind.named(name, shape)

@@ -8,21 +8,21 @@ from dataclasses import dataclass, field
 
 from PIL import Image
 
-from dist_dsvae.building.sources.pictures.place import (
+from dist_dsvae.building.sources.own_images.place import (
     AnyPlace,
     Place,
+    image_at,
     in_order,
-    picture_at,
     relative_name,
 )
 from dist_dsvae.building.writer import Sample
 from dist_dsvae.core.errors import DataError
-from dist_dsvae.core.images import PictureFile, foreign_format, open_image, open_picture
+from dist_dsvae.core.images import EncodedImage, foreign_format, open_encoded, open_image
 from dist_dsvae.data.shards import system_names
 from dist_dsvae.data.shards.system_names import is_system_name
 
 # Sub-folders of this name say nothing: pictures in CLASS/images/ are of the class CLASS.
-_PICTURE_FOLDERS = frozenset(
+_IMAGE_FOLDERS = frozenset(
     {
         "image",
         "images",
@@ -69,8 +69,8 @@ class Listing:
         """The first things left out, for a sentence on nothing else being there."""
         return "".join(f"; {heading}: {', '.join(names[:3])}" for heading, names in self.left_out.items())
 
-    def sample(self, path: Place) -> Sample[PictureFile]:
-        return Sample(picture_at(path), 0, self.name(path))
+    def sample(self, path: Place) -> Sample[EncodedImage]:
+        return Sample(image_at(path), 0, self.name(path))
 
     def classes(self, folder: AnyPlace) -> dict[str, list[AnyPlace]]:
         """Class name (of a sub-folder, in Unicode NFC) -> pictures, both sorted.
@@ -86,29 +86,29 @@ class Listing:
                     f"{folder} holds two folders that are both written '{name}' (in different Unicode "
                     "forms). Merge them, or rename one."
                 )
-            classes[name] = self.pictures(path)
+            classes[name] = self.images(path)
             if not classes[name]:
                 self.left_out.setdefault("classes without a picture", []).append(self.name(path))
         return {name: classes[name] for name in sorted(classes) if classes[name]}
 
-    def pictures(self, folder: AnyPlace) -> list[AnyPlace]:
+    def images(self, folder: AnyPlace) -> list[AnyPlace]:
         """The pictures of one class: in its folder, or in ``images`` or the like if that is all it has."""
-        pictures = [picture for path in files_in(folder) for picture in self.picture(path)]
+        images = [image for path in files_in(folder) for image in self.image(path)]
         inner = folders_in(folder)
-        says_nothing = len(inner) == 1 and not pictures and is_picture_folder(inner[0].name)
+        says_nothing = len(inner) == 1 and not images and is_image_folder(inner[0].name)
         self.leave_out_system(folder)
         for path in inner:
             if says_nothing or (self.recursive and not path.is_symlink()):
-                pictures += self.pictures(path)
+                images += self.images(path)
             else:
                 self.leave_out("folders inside a class", path)
-        return in_order(pictures)
+        return in_order(images)
 
-    def picture(self, path: AnyPlace) -> list[AnyPlace]:
+    def image(self, path: AnyPlace) -> list[AnyPlace]:
         """[path] if it is a picture, otherwise []."""
-        if is_picture(path):
+        if is_image(path):
             return [path]
-        reason = foreign_format(picture_at(path)) if path.is_file() else None
+        reason = foreign_format(image_at(path)) if path.is_file() else None
         name = self.name(path) + (f" ({reason})" if reason else "")
         self.left_out.setdefault("files that are no pictures", []).append(name)
         return []
@@ -124,9 +124,9 @@ def folders_in(folder: AnyPlace) -> list[AnyPlace]:
     return in_order(path for path in folder.iterdir() if path.is_dir() and not is_system_name(path.name))
 
 
-def is_picture_folder(name: str) -> bool:
+def is_image_folder(name: str) -> bool:
     """Whether a folder's name says only that pictures are in it."""
-    return name.casefold() in _PICTURE_FOLDERS
+    return name.casefold() in _IMAGE_FOLDERS
 
 
 def class_name(name: str) -> str:
@@ -139,14 +139,14 @@ def printable(name: str) -> str:
     return name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
-def is_picture(path: Place) -> bool:
+def is_image(path: Place) -> bool:
     """By the ending of its name, or else by its first bytes. Opening a pipe or a device would block."""
     if not path.is_file():
         return False
     if Image.registered_extensions().get(path.suffix.lower()) in Image.OPEN:
         return True
     try:
-        with open_picture(picture_at(path)) as stream, open_image(stream):
+        with open_encoded(image_at(path)) as stream, open_image(stream):
             return True
     except Image.DecompressionBombError:
         return True  # a picture, if one that is too large: the report says so

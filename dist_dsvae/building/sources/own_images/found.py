@@ -11,14 +11,14 @@ from dist_dsvae.building.sources.source import Source
 from dist_dsvae.building.sources.unlabelled import HeldOutChoice, without_labels
 from dist_dsvae.building.writer import Sample
 from dist_dsvae.core.errors import DataError
-from dist_dsvae.core.images import PictureFile
+from dist_dsvae.core.images import EncodedImage
 from dist_dsvae.core.noise import Draw, permutation
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class FoundPictures:
+class FoundImages:
     """What a place holds; the labels of the samples are not used.
 
     origin: where it was found, for messages.
@@ -28,19 +28,19 @@ class FoundPictures:
     """
 
     origin: str
-    splits: Mapping[str, Mapping[str, Sequence[Sample[PictureFile]]]]
-    loose: Sequence[Sample[PictureFile]] = ()
+    splits: Mapping[str, Mapping[str, Sequence[Sample[EncodedImage]]]]
+    loose: Sequence[Sample[EncodedImage]] = ()
     left_out: Mapping[str, Sequence[str]] = field(default_factory=dict)
     notes: Sequence[str] = ()
 
 
 def with_labels(
-    name: str, found: FoundPictures, encoder: FileEncoder, *, test_fraction: float, min_pictures: int
+    name: str, found: FoundImages, encoder: FileEncoder, *, test_fraction: float, min_images: int
 ) -> Source:
     """A source called ``name``, whose classes are the sorted names.
 
     test_fraction: share of each class that becomes the split "test", if none was found; which ones is
-        decided by a hash of their place. min_pictures: leave out classes with fewer, all splits together.
+        decided by a hash of their place. min_images: leave out classes with fewer, all splits together.
     Raises DataError if there are two test splits to be, or no class is large enough.
     """
     if not 0 <= test_fraction < 1:
@@ -50,17 +50,17 @@ def with_labels(
             f"{found.origin} has the split 'test' already, so a test fraction of {test_fraction} cannot be "
             "taken. Leave --test-fraction out, or give the training split alone."
         )
-    names = sorted({name for pictures in found.splits.values() for name in pictures})
-    counts = {name: sum(len(pictures.get(name, ())) for pictures in found.splits.values()) for name in names}
+    names = sorted({name for images in found.splits.values() for name in images})
+    counts = {name: sum(len(images.get(name, ())) for images in found.splits.values()) for name in names}
     left_out = dict(found.left_out)
-    classes = _large_enough(counts, min_pictures, found.origin, left_out)
-    splits: dict[str, Sequence[Sample[PictureFile]]] = {
+    classes = _large_enough(counts, min_images, found.origin, left_out)
+    splits: dict[str, Sequence[Sample[EncodedImage]]] = {
         split: [
             replace(sample, label=label)
             for label, class_ in enumerate(classes)
-            for sample in pictures.get(class_, ())
+            for sample in images.get(class_, ())
         ]
-        for split, pictures in found.splits.items()
+        for split, images in found.splits.items()
     }
     if test_fraction:
         splits = divide(splits["train"], len(classes), test_fraction)
@@ -77,21 +77,21 @@ def with_labels(
 
 
 def as_unlabelled(
-    name: str, found: FoundPictures, encoder: FileEncoder, choice: HeldOutChoice, *, min_pictures: int
+    name: str, found: FoundImages, encoder: FileEncoder, choice: HeldOutChoice, *, min_images: int
 ) -> Source:
     """The split "train" without labels, and perhaps "held-out" (``without_labels``).
 
-    min_pictures: leave out classes with fewer; pictures of no class are always taken.
+    min_images: leave out classes with fewer; pictures of no class are always taken.
     Raises DataError if there are no pictures, or not what ``choice`` asks for.
     """
-    pictures = found.splits.get("train", {})
-    counts = {class_: len(samples) for class_, samples in pictures.items()}
+    images = found.splits.get("train", {})
+    counts = {class_: len(samples) for class_, samples in images.items()}
     left_out = dict(found.left_out)
-    kept = _large_enough(counts, min_pictures, found.origin, left_out) if counts else ()
+    kept = _large_enough(counts, min_images, found.origin, left_out) if counts else ()
     source = without_labels(
         name,
         found.origin,
-        {class_: pictures[class_] for class_ in kept},
+        {class_: images[class_] for class_ in kept},
         choice,
         encoder,
         left_out,
@@ -101,15 +101,15 @@ def as_unlabelled(
 
 
 def _large_enough(
-    counts: Mapping[str, int], min_pictures: int, origin: str, left_out: dict[str, Sequence[str]]
+    counts: Mapping[str, int], min_images: int, origin: str, left_out: dict[str, Sequence[str]]
 ) -> tuple[str, ...]:
-    kept = tuple(name for name, count in counts.items() if count >= min_pictures)
-    few = [f"{name} ({count})" for name, count in counts.items() if count < min_pictures]
+    kept = tuple(name for name, count in counts.items() if count >= min_images)
+    few = [f"{name} ({count})" for name, count in counts.items() if count < min_images]
     if few:
-        left_out[f"classes of fewer than {min_pictures} pictures"] = few
+        left_out[f"classes of fewer than {min_images} pictures"] = few
     if not kept:
         raise DataError(
-            f"No class of {origin} has {min_pictures:,} pictures; the largest has "
+            f"No class of {origin} has {min_images:,} pictures; the largest has "
             f"{max(counts.values()):,}. Ask for fewer with --min-pictures."
         )
     return kept

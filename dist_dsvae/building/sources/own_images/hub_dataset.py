@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
-from dist_dsvae.building.sources.pictures.csv_list import NOT_LABELS
-from dist_dsvae.building.sources.pictures.found import FoundPictures
-from dist_dsvae.building.sources.pictures.listing import class_name
-from dist_dsvae.building.sources.pictures.rows import TableRow, choose_splits, splits_of_rows
+from dist_dsvae.building.sources.own_images.csv_list import NOT_LABELS
+from dist_dsvae.building.sources.own_images.found import FoundImages
+from dist_dsvae.building.sources.own_images.listing import class_name
+from dist_dsvae.building.sources.own_images.rows import TableRow, choose_splits, splits_of_rows
 from dist_dsvae.building.writer import Sample
 from dist_dsvae.core.errors import DataError
 
@@ -26,7 +26,7 @@ _ON_DISK = ("dataset_dict.json", "state.json")  # what save_to_disk writes besid
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class RowPicture:
+class RowImage:
     """The picture of a row. dataset: its column gives bytes and path, undecoded. path: of the data."""
 
     dataset: Dataset
@@ -35,12 +35,12 @@ class RowPicture:
     path: str
 
     def open(self) -> BinaryIO:
-        picture = self.dataset[self.row][self.column]
-        if picture is None or (picture["bytes"] is None and picture["path"] is None):
+        image = self.dataset[self.row][self.column]
+        if image is None or (image["bytes"] is None and image["path"] is None):
             raise OSError("the row holds no picture")
-        if picture["bytes"] is not None:
-            return io.BytesIO(picture["bytes"])
-        return Path(picture["path"]).open("rb")
+        if image["bytes"] is not None:
+            return io.BytesIO(image["bytes"])
+        return Path(image["path"]).open("rb")
 
     def __str__(self) -> str:
         return f"{self.dataset._fingerprint} {self.column}[{self.row}]"
@@ -60,7 +60,7 @@ class Wanted(NamedTuple):
     revision: str | None = None
 
 
-def pictures_of_dataset(place: str, wanted: Wanted, *, unlabelled: bool = False) -> FoundPictures:
+def images_of_dataset(place: str, wanted: Wanted, *, unlabelled: bool = False) -> FoundImages:
     """The pictures of the data set called ``place``, by split.
 
     place: a folder or a file, or else a name at the hub. unlabelled: no column of labels is needed.
@@ -206,7 +206,7 @@ def _rows(
     undecoded = dataset.select_columns([image_column]).cast_column(image_column, datasets.Image(decode=False))
     path = undecoded.cache_files[0]["filename"] if undecoded.cache_files else place
     return [
-        TableRow(Sample(RowPicture(undecoded, image_column, row, path), 0, f"{split}[{row}]"), label)
+        TableRow(Sample(RowImage(undecoded, image_column, row, path), 0, f"{split}[{row}]"), label)
         for row, label in enumerate(labels)
     ]
 

@@ -22,27 +22,27 @@ _MAX_FILM_BYTES = 2**30
 _SEAL = re.compile(rb"dist_dsvae film sha256:([0-9a-f]{64})")
 
 
-class ForeignPictureError(ValueError):
+class ForeignImageError(ValueError):
     """A picture that cannot go where it was wanted; the message says why."""
 
 
 def check_replaceable(path: Path) -> None:
-    """Raise PictureError if a picture may not be written to ``path``: for those who draw long before."""
+    """Raise ImageError if a picture may not be written to ``path``: for those who draw long before."""
     if path.is_dir():
-        raise ForeignPictureError(
+        raise ForeignImageError(
             f"{path} is a folder. Give the name of a file in it, such as {path / 'grid.png'}."
         )
     if path.exists() and not is_own(path):
-        raise ForeignPictureError(
+        raise ForeignImageError(
             f"{path} exists already, and is no picture that this program drew. Choose another name, or move "
             "that file away yourself."
         )
 
 
-def write_picture(path: Path, image: Image.Image) -> None:
+def write_image(path: Path, image: Image.Image) -> None:
     """Write a PNG, whole or not at all: a reader that follows a run never sees half a picture.
 
-    Raises PictureError as ``check_replaceable`` does.
+    Raises ImageError as ``check_replaceable`` does.
     """
     check_replaceable(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -56,7 +56,7 @@ def write_picture(path: Path, image: Image.Image) -> None:
 def write_png(path: Path, content: bytes) -> None:
     """The same for a picture that is encoded already."""
     with Image.open(io.BytesIO(content)) as image:
-        write_picture(path, image)
+        write_image(path, image)
 
 
 def seal() -> bytes:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Protocol, Self, TypeVar
 
-from dist_dsvae.core.images import PictureFile, PicturePart, open_picture
+from dist_dsvae.core.images import EncodedImage, ImagePart, open_encoded
 
 
 class Place(Protocol):
@@ -46,7 +46,7 @@ class Tree:
 
     path: Path
     folders: Mapping[tuple[str, ...], Sequence[str]]
-    files: Mapping[tuple[str, ...], PicturePart]
+    files: Mapping[tuple[str, ...], ImagePart]
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,8 +83,8 @@ class ArchivePlace:
         return "/".join([str(self.tree.path), *self.parts])
 
 
-def picture_at(place: Place) -> PictureFile:
-    """What ``open_picture`` opens, for the file at ``place``."""
+def image_at(place: Place) -> EncodedImage:
+    """What ``open_encoded`` opens, for the file at ``place``."""
     if isinstance(place, Path):
         return str(place)
     assert isinstance(place, ArchivePlace), "there are no other places"
@@ -93,7 +93,7 @@ def picture_at(place: Place) -> PictureFile:
 
 def content_of(place: Place) -> bytes:
     """Of the file at ``place``. Raises OSError if it cannot be read."""
-    with open_picture(picture_at(place)) as stream:
+    with open_encoded(image_at(place)) as stream:
         return stream.read()
 
 

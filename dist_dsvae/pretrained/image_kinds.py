@@ -28,14 +28,14 @@ from torch import Tensor
 from dist_dsvae.core.images import Fitter, flatten, open_image, why_unreadable
 from dist_dsvae.core.types import ImageShape
 from dist_dsvae.sampling.grids import tiled
-from dist_dsvae.sampling.picture_file import ForeignPictureError, write_picture
+from dist_dsvae.sampling.image_file import ForeignImageError, write_image
 
 Container = Literal["pil", "array", "tensor"]
-Pictures = Image.Image | Sequence[Image.Image] | npt.NDArray[Any] | Tensor
+Images = Image.Image | Sequence[Image.Image] | npt.NDArray[Any] | Tensor
 _SLACK = 1e-3  # of values beyond [-1, 1]: what rounding in half precision leaves
 
 
-class PictureError(ValueError):
+class ImageError(ValueError):
     """Pictures that the model cannot take; the message says what was given and what is allowed."""
 
 
@@ -55,12 +55,12 @@ class Kind(NamedTuple):
         """Of results that follow no input: 8 bits for "pil" and "array", float32 for "tensor".
 
         container: None for "pil", or "array" where samples are points.
-        Raises PictureError for another name, and for "pil" where samples are points.
+        Raises ImageError for another name, and for "pil" where samples are points.
         """
         container = container or ("pil" if shape.is_image else "array")
         if container not in ("pil", "array", "tensor") or (container == "pil" and not shape.is_image):
             allowed = '"pil", "array" or "tensor"' if shape.is_image else '"array" or "tensor" for points'
-            raise PictureError(f"kind is {container!r}; allowed are {allowed}.")
+            raise ImageError(f"kind is {container!r}; allowed are {allowed}.")
         eight_bits = container != "tensor" and shape.is_image
         return cls(container, torch.uint8 if eight_bits else torch.float32, torch.device("cpu"))  # type: ignore[arg-type]
 
@@ -71,8 +71,8 @@ class Kind(NamedTuple):
     def wrap(self, images: Tensor) -> Any:
         """Stored images [N, ...] as the caller's kind; one alone if one alone was given."""
         if self.container == "pil":
-            pictures = PictureList(map(_picture, images))
-            return pictures[0] if self.is_single else pictures
+            converted = ImageList(map(_as_pil, images))
+            return converted[0] if self.is_single else converted
         if self.container == "array":
             array = (images.movedim(1, -1) if images.dim() > 2 else images).contiguous().numpy()
             return array[0] if self.is_single else array
@@ -81,82 +81,82 @@ class Kind(NamedTuple):
     def wrap_grid(self, images: Tensor, num_rows: int) -> Any:
         """Stored images [R * K, ...] as rows: lists of lists of PIL pictures, else one axis more."""
         if self.container == "pil":
-            return PictureRows(PictureList(map(_picture, images)).in_rows(num_rows).rows)
+            return ImageRows(ImageList(map(_as_pil, images)).in_rows(num_rows).rows)
         flat = self._replace(is_single=False).wrap(images)
         return flat.reshape(num_rows, len(images) // num_rows, *flat.shape[1:])
 
 
-class PictureList(list[Image.Image]):
+class ImageList(list[Image.Image]):
     """PIL pictures in a list, which can be saved as one picture."""
 
     num_rows: int | None = None
 
-    def in_rows(self, num_rows: int) -> PictureList:
+    def in_rows(self, num_rows: int) -> ImageList:
         """The same list, to be saved in so many rows."""
         self.num_rows = num_rows
         return self
 
     @property
-    def rows(self) -> list[PictureList]:
+    def rows(self) -> list[ImageList]:
         """Of equal length, but for the last; where nothing else is chosen about as many as columns."""
         num_columns = -(-len(self) // (self.num_rows or math.isqrt(len(self)) or 1)) or 1
-        return [PictureList(self[first : first + num_columns]) for first in range(0, len(self), num_columns)]
+        return [ImageList(self[first : first + num_columns]) for first in range(0, len(self), num_columns)]
 
     def save(self, path: str | Path) -> None:
-        """Write the pictures side by side as a PNG; raises PictureError as ``save_tiles`` does."""
+        """Write the pictures side by side as a PNG; raises ImageError as ``save_tiles`` does."""
         save_tiles(path, self.rows)
 
 
-class PictureRows(list[PictureList]):
+class ImageRows(list[ImageList]):
     """Rows of PIL pictures, which can be saved as one picture."""
 
     def save(self, path: str | Path) -> None:
-        """Write the rows as a PNG; raises PictureError as ``save_tiles`` does."""
+        """Write the rows as a PNG; raises ImageError as ``save_tiles`` does."""
         save_tiles(path, self)
 
 
 def save_tiles(path: str | Path, rows: Sequence[Sequence[Image.Image]]) -> None:
     """Write rows of pictures of one size as a PNG, small ones enlarged so that every pixel can be seen.
 
-    Raises PictureError for a name that ends in something else, for no pictures, and where the file would
+    Raises ImageError for a name that ends in something else, for no pictures, and where the file would
     replace one that this program did not draw.
     """
     path = Path(path)
     if path.suffix.lower() not in ("", ".png"):
-        raise PictureError(f"{path} does not end in .png, the format that is written. Name it so.")
+        raise ImageError(f"{path} does not end in .png, the format that is written. Name it so.")
     if not any(rows):
-        raise PictureError(f"There are no pictures to write to {path}.")
+        raise ImageError(f"There are no pictures to write to {path}.")
     try:
-        write_picture(path, tiled(rows))
-    except ForeignPictureError as error:
-        raise PictureError(str(error)) from None
+        write_image(path, tiled(rows))
+    except ForeignImageError as error:
+        raise ImageError(str(error)) from None
 
 
-def read_pictures(pictures: Pictures, shape: ImageShape, name: str = "images") -> tuple[Tensor, Kind]:
+def read_images(images: Images, shape: ImageShape, name: str = "images") -> tuple[Tensor, Kind]:
     """The caller's pictures as a tensor [N, C, H, W] or points [N, C], in their own values, and their kind.
 
     name: of the argument, for messages. ``to_network`` makes the networks' values of it.
-    Raises PictureError for what is neither, for another size than the model's, for values out of range.
+    Raises ImageError for what is neither, for another size than the model's, for values out of range.
     """
-    if isinstance(pictures, Image.Image):
-        tensor, kind = _read_pil([pictures], shape, name)
+    if isinstance(images, Image.Image):
+        tensor, kind = _read_pil([images], shape, name)
         return tensor, kind._replace(is_single=True)
-    if isinstance(pictures, np.ndarray):
-        return _read_array(pictures, shape, name)
-    if isinstance(pictures, Tensor):
-        single = pictures.dim() == (3 if shape.is_image else 1)
-        tensor = pictures[None] if single else pictures
-        _check(tensor, pictures, shape, name, "channels, height, width")
+    if isinstance(images, np.ndarray):
+        return _read_array(images, shape, name)
+    if isinstance(images, Tensor):
+        single = images.dim() == (3 if shape.is_image else 1)
+        tensor = images[None] if single else images
+        _check(tensor, images, shape, name, "channels, height, width")
         return tensor, Kind("tensor", tensor.dtype, tensor.device, single)
-    if isinstance(pictures, Sequence) and all(isinstance(p, Image.Image) for p in pictures):
-        return _read_pil(pictures, shape, name)
-    raise PictureError(
-        f"{name} is {_described(pictures)}. Give a PIL picture or a list of them, a NumPy array, or a tensor."
+    if isinstance(images, Sequence) and all(isinstance(p, Image.Image) for p in images):
+        return _read_pil(images, shape, name)
+    raise ImageError(
+        f"{name} is {_described(images)}. Give a PIL picture or a list of them, a NumPy array, or a tensor."
     )
 
 
-def read_picture(path: Path) -> Image.Image:
-    """The picture in a file, decoded. Raises PictureError, with what to do, for one that cannot be read."""
+def read_image(path: Path) -> Image.Image:
+    """The picture in a file, decoded. Raises ImageError, with what to do, for one that cannot be read."""
     try:
         with warnings.catch_warnings():
             # Pillow's word on many pixels would stand beside ours, at another number.
@@ -166,15 +166,15 @@ def read_picture(path: Path) -> Image.Image:
             opened.load()
             return opened
     except FileNotFoundError:
-        raise PictureError(
+        raise ImageError(
             f"{path} cannot be read as a picture: there is no such file. Correct the path."
         ) from None
     except Exception as error:  # codecs raise nearly anything on a broken file
-        raise PictureError(f"{path} cannot be read as a picture: {why_unreadable(error, path)}.") from None
+        raise ImageError(f"{path} cannot be read as a picture: {why_unreadable(error, path)}.") from None
 
 
 def to_network(images: Tensor) -> Tensor:
-    """0..255 or [-1, 1], as ``read_pictures`` gave them -> float32 in [-1, 1]."""
+    """0..255 or [-1, 1], as ``read_images`` gave them -> float32 in [-1, 1]."""
     return images.float().div(127.5).sub(1.0) if images.dtype == torch.uint8 else images.float()
 
 
@@ -183,26 +183,24 @@ def to_bytes(images: Tensor) -> Tensor:
     return images.float().add(1.0).mul(127.5).round().clamp(0, 255).to(torch.uint8)
 
 
-def _read_pil(pictures: Sequence[Image.Image], shape: ImageShape, name: str) -> tuple[Tensor, Kind]:
+def _read_pil(images: Sequence[Image.Image], shape: ImageShape, name: str) -> tuple[Tensor, Kind]:
     if not shape.is_image:
-        raise PictureError(
-            f"{name} are pictures, but this model was trained on points [N, {shape.channels}]."
-        )
+        raise ImageError(f"{name} are pictures, but this model was trained on points [N, {shape.channels}].")
     kind = Kind("pil", torch.uint8, torch.device("cpu"))
-    pixels = np.zeros((len(pictures), shape.height, shape.width, shape.channels), np.uint8)
+    pixels = np.zeros((len(images), shape.height, shape.width, shape.channels), np.uint8)
     fitter = Fitter(size=shape.width, channels=shape.channels, resize="crop")
-    for number, picture in enumerate(pictures):
+    for number, image in enumerate(images):
         try:
-            fitted = fitter.fit(flatten(picture))
+            fitted = fitter.fit(flatten(image))
         except (OSError, ValueError) as error:
-            raise PictureError(f"{name}[{number}] cannot be read as a picture: {error}.") from None
+            raise ImageError(f"{name}[{number}] cannot be read as a picture: {error}.") from None
         pixels[number] = np.asarray(fitted).reshape(pixels.shape[1:])
     return torch.from_numpy(pixels).movedim(-1, 1), kind
 
 
 def _read_array(array: npt.NDArray[Any], shape: ImageShape, name: str) -> tuple[Tensor, Kind]:
     if array.dtype != np.uint8 and array.dtype.kind != "f":
-        raise PictureError(
+        raise ImageError(
             f"{name} is an array of {array.dtype}; allowed are uint8 (0 to 255) and floats in [-1, 1]."
         )
     tensor = torch.from_numpy(np.ascontiguousarray(array))
@@ -220,32 +218,30 @@ def _read_array(array: npt.NDArray[Any], shape: ImageShape, name: str) -> tuple[
 
 
 def _check(tensor: Tensor, given: Any, shape: ImageShape, name: str, order: str) -> None:
-    """Raise PictureError unless ``tensor`` holds samples of ``shape`` in values that are allowed."""
+    """Raise ImageError unless ``tensor`` holds samples of ``shape`` in values that are allowed."""
     expected = tuple(shape) if shape.is_image else (shape.channels,)
     if tuple(tensor.shape[1:]) != expected or tensor.dim() != len(expected) + 1:
         axes = [shape.channels, shape.height, shape.width] if shape.is_image else [shape.channels]
         axes = axes[1:] + axes[:1] if order.startswith("height") else axes
         wanted = ", ".join(map(str, axes))
         what = f" ({order}; PIL pictures may have any size)" if shape.is_image else ""
-        raise PictureError(
+        raise ImageError(
             f"{name} has the shape {list(given.shape)}; this model takes [N, {wanted}] or [{wanted}]{what}."
         )
     if tensor.dtype == torch.uint8 and shape.is_image:
         return
     if not tensor.is_floating_point():
-        raise PictureError(
-            f"{name} is of {tensor.dtype}; allowed are uint8 (0 to 255) and floats in [-1, 1]."
-        )
+        raise ImageError(f"{name} is of {tensor.dtype}; allowed are uint8 (0 to 255) and floats in [-1, 1].")
     if not bool(torch.isfinite(tensor).all()):
-        raise PictureError(f"{name} holds numbers that are not finite.")
+        raise ImageError(f"{name} holds numbers that are not finite.")
     if shape.is_image and len(tensor) and float(tensor.abs().max()) > 1 + _SLACK:
-        raise PictureError(
+        raise ImageError(
             f"{name} holds floats up to {float(tensor.abs().max()):g}; floats must lie in [-1, 1]. Divide "
             "0..255 by 127.5 and subtract 1, or give uint8."
         )
 
 
-def _picture(pixels: Tensor) -> Image.Image:
+def _as_pil(pixels: Tensor) -> Image.Image:
     """uint8 [C, H, W] -> a picture of mode "L" or "RGB"."""
     array = pixels.movedim(0, -1).contiguous().numpy()
     return Image.fromarray(array[..., 0] if array.shape[-1] == 1 else array)

@@ -10,10 +10,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from dist_dsvae.building.sources.file_encoder import FileEncoder
-from dist_dsvae.building.sources.pictures.found import FoundPictures, with_labels
-from dist_dsvae.building.sources.pictures.listing import Listing, files_in
-from dist_dsvae.building.sources.pictures.place import AnyPlace, Place
-from dist_dsvae.building.sources.pictures.split_folders import (
+from dist_dsvae.building.sources.own_images.found import FoundImages, with_labels
+from dist_dsvae.building.sources.own_images.listing import Listing, files_in
+from dist_dsvae.building.sources.own_images.place import AnyPlace, Place
+from dist_dsvae.building.sources.own_images.split_folders import (
     SplitFolders,
     deeper_source,
     folders_by_role,
@@ -22,7 +22,7 @@ from dist_dsvae.building.sources.pictures.split_folders import (
 from dist_dsvae.building.sources.source import Source
 from dist_dsvae.building.writer import Sample
 from dist_dsvae.core.errors import DataError
-from dist_dsvae.core.images import PictureFile
+from dist_dsvae.core.images import EncodedImage
 
 
 def folder(source: Path, encoder: FileEncoder) -> Source:
@@ -30,29 +30,29 @@ def folder(source: Path, encoder: FileEncoder) -> Source:
 
     Raises DataError if there is no picture at all. Classes without any are left out and reported.
     """
-    return with_labels("folder", pictures_in(source), encoder, test_fraction=0.0, min_pictures=1)
+    return with_labels("folder", images_in(source), encoder, test_fraction=0.0, min_images=1)
 
 
-def pictures_in(
+def images_in(
     source: Place, *, recursive: bool = False, left_out: Mapping[str, Sequence[str]] | None = None
-) -> FoundPictures:
+) -> FoundImages:
     """The pictures of class folders, by split.
 
     recursive: those of folders inside the class folders too. left_out: what was not used before, by heading.
     """
     listing = _listing(source, recursive, left_out)
-    per_split, notes = _pictures_by_split(source, listing)
-    splits = {split: _samples(listing, pictures) for split, pictures in per_split.items()}
-    return FoundPictures(origin=str(source), splits=splits, left_out=listing.left_out, notes=notes)
+    per_split, notes = _images_by_split(source, listing)
+    splits = {split: _samples(listing, images) for split, images in per_split.items()}
+    return FoundImages(origin=str(source), splits=splits, left_out=listing.left_out, notes=notes)
 
 
 def _samples(
-    listing: Listing, pictures: Mapping[str, Sequence[Place]]
-) -> dict[str, list[Sample[PictureFile]]]:
-    return {name: [listing.sample(path) for path in paths] for name, paths in pictures.items()}
+    listing: Listing, images: Mapping[str, Sequence[Place]]
+) -> dict[str, list[Sample[EncodedImage]]]:
+    return {name: [listing.sample(path) for path in paths] for name, paths in images.items()}
 
 
-def _pictures_by_split(source: AnyPlace, listing: Listing) -> SplitFolders:
+def _images_by_split(source: AnyPlace, listing: Listing) -> SplitFolders:
     roles = folders_by_role(source)
     if roles:
         return read_splits(source, roles, listing)
@@ -73,10 +73,10 @@ def _pictures_by_split(source: AnyPlace, listing: Listing) -> SplitFolders:
     return SplitFolders({"train": classes}, ())
 
 
-def any_pictures_in(
+def any_images_in(
     source: Place, *, recursive: bool = False, left_out: Mapping[str, Sequence[str]] | None = None
-) -> FoundPictures:
-    """Pictures of sub-folders, and loose ones; recursive, left_out: as for ``pictures_in``.
+) -> FoundImages:
+    """Pictures of sub-folders, and loose ones; recursive, left_out: as for ``images_in``.
 
     Raises DataError if there is no picture, or if ``source`` holds splits.
     """
@@ -88,7 +88,7 @@ def any_pictures_in(
             f"{source} holds the splits {names}, which must not be mixed. Give one of them, for example "
             f"{next(iter(roles.values()))}."
         )
-    loose = [listing.sample(picture) for path in files_in(source) for picture in listing.picture(path)]
+    loose = [listing.sample(image) for path in files_in(source) for image in listing.image(path)]
     classes = listing.classes(source)
     if not classes and not loose:
         raise DataError(
@@ -96,7 +96,7 @@ def any_pictures_in(
             "--recursive takes pictures of deeper folders too."
         )
     splits = {"train": _samples(listing, classes)}
-    return FoundPictures(origin=str(source), splits=splits, loose=loose, left_out=listing.left_out)
+    return FoundImages(origin=str(source), splits=splits, loose=loose, left_out=listing.left_out)
 
 
 def _listing(source: Place, recursive: bool, left_out: Mapping[str, Sequence[str]] | None) -> Listing:
