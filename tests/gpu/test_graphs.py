@@ -136,7 +136,7 @@ def test_preparing_leaves_no_trace() -> None:
     before = [tensor.clone() for tensor in iteration.state()]
     random_state = torch.cuda.get_rng_state()
     graphed = Graphed(iteration, iteration.state)
-    graphed._prepare(tuple(make_inputs(iteration, first=0)))
+    graphed.prepare(*make_inputs(iteration, first=0))
     for now, then in zip(iteration.state(), before, strict=True):
         assert torch.equal(now, then)
     assert torch.equal(torch.cuda.get_rng_state(), random_state)

@@ -21,7 +21,7 @@ class Outcome(NamedTuple):
     differing: list[str]
     waits: list[Wait]
     num_replays: int
-    graphed: Graphed
+    captured: Iteration
 
 
 def compare(
@@ -31,10 +31,11 @@ def compare(
     *,
     num_iterations: int = 3,
     rank: int = 0,
+    graph: Callable[[Iteration], Graphed] = lambda iteration: Graphed(iteration, iteration.state),
 ) -> Outcome:
     """Iterations with moving rates and other inputs each, and a log tick after the second."""
     eager, captured = make(), make()
-    graphed = Graphed(captured, captured.state)
+    graphed = graph(captured)
     waits: list[Wait] = []
     differing: list[str] = []
     for number in range(num_iterations):
@@ -53,4 +54,4 @@ def compare(
     for place, (ours, theirs) in enumerate(zip(captured.state(), eager.state(), strict=True)):
         if not torch.equal(ours, theirs):
             differing.append(f"tensor {place} {list(ours.shape)}")
-    return Outcome(differing, waits, device.num_replays, graphed)
+    return Outcome(differing, waits, device.num_replays, captured)

@@ -108,6 +108,7 @@ class Device:
         self.capturing: Graph | None = None
         self.is_stuck = False
         self.num_replays = 0
+        self.replayed: list[str] = []  # operators of the last one
         self.num_streams = 0
         # classes of its own, whose instances know it; torch itself asks isinstance of some of them
         self.Stream = type("Stream", (Stream,), {"owner": self})

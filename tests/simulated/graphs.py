@@ -114,6 +114,7 @@ class Graph:
             for taped in self.tape:
                 self._run(taped)
         device.num_replays += 1
+        device.replayed = [str(taped.function) for taped in self.tape]
 
     @staticmethod
     def _run(taped: _Taped) -> None:

@@ -27,18 +27,13 @@ from tests.simulated.memory import DeviceError
 from tests.unit.engine.making import make_iteration
 from tests.unit.methods.making import BEYOND
 
-prepare, run_iteration, warm_up, make_step_optimizer = (
-    Graphed._prepare,
-    Iteration.__call__,
-    Graphed._warm_up,
-    UpdateOptimizer.__init__,
-)
+run_iteration = Iteration.__call__
 
 
-def numbers_of_the_host(self: Noise, kind: str, draw: int, size: int) -> Tensor:
+def numbers_of_the_host(self: Noise, draw: int, size: int) -> Tensor:
     key = noise.hash_words(self.seed, int(draw), self.positions)
     bits = noise.hash_words(key[:, None], torch.arange(size, dtype=torch.int64))
-    return noise._numbers_of(kind, bits, self.dtype)
+    return noise.normal(bits).to(self.dtype)
 
 
 def a_decision_on_the_host(self: Guard, bad_anywhere: Tensor) -> None:
@@ -82,34 +77,26 @@ def a_counter_in_python(self: Iteration, *inputs: Tensor) -> None:
     self.meter.sums["joint"].mul_(self.count)
 
 
-def the_first_batch_for_ever(self: Graphed, *inputs: Tensor) -> None:
-    if self._replay is None:
-        self._replay = self._prepare(inputs)
-    self._replay()
+class FirstBatchForEver(Graphed):
+    def __call__(self, *inputs: Tensor) -> None:
+        replay = self.replay or self.prepare(*inputs)
+        replay()
 
 
-def inputs_let_go(self: Graphed, inputs: tuple[Tensor, ...]) -> Callable[[], None]:
-    replay = prepare(self, inputs)
-    self._inputs = tuple(tensor.clone() for tensor in self._inputs)
-    return replay
+class InputsLetGo(Graphed):
+    def prepare(self, *inputs: Tensor) -> Callable[[], None]:
+        replay = super().prepare(*inputs)
+        self.inputs = tuple(tensor.clone() for tensor in self.inputs)
+        return replay
 
 
-def no_restoring(self: Graphed) -> None:
-    state, self._state = self._state, lambda: []
-    warm_up(self)
-    self._state = state
-
-
-def statistics_not_restored(self: Graphed) -> None:
-    everything, iteration = self._state, self._function
+def statistics_not_restored(iteration: Iteration) -> Graphed:
     buffers = {buffer.data_ptr() for buffer in iteration.method.buffers()}
-    self._state = lambda: (tensor for tensor in everything() if tensor.data_ptr() not in buffers)
-    warm_up(self)
-    self._state = everything
+    return Graphed(iteration, lambda: (t for t in iteration.state() if t.data_ptr() not in buffers))
 
 
 class Fault(NamedTuple):
-    """owner.name is exchanged for ``broken``. caught: what shows it: an error, or "differs", or "waits"."""
+    """owner.name is exchanged for ``broken``. caught: what shows it: an error, or "differs"."""
 
     owner: Any
     name: str
@@ -118,7 +105,7 @@ class Fault(NamedTuple):
 
 
 FAULTS = {
-    "a tensor made on the host": Fault(Noise, "_numbers", numbers_of_the_host, "same device"),
+    "a tensor made on the host": Fault(Noise, "normal", numbers_of_the_host, "same device"),
     "a decision on the host": Fault(Guard, "record", a_decision_on_the_host, "_local_scalar_dense"),
     "a number of the host in a kernel": Fault(Guard, "record", a_number_of_the_host, "a number of the host"),
     "a size that depends on values": Fault(LossMeter, "add", a_mask, "by a mask"),
@@ -129,11 +116,14 @@ FAULTS = {
         ExponentialMovingAverage, "update", an_average_in_new_tensors, "freed"
     ),
     "a counter in Python": Fault(Iteration, "__call__", a_counter_in_python, "differs"),
-    "batches not copied into the graph's": Fault(Graphed, "__call__", the_first_batch_for_ever, "differs"),
-    "the graph's inputs let go": Fault(Graphed, "_prepare", inputs_let_go, "freed"),
-    "warm-up leaves a trace": Fault(Graphed, "_warm_up", no_restoring, "differs"),
-    "warm-up moves batch norm's statistics": Fault(Graphed, "_warm_up", statistics_not_restored, "differs"),
     "the loss scale forgotten": Fault(Runtime, "scale_state", lambda self: iter(()), "differs"),
+}
+# A graph that is wrong of an iteration that is right, and what shows it
+WRONG_GRAPHS: dict[str, tuple[Callable[[Iteration], Graphed], str]] = {
+    "batches not copied into the graph's": (lambda made: FirstBatchForEver(made, made.state), "differs"),
+    "the graph's inputs let go": (lambda made: InputsLetGo(made, made.state), "freed"),
+    "warm-up leaves a trace": (lambda made: Graphed(made, lambda: []), "differs"),
+    "warm-up moves batch norm's statistics": (statistics_not_restored, "differs"),
 }
 
 
@@ -148,17 +138,27 @@ def make(name: str) -> tuple[Callable[[], Iteration], str]:
     return lambda: make_iteration(config, architecture="mlp2d", **BEYOND), "mlp2d"
 
 
+def is_caught(caught: str, name: str, **options: Any) -> bool:
+    iteration, architecture = make(name)
+    with simulated_cuda() as device:
+        if caught == "differs":
+            return bool(compare(device, iteration, architecture, **options).differing)
+        with pytest.raises((DeviceError, CaptureError), match=caught):
+            compare(device, iteration, architecture, **options)
+        return True
+
+
 @pytest.mark.parametrize("name", FAULTS)
 def test_a_fault_is_caught(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     fault = FAULTS[name]
-    iteration, architecture = make(name)
     monkeypatch.setattr(fault.owner, fault.name, fault.broken)
-    with simulated_cuda() as device:
-        if fault.caught == "differs":
-            assert compare(device, iteration, architecture).differing
-        else:
-            with pytest.raises((DeviceError, CaptureError), match=fault.caught):
-                compare(device, iteration, architecture)
+    assert is_caught(fault.caught, name)
+
+
+@pytest.mark.parametrize("name", WRONG_GRAPHS)
+def test_a_wrong_graph_is_caught(name: str) -> None:
+    graph, caught = WRONG_GRAPHS[name]
+    assert is_caught(caught, name, graph=graph)
 
 
 # What happens between iterations, on streams and in pinned memory
@@ -214,12 +214,12 @@ def test_a_graph_does_not_wait_for_other_streams_either() -> None:
     with simulated_cuda():
         torch.cuda.set_stream(torch.cuda.Stream())
         graphed = Graphed(lambda x: x.mul_(2), lambda: [])
-        graphed(torch.ones(4, device="cuda"))
+        replay = graphed.prepare(torch.ones(4, device="cuda"))
         host = torch.ones(4).pin_memory()
         with torch.cuda.stream(torch.cuda.Stream()):
-            graphed._inputs[0].copy_(host, non_blocking=True)
+            graphed.inputs[0].copy_(host, non_blocking=True)
         with pytest.raises(DeviceError, match="a graph reads what a copy has yet to bring"):
-            graphed._replay()
+            replay()
 
 
 @pytest.mark.parametrize("side", ["cuda", "cpu"])

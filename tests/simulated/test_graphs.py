@@ -102,7 +102,7 @@ def test_preparing_leaves_no_trace() -> None:
         names = [name for name, _ in iteration.method.named_buffers()]
         assert any("running_mean" in name for name in names)
         assert any(name.endswith("._u") for name in names)
-        Graphed(iteration, iteration.state)._prepare(tuple(make_inputs(iteration, first=0)))
+        Graphed(iteration, iteration.state).prepare(*make_inputs(iteration, first=0))
         for now, then in zip(iteration.state(), before, strict=True):
             assert torch.equal(now, then)
         assert torch.equal(torch.get_rng_state(), random_state)

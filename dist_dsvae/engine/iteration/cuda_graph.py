@@ -53,6 +53,8 @@ class Graphed:
     function: takes tensors; its effects are in tensors alone, and it returns nothing.
     state: every tensor that the function changes, live; restored after warm-up.
     timeout: of the ranks' agreement that all of them captured.
+    inputs: those of the capture, which the graph reads; none before it. replay: launches all that was
+    captured, on ``inputs`` as they are; None before.
     """
 
     def __init__(
@@ -61,38 +63,40 @@ class Graphed:
         state: Callable[[], Iterable[Tensor]],
         timeout: timedelta | None = None,
     ) -> None:
-        self._function = function
-        self._state = state
-        self._inputs: tuple[Tensor, ...] = ()
-        self._replay: Callable[[], None] | None = None
+        self.function = function
+        self.state = state
+        self.inputs: tuple[Tensor, ...] = ()
+        self.replay: Callable[[], None] | None = None
         self._group = distributed.new_cpu_group(timeout)  # a failed capture may leave NCCL unusable
 
     def __call__(self, *inputs: Tensor) -> None:
-        """Run once.
+        """Run once; the first call prepares.
 
-        Raises ValueError if shapes or types differ from those of the first call, and CaptureError, on every
-        rank, if the first call cannot be captured on some rank; OutOfMemoryError where that was why.
+        Raises ValueError if shapes or types differ from those of the capture, and what ``prepare`` raises.
         """
-        if self._replay is None:
-            self._replay = self._prepare(inputs)
+        replay = self.replay or self.prepare(*inputs)
         self._check(inputs)
-        for static, given in zip(self._inputs, inputs, strict=True):
+        for static, given in zip(self.inputs, inputs, strict=True):
             static.copy_(given, non_blocking=True)
-        self._replay()
+        replay()
 
     def release(self) -> None:
         """Give the graph's memory back; it must be gone before its communicators are."""
-        self._replay = None
-        self._inputs = ()
+        self.replay = None
+        self.inputs = ()
 
-    def _prepare(self, inputs: tuple[Tensor, ...]) -> Callable[[], None]:
-        self._inputs = tuple(tensor.clone() for tensor in inputs)
+    def prepare(self, *inputs: Tensor) -> Callable[[], None]:
+        """Warm up and capture on inputs like these; nothing of the state changes. Returns ``replay``.
+
+        Raises CaptureError, on every rank, if some rank cannot capture; OutOfMemoryError where that was why.
+        """
+        self.inputs = tuple(tensor.clone() for tensor in inputs)
         self._warm_up()
         replay: Callable[[], None] | None = None
         problem: str | None = None
         no_memory: torch.OutOfMemoryError | None = None
         try:
-            replay = _capture(lambda: self._function(*self._inputs))
+            replay = _capture(lambda: self.function(*self.inputs))
         except RuntimeError as error:
             no_memory = error if isinstance(error, torch.OutOfMemoryError) else None
             problem = str(error).strip().partition("\n")[0].rstrip(".")
@@ -106,23 +110,22 @@ class Graphed:
                 "this process cannot go on safely. Start the same command again with --set "
                 "train.cuda_graph=off, which is slower and computes the same."
             )
+        self.replay = replay
         return replay
 
     def _warm_up(self) -> None:
         """Run eagerly until libraries have chosen kernels and allocated; leaves no trace in the state."""
-        before = _snapshot(self._state())
-        devices = {tensor.device for tensor in self._inputs if tensor.device.type == "cuda"}
+        before = _snapshot(self.state())
+        devices = {tensor.device for tensor in self.inputs if tensor.device.type == "cuda"}
         with torch.random.fork_rng(devices=[d.index for d in devices]):
             for _ in range(_WARM_UP_CALLS if distributed.is_initialized() else _WARM_UP_CALLS_ALONE):
-                self._function(*self._inputs)
-        _restore(self._state(), before)
+                self.function(*self.inputs)
+        _restore(self.state(), before)
 
     def _check(self, inputs: tuple[Tensor, ...]) -> None:
-        if len(inputs) != len(self._inputs):
-            raise ValueError(
-                f"The graph was captured with {len(self._inputs)} inputs, but got {len(inputs)}."
-            )
-        for number, (static, given) in enumerate(zip(self._inputs, inputs, strict=True)):
+        if len(inputs) != len(self.inputs):
+            raise ValueError(f"The graph was captured with {len(self.inputs)} inputs, but got {len(inputs)}.")
+        for number, (static, given) in enumerate(zip(self.inputs, inputs, strict=True)):
             if static.shape != given.shape or static.dtype != given.dtype:
                 raise ValueError(
                     f"The graph was captured with {list(static.shape)} {static.dtype} as input {number}, but "
