@@ -27,20 +27,20 @@ from dist_dsvae.sampling.image_file import check_replaceable
 from dist_dsvae.sampling.temperature import Temperatures
 
 
-def drawn(args: argparse.Namespace) -> str:
+def drawn(args: argparse.Namespace, device: torch.device) -> str:
     """Draw what was asked for; what to tell about it. Raises ValueError or OSError where it cannot be."""
     if args.command == "points":
         check_replaceable(args.out)
         draw_points(args.run, args.out, args.num_points, args.seed)
         return f"Wrote {args.out}."
-    return draw_many(args) if args.command == "many" else draw(args)
+    return draw_many(args, device) if args.command == "many" else draw(args, device)
 
 
-def draw(args: argparse.Namespace) -> str:
+def draw(args: argparse.Namespace, device: torch.device) -> str:
     """Draw a figure of a model; what to tell about it."""
     check_replaceable(args.out)
     check_writer(args.out)
-    model = load(args, "cuda" if torch.cuda.is_available() else "cpu")
+    model = load(args, device)
     wanted = class_ids(args.classes, model.classes) if args.classes else None
     if args.command in ("swap", "inpaint"):
         return draw_real(args, model, wanted)
@@ -60,7 +60,7 @@ def draw(args: argparse.Namespace) -> str:
     return f"Wrote {args.out}."
 
 
-def load(args: argparse.Namespace, device: str | torch.device) -> PretrainedModel:
+def load(args: argparse.Namespace, device: torch.device) -> PretrainedModel:
     if _is_of_the_box(args) and shipped.model_in_the_box() is not None:
         say("Neither --run nor --model is given: this is the model that comes with the project.")
     return open_model(
@@ -68,7 +68,7 @@ def load(args: argparse.Namespace, device: str | torch.device) -> PretrainedMode
         args.model,
         args.step,
         args.weights,
-        device=args.device or device,
+        device=device,
         mixed_precision=args.mixed_precision,
         batch_size=args.batch_size,
         align=getattr(args, "align", "auto"),  # of those that take pictures
@@ -79,11 +79,11 @@ def _is_of_the_box(args: argparse.Namespace) -> bool:
     return args.run is None and args.model is None
 
 
-def draw_many(args: argparse.Namespace) -> str:
-    """By all processes of the launcher; the main one has something to tell."""
+def draw_many(args: argparse.Namespace, device: torch.device) -> str:
+    """By all processes of the launcher, on their devices if none is named; the main one tells of it."""
     runtime = Runtime(TrainConfig(cpu_threads=1), "no")
     try:
-        model = load(args, runtime.device)
+        model = load(args, runtime.device if args.device is None else device)
         sentence = write_many(
             model,
             args.out,

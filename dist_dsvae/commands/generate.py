@@ -151,19 +151,15 @@ def add_common(parser: argparse.ArgumentParser, *, is_directory: bool, film: boo
 def main() -> int:
     args = make_parser().parse_args()
     say_start()
-    import torch
-
     from dist_dsvae.commands.drawing import drawn
     from dist_dsvae.engine.memory import out_of_memory_while
     from dist_dsvae.pretrained.requests import device_from
 
     smaller = "Draw fewer rows, columns, pictures or steps at a time, or lower --batch-size."
     try:
-        device = device_from(
-            getattr(args, "device", None) or ("cuda" if torch.cuda.is_available() else "cpu")
-        )
+        device = device_from(getattr(args, "device", None))
         with out_of_memory_while(f"{args.command} was drawn", device, smaller):
-            sentence = drawn(args)
+            sentence = drawn(args, device)
     except ValueError as error:
         return fail(str(error))
     except OSError as error:

@@ -121,7 +121,7 @@ def train(config: ExperimentConfig, run_dir: Path, resume: str, mixed_precision:
     try:
         runtime = Runtime(config.train, mixed_precision)
         processes = (runtime.device, runtime.rank, runtime.world_size)
-        with holding(run_dir), out_of_memory_explained(config, *processes):
+        with holding(run_dir), out_of_memory_explained(config.data, *processes):
             Trainer(config, run_dir, resume, runtime).train()
         runtime.close()
     except Preempted as stop:

@@ -64,6 +64,18 @@ def one_line(text: object, most: int | None = None) -> str:
     return line if most is None or len(line) <= most else line[: most - 1] + "…"
 
 
+def duration(seconds: float) -> str:
+    """In the two largest units, in words that fit a sentence."""
+    minutes, hours = round(seconds / 60), round(seconds / 3600)
+    if seconds < 60:
+        return f"{max(1, round(seconds))} s"
+    if minutes < 60:
+        return f"{minutes} min"
+    if hours < 48:
+        return f"{minutes // 60} h {minutes % 60} min"
+    return f"{hours // 24} days {hours % 24} h"
+
+
 def read_json(path: Path, *, max_bytes: int = _MOST_JSON_BYTES) -> Any:
     """The content of a JSON file. Raises ValueError as ``parse_json`` does, and OSError."""
     with path.open("rb") as stream:

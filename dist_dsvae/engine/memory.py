@@ -16,7 +16,7 @@ from contextlib import AbstractContextManager, contextmanager
 import psutil
 import torch
 
-from dist_dsvae.config import DSVAEConfig, ExperimentConfig
+from dist_dsvae.config import DataConfig, DSVAEConfig, MethodConfig, ModelConfig
 from dist_dsvae.core import distributed
 from dist_dsvae.core.types import ImageShape
 from dist_dsvae.methods.choose import make_method
@@ -39,15 +39,21 @@ class TooLargeError(ValueError):
 
 
 def check_memory(
-    config: ExperimentConfig, shape: ImageShape, num_classes: int, batch_size: int, device: torch.device
+    method: MethodConfig,
+    model: ModelConfig,
+    shape: ImageShape,
+    num_classes: int,
+    batch_size: int,
+    device: torch.device,
+    dtype: torch.dtype = torch.float32,
 ) -> None:
     """Raise TooLargeError, on every rank, if training cannot fit the memory that is free on any.
 
-    batch_size: of one process. Called by all ranks.
+    batch_size: of one process. dtype: of the weights. Called by all ranks.
     """
     if num_classes < _MANY_CLASSES:
         return
-    needed = needed_bytes(config, shape, num_classes, batch_size)
+    needed = needed_bytes(method, model, shape, num_classes, batch_size, dtype)
     if device.type == "cuda":
         place, available = "its GPU", torch.cuda.mem_get_info(device)[0]
     else:
@@ -56,38 +62,44 @@ def check_memory(
     least = min(distributed.gather_objects(available))
     if needed > least:
         raise TooLargeError(
-            f'Training "{config.method.name}" on {num_classes:,} classes takes at least '
+            f'Training "{method.name}" on {num_classes:,} classes takes at least '
             f"{needed / 2**30:.1f} GiB for each process, and {place} has {least / 2**30:.1f} GiB free for "
-            f"it. The memory grows with classes times code size: {_fewer_compared(config, num_classes)}lower "
+            f"it. The memory grows with classes times code size: {_fewer_compared(method, num_classes)}lower "
             "model.zs_dim and model.zu_dim, train on fewer classes, or take a machine with more memory."
         )
 
 
-def needed_bytes(config: ExperimentConfig, shape: ImageShape, num_classes: int, batch_size: int) -> int:
+def needed_bytes(
+    method: MethodConfig,
+    model: ModelConfig,
+    shape: ImageShape,
+    num_classes: int,
+    batch_size: int,
+    dtype: torch.dtype = torch.float32,
+) -> int:
     """Of each process, at the least. batch_size: of one process. Nothing is allocated."""
     with torch.device("meta"):
-        method = make_method(config.method, config.model, shape, num_classes)
-    values = _COPIES * sum(parameter.numel() for parameter in method.parameters())
-    values += sum(buffer.numel() for buffer in method.buffers())
-    compared = _compared_classes(config, num_classes)
-    for module in method.modules():
+        networks = make_method(method, model, shape, num_classes)
+    values = _COPIES * sum(parameter.numel() for parameter in networks.parameters())
+    values += sum(buffer.numel() for buffer in networks.buffers())
+    compared = _compared_classes(method, num_classes)
+    for module in networks.modules():
         if isinstance(module, MixturePrior) and module.fit == "gradient":
             rows = compared + (batch_size + 1 if compared < num_classes else 0)
             values += _GM_MATRICES * rows * module.mean.shape[1] + _GM_DENSITIES * batch_size * compared
-    return values * (8 if config.train.double_precision else 4)
+    return values * dtype.itemsize
 
 
-def _compared_classes(config: ExperimentConfig, num_classes: int) -> int:
+def _compared_classes(method: MethodConfig, num_classes: int) -> int:
     """How many classes L_cls computes densities of, at a time."""
-    others = config.method.sampled_classes if isinstance(config.method, DSVAEConfig) else 0
+    others = method.sampled_classes if isinstance(method, DSVAEConfig) else 0
     return others + 1 if is_sampled(others, num_classes) else num_classes
 
 
-def _fewer_compared(config: ExperimentConfig, num_classes: int) -> str:
+def _fewer_compared(method: MethodConfig, num_classes: int) -> str:
     """What to do, where it has not been done."""
-    method = config.method
     helps = isinstance(method, DSVAEConfig) and method.mixture_fit == "gradient"
-    if not helps or _compared_classes(config, num_classes) < num_classes:
+    if not helps or _compared_classes(method, num_classes) < num_classes:
         return ""
     return "set method.sampled_classes to some thousands, which takes half of it; "
 
@@ -110,7 +122,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def out_of_memory_explained(
-    config: ExperimentConfig, device: torch.device, rank: int, world_size: int
+    config: DataConfig, device: torch.device, rank: int, world_size: int
 ) -> AbstractContextManager[None]:
     """Raise TooLargeError in place of an error for want of memory: what training tried, what takes less."""
     return _explained(lambda reason: _sentence(config, device, rank, world_size, reason))
@@ -148,13 +160,13 @@ def _place(device: torch.device) -> tuple[str, int]:
     return "the machine", psutil.virtual_memory().total
 
 
-def _sentence(config: ExperimentConfig, device: torch.device, rank: int, world_size: int, reason: str) -> str:
-    batch = config.data.batch_size
+def _sentence(config: DataConfig, device: torch.device, rank: int, world_size: int, reason: str) -> str:
+    batch = config.batch_size
     place, total = _place(device)
     more = "start fewer processes per machine, or take more machines"
     if device.type == "cuda":
         more = "spread the batch over more processes, each with a GPU"
-    resident = ', set data.source to "stream"' if config.data.source == "resident" else ""
+    resident = ', set data.source to "stream"' if config.source == "resident" else ""
     share, peak = -(-batch // world_size), peak_bytes(device) / 2**30
     return (
         f"Rank {rank} ran out of memory with {share:,} samples of every batch of {batch:,}, after a peak of "

@@ -77,7 +77,8 @@ class Trainer:
         shape = self.train_shards.shape
         self.config = config = with_choices_made(config, self.train_shards, record)
         num_classes = self.train_shards.num_classes
-        check_memory(config, shape, num_classes, self.slice.batch_size, runtime.device)
+        sections = config.method, config.model
+        check_memory(*sections, shape, num_classes, self.slice.batch_size, runtime.device, runtime.dtype)
 
         # Networks: the same initial weights on every rank, whatever the world size
         torch.manual_seed(config.seed)

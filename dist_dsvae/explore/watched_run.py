@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from PIL import Image
 
-from dist_dsvae.core.text import parse_json
+from dist_dsvae.core.text import duration, parse_json
 from dist_dsvae.runs.checkpoint import complete_checkpoints, step_of
 from dist_dsvae.runs.run import Run
 
@@ -163,22 +163,10 @@ def status_of(metrics: Metrics, total: float | None, saved_step: int) -> str:
     if last_step and saved_step >= last_step:
         sentences.append("It is done.")
     elif total and speed > 0:
-        sentences.append(f"About {_duration(max(0.0, total - seen) / speed)} to go at this speed.")
+        sentences.append(f"About {duration(max(0.0, total - seen) / speed)} to go at this speed.")
     if metrics.num_unreadable:
         sentences.append(f"{metrics.num_unreadable} unreadable lines of metrics.jsonl are left out.")
     return " ".join(sentences)
-
-
-def _duration(seconds: float) -> str:
-    """In the two largest units, in words that fit a sentence."""
-    minutes, hours = round(seconds / 60), round(seconds / 3600)
-    if seconds < 60:
-        return f"{max(1, round(seconds))} s"
-    if minutes < 60:
-        return f"{minutes} min"
-    if hours < 48:
-        return f"{minutes // 60} h {minutes % 60} min"
-    return f"{hours // 24} days {hours % 24} h"
 
 
 def _opened(path: Path) -> Image.Image | None:

@@ -69,8 +69,10 @@ def seed_from(generator: Seed) -> int:
     return int(torch.randint(2**62, (), generator=generator, device=device))
 
 
-def device_from(device: str | torch.device) -> torch.device:
-    """The device; raises RequestError for none, and for a GPU that is not here."""
+def device_from(device: str | torch.device | None) -> torch.device:
+    """The device; None: a GPU if there is one. Raises RequestError for no device, and for a GPU not here."""
+    if device is None:
+        device = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         chosen = torch.device(device)
     except RuntimeError:

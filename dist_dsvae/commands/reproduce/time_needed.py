@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from dist_dsvae.commands.benchmarks.timing import hardware, seconds
 from dist_dsvae.commands.reproduce.planned_runs import PlannedRun
+from dist_dsvae.core.text import duration
 from dist_dsvae.engine.measuring.planning import plan
 from dist_dsvae.engine.processes.runtime import Runtime
 
@@ -56,19 +57,13 @@ def report(needed: Sequence[TimeNeeded], num_runs: int, at_once: int) -> str:
         by_method.setdefault((each.run.data, each.run.method), []).append(each)
     lines = [
         f"{data}, {method}: {len(those)} to train, {those[0].seconds_per_iteration:.3g} s an iteration, "
-        f"{_duration(max(each.seconds for each in those))} each"
+        f"{duration(max(each.seconds for each in those))} each"
         for (data, method), those in by_method.items()
     ]
     # no run is split among processes
     whole = max(sum(each.seconds for each in needed) / at_once, max([0.0, *(e.seconds for e in needed)]))
     lines.append(
-        f"{len(needed)} of {num_runs} runs are to be trained, {at_once} at a time: about {_duration(whole)} "
+        f"{len(needed)} of {num_runs} runs are to be trained, {at_once} at a time: about {duration(whole)} "
         f"on {hardware()}, pictures, judges and evaluations not counted. Nothing was started."
     )
     return "\n".join(lines)
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

@@ -22,6 +22,7 @@ from rich.text import Text
 from torch import Tensor
 
 from dist_dsvae.core import distributed
+from dist_dsvae.core.text import duration
 from dist_dsvae.engine.reporting.outputs import MetricsFile
 from dist_dsvae.engine.reporting.trackers import Trackers
 from dist_dsvae.methods.update import Update
@@ -164,7 +165,7 @@ class Telemetry:
         self._bar.update(self._task, completed=step, rate=speed)
         if self._bar.disable:
             left = (self._total_steps - step) * seconds / (step - last_step)
-            self.say(f"step {step}/{self._total_steps}  {speed}  {losses}  ETA {_duration(left)}")
+            self.say(f"step {step}/{self._total_steps}  {speed}  {losses}  ETA {duration(left)}")
 
     def figures(self, samples_seen: int, values: Mapping[str, float]) -> None:
         """One evaluation's figures, for people and trackers."""
@@ -199,9 +200,3 @@ class _ProgressWithLosses(Progress):
     def get_renderables(self) -> Iterable[RenderableType]:
         yield self.make_tasks_table(self.tasks)
         yield Text(self.losses, style="dim")
-
-
-def _duration(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{rest:02d}"

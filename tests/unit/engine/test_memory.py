@@ -11,7 +11,7 @@ import psutil
 import pytest
 import torch
 
-from dist_dsvae.config import DataConfig, DSVAEConfig, ExperimentConfig, ModelConfig
+from dist_dsvae.config import DSVAEConfig, ModelConfig
 from dist_dsvae.core.types import ImageShape
 from dist_dsvae.engine.memory import TooLargeError, check_memory, needed_bytes
 
@@ -43,9 +43,8 @@ print(resident("VmHWM") - before)
 """
 
 
-def config_of(zs_dim: int, **method: int) -> ExperimentConfig:
-    model = ModelConfig(architecture="mlp2d", zs_dim=zs_dim, zu_dim=2)
-    return ExperimentConfig(data=DataConfig(train="shards"), model=model, method=DSVAEConfig(**method))
+def config_of(zs_dim: int, **method: int) -> tuple[DSVAEConfig, ModelConfig]:
+    return DSVAEConfig(**method), ModelConfig(architecture="mlp2d", zs_dim=zs_dim, zu_dim=2)
 
 
 def peak_kib() -> int:
@@ -53,17 +52,17 @@ def peak_kib() -> int:
 
 
 def test_a_million_classes_end_in_a_sentence_before_memory_is_taken() -> None:
-    check_memory(config_of(2), POINTS, 20_000, 32, torch.device("cpu"))  # fits
+    check_memory(*config_of(2), POINTS, 20_000, 32, torch.device("cpu"))  # fits
     free, before = psutil.virtual_memory().available, peak_kib()
     dim = -(-free // (1_000_000 * 4 * 12)) + 8  # the [C, d] matrices are more than there is
     with pytest.raises(TooLargeError) as caught:
-        check_memory(config_of(dim), POINTS, 1_000_000, 32, torch.device("cpu"))
+        check_memory(*config_of(dim), POINTS, 1_000_000, 32, torch.device("cpu"))
     assert peak_kib() - before < 50_000
     assert "on 1,000,000 classes takes at least" in str(caught.value)
     assert "set method.sampled_classes to some thousands" in str(caught.value)
     assert "lower model.zs_dim" in str(caught.value)
     with pytest.raises(TooLargeError) as caught:  # beyond that
-        check_memory(config_of(4 * dim, sampled_classes=4096), POINTS, 1_000_000, 32, torch.device("cpu"))
+        check_memory(*config_of(4 * dim, sampled_classes=4096), POINTS, 1_000_000, 32, torch.device("cpu"))
     assert "sampled_classes" not in str(caught.value)
 
 
@@ -71,11 +70,11 @@ def test_a_million_classes_fit_by_sampling_where_all_of_them_do_not(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     sampled, exact = config_of(512, sampled_classes=4096), config_of(512)
-    between = needed_bytes(sampled, POINTS, 1_000_000, 32) * 3 // 2
+    between = needed_bytes(*sampled, POINTS, 1_000_000, 32) * 3 // 2
     monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=between))
-    check_memory(sampled, POINTS, 1_000_000, 32, torch.device("cpu"))
+    check_memory(*sampled, POINTS, 1_000_000, 32, torch.device("cpu"))
     with pytest.raises(TooLargeError, match="on 1,000,000 classes takes at least"):
-        check_memory(exact, POINTS, 1_000_000, 32, torch.device("cpu"))
+        check_memory(*exact, POINTS, 1_000_000, 32, torch.device("cpu"))
 
 
 def bytes_taken(classes: int, dim: int, sampled: int) -> int:
@@ -90,6 +89,6 @@ def test_the_estimate_is_what_an_iteration_takes() -> None:
     classes, dim = 20_000, 256
     taken = {sampled: bytes_taken(classes, dim, sampled) for sampled in (0, 512)}
     for sampled, got in taken.items():
-        needed = needed_bytes(config_of(dim, sampled_classes=sampled), POINTS, classes, 6)
+        needed = needed_bytes(*config_of(dim, sampled_classes=sampled), POINTS, classes, 6)
         assert 0.8 < got / needed < 1.25, sampled
     assert taken[512] < 0.65 * taken[0]

@@ -55,7 +55,7 @@ def forks() -> object:
 @pytest.mark.parametrize("allocate", [pythons, numpys, torchs, cudas, cublass, forks])
 def test_every_kind_is_recognised(tmp_path: Path, allocate: Callable[[], object]) -> None:
     config = load_config(write_config(tmp_path / "c.json", data={"batch_size": 13, "source": "resident"}))
-    with pytest.raises(TooLargeError) as caught, out_of_memory_explained(config, CPU, 1, 4):
+    with pytest.raises(TooLargeError) as caught, out_of_memory_explained(config.data, CPU, 1, 4):
         allocate()
     sentence = str(caught.value)
     assert sentence.startswith(
@@ -72,7 +72,7 @@ def test_every_kind_is_recognised(tmp_path: Path, allocate: Callable[[], object]
 def test_other_errors_stay_what_they_are(tmp_path: Path, error: Exception) -> None:
     config = load_config(write_config(tmp_path / "c.json"))
     assert not is_out_of_memory(error)
-    with pytest.raises(type(error)) as caught, out_of_memory_explained(config, CPU, 0, 1):
+    with pytest.raises(type(error)) as caught, out_of_memory_explained(config.data, CPU, 0, 1):
         raise error
     assert caught.value is error
 
