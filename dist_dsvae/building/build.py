@@ -19,6 +19,8 @@ from dist_dsvae.core.files import write_atomically
 from dist_dsvae.core.staging import building
 from dist_dsvae.data.shards.manifest import Manifest
 
+_NUM_EXAMPLES = 10
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BuildReport:
@@ -33,7 +35,7 @@ class BuildReport:
     left_out: Mapping[str, Sequence[str]]
     notes: Sequence[str] = ()
 
-    def lines(self, num_examples: int = 10) -> list[str]:
+    def lines(self) -> list[str]:
         """For the terminal: counts, and the first examples of whatever was left out."""
         lines = []
         for split, counts in self.samples_per_class.items():
@@ -42,9 +44,9 @@ class BuildReport:
         lines += self.notes
         for heading, names in self.left_out.items():
             lines.append(f"{heading}: {len(names):,}")
-            lines += [f"    {name}" for name in names[:num_examples]]
-            if len(names) > num_examples:
-                lines.append(f"    ... and {len(names) - num_examples:,} more, see {REPORT_FILE}")
+            lines += [f"    {name}" for name in names[:_NUM_EXAMPLES]]
+            if len(names) > _NUM_EXAMPLES:
+                lines.append(f"    ... and {len(names) - _NUM_EXAMPLES:,} more, see {REPORT_FILE}")
         return lines
 
 

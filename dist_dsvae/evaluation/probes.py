@@ -15,6 +15,8 @@ ITERATIONS, FEWEST_ITERATIONS = 200, 30
 _WORK = 1e9  # N C d of a fit that may take all its iterations
 _REMEMBERED_VALUES, _FEWEST_REMEMBERED = 10_000_000, 10  # by L-BFGS, twice, in float64
 _SCORES_AT_ONCE = 2**22
+_DECAY = 1e-4  # of the weights of a linear probe
+_HIDDEN, _EPOCHS, _BATCH = 256, 20, 256  # of a perceptron
 
 
 def accuracy(scores: Tensor, labels: Tensor) -> float:
@@ -50,7 +52,6 @@ def linear_probe_accuracy(
     test_labels: Tensor,
     num_classes: int,
     *,
-    weight_decay: float = 1e-4,
     share: Share = ALONE,
 ) -> float:
     """Test accuracy of a multinomial logistic regression from codes [N, d] to labels [N].
@@ -87,8 +88,8 @@ def linear_probe_accuracy(
         summed = share.add(torch.cat([gradient.flatten(), total.view(1)]))
         weight.grad = summed[:-1].view_as(weight)
         with torch.no_grad():
-            weight.grad[:, :dim] += 2 * weight_decay * weight[:, :dim]
-            return summed[-1] + weight_decay * weight[:, :dim].square().sum()
+            weight.grad[:, :dim] += 2 * _DECAY * weight[:, :dim]
+            return summed[-1] + _DECAY * weight[:, :dim].square().sum()
 
     with torch.enable_grad():
         optimizer.step(loss)  # type: ignore[no-untyped-call]
@@ -115,31 +116,24 @@ def mlp_probe_accuracy(
     test_codes: Tensor,
     test_labels: Tensor,
     num_classes: int,
-    *,
-    seed: int = 0,
-    hidden: int = 256,
-    epochs: int = 20,
-    batch_size: int = 256,
-    learning_rate: float = 2e-3,
-    weight_decay: float = 3.0,
 ) -> float:
     """Test accuracy of a perceptron with one hidden layer of ReLUs, from codes [N, d] to labels [N].
 
     It finds what a linear probe cannot: labels in products or distances of a code's dimensions. Codes are
     standardised by the training set's moments, the fit is in float32, and Adam's learning rate falls
     linearly to zero. Its decoupled weight decay is large on purpose: without, the perceptron learns the
-    noise of 10,000 codes by heart. Initial weights and the order of samples come from ``seed`` alone.
+    noise of 10,000 codes by heart. Initial weights and the order of samples are the same in every call.
     """
     train, test = (codes.float() for codes in _standardised(train_codes.double(), test_codes.double()))
-    generator = torch.Generator().manual_seed(seed)
-    parameters = _initial_layers((train.shape[1], hidden, num_classes), generator, train.device)
-    optimizer = torch.optim.AdamW(parameters, lr=learning_rate, weight_decay=weight_decay)
-    num_batches = math.ceil(len(train) / batch_size)
-    schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, epochs * num_batches)
+    generator = torch.Generator().manual_seed(0)
+    parameters = _initial_layers((train.shape[1], _HIDDEN, num_classes), generator, train.device)
+    optimizer = torch.optim.AdamW(parameters, lr=2e-3, weight_decay=3.0)
+    num_batches = math.ceil(len(train) / _BATCH)
+    schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, _EPOCHS * num_batches)
     with torch.enable_grad():
-        for _ in range(epochs):
+        for _ in range(_EPOCHS):
             order = torch.randperm(len(train), generator=generator).to(train.device)
-            for rows in torch.split(order, batch_size):
+            for rows in torch.split(order, _BATCH):
                 loss = F.cross_entropy(_perceptron(train[rows], parameters), train_labels[rows])
                 optimizer.zero_grad()
                 loss.backward()  # type: ignore[no-untyped-call]

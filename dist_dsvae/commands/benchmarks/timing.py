@@ -84,6 +84,6 @@ def _text(value: object) -> str:
     return f"{value:,}" if isinstance(value, int | float) else str(value)
 
 
-def rounded(values: dict[str, float], digits: int = 3) -> dict[str, float]:
-    """Each value to ``digits`` significant digits."""
-    return {name: float(f"{value:.{digits}g}") for name, value in values.items()}
+def rounded(values: dict[str, float]) -> dict[str, float]:
+    """Each value to three significant digits."""
+    return {name: float(f"{value:.3g}") for name, value in values.items()}

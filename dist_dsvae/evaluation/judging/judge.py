@@ -99,13 +99,7 @@ class Judge:
         return Scores(logits, features)
 
 
-def load_judge(
-    path: str | Path,
-    *,
-    device: torch.device | str,
-    kind: str | None = None,
-    expected_sha256: str | None = None,
-) -> Judge:
+def load_judge(path: str | Path, *, device: torch.device | str, kind: str | None = None) -> Judge:
     """The judge whose weights are in the file ``path``, on ``device``.
 
     Without ``kind`` the layout is told from the names and shapes of the tensors. Two cannot be told:
@@ -113,15 +107,15 @@ def load_judge(
     that runs code of its own and therefore has to be asked for: only load one from a source you trust.
     Other files (.safetensors; .pt and .pth through torch's weights-only reader) execute nothing.
 
-    Raises JudgeError if the file is missing, unreadable, of another hash than ``expected_sha256``, or of a
-    layout that is unknown or not that of ``kind``; also if ``fid-inception`` lacks its package.
+    Raises JudgeError if the file is missing, unreadable, or of a layout that is unknown or not that of
+    ``kind``; also if ``fid-inception`` lacks its package.
     """
     path = Path(path)
     if kind is not None and kind not in KINDS:
         raise JudgeError(
             f"there is no kind of judge {kind!r} (for {path}); the kinds are {', '.join(KINDS)}."
         )
-    data, sha256 = read_file(path, expected_sha256)
+    data, sha256 = read_file(path)
     if kind == TORCHSCRIPT:
         network = _torchscript_trunk(data, path, device)
         num_classes, num_features = None, INCEPTION_FEATURES

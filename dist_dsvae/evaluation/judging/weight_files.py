@@ -33,10 +33,10 @@ class JudgeError(ValueError):
     """Weights or images that no judge can be made of or applied to; the message says why and what to do."""
 
 
-def read_file(path: Path, expected_sha256: str | None = None) -> tuple[bytes, str]:
+def read_file(path: Path) -> tuple[bytes, str]:
     """The bytes of a file and their sha256 in lower-case hexadecimal.
 
-    Raises JudgeError if there is no such file, it cannot be read, or its hash is not the one expected.
+    Raises JudgeError if there is no such file, or it cannot be read.
     """
     try:
         data = path.read_bytes()
@@ -46,13 +46,7 @@ def read_file(path: Path, expected_sha256: str | None = None) -> tuple[bytes, st
         raise JudgeError(
             f"{path} cannot be read ({error.strerror}); give the path of a readable file of weights."
         ) from None
-    found = hashlib.sha256(data).hexdigest()
-    if expected_sha256 is not None and found != expected_sha256.lower():
-        raise JudgeError(
-            f"{path} has the sha256 {found}, expected was {expected_sha256.lower()}: it is another file or "
-            "a damaged one. Download it again, or correct the expected hash if this file is the one you mean."
-        )
-    return data, found
+    return data, hashlib.sha256(data).hexdigest()
 
 
 def is_torchscript(data: bytes) -> bool:
