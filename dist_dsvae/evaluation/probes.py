@@ -116,16 +116,18 @@ def mlp_probe_accuracy(
     test_codes: Tensor,
     test_labels: Tensor,
     num_classes: int,
+    *,
+    seed: int = 0,
 ) -> float:
     """Test accuracy of a perceptron with one hidden layer of ReLUs, from codes [N, d] to labels [N].
 
     It finds what a linear probe cannot: labels in products or distances of a code's dimensions. Codes are
     standardised by the training set's moments, the fit is in float32, and Adam's learning rate falls
     linearly to zero. Its decoupled weight decay is large on purpose: without, the perceptron learns the
-    noise of 10,000 codes by heart. Initial weights and the order of samples are the same in every call.
+    noise of 10,000 codes by heart. Initial weights and the order of samples come from ``seed`` alone.
     """
     train, test = (codes.float() for codes in _standardised(train_codes.double(), test_codes.double()))
-    generator = torch.Generator().manual_seed(0)
+    generator = torch.Generator().manual_seed(seed)
     parameters = _initial_layers((train.shape[1], _HIDDEN, num_classes), generator, train.device)
     optimizer = torch.optim.AdamW(parameters, lr=2e-3, weight_decay=3.0)
     num_batches = math.ceil(len(train) / _BATCH)
