@@ -13,8 +13,13 @@ STYLE = """
 .strip .image-container { padding: 0; }
 .strip img { width: 100% !important; height: auto !important; image-rendering: pixelated; }
 .examples .grid-wrap { min-height: 0 !important; height: auto !important; max-height: none !important; }
-.examples .grid-container { grid-template-columns: repeat(4, minmax(0, 1fr)) !important; }
+.examples .grid-container { grid-template: auto / repeat(4, minmax(0, 1fr)) !important; }
+.examples .grid-container { grid-auto-rows: auto !important; }
+.examples .thumbnail-item { aspect-ratio: 1; height: auto !important; }
+.examples .gallery-item { height: auto !important; }
 .examples img { image-rendering: pixelated; }
+.choose { margin-bottom: -8px !important; }
+.curves img { max-width: 760px; }
 .note p, .note { color: var(--body-text-color); }
 .note h1 { margin: 0 0 4px; }
 .footnote p { color: var(--body-text-color-subdued); font-size: 0.9em; margin: 4px 0; }
@@ -22,6 +27,8 @@ STYLE = """
 .dark [role=tab][aria-selected=true] { color: #93c5fd !important; }
 .dark #hole-editor :is(p, span, div) { color: var(--body-text-color); }
 .dark :focus-visible { outline-color: #93c5fd !important; }
+.dark .picture:not(.sharp) img { border-radius: 6px; }
+@media (max-width: 480px) { .gradio-container > .main { padding: 12px !important; } }
 """
 
 # The pattern of the ARIA practices: arrows move between tabs, Home and End go to the first and the last.

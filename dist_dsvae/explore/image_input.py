@@ -80,7 +80,7 @@ def image_slot(model: ShownModel, title: str, max_bytes: int, *, preview: bool =
 
     given = gr.State(None)
     given_image = shown(title, f"The picture given as: {title}", 280, visible=preview)
-    gr.HTML("<p>Choose an example:</p>", elem_classes=["footnote"])
+    gr.HTML("<p>Choose an example:</p>", elem_classes=["footnote", "choose"], padding=False)
     gallery = gr.Gallery(
         label=f"Examples for: {title}",
         show_label=False,
@@ -94,9 +94,7 @@ def image_slot(model: ShownModel, title: str, max_bytes: int, *, preview: bool =
         elem_classes=["examples"],
     )
     what = "photograph" if takes_photographs else "picture"
-    file = gr.File(
-        label=f"{title}: or a {what} of your own", file_types=list(SUFFIXES), type="filepath", height=150
-    )
+    file = gr.File(label=f"{title}: or your {what}", file_types=list(SUFFIXES), type="filepath", height=150)
     names = list(model.model.classes)
     label = (
         gr.Dropdown(names, value=names[0], label=f"Class of: {title}")

@@ -28,9 +28,12 @@ def training_tab(run: Path) -> list[Change]:
     seen = gr.State(None)
     status = gr.Textbox(label="Progress", interactive=False)
     with gr.Row():
-        samples = shown("Newest samples", "The newest grid of samples of the run")
-        swaps = shown("Newest swaps", "The newest grid of swaps of the run")
-    curves = shown("Curves", "Losses and speed of the run over the samples seen")
+        with gr.Column(min_width=280):
+            samples = shown("Newest samples", "The newest grid of samples of the run")
+        with gr.Column(min_width=280):
+            swaps = shown("Newest swaps", "The newest grid of swaps of the run")
+    with gr.Column(elem_classes=["curves"]):
+        curves = shown("Curves", "Losses and speed of the run over the samples seen")
     outputs = [seen, status, curves, samples, swaps]
     gr.Timer(_SECONDS_BETWEEN).tick(look, [seen], outputs, **_READING)
     return [Change(look, [seen], outputs)]

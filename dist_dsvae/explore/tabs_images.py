@@ -16,6 +16,7 @@ from dist_dsvae.explore.words import words_for
 from dist_dsvae.sampling.holes import REFINE_STEPS, holes_for
 
 PAINTED = "painted"
+_FIRST_HOLE = "right-half"
 _CANVAS = 320
 _PASTE = "Back into the photographs"
 
@@ -39,9 +40,9 @@ def swap_tab(model: ShownModel, max_bytes: int) -> TabChanges:
 
     def paste(
         first: Given | None, first_label: str | None, second: Given | None, second_label: str | None
-    ) -> list[Image.Image]:
+    ) -> Any:
         pair = (needed(first), needed(second))
-        return renderings.swapped_photographs(model.model, pair, (first_label, second_label))
+        return _filled(renderings.swapped_photographs(model.model, pair, (first_label, second_label)))
 
     introduce(
         f"Of every pair, the picture at the left says {words.what}, the one at the top {words.how}. Choose "
@@ -66,16 +67,22 @@ def swap_tab(model: ShownModel, max_bytes: int) -> TabChanges:
 
 
 def _photographs(label: str) -> Any:
+    """A place for what ``_filled`` returns."""
     return gr.Gallery(
         label=label,
         columns=2,
         height="auto",
         object_fit="contain",
         interactive=False,
+        visible=False,  # until there are any
         format="jpeg",
         elem_classes=["photographs"],
         buttons=["download", "fullscreen"],
     )
+
+
+def _filled(photographs: list[Image.Image]) -> Any:
+    return gr.update(value=photographs, visible=True)
 
 
 def inpaint_tab(model: ShownModel, max_bytes: int, tab: Any) -> TabChanges:
@@ -101,11 +108,14 @@ def inpaint_tab(model: ShownModel, max_bytes: int, tab: Any) -> TabChanges:
         image = needed(given).image
         return renderings.inpainted(model.model, image, _mask(painted, hole), label, int(refine_steps))
 
-    def paste(
-        given: Given | None, label: str | None, painted: Any, hole: str, refine_steps: float
-    ) -> list[Image.Image]:
+    def choose(given: Given | None, label: str | None, painted: Any, hole: str, refine_steps: float) -> Any:
+        """A named hole is filled at once; one that is yet to be painted waits for the button."""
+        is_ready = given is not None and hole != PAINTED
+        return paint(given, label, painted, hole, refine_steps) if is_ready else gr.skip()
+
+    def paste(given: Given | None, label: str | None, painted: Any, hole: str, refine_steps: float) -> Any:
         arguments = (_mask(painted, hole), label, int(refine_steps))
-        return [renderings.inpainted_photograph(model.model, needed(given), *arguments)]
+        return _filled([renderings.inpainted_photograph(model.model, needed(given), *arguments)])
 
     def _mask(painted: Any, hole: str) -> Any:
         if hole != PAINTED:
@@ -114,14 +124,13 @@ def inpaint_tab(model: ShownModel, max_bytes: int, tab: Any) -> TabChanges:
         return renderings.hole_of(layers, model.model.shape.height, model.model.shape.width)
 
     introduce("Paint over a part of the picture, or choose one of the named holes: the model fills it in.")
+    holes = holes_for(aligned_faces=model.model.published.face_crops is not None)
     with gr.Row():
         with gr.Column(min_width=280):
             editor = _brush()
-            slot = image_slot(model, "Picture to inpaint", max_bytes, preview=False)
-        with gr.Column(min_width=280):
             hole = gr.Radio(
-                [PAINTED, *holes_for(aligned_faces=model.model.published.face_crops is not None)],
-                value=PAINTED,
+                [PAINTED, *holes],
+                value=_FIRST_HOLE,
                 label="Hole",
                 info="Painted with the brush, or one of the named ones",
             )
@@ -135,15 +144,22 @@ def inpaint_tab(model: ShownModel, max_bytes: int, tab: Any) -> TabChanges:
                 info="Towards the known pixels, as far as the prior allows; each takes some time",
             )
             button = gr.Button("Inpaint", variant="primary")
+        with gr.Column(min_width=280):
             result = shown("Inpainted", "The picture, its hole filled by the model", 360)
-            inputs = [*slot.inputs, editor, hole, refine]
             if model.model.photographs.face_crops is not None:
                 paste_button = gr.Button("Back into the photograph")
                 pasted = _photographs("The photograph with its hole filled")
-                paste_button.click(telling(paste), inputs, [pasted], **MODEL)
-    slot.then(Change(lay, slot.inputs, [editor, result]))
-    tab.select(start, [slot.given], [*slot.outputs, editor, result], **MODEL)
+            slot = picture_slot(model, "Picture to inpaint", max_bytes, preview=False)
+    inputs = [*slot.inputs, editor, hole, refine]
+    filling = Change(telling(choose), inputs, [result])
+    slot.then(Change(lay, slot.inputs, [editor, result]), filling)
+    laid = tab.select(start, [slot.given], [*slot.outputs, editor, result], **MODEL)
+    laid.then(*filling, **MODEL)
+    editor.input(None, None, [hole], js=f"() => {PAINTED!r}")  # who paints means what is painted
+    hole.input(*filling, **MODEL)
     button.click(telling(paint), inputs, [result], **MODEL)
+    if model.model.photographs.face_crops is not None:
+        paste_button.click(telling(paste), inputs, [pasted], **MODEL)
     return TabChanges([], [])
 
 

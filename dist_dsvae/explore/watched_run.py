@@ -120,7 +120,7 @@ def draw_curves(metrics: Metrics) -> Image.Image | None:
     if not metrics.curves:
         return None
     num_rows = -(-len(metrics.curves) // _NUM_COLUMNS)
-    figure = Figure(figsize=(5.6, 1.5 * num_rows), layout="constrained")
+    figure = Figure(figsize=(5.0, 1.5 * num_rows), layout="constrained")
     axes = figure.subplots(num_rows, _NUM_COLUMNS, squeeze=False).flatten()
     for ax, (name, (places, values)) in zip(axes, metrics.curves.items(), strict=False):
         stride = -(-len(values) // _MAX_POINTS)
