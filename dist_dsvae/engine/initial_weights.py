@@ -23,7 +23,7 @@ from dist_dsvae.config import ExperimentConfig, MethodConfig, ModelConfig
 from dist_dsvae.core.types import ImageShape
 from dist_dsvae.data.shards.manifest import Manifest
 from dist_dsvae.engine.iteration.ema import ExponentialMovingAverage
-from dist_dsvae.methods.choose import make_method
+from dist_dsvae.methods.choose import sketch_method
 from dist_dsvae.methods.conditional import first_class_place
 from dist_dsvae.methods.published import WEIGHTS_FILE, load_published
 from dist_dsvae.methods.update import averaged_networks, in_network, weights_of
@@ -101,7 +101,7 @@ class _Former:
 
     def sketch(self, num_classes: int) -> nn.Module:
         """Its method for so many classes, without memory."""
-        return _sketch(self.method, self.model, self.shape, num_classes)
+        return sketch_method(self.method, self.model, self.shape, num_classes)
 
     def averages(self, method: nn.Module, networks: tuple[str, ...]) -> bool:
         """Whether it keeps a moving average of these networks. A published model's weights may be one."""
@@ -154,11 +154,6 @@ def _former(source: str) -> _Former:
     )
 
 
-def _sketch(method: MethodConfig, model: ModelConfig, shape: ImageShape, num_classes: int) -> nn.Module:
-    with torch.device("meta"):  # shapes without memory
-        return make_method(method, model, shape, num_classes)
-
-
 def _shapes(method: nn.Module) -> dict[str, tuple[int, ...]]:
     return {name: tuple(tensor.shape) for name, tensor in method.state_dict().items()}
 
@@ -178,7 +173,7 @@ def _check_same_networks(
             f"{method.name} with {model}. Set model.* and method.name as they are there."
         )
     there = _shapes(former.sketch(num_classes))
-    here = _shapes(_sketch(method, model, shape, num_classes))
+    here = _shapes(sketch_method(method, model, shape, num_classes))
     differing = next((name for name in {**there, **here} if there.get(name) != here.get(name)), None)
     if differing is not None:
         raise CheckpointError(
@@ -197,7 +192,7 @@ def _text(shape: tuple[int, ...]) -> str:
 
 def _class_axes(method: MethodConfig, model: ModelConfig, shape: ImageShape) -> dict[str, int]:
     """Name of a tensor with an axis along which the classes lie -> that axis."""
-    few, more = (_shapes(_sketch(method, model, shape, count)) for count in (2, 3))
+    few, more = (_shapes(sketch_method(method, model, shape, count)) for count in (2, 3))
     return {
         name: next(axis for axis, (a, b) in enumerate(zip(few[name], more[name], strict=True)) if a != b)
         for name in few

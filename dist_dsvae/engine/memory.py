@@ -19,7 +19,7 @@ import torch
 from dist_dsvae.config import DataConfig, DSVAEConfig, MethodConfig, ModelConfig
 from dist_dsvae.core import distributed
 from dist_dsvae.core.types import ImageShape
-from dist_dsvae.methods.choose import make_method
+from dist_dsvae.methods.choose import sketch_method
 from dist_dsvae.models.mixture_prior import MixturePrior
 from dist_dsvae.models.sampled_classes import is_sampled
 
@@ -78,8 +78,7 @@ def needed_bytes(
     dtype: torch.dtype = torch.float32,
 ) -> int:
     """Of each process, at the least. batch_size: of one process. Nothing is allocated."""
-    with torch.device("meta"):
-        networks = make_method(method, model, shape, num_classes)
+    networks = sketch_method(method, model, shape, num_classes)
     values = _COPIES * sum(parameter.numel() for parameter in networks.parameters())
     values += sum(buffer.numel() for buffer in networks.buffers())
     compared = _compared_classes(method, num_classes)

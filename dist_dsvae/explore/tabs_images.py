@@ -8,8 +8,8 @@ import gradio as gr
 from PIL import Image
 
 from dist_dsvae.explore import renderings
-from dist_dsvae.explore.controls import MODEL, Change, TabChanges, introduce, shown, telling
-from dist_dsvae.explore.image_input import image_slot, needed, opened
+from dist_dsvae.explore.controls import MODEL, SLIDING, Change, TabChanges, introduce, shown, telling
+from dist_dsvae.explore.image_input import needed, opened, image_slot
 from dist_dsvae.explore.subject import ShownModel
 from dist_dsvae.explore.uploads import Given
 from dist_dsvae.explore.words import words_for
@@ -113,6 +113,11 @@ def inpaint_tab(model: ShownModel, max_bytes: int, tab: Any) -> TabChanges:
         is_ready = given is not None and hole != PAINTED
         return paint(given, label, painted, hole, refine_steps) if is_ready else gr.skip()
 
+    def brushed(painted: Any) -> Any:
+        """Who paints means what is painted. The editor calls laying a picture painting, too."""
+        is_painted = bool(_mask(painted, PAINTED).any())
+        return PAINTED if is_painted else gr.skip()
+
     def paste(given: Given | None, label: str | None, painted: Any, hole: str, refine_steps: float) -> Any:
         arguments = (_mask(painted, hole), label, int(refine_steps))
         return _filled([renderings.inpainted_photograph(model.model, needed(given), *arguments)])
@@ -149,13 +154,13 @@ def inpaint_tab(model: ShownModel, max_bytes: int, tab: Any) -> TabChanges:
             if model.model.photographs.face_crops is not None:
                 paste_button = gr.Button("Back into the photograph")
                 pasted = _photographs("The photograph with its hole filled")
-            slot = picture_slot(model, "Picture to inpaint", max_bytes, preview=False)
+            slot = image_slot(model, "Picture to inpaint", max_bytes, preview=False)
     inputs = [*slot.inputs, editor, hole, refine]
     filling = Change(telling(choose), inputs, [result])
     slot.then(Change(lay, slot.inputs, [editor, result]), filling)
     laid = tab.select(start, [slot.given], [*slot.outputs, editor, result], **MODEL)
     laid.then(*filling, **MODEL)
-    editor.input(None, None, [hole], js=f"() => {PAINTED!r}")  # who paints means what is painted
+    editor.input(brushed, [editor], [hole], **SLIDING)
     hole.input(*filling, **MODEL)
     button.click(telling(paint), inputs, [result], **MODEL)
     if model.model.photographs.face_crops is not None:

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from torch import nn
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from dist_dsvae.config import (
     CGANConfig,
@@ -37,3 +42,25 @@ def make_method(config: MethodConfig, model: ModelConfig, shape: ImageShape, num
             return CVAEGAN(config, model, shape, num_classes)
         case ClassifierConfig():
             return Classifier(config, model, shape, num_classes)
+
+
+def sketch_method(config: MethodConfig, model: ModelConfig, shape: ImageShape, num_classes: int) -> nn.Module:
+    """``make_method``'s names and shapes, on the meta device: no memory, and no values. Raises as it does."""
+    with torch.device("meta"), _Undrawn():
+        return make_method(config, model, shape, num_classes)
+
+
+class _Undrawn(TorchFunctionMode):
+    """Normal weights are not drawn: PyTorch would import its compiler for what has no memory, in seconds."""
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Iterable[type],
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        named = kwargs or {}
+        if func in (Tensor.normal_, nn.init.normal_):
+            return args[0] if args else named["tensor"]
+        return func(*args, **named)

@@ -31,7 +31,7 @@ from dist_dsvae.core.faces.crop_record import RECORD_KEY, FaceCrops
 from dist_dsvae.core.text import read_json
 from dist_dsvae.core.types import CodeKind, ImageShape
 from dist_dsvae.methods.abilities import Generative
-from dist_dsvae.methods.choose import make_method
+from dist_dsvae.methods.choose import make_method, sketch_method
 
 WEIGHTS_FILE = "model.safetensors"
 CONFIG_FILE = "config.json"
@@ -150,8 +150,7 @@ def load_published(directory: str | Path) -> Published:
         face_crops = _face_crops(description, shape)
         model = from_tree(ModelConfig, description["model"])
         config = from_tree(_Described, {"method": description["method"]}).method
-        with torch.device("meta"):  # shapes without memory
-            sketch = make_method(config, model, shape, len(classes))
+        sketch = sketch_method(config, model, shape, len(classes))
     except (KeyError, TypeError, ValueError, RuntimeError, OverflowError) as error:
         raise PublishedModelError(f"{directory / CONFIG_FILE} does not describe a model: {error}") from None
     weights = directory / WEIGHTS_FILE

@@ -28,7 +28,8 @@ Layer = TypeVar("Layer", bound=nn.Module)
 def spectral_norm(layer: Layer) -> Layer:
     """``layer`` with its weight divided by that weight's largest singular value, as torch does it."""
     weight = cast(Tensor, layer.weight)
-    parametrize.register_parametrization(layer, "weight", SpectralNorm(weight))
+    # Of shapes without memory nothing is calculated: PyTorch would import its compiler for that, in seconds.
+    parametrize.register_parametrization(layer, "weight", SpectralNorm(weight), unsafe=weight.is_meta)
     return layer
 
 
@@ -38,12 +39,15 @@ class SpectralNorm(nn.Module):
     def __init__(self, weight: Tensor) -> None:
         super().__init__()
         rows = weight.detach().flatten(1)
-        u, v = (F.normalize(rows.new_empty(size).normal_(), dim=0) for size in rows.shape)
+        u, v = (rows.new_empty(size) for size in rows.shape)
         self._u: Tensor
         self._v: Tensor
         self.register_buffer("_u", u)
         self.register_buffer("_v", v)
-        self.settle(weight)
+        if not weight.is_meta:
+            for vector in (u, v):
+                vector.copy_(F.normalize(vector.normal_(), dim=0))
+            self.settle(weight)
         self.ready: Tensor | None = None
 
     def forward(self, weight: Tensor) -> Tensor:

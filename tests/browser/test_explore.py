@@ -210,6 +210,7 @@ def test_inpaint_by_brush_and_by_name(pages: Pages, model: PretrainedModel) -> N
         for name in ("right-half", "bottom-half")
     }
     wait_for(page, INPAINTED, named["right-half"])  # of the example that lies under the brush
+    assert page.get_by_label("right-half").is_checked()
     page.get_by_label("painted", exact=True).check()
     page.get_by_role("button", name="Inpaint", exact=True).click()
     message(page).get_by_text("Nothing is painted").wait_for()

@@ -12,18 +12,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import torch
-
 from dist_dsvae.config import ExperimentConfig
 from dist_dsvae.config.reading import ConfigError, load_config
 from dist_dsvae.core.shipped import config_names
 from dist_dsvae.core.text import read_json
-from dist_dsvae.core.types import ImageShape
 from dist_dsvae.data.open_splits import open_splits
 from dist_dsvae.data.shards.manifest import Manifest
 from dist_dsvae.engine.choices import with_choices_made
 from dist_dsvae.engine.iteration.streams import splits_drawn
-from dist_dsvae.methods.choose import make_method
+from dist_dsvae.methods.choose import sketch_method
 from dist_dsvae.runs.checkpoint import complete_checkpoints, read_marker
 from dist_dsvae.runs.run_directory import check_same_experiment, read_record
 
@@ -213,13 +210,9 @@ def configs_of(data: str) -> dict[str, str]:
 def samples_drawn(config: ExperimentConfig, train: Manifest) -> int:
     """In one iteration, for all its batches together."""
     return (
-        len(splits_drawn(_without_weights(config, train.shape, train.num_classes))) * config.data.batch_size
+        len(splits_drawn(sketch_method(config.method, config.model, train.shape, train.num_classes)))
+        * config.data.batch_size
     )
-
-
-def _without_weights(config: ExperimentConfig, shape: ImageShape, num_classes: int) -> torch.nn.Module:
-    with torch.device("meta"):
-        return make_method(config.method, config.model, shape, num_classes)
 
 
 def _epochs(iterations: int, samples_per_iteration: int, num_samples: int) -> float:
