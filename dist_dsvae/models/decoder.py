@@ -11,7 +11,6 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator
 
-import torch
 from torch import Tensor, nn
 
 from dist_dsvae.core.types import CodeKind, ImageShape
@@ -83,9 +82,10 @@ class Decoder(nn.Module):
 
     def blank_statistics(self) -> Statistics:
         """Of the right shapes, to load others into."""
+        weights = (norm.weight.detach() for norm in batch_norms(self.layers))
+        # not zeros_like, for which the meta device imports sympy
         return tuple(
-            Moments(torch.zeros_like(norm.weight), torch.ones_like(norm.weight))
-            for norm in batch_norms(self.layers)
+            Moments(weight.new_zeros(weight.shape), weight.new_ones(weight.shape)) for weight in weights
         )
 
 

@@ -118,7 +118,7 @@ def test_the_quickstart_is_drawn_from_and_evaluated(installed: Path, workplace: 
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_figures_and_the_page_need_no_argument(installed: Path, tmp_path: Path) -> None:
+def test_figures_need_no_argument(installed: Path, tmp_path: Path) -> None:
     dsvae = str(installed / "bin/dsvae")
     has_model = (installed / "dist_dsvae/box/shards/fashion-mnist-mini/model/config.json").is_file()
     printed = run(installed, tmp_path, dsvae, "generate", "grid", status=0 if has_model else 1)
@@ -130,9 +130,12 @@ def test_figures_and_the_page_need_no_argument(installed: Path, tmp_path: Path) 
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_a_run_is_explored(installed: Path, workplace: Path) -> None:
+@pytest.mark.parametrize(
+    ("arguments", "shown"), [([], b"fashion-mnist"), (["--run", "runs/quickstart"], b"quickstart")]
+)
+def test_the_page_opens(installed: Path, workplace: Path, arguments: list[str], shown: bytes) -> None:
     pytest.importorskip("gradio", reason="the page needs the extra explore")
-    command = [sys.executable, str(installed / "bin/dsvae"), "explore", "--run", "runs/quickstart"]
+    command = [sys.executable, str(installed / "bin/dsvae"), "explore", *arguments]
     with subprocess.Popen(
         [*command, "--port", "0"],
         cwd=workplace,
@@ -145,7 +148,7 @@ def test_a_run_is_explored(installed: Path, workplace: Path) -> None:
             line = page.stdout.readline()
             assert line.startswith("Open http://127.0.0.1:"), line
             with urllib.request.urlopen(line.split()[1], timeout=60) as answer:
-                assert b"quickstart" in answer.read()
+                assert shown in answer.read()
         finally:
             page.terminate()
 

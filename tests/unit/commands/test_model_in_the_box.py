@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -87,3 +89,15 @@ def test_the_one_of_this_repository() -> None:
     labels = [name for name in model.classes for _ in range(20)]
     taken_for = [judge.classes[number] for number in judge.classify(drawn).argmax(1).tolist()]
     assert sum(map(str.__eq__, taken_for, labels)) > 0.8 * len(labels)
+
+
+def test_it_is_opened_without_the_compiler_of_pytorch(model: Path) -> None:
+    """Whose import takes as long as all else until a picture is there."""
+    script = (
+        "import sys; from dist_dsvae import PretrainedModel;"
+        "PretrainedModel.from_pretrained(sys.argv[1]).sample('bag', 1, 0);"
+        "print(*{'torch._dynamo', 'torch.distributed.checkpoint', 'sympy', 'matplotlib'} & {*sys.modules})"
+    )
+    command = [sys.executable, "-c", script, str(model)]
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == []
