@@ -11,7 +11,7 @@ from typing import Any
 import gradio as gr
 from PIL import Image
 
-from dist_dsvae.explore.appearance import KEYS, STYLE, theme
+from dist_dsvae.explore.appearance import HEAD, KEYS, STYLE, theme
 from dist_dsvae.explore.control_checks import Page
 from dist_dsvae.explore.controls import LOOKING, MODEL, Change, TabChanges
 from dist_dsvae.explore.subject import ShownModel, Subject, open_source
@@ -135,6 +135,7 @@ def _closed() -> dict[str, Any]:
         "footer_links": [],
         "theme": theme(),
         "css": STYLE,
+        "head": HEAD,
         "js": KEYS,
     }
 

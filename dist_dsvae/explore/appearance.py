@@ -28,8 +28,10 @@ STYLE = """
 .dark #hole-editor :is(p, span, div) { color: var(--body-text-color); }
 .dark :focus-visible { outline-color: #93c5fd !important; }
 .dark .picture:not(.sharp) img { border-radius: 6px; }
-@media (max-width: 480px) { .gradio-container > .main { padding: 12px !important; } }
 """
+
+# Gradio confines STYLE to what is inside the page's margins.
+HEAD = "<style>@media (max-width: 480px) { .main.fillable { padding: 12px !important; } }</style>"
 
 # The pattern of the ARIA practices: arrows move between tabs, Home and End go to the first and the last.
 KEYS = """() => {
