@@ -9,7 +9,7 @@ from PIL import Image
 
 from dist_dsvae.explore import renderings
 from dist_dsvae.explore.controls import MODEL, SLIDING, Change, TabChanges, introduce, shown, telling
-from dist_dsvae.explore.image_input import needed, opened, image_slot
+from dist_dsvae.explore.image_input import image_slot, needed, opened
 from dist_dsvae.explore.subject import ShownModel
 from dist_dsvae.explore.uploads import Given
 from dist_dsvae.explore.words import words_for

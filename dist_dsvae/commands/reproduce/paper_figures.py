@@ -13,7 +13,7 @@ from dist_dsvae.commands.reproduce.evaluations import has_zs
 from dist_dsvae.commands.reproduce.jobs import Job
 from dist_dsvae.commands.reproduce.planned_runs import PlannedRun
 from dist_dsvae.config import CVAEGANConfig
-from dist_dsvae.sampling.picture_file import check_replaceable
+from dist_dsvae.sampling.image_file import check_replaceable
 
 _SAMPLES: dict[str, tuple[str, ...]] = {"3": ("grid",)}
 _INPAINTING: dict[str, tuple[str, ...]] = {"7": ("inpaint",)}
@@ -29,7 +29,7 @@ _TWO_CODES: dict[str, tuple[str, ...]] = {
 def figure_jobs(runs: Sequence[PlannedRun], out: Path) -> list[Job]:
     """What draws all figures that the runs of one data set have, of each method the first seed's.
 
-    out: the folder for them. Raises ForeignPictureError where one would replace a picture of a person's.
+    out: the folder for them. Raises ForeignImageError where one would replace a picture of a person's.
     """
     shown: dict[str, PlannedRun] = {}
     for run in runs:
