@@ -16,7 +16,8 @@ _WORK = 1e9  # N C d of a fit that may take all its iterations
 _REMEMBERED_VALUES, _FEWEST_REMEMBERED = 10_000_000, 10  # by L-BFGS, twice, in float64
 _SCORES_AT_ONCE = 2**22
 _DECAY = 1e-4  # of the weights of a linear probe
-_HIDDEN, _EPOCHS, _BATCH = 256, 20, 256  # of a perceptron
+MLP_EPOCHS = 20
+_HIDDEN, _BATCH = 256, 256  # of a perceptron
 
 
 def accuracy(scores: Tensor, labels: Tensor) -> float:
@@ -131,9 +132,9 @@ def mlp_probe_accuracy(
     parameters = _initial_layers((train.shape[1], _HIDDEN, num_classes), generator, train.device)
     optimizer = torch.optim.AdamW(parameters, lr=2e-3, weight_decay=3.0)
     num_batches = math.ceil(len(train) / _BATCH)
-    schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, _EPOCHS * num_batches)
+    schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, MLP_EPOCHS * num_batches)
     with torch.enable_grad():
-        for _ in range(_EPOCHS):
+        for _ in range(MLP_EPOCHS):
             order = torch.randperm(len(train), generator=generator).to(train.device)
             for rows in torch.split(order, _BATCH):
                 loss = F.cross_entropy(_perceptron(train[rows], parameters), train_labels[rows])

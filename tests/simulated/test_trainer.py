@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import json
 import math
 from datetime import timedelta
@@ -18,7 +17,7 @@ from dist_dsvae.config.reading import load_config
 from dist_dsvae.core.types import ImageShape
 from dist_dsvae.data import feed
 from dist_dsvae.data.stream import Inputs
-from dist_dsvae.engine.evaluating import code_scores, test_codes
+from dist_dsvae.engine.evaluating import test_codes
 from dist_dsvae.engine.iteration.cuda_graph import Graphed
 from dist_dsvae.engine.iteration.iteration import Iteration
 from dist_dsvae.engine.processes.fence import Fence, Patience
@@ -56,8 +55,7 @@ def _few(monkeypatch: pytest.MonkeyPatch, shards: Path) -> None:
     monkeypatch.setattr(test_codes, "PROBE_TRAIN_SAMPLES", 20)
     monkeypatch.setattr(probes, "ITERATIONS", 3)
     monkeypatch.setattr(probes, "FEWEST_ITERATIONS", 3)
-    shorter = functools.partial(code_scores.mlp_probe_accuracy, epochs=1)
-    monkeypatch.setattr(code_scores, "mlp_probe_accuracy", shorter)
+    monkeypatch.setattr(probes, "MLP_EPOCHS", 1)
     monkeypatch.setattr(measure_statistics, "NUM_CODES", 16)
     monkeypatch.setattr(visuals, "FEW_CODES", 16)
     monkeypatch.setitem(DATA, "train", str(shards / "train"))
