@@ -32,7 +32,7 @@ from dist_dsvae.runs import marker
 
 JUDGE_FILE = root() / "shards/fashion-mnist-mini/classifier/model.safetensors"
 NUMBERS = ("3", "4a", "4b", "5", "6", "7", "8")  # of the figures of a method with two codes
-PER_ITERATION = {"dsvae": 192, "paper": 192, "cvae": 48, "cgan": 48, "cvae_gan": 48}
+PER_ITERATION = {"dsvae": 384, "paper": 384, "cvae": 96, "cgan": 96, "cvae_gan": 96}
 
 
 def planned(tmp_path: Path, budget: Budget, *overrides: str, methods: Any = None) -> list[PlannedRun]:
@@ -123,7 +123,7 @@ def test_equal_updates_whatever_a_method_draws(tmp_path: Path) -> None:
     runs = planned(tmp_path, Budget("updates"))
     assert [(run.method, run.seed) for run in runs] == [(m, seed) for m in PER_ITERATION for seed in (0, 7)]
     assert {run.method: run.samples_per_iteration for run in runs} == PER_ITERATION
-    assert {run.iterations for run in runs} == {2000}  # of the baselines; dsvae's config ends by the clock
+    assert {run.iterations for run in runs} == {1000}  # of the baselines; dsvae's config ends by the clock
     assert {run.config.train.max_seconds for run in runs} == {0}
     assert {run.config.seed for run in runs} == {0, 7}
     for iterations in (1, 3, 777, 12_345):  # training rounds up what an epoch leaves of an iteration
@@ -138,12 +138,12 @@ def test_equal_minutes_and_the_configs_own_budget(tmp_path: Path) -> None:
         assert run.iterations > 10**9
     own = {run.method: run for run in planned(tmp_path, Budget("paper"))}
     assert own["dsvae"].config.train.max_seconds == 230
-    assert (own["dsvae"].iterations, own["cvae"].iterations) == (3125, 2000)
+    assert (own["dsvae"].iterations, own["cvae"].iterations) == (1563, 1000)
 
 
 def test_commands_name_config_seed_and_budget(tmp_path: Path) -> None:
     run = planned(tmp_path, Budget("updates", iterations=96), "data.flip=false", methods=["paper"])[1]
-    changes = ["data.flip=false", "seed=7", "train.epochs=1.8432", "train.max_seconds=0"]
+    changes = ["data.flip=false", "seed=7", "train.epochs=3.6864", "train.max_seconds=0"]
     options = [word for change in changes for word in ("--set", change)]
     directory = str(tmp_path / "runs/quickstart/paper-seed7")
     assert run.arguments() == ("train", "paper/quickstart", "--run-dir", directory, *options)
