@@ -43,7 +43,6 @@ from dist_dsvae.evaluation.image_sums import ImageSums
 from dist_dsvae.evaluation.metrics import Figures
 
 FORMAT = "dist_dsvae-image-scores/1"
-_OF_LABELS = ("label_accuracy", "diversity")
 _VERSION = 1  # of what is computed; another one forgets what was kept
 
 logger = logging.getLogger(__name__)
@@ -190,13 +189,14 @@ def score_images(
     num_images = images.num_samples
     num_real = min(config.real_samples or num_images, real.num_samples)
     _check(images, real, min(num_images, num_real))
-    has_labels = judges.knows_labels and images.classes == real.classes
+    same_classes = images.classes == real.classes
+    judges = replace(judges, knows_labels=judges.knows_labels and same_classes)
     found = []
     for part, split, count in (("images", images, num_images), ("real", real, num_real)):
         stored = SplitImages(split, count, config, runtime, real_cache(data), skip_corrupt=False, part=part)
-        sums, figures = stored.scores(replace(judges, knows_labels=has_labels), Progress(), on_progress)
-        if not has_labels:
-            figures = {name: value for name, value in figures.items() if name not in _OF_LABELS}
+        sums, figures = stored.scores(judges, Progress(), on_progress)
+        if not same_classes:
+            figures.pop("diversity", None)  # of classes that mean nothing to the other split
         found.append((sums, figures))
     (drawn, figures), (reference, real_figures) = found
     figures["fid"] = frechet_distance(reference.moments, drawn.moments)
