@@ -162,7 +162,7 @@ class _Separate(CoupledOptimizerAdversarialTrainer):  # type: ignore[misc]
             if model_output[f"update_{name}"]:
                 parameters = list(getattr(self.model, name).parameters())
                 loss = model_output[f"{name}_loss"]
-                gradients = torch.autograd.grad(loss, parameters, retain_graph=True, allow_unused=True)
+                gradients = torch.autograd.grad(loss, parameters, retain_graph=True)
                 taken.append((getattr(self, f"{name}_optimizer"), parameters, gradients))
         for optimizer, parameters, gradients in taken:
             for parameter, gradient in zip(parameters, gradients, strict=True):
