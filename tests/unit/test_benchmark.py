@@ -85,7 +85,7 @@ def test_roofline_of_a_config() -> None:
 
 
 def test_roofline_against_this_cpu() -> None:
-    """What the two seconds are is a machine's and its other programs' affair; docs/performance.md has figures."""
+    """How long both take is the machine's affair; docs/performance.md has figures."""
     networks = ("--architecture", "small32", "--batch-size", "8", "--mixed_precision", "no")
     result = run("roofline", "--device", "cpu", *networks, "--rounds", "1")
     check = result["check"]

@@ -52,7 +52,7 @@ class SplitImages:
     """``num_images`` images of a split, evenly spread over it.
 
     cache: folder where their sums wait for the next evaluation. skip_corrupt: as ``stream.one_pass``.
-    part: what progress calls them.
+    part: what progress calls them. compares_pairs: whether diversity is among the figures.
     """
 
     def __init__(
@@ -65,11 +65,13 @@ class SplitImages:
         *,
         skip_corrupt: bool,
         part: str = "real",
+        compares_pairs: bool = True,
     ) -> None:
         self.split, self.num_images, self.config, self.runtime = split, num_images, config, runtime
         self.cache = cache
         self.skip_corrupt = skip_corrupt
         self.part = part
+        self.compares_pairs = compares_pairs
 
     def scores(
         self, judges: Judges, progress: Progress, on_progress: OnProgress
@@ -98,6 +100,7 @@ class SplitImages:
         c = self.config
         key = [_VERSION, self.split.fingerprint, self.num_images, judges.describe(), judges.knows_labels]
         key += [c.neighbour_samples, c.diversity_samples, self.skip_corrupt, self.runtime.device.type]
+        key += [] if self.compares_pairs else ["without diversity"]
         return self.cache / f"{hashlib.sha256(json.dumps(key).encode()).hexdigest()[:24]}.safetensors"
 
     def _computed(self, judges: Judges, progress: Progress, on_progress: OnProgress) -> dict[str, Tensor]:
@@ -110,7 +113,9 @@ class SplitImages:
             on_progress,
         )
         found = {"kept": sums.kept} | sums.state()
-        per_class = min(self.config.diversity_samples, self._smallest_class())
+        per_class = 0
+        if self.compares_pairs:
+            per_class = min(self.config.diversity_samples, self._smallest_class())
         if per_class >= 2:
             value = diversity(
                 self._of_classes,
@@ -191,14 +196,22 @@ def score_images(
     _check(images, real, min(num_images, num_real))
     same_classes = images.classes == real.classes
     judges = replace(judges, knows_labels=judges.knows_labels and same_classes)
-    found = []
-    for part, split, count in (("images", images, num_images), ("real", real, num_real)):
-        stored = SplitImages(split, count, config, runtime, real_cache(data), skip_corrupt=False, part=part)
-        sums, figures = stored.scores(judges, Progress(), on_progress)
-        if not same_classes:
-            figures.pop("diversity", None)  # of classes that mean nothing to the other split
-        found.append((sums, figures))
-    (drawn, figures), (reference, real_figures) = found
+
+    def scores(part: str, split: Manifest, count: int) -> tuple[ImageSums, Figures]:
+        stored = SplitImages(
+            split,
+            count,
+            config,
+            runtime,
+            real_cache(data),
+            skip_corrupt=False,
+            part=part,
+            compares_pairs=same_classes,  # pairs of classes that mean nothing to the other split say nothing
+        )
+        return stored.scores(judges, Progress(), on_progress)
+
+    drawn, figures = scores("images", images, num_images)
+    reference, real_figures = scores("real", real, num_real)
     figures["fid"] = frechet_distance(reference.moments, drawn.moments)
     figures |= neighbour_figures(reference, drawn)._asdict()
     return {

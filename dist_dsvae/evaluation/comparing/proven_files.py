@@ -62,7 +62,7 @@ def check_replaceable(prefix: Path, form: str, endings: Iterable[str]) -> dict[s
             continue
         if proof is None or (ending != "json" and not _is_proven(path, ending, proof)):
             raise ComparisonError(
-                f"{path} exists already, and is not as an earlier comparison wrote it. Choose another name "
-                "with --out, or move that file away yourself."
+                f"{path} exists already, and is not as this command wrote it. Choose another name with "
+                "--out, or move that file away yourself."
             )
     return proof or {}

@@ -269,7 +269,7 @@ def test_seeds_and_temperatures_become_a_table_and_a_curve(tmp_path: Path) -> No
     write_results("quickstart", runs, [], budget, [], tmp_path / "out")  # its own files are replaced
     assert not (tmp_path / "out/quickstart.png").exists()  # which is of a curve that there is no more
     (tmp_path / "out/quickstart.md").write_text("a person's")
-    with pytest.raises(ComparisonError, match="is not as an earlier comparison wrote it"):
+    with pytest.raises(ComparisonError, match="is not as this command wrote it"):
         write_results("quickstart", runs, [], budget, [], tmp_path / "out")
 
 

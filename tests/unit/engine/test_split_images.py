@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from dist_dsvae.commands import evaluate
+from dist_dsvae.config import DataConfig, EvaluationConfig
+from dist_dsvae.data.open_split import open_split
+from dist_dsvae.engine.evaluating import split_images
+from dist_dsvae.engine.evaluating.judges import open_judges
 from tests.unit.data.making import run_build
 
 JUDGE = "shards/fashion-mnist-mini/classifier"
@@ -81,6 +87,22 @@ def test_noise_is_far_from_real_images_and_has_none_of_their_labels(
     assert result["figures"]["recall"] < 0.1
 
 
+def test_a_judge_without_labels_leaves_diversity(
+    noise: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As a file of ImageNet's weights is: it tells no labels, but pairs of a class can be compared."""
+    classes = open_split(TEST, DataConfig(train=TEST)).classes
+    judges = open_judges(EvaluationConfig(classifier=JUDGE), classes, torch.device("cpu"))
+    assert judges is not None
+    monkeypatch.setattr(split_images, "open_judges", lambda *_: replace(judges, knows_labels=False))
+    asked = ["--images", str(noise), "--real", str(noise), "--classifier", "any", "--json", *SMALL]
+    status, printed = scored(monkeypatch, capsys, *asked)
+    assert status == 0
+    result = json.loads(printed.splitlines()[-1])
+    assert set(result["figures"]) == {"inception_score", "fid", "precision", "recall", "diversity"}
+    assert set(result["real"]) == {"inception_score", "diversity"}
+
+
 def test_what_does_not_fit_gets_a_sentence(
     noise: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -99,6 +121,11 @@ def test_what_does_not_fit_gets_a_sentence(
         1,
     )
     assert run_build(monkeypatch, *bigger) == 0
+    status, said = scored(
+        monkeypatch, capsys, "--images", str(noise), "--real", str(noise), "--classifier", JUDGE
+    )
+    assert status == 1
+    assert "tells 10 classes apart (Ankle boot, Bag, Coat, ...), but the data have 2" in said
     asked = ["--images", str(tmp_path / "bigger/train"), "--real", TEST, "--classifier", JUDGE]
     status, said = scored(monkeypatch, capsys, *asked)
     assert status == 1

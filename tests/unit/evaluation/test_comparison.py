@@ -388,7 +388,7 @@ def test_files(tmp_path: Path) -> None:
         assert Image.open(paths[1]).size[0] > 600
     save_comparison(comparison, None)  # its own are replaced
     (tmp_path / "comparison.md").write_text("edited")
-    with pytest.raises(ComparisonError, match="is not as an earlier comparison wrote it"):
+    with pytest.raises(ComparisonError, match="is not as this command wrote it"):
         save_comparison(comparison, None)
     cells = as_json(comparison)["rows"][0]["cells"]
     assert cells[0]["values"] == {str(tmp_path / "b"): 6.0}
