@@ -186,7 +186,7 @@ class Fitter:
 
 
 def _resized(pixels: Pixels, height: int, width: int) -> Pixels:
-    """uint8 [H, W, 3] -> [height, width, 3]: to a grey value Pillow's bicubic, in half its time."""
+    """uint8 [H, W, 3] -> [height, width, 3]: Pillow's bicubic, but for rounding, in half its time."""
     if pixels.shape[:2] == (height, width):
         return pixels
     import torch  # late: whoever only names a codec has no need of it
