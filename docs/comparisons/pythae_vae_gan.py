@@ -64,7 +64,10 @@ def main() -> None:
     )
     parser.add_argument("--separate-gradients", action="store_true", help="without the fault")
     options = parser.parse_args()
-    options.out.mkdir(parents=True)
+    try:
+        options.out.mkdir(parents=True)
+    except FileExistsError:
+        parser.error(f"{options.out} exists already. Name a new folder for the samples, or move that away.")
     torch.manual_seed(options.seed)
     images = _images(options.data)
     config = VAEGANConfig(
