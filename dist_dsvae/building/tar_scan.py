@@ -1,6 +1,6 @@
 """Reads the samples of a tar that any tool wrote, and notices when the tar is damaged.
 
-    file --gunzip / unxz (unpacked)--> tar stream --tarfile--> members --group by key--> samples
+    file --gunzip / unxz (unpacked)--> tar stream (tar_members)--> members --group by key--> samples
 
 Members are grouped as WebDataset groups them: the key is the path up to the first dot of the file
 name, the rest in lower case is the extension; neighbouring members of one key are one sample.
@@ -11,21 +11,20 @@ from __future__ import annotations
 import re
 import tarfile
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, Literal, NamedTuple
+from typing import NamedTuple
 
 from dist_dsvae.core.errors import DataError
 from dist_dsvae.data.shards.system_names import is_system_name, is_system_path
 from dist_dsvae.data.shards.tar_header import promises
+from dist_dsvae.data.shards.tar_members import TarMember, members_of
 from dist_dsvae.data.shards.unpacked import TAR_SUFFIXES, open_uncompressed
 
 _ARCHIVE = re.compile(
     r"[.](tar([.](gz|xz|bz2|zst|zstd|lz4|lzma|lzo|lz|br|z|7z|zip))?|tgz|txz|tbz2?|tzst|tlz)$", re.IGNORECASE
 )
 _KEY_AND_EXTENSION = re.compile(r"((?:.*/|)[^.]+)[.]([^/]*)", re.DOTALL)
-_MOST_HEADER_BYTES = 2**20
 _MOST_MEMBER_BYTES = 2**28
 _META = re.compile(r"__[^/]*__($|/)")
 
@@ -43,36 +42,6 @@ class TarSample:
 
     key: str
     members: dict[str, Member]
-
-
-class _Header(tarfile.TarInfo):
-    """A header that tells a damaged tar from one that ends; tarfile takes both for the end.
-
-    block: as it stands in the tar. after_end: whether the block before it was one of zeros.
-    """
-
-    block = b""
-    after_end = False
-
-    @classmethod
-    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> _Header:
-        ends = len(buf) == tarfile.BLOCKSIZE and not any(buf)
-        try:
-            header = super().frombuf(buf, encoding, errors)
-        except tarfile.HeaderError as error:
-            cls.after_end |= ends
-            if ends or (cls.after_end and not any(buf)):
-                raise  # zeros end every complete tar, and may be followed by another tar
-            if cls.after_end:
-                raise tarfile.ReadError(
-                    f"behind the end of the archive stands what is no archive: {error}"
-                ) from error
-            raise tarfile.ReadError(str(error)) from error
-        cls.after_end = False
-        header.block = bytes(buf)
-        if header.type not in tarfile.REGULAR_TYPES and header.size > _MOST_HEADER_BYTES:
-            raise tarfile.ReadError(f"a header promises {header.size:,} bytes of further headers")
-        return header
 
 
 def find_tars(directory: Path) -> list[Path]:
@@ -126,46 +95,30 @@ def scan(path: Path, system_files: list[str] | None = None) -> Iterator[TarSampl
         ) from error
 
 
-@contextmanager
-def open_tar(stream: BinaryIO, mode: Literal["r:", "r|"]) -> Iterator[tarfile.TarFile]:
-    """A tar, or several joined end to end, uncompressed; reading on raises ReadError where it is damaged.
-
-    mode: "r:" seeks from header to header, "r|" never goes back.
-    """
-
-    class Header(_Header):
-        """Of this tar: it notes where an archive has ended."""
-
-    with tarfile.open(fileobj=stream, mode=mode, tarinfo=Header, bufsize=2**20, ignore_zeros=True) as tar:
-        yield tar
-
-
 def _members(path: Path, system_files: list[str]) -> Iterator[tuple[str, Member]]:
-    with open_uncompressed(path) as stream, open_tar(stream, "r|") as tar:
-        for info in tar:
+    with open_uncompressed(path) as stream:
+        for member in members_of(stream):
+            info = member.info
             if not info.isdir() and is_system_path(info.name):
                 system_files.append(f"{path.name}: {info.name}")
             elif not info.isdir() and not _META.match(info.name) and _KEY_AND_EXTENSION.fullmatch(info.name):
-                _check_plain(info, path)
+                _check_plain(member, path)
                 if not 0 <= info.size <= _MOST_MEMBER_BYTES:
                     raise tarfile.ReadError(f"the member '{info.name}' promises {info.size:,} bytes")
-                extracted = tar.extractfile(info)
-                assert extracted is not None, "a plain file has content"
-                yield info.name, Member(info.offset_data, extracted.read())
-            tar.members = []  # type: ignore[attr-defined]  # else it keeps every header
+                yield info.name, Member(member.offset, member.read())
 
 
-def _check_plain(info: tarfile.TarInfo, path: Path) -> None:
+def _check_plain(member: TarMember, path: Path) -> None:
     """Raise DataError for a member whose content training could not find where the index says."""
-    assert isinstance(info, _Header)
+    info = member.info
     if info.islnk() or info.issym():
         kind, option = ("hard", "--hard-dereference") if info.islnk() else ("symbolic", "--dereference")
         what = f"a {kind} link to '{info.linkname}'", f"Pack the files themselves (tar {option})."
-    elif info.issparse():
+    elif member.is_sparse:
         what = "a sparse file", "Pack it again without the option --sparse."
     elif not info.isreg():
         what = f"of the type {info.type!r}, no plain file", "Pack plain files alone."
-    elif not promises(info.block, info.size):
+    elif not promises(member.header, info.size):
         what = "written in another format than USTAR, GNU or PAX", "Pack it again (tar --format=pax)."
     else:
         return

@@ -113,7 +113,7 @@ def test_members_without_content_are_refused(tmp_path: Path, kind: bytes, senten
 
 
 @pytest.mark.skipif(shutil.which("tar") is None, reason="calls the tar command")
-@pytest.mark.parametrize("tar_format", ["gnu", "pax"])
+@pytest.mark.parametrize("tar_format", ["gnu", "pax", "pax 0.0", "pax 0.1"])
 def test_sparse_members_are_refused(tmp_path: Path, tar_format: str) -> None:
     raw = tmp_path / "raw"
     raw.mkdir()
@@ -122,7 +122,9 @@ def test_sparse_members_are_refused(tmp_path: Path, tar_format: str) -> None:
         stream.truncate(2**20)
     out = tmp_path / "shards"
     out.mkdir()
-    command = ["tar", "--sparse", f"--format={tar_format}", "-cf", out / "x.tar", "-C", raw, "a.bmp", "a.cls"]
+    kind, *version = tar_format.split()
+    options = [f"--format={kind}", *(f"--sparse-version={number}" for number in version)]
+    command = ["tar", "--sparse", *options, "-cf", out / "x.tar", "-C", raw, "a.bmp", "a.cls"]
     subprocess.run(command, check=True)
     with pytest.raises(DataError, match=r"'a\.bmp' of the shard .* is a sparse file"):
         index(out, command="")

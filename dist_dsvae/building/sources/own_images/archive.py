@@ -20,9 +20,9 @@ from typing import BinaryIO, NamedTuple
 from dist_dsvae.building.sources.own_images.listing import Listing, files_in, folders_in, printable
 from dist_dsvae.building.sources.own_images.place import ArchivePlace, Tree
 from dist_dsvae.building.sources.own_images.split_folders import deeper_source
-from dist_dsvae.building.tar_scan import open_tar
 from dist_dsvae.core.errors import DataError
 from dist_dsvae.core.images import FilePart, ImagePart
+from dist_dsvae.data.shards.tar_members import members_of
 
 MOST_BYTES = 2**28  # of one entry, unpacked
 ENCRYPTED = "encrypted entries"
@@ -196,15 +196,14 @@ def _zip_name(info: zipfile.ZipInfo) -> str:
 def _tar_entries(path: Path) -> Iterator[_Entry]:
     with path.open("rb") as file:
         try:
-            with open_tar(file, "r:") as tar:
-                for info in tar:
-                    heading = None
-                    if not info.isdir() and (not info.isreg() or info.issparse()):
-                        heading = SPECIAL
-                    elif not 0 <= info.size <= MOST_BYTES:
-                        heading = TOO_LARGE
-                    content = FilePart(str(path), info.offset_data, info.size) if info.isreg() else None
-                    yield _Entry(info.name, info.isdir(), content, heading)
+            for member in members_of(file):
+                info, heading = member.info, None
+                if not info.isdir() and (not info.isreg() or member.is_sparse):
+                    heading = SPECIAL
+                elif not 0 <= info.size <= MOST_BYTES:
+                    heading = TOO_LARGE
+                content = FilePart(str(path), member.offset, info.size) if info.isreg() else None
+                yield _Entry(info.name, info.isdir(), content, heading)
         except Exception as error:  # tarfile raises nearly anything on a crafted header
             raise DataError(
                 f"The tar {path} is truncated or damaged ({error}). Fetch or pack it again."
