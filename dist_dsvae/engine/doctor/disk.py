@@ -41,7 +41,7 @@ def judged(directory: Path, free: int, speed: float, sync: float) -> Finding:
     figures = {
         "free_gib": round(free / 2**30, 1),
         "write_mib_per_second": round(speed, 1),
-        "fsync_ms": round(1000 * sync, 2),
+        "fsync_ms": round(1000 * sync, 4),
     }
     if free < _LITTLE_ROOM_BYTES:
         remedy = "Make room, or write elsewhere (--run-dir); train.keep_checkpoints bounds what is kept."

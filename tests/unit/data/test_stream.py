@@ -7,6 +7,7 @@ import logging
 import os
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -301,7 +302,8 @@ def test_workers_leave_requests_to_stop_to_the_trainer(tmp_path: Path) -> None:
     batches = stream(manifest, DataConfig(train="", num_workers=1), 11, part)
     next(batches)
     (worker,) = set(psutil.Process().children()) - others
-    for request in ("-TERM", "-INT"):  # not from the trainer itself
-        subprocess.run(["kill", request, str(worker.pid)], check=True)
+    for request in (signal.SIGTERM, signal.SIGINT):  # not from the trainer itself
+        send = f"import os; os.kill({worker.pid}, {int(request)})"
+        subprocess.run([sys.executable, "-c", send], check=True)
     for _ in range(10):
         next(batches)
