@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
 
 from dist_dsvae.evaluation.comparing.results import CurvePoint, Results
 from dist_dsvae.evaluation.comparing.results_tables import metric_shown, temperature_text
@@ -93,21 +94,32 @@ def _panel(ax: Any, results: Results, score: str) -> None:
     for point in results.curve:
         if "diversity" in point.cells and score in point.cells:
             ax.annotate(
-                temperature_text(point.temperature_zs, point.temperature_zu),
+                _mark(point),
                 (point.cells["diversity"].mean, point.cells[score].mean),
                 xytext=(4, 4),
                 textcoords="offset points",
                 size=7,
                 color="0.35",
             )
+    metric = metric_shown(score, of_points=False)
     if "diversity" in results.real:
         if score in results.real:
             place = (results.real["diversity"], results.real[score])
             ax.plot(*place, "x", color="0.2", markersize=9, label="real images")
         else:
             ax.axvline(results.real["diversity"], color="0.2", linestyle="--", label="real images")
-    metric = metric_shown(score, of_points=False)
+    if metric.best == "lowest":  # a method ten times as far away leaves room for the others
+        ax.set_yscale("log")
+        ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        ax.yaxis.set_major_formatter("{x:g}")
+        ax.yaxis.set_minor_formatter(NullFormatter())
     ax.set_xlabel("diversity")
     ax.set_ylabel(f"{metric.title} ({'higher' if metric.best == 'highest' else 'lower'} is better)")
     ax.spines[["top", "right"]].set_visible(False)
     ax.legend(frameon=False)
+
+
+def _mark(point: CurvePoint) -> str:
+    """One number where all codes have the same temperature."""
+    zs = None if point.temperature_zs == point.temperature_zu else point.temperature_zs
+    return temperature_text(zs, point.temperature_zu)
