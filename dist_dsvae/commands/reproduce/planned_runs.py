@@ -161,7 +161,11 @@ def plan_runs(
                 f".json). It has {', '.join(available)}."
             )
     overrides = tuple(overrides)
-    configs = {method: load_config(Path(name), overrides) for method, name in available.items()}
+    for_all = tuple(change for change in overrides if not change.startswith("method."))
+    configs = {  # of all methods, as the budget is that of the shortest; others may lack what is changed
+        method: load_config(Path(name), overrides if method in (methods or available) else for_all)
+        for method, name in available.items()
+    }
     opened = {each: open_splits(each).train for each in {config.data for config in configs.values()}}
     manifests = {method: opened[config.data] for method, config in configs.items()}
     drawn = {method: samples_drawn(config, manifests[method]) for method, config in configs.items()}

@@ -132,6 +132,15 @@ def test_equal_updates_whatever_a_method_draws(tmp_path: Path) -> None:
             assert run.iterations == math.ceil(samples / run.samples_per_iteration) == iterations
 
 
+def test_what_only_some_methods_know_can_be_changed_for_them(tmp_path: Path) -> None:
+    """The budget is still that of all methods, on the data that all are changed to."""
+    change = ("method.discriminator_gain=1", "data.batch_size=48")
+    runs = planned(tmp_path, Budget("updates"), *change, methods=["cvae_gan"])
+    assert {(run.config.method.discriminator_gain, run.iterations) for run in runs} == {(1, 2000)}  # type: ignore[union-attr]
+    with pytest.raises(ConfigError, match=r"cvae-quickstart.json: Unknown key 'method.discriminator_gain'"):
+        planned(tmp_path, Budget("updates"), *change)
+
+
 def test_equal_minutes_and_the_configs_own_budget(tmp_path: Path) -> None:
     for run in planned(tmp_path, Budget("minutes", minutes=1.5)):
         assert run.config.train.max_seconds == 90
