@@ -20,13 +20,16 @@ from dist_dsvae.sampling.grids import save_scatter
 def draw_points(runs: Sequence[Path], out: Path, num_points: int, seed: int) -> None:
     """Figure 2: a panel of held-out points, and one of each run's samples of the same labels.
 
+    Panels are called after their methods; after their directories where several are of one method.
+
     Raises CheckpointError for what is not a run, DataError for a run on images or on other data than
     the first.
     """
     panels: list[tuple[str, torch.Tensor, torch.Tensor]] = []
     classes: tuple[str, ...] = ()
-    for run_dir in runs:
-        run = Run.open(run_dir)
+    opened = [Run.open(run_dir) for run_dir in runs]
+    methods = [run.config.method.name for run in opened]
+    for run_dir, run, name in zip(runs, opened, methods, strict=True):
         classes = run.classes
         train, test, _ = open_splits(run.config.data)
         if run.shape.is_image:
@@ -43,5 +46,5 @@ def draw_points(runs: Sequence[Path], out: Path, num_points: int, seed: int) -> 
         dtype = torch.float64 if run.config.train.double_precision else torch.float32
         method.eval()
         points = method.decode(sample_codes(method, labels, seed=seed, dtype=dtype), "prior")
-        panels.append((run.config.method.name, points, labels))
+        panels.append((name if methods.count(name) == 1 else run_dir.resolve().name, points, labels))
     save_scatter(out, panels, classes)

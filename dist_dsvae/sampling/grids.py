@@ -168,7 +168,8 @@ def save_scatter(
 ) -> None:
     """Write ``draw_scatter`` of the same arguments (``image_file.write_image``)."""
     stream = io.BytesIO()
-    draw_scatter(panels, class_names).savefig(stream, dpi=110, format="png")
+    # "tight": the layout leaves no room for titles above axes whose scales are equal
+    draw_scatter(panels, class_names).savefig(stream, dpi=110, format="png", bbox_inches="tight")
     write_png(path, stream.getvalue())
 
 
