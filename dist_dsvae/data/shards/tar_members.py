@@ -20,7 +20,6 @@ from dist_dsvae.data.shards.tar_header import BLOCK
 _EXTENDS = frozenset(
     (b"x", b"X", b"g", b"L", b"K")
 )  # PAX, Solaris, PAX for all that follow, GNU's long names
-_FOR_ALL = b"g"
 _SPARSE_NAME = re.compile(rb"\d+ GNU\.sparse\.name=([^\n]*)\n")
 _MOST_HEADER_BYTES = 2**20
 _CHUNK_BYTES = 2**20
@@ -92,8 +91,10 @@ def members_of(stream: BinaryIO) -> Iterator[TarMember]:
             if not 0 <= header.size <= _MOST_HEADER_BYTES - len(extended) - len(for_all):
                 raise tarfile.ReadError(f"a header promises {header.size:,} bytes of further headers")
             blocks = block + tar.read(_padded(header.size))
-            for_all += blocks if header.type == _FOR_ALL else b""
-            extended += blocks if header.type != _FOR_ALL else b""
+            if header.type == tarfile.XGLTYPE:
+                for_all += blocks
+            else:
+                extended += blocks
             continue
         is_sparse = header.type == tarfile.GNUTYPE_SPARSE or b" GNU.sparse." in extended
         if header.type == tarfile.GNUTYPE_SPARSE:

@@ -113,9 +113,8 @@ class SplitImages:
             on_progress,
         )
         found = {"kept": sums.kept} | sums.state()
-        per_class = 0
-        if self.compares_pairs:
-            per_class = min(self.config.diversity_samples, self._smallest_class())
+        wanted = self.config.diversity_samples
+        per_class = min(wanted, self._smallest_class()) if self.compares_pairs else 0
         if per_class >= 2:
             value = diversity(
                 self._of_classes,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import shutil
 import subprocess
 import tarfile
 from pathlib import Path
@@ -62,6 +63,7 @@ def test_a_record_for_all_that_follow(tmp_path: Path) -> None:
     assert found == [("a.png", "somebody"), ("b.png", "somebody")]
 
 
+@pytest.mark.skipif(shutil.which("tar") is None, reason="calls the tar command")
 @pytest.mark.parametrize("options", [["gnu"], ["pax"], ["pax", "0.0"], ["pax", "0.1"]])
 def test_what_follows_a_sparse_file_is_found(tmp_path: Path, options: list[str]) -> None:
     with (tmp_path / "a.bmp").open("wb") as holes:
