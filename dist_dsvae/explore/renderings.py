@@ -101,7 +101,9 @@ def _cloud(
     points = model.sample(classes, per_class, seed, temperature_zs=zs, temperature_zu=zu, kind="tensor")
     labels = torch.arange(len(classes)).repeat_interleave(per_class)
     stream = io.BytesIO()
-    draw_scatter([(f"samples, seed {seed}", points, labels)], classes).savefig(stream, dpi=160, format="png")
+    draw_scatter([(f"samples, seed {seed}", points, labels)], classes).savefig(
+        stream, dpi=160, format="png", bbox_inches="tight"
+    )
     return Image.open(stream)
 
 

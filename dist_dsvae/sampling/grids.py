@@ -168,7 +168,8 @@ def save_scatter(
 ) -> None:
     """Write ``draw_scatter`` of the same arguments (``image_file.write_image``)."""
     stream = io.BytesIO()
-    draw_scatter(panels, class_names).savefig(stream, dpi=110, format="png")
+    # "tight": the layout leaves no room for titles above axes whose scales are equal
+    draw_scatter(panels, class_names).savefig(stream, dpi=110, format="png", bbox_inches="tight")
     write_png(path, stream.getvalue())
 
 
@@ -177,7 +178,7 @@ def draw_scatter(panels: Sequence[tuple[str, Tensor, Tensor]], class_names: Sequ
     import matplotlib  # takes a second, and most pictures are no plots
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(4.8 * len(panels), 2.4), layout="compressed")  # for equal scales
+    figure = Figure(figsize=(4.8 * len(panels), 2.4), layout="constrained")
     axes = figure.subplots(1, len(panels), sharex=True, sharey=True, squeeze=False)[0]
     colours = matplotlib.colormaps["tab10"]
     for ax, (title, points, labels) in zip(axes, panels, strict=True):
