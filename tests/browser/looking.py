@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from tests.browser.serving import SECONDS
 
@@ -37,7 +37,10 @@ def content_of(page: Any, image: Any) -> np.ndarray:
 def wait_for(page: Any, name: str, expected: Callable[[np.ndarray], bool]) -> np.ndarray:
     deadline = time.monotonic() + SECONDS
     while time.monotonic() < deadline:
-        image = image_of(page, name)
+        try:
+            image = image_of(page, name)
+        except UnidentifiedImageError:
+            image = None  # Gradio overwrites the file of the same picture, which another page asked for, in place
         if image is not None and expected(image):
             return image
         page.wait_for_timeout(100)
