@@ -40,7 +40,7 @@ def wait_for(page: Any, name: str, expected: Callable[[np.ndarray], bool]) -> np
         try:
             image = image_of(page, name)
         except UnidentifiedImageError:
-            image = None  # Gradio overwrites the file of the same picture, which another page asked for, in place
+            image = None  # Gradio writes the file of a picture that another page shows anew, in place
         if image is not None and expected(image):
             return image
         page.wait_for_timeout(100)
