@@ -51,3 +51,8 @@ def contradictions_in_evaluation(config: EvaluationConfig) -> Iterator[str]:
             f"evaluation.diversity_samples is {config.diversity_samples}, more than the "
             f"{config.samples_per_class} of evaluation.samples_per_class. Lower it, or raise that."
         )
+    if config.fid_network is not None and config.classifier is None:
+        yield (
+            f"evaluation.fid_network is {config.fid_network}, but evaluation.classifier is not set, and "
+            "without it no image is scored. Set it, too: the same network will do."
+        )

@@ -28,19 +28,25 @@ def read_samples(split: Manifest, places: Sequence[int]) -> Tensor:
     return torch.from_numpy(images).movedim(-1, 1)
 
 
-def first_of_classes(split: Manifest, classes: Iterable[int], *, skip_corrupt: bool) -> dict[int, Tensor]:
-    """The split's first picture of each class, uint8 [C, H, W]; classes without one are left out.
+def first_of_classes(
+    split: Manifest, classes: Iterable[int], per_class: int = 1, *, skip_corrupt: bool
+) -> dict[int, Tensor]:
+    """The split's first ``per_class`` images of each class, uint8 [N, C, H, W]: fewer where it has fewer.
 
-    skip_corrupt: take the next one where the first cannot be decoded; otherwise raises CorruptSampleError.
+    Classes without any are left out.
+    skip_corrupt: take the next one where one cannot be decoded; otherwise raises CorruptSampleError.
     """
-    missing = {label for label in classes if split.samples_per_class[label]}
-    found: dict[int, Tensor] = {}
+    missing = {label: min(per_class, split.samples_per_class[label]) for label in classes}
+    found: dict[int, list[Tensor]] = {}
     with closing(ShardReader(split, max_open_shards=1)) as reader:
         for shard in range(len(split.shards)):
+            missing = {label: count for label, count in missing.items() if count}
+            if not missing:
+                break
             labels = np.asarray(split.index(shard)[:, 2])
             for row in np.flatnonzero(np.isin(labels, list(missing))).tolist():
                 label = int(labels[row])
-                if label not in missing:
+                if not missing[label]:
                     continue  # found in this shard
                 image = empty_batch(split.shape, 1)
                 try:
@@ -49,8 +55,6 @@ def first_of_classes(split: Manifest, classes: Iterable[int], *, skip_corrupt: b
                     if not skip_corrupt:
                         raise
                 else:
-                    found[label] = torch.from_numpy(image).movedim(-1, 1)[0]
-                    missing.discard(label)
-            if not missing:
-                break
-    return found
+                    found.setdefault(label, []).append(torch.from_numpy(image).movedim(-1, 1))
+                    missing[label] -= 1
+    return {label: torch.cat(images) for label, images in found.items()}

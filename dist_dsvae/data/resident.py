@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from dist_dsvae.config import DataConfig
+from dist_dsvae.core import distributed
 from dist_dsvae.core.errors import CorruptSampleError, DataError
 from dist_dsvae.data.decode import empty_batch
 from dist_dsvae.data.plan import IntArray
@@ -108,16 +109,26 @@ def needed_bytes(manifest: Manifest) -> int:
 
 
 def _check_it_fits(manifest: Manifest, device: torch.device) -> None:
-    """The set is decoded in the host's memory by every rank of the machine, then lies on the device."""
+    """The set is decoded in the host's memory by every rank of the machine, then lies on the device.
+
+    Called by all ranks, which measure before any of them allocates. Raises DataError on all or none.
+    """
     local_ranks = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     free = {"this machine": psutil.virtual_memory().available // local_ranks}
     if device.type == "cuda":
         free["the GPU"] = torch.cuda.mem_get_info(device)[0]
+    for found in distributed.gather_objects(_what_is_missing(manifest, free)):
+        if found is not None:
+            raise DataError(found)
+
+
+def _what_is_missing(manifest: Manifest, free: dict[str, int]) -> str | None:
     needed = needed_bytes(manifest)
     for place, available in free.items():
         if needed > _USABLE_SHARE * available:
-            raise DataError(
+            return (
                 f'data.source is "resident", but {manifest.location} decoded takes {needed / 2**30:.1f} GiB '
                 f"and {place} has {available / 2**30:.1f} GiB free for each process, of which "
                 f'{_USABLE_SHARE:.0%} may be used. Set data.source to "stream".'
             )
+    return None

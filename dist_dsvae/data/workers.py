@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 import threading
@@ -20,8 +21,12 @@ def leave_signals_to_the_trainer(worker: int) -> None:
         return
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
 
+    # Not os.getppid(): a worker that a fork server started is the server's child
+    trainer = multiprocessing.parent_process()
+    assert trainer is not None
+
     def heed() -> None:
-        while signal.sigwaitinfo({signal.SIGTERM}).si_pid != os.getppid():
+        while signal.sigwaitinfo({signal.SIGTERM}).si_pid != trainer.pid:
             pass
         os._exit(0)
 

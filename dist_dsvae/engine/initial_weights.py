@@ -69,9 +69,8 @@ def take_weights(
     else:
         networks = ema.networks if ema is not None and keeps_average else ()
         weights, averages = former.read(networks)
-        places = {
-            here: former.classes.index(name) for here, name in enumerate(classes) if name in former.classes
-        }
+        place_of = {name: there for there, name in enumerate(former.classes)}
+        places = {here: place_of[name] for here, name in enumerate(classes) if name in place_of}
         transfer = _Transfer(axes, shape, places, len(former.classes), len(classes))
         transfer.into(method.state_dict(), weights)
         _settle_spectral_norms(method, axes)
@@ -245,7 +244,7 @@ def _sentence(former: _Former, axes: Mapping[str, int], classes: tuple[str, ...]
     names = _shapes(former.sketch(2))
     taken = dict.fromkeys(name.split(".")[0] for name in names if name not in axes)
     anew = dict.fromkeys(_module_of(name) for name in axes)
-    known = sum(name in former.classes for name in classes)
+    known = len(set(classes) & set(former.classes))
     what = ", ".join(anew)
     if known == len(classes):
         rest = f"what belongs to classes ({what}) by their names"

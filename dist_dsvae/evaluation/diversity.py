@@ -4,6 +4,8 @@
 
 MS-SSIM is that of Wang, Simoncelli and Bovik (2003), defined as pytorch_msssim computes it: an 11-tap
 Gaussian window without padding, a term (contrast and structure) per scale, luminance at the last scale only.
+Luminance compares two brightnesses by their ratio, so it is counted from black up: the figures are those of
+images in [0, 1]. The other terms do not change with an offset, and values about 0 keep more of their digits.
 
 What belongs to one image (its pyramid, windowed means and variances) is computed once per image. A pair
 then costs the windowed mean of a product and one quotient per pixel and scale. The window is separable and
@@ -17,8 +19,8 @@ import contextlib
 import math
 import statistics
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
-from typing import NamedTuple
+from dataclasses import asdict, dataclass
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -28,7 +30,7 @@ WINDOW_SIZE = 11
 WINDOW_SIGMA = 1.5
 WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
 K1, K2 = 0.01, 0.03
-DATA_RANGE = 2.0  # images lie in [-1, 1]
+BLACK, DATA_RANGE = -1.0, 2.0  # images lie in [-1, 1]
 C1, C2 = (K1 * DATA_RANGE) ** 2, (K2 * DATA_RANGE) ** 2
 TILE = 28  # outputs per product with the window's matrix: more waste work on zeros, fewer waste calls
 # Elements of the largest intermediate: more fall out of a CPU's cache, fewer waste calls.
@@ -46,6 +48,11 @@ class Settings:
     k1: float = K1
     k2: float = K2
     data_range: float = DATA_RANGE
+    black: float = BLACK
+
+    def recorded(self) -> dict[str, Any]:
+        """As JSON has it."""
+        return asdict(self) | {"weights": list(self.weights)}
 
 
 def settings_for(height: int, width: int) -> Settings:
@@ -158,7 +165,9 @@ def pyramid(images: Tensor, num_scales: int, window: Tensor) -> list[Level]:
     levels = []
     for scale in range(num_scales):
         if scale:
-            images = F.avg_pool2d(images, 2, padding=[size % 2 for size in images.shape[2:]])
+            # what lies beyond an odd border is black, as in pytorch_msssim
+            padding = [size % 2 for size in images.shape[2:]]
+            images = F.avg_pool2d(images - BLACK, 2, padding=padding) + BLACK
         pixels = images.permute(2, 0, 1, 3).contiguous()
         mean = windowed_mean(pixels, window, Workspace())
         variance = windowed_mean(pixels.square(), window, Workspace()) - mean.square()
@@ -190,8 +199,9 @@ def block_ms_ssim(
         ratio.div_(torch.add(one(level.spread), other(level.spread), out=spread))
         if scale == len(levels) - 1:
             # luminance: (2 mean mean + C1) / (mean^2 + mean^2 + C1), both halved
-            energy = level.mean.square() / 2 + C1 / 4
-            ratio.mul_(one(level.mean) * other(level.mean) + C1 / 2).div_(one(energy) + other(energy))
+            brightness = level.mean - BLACK
+            energy = brightness.square() / 2 + C1 / 4
+            ratio.mul_(one(brightness) * other(brightness) + C1 / 2).div_(one(energy) + other(energy))
         pixels = ratio.shape[0] * ratio.shape[-1]
         terms.append((ratio.sum(0).sum(-1) / pixels).relu() ** weight)
     return torch.stack(terms).prod(0).mean(-1)  # a product over scales, then a mean over channels

@@ -114,7 +114,7 @@ METRICS = (
         description="intra-class diversity",
         title="diversity",
         digits=4,
-        depends=(*_DRAWN, "diversity_samples", "ms_ssim_weights"),
+        depends=(*_DRAWN, "diversity_samples", "ms_ssim"),
     ),
     Metric(
         figure="label_accuracy",

@@ -35,6 +35,7 @@ from dist_dsvae.runs.marker import MARKER, CheckpointError, Marker
 __all__ = ["MARKER", "CheckpointError"]
 
 _NAME = re.compile(r"step-(\d{8,})")
+_UNFINISHED = re.compile(r"\.step-\d{8,}\.(partial|removed)")
 _FILE = re.compile(r"__\d+_\d+\.distcp|\.metadata(\.tmp)?|checkpoint\.json")
 
 
@@ -95,6 +96,7 @@ def save(
         partial.rename(final)
         fsync_directory(directory)
         _prune(directory, keep, keep_every)
+        _clear(directory)
 
     try:
         _on_main(prepare, group)
@@ -114,6 +116,13 @@ def _prune(directory: Path, keep: int, keep_every: int) -> None:
     for old in complete_checkpoints(directory)[:-keep]:
         if not keep_every or step_of(old) % keep_every:
             remove(old)
+
+
+def _clear(directory: Path) -> None:
+    """Remove what killed jobs left of checkpoints on their way in or out: their steps may not come again."""
+    for path in directory.iterdir():
+        if _UNFINISHED.fullmatch(path.name) and not path.is_symlink():
+            _remove_files(path)
 
 
 def _own_checksums(partial: Path) -> dict[str, str]:

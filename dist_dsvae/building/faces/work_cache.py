@@ -23,7 +23,7 @@ from dist_dsvae.core.text import read_json
 
 Item = TypeVar("Item")
 CHUNK = 32  # pictures: a kill loses at most so many per worker
-_OURS = re.compile(r"[0-9a-f]{40}\.json|\.[0-9a-f]{40}\.json\.\d+\.tmp")
+_OURS = re.compile(r"[0-9a-f]{40}\.json|\.[0-9a-f]{40}\.json\.[0-9a-f]+\.tmp")
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,11 +36,12 @@ def random_images(num_images: int, side: int) -> Tensor:
 
 
 def peer_ms_ssim(x: Tensor, y: Tensor) -> Tensor:
-    """pytorch_msssim on pairs [N, C, H, W]; where it refuses small images, its parts with our settings."""
+    """pytorch_msssim on pairs [N, C, H, W] in [-1, 1]; where it refuses small images, its parts."""
     from pytorch_msssim import ms_ssim  # the peer of this command alone: pip install pytorch-msssim
     from pytorch_msssim.ssim import _fspecial_gauss_1d, _ssim
 
     settings = settings_for(*x.shape[2:])
+    x, y = x - settings.black, y - settings.black  # it counts values from 0
     if settings.num_scales == 5:
         similarity: Tensor = ms_ssim(x, y, data_range=settings.data_range, size_average=False)
         return similarity

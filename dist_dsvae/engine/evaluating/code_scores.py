@@ -43,10 +43,10 @@ def code_figures(codes: TestCodes) -> Figures:
     """The figures that the method's abilities allow.
 
     accuracy, zs_accuracy: argmax of the posterior (dsvae: of the mixture's, given zs) on the test split.
-    zu_probe_accuracy: logistic regression from zu, fitted on (at most 10,000 samples of) the training
-    split, on the test split; near chance where zu says nothing of the class. zu is what the decoder
-    is given, a sample of its posterior; zu_mean_probe_accuracy probes the posterior's mean, which no
-    network of the method ever sees without its noise.
+    zu_probe_accuracy: logistic regression from zu, fitted on (at most 10,000 samples, or ten times the number
+    of classes, of) the training split, on the test split; near chance where zu says nothing of the class.
+    zu is what the decoder is given, a sample of its posterior; zu_mean_probe_accuracy probes the
+    posterior's mean, which no network of the method ever sees without its noise.
     reconstruction_error: mean squared error per value, in [0, 4], of decode(zs, mean of zu).
     """
     test = codes.test

@@ -56,7 +56,7 @@ class ImageScores(Evaluator):
         self._judges.feature_network(blank)
 
     def settings(self) -> dict[str, Any]:
-        return {"ms_ssim_weights": list(self.ms_ssim.weights)}
+        return {"ms_ssim": self.ms_ssim.recorded()}
 
     def judges(self) -> dict[str, Any]:
         return self._judges.describe()

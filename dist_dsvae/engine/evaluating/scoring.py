@@ -79,14 +79,16 @@ def add_up(
         progress.save(part, total.state() | counted)
 
     on_progress(part, done, num_batches)
-    batches = share_of(done)
+    batches, piece = share_of(done), make_sums()
     while done < num_batches:
         try:
             progress.pause()
         except BaseException:
             save()
             raise
-        piece = make_sums()
+        for tensor in piece.state().values():
+            tensor.zero_()
+        piece.kept = piece.kept[:0]
         for _ in range(_BATCHES_PER_PIECE):
             if (batch := next(batches, None)) is not None:
                 piece.add(*batch)

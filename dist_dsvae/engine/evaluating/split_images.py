@@ -25,9 +25,10 @@ from dist_dsvae.config.reading import ConfigError
 from dist_dsvae.core import distributed
 from dist_dsvae.core.types import Batch
 from dist_dsvae.data.open_split import cache_root, open_split
+from dist_dsvae.data.pick import first_of_classes
 from dist_dsvae.data.shards.manifest import DataError, Manifest
 from dist_dsvae.data.stream import one_pass
-from dist_dsvae.data.transforms import to_device_batch
+from dist_dsvae.data.transforms import normalise, to_device_batch
 from dist_dsvae.engine.evaluating.judges import Judges, open_judges
 from dist_dsvae.engine.evaluating.progress import Progress, load_tensors, save_tensors
 from dist_dsvae.engine.evaluating.scoring import (
@@ -38,12 +39,13 @@ from dist_dsvae.engine.evaluating.scoring import (
     neighbour_figures,
 )
 from dist_dsvae.engine.processes.runtime import Runtime
+from dist_dsvae.evaluation.diversity import settings_for
 from dist_dsvae.evaluation.frechet import frechet_distance
 from dist_dsvae.evaluation.image_sums import ImageSums
 from dist_dsvae.evaluation.metrics import Figures
 
 FORMAT = "dist_dsvae-image-scores/1"
-_VERSION = 1  # of what is computed; another one forgets what was kept
+_VERSION = 2  # of what is computed; another one forgets what was kept
 
 logger = logging.getLogger(__name__)
 
@@ -99,7 +101,7 @@ class SplitImages:
         """A name for all that the sums depend on."""
         c = self.config
         key = [_VERSION, self.split.fingerprint, self.num_images, judges.describe(), judges.knows_labels]
-        key += [c.neighbour_samples, c.diversity_samples, self.skip_corrupt, self.runtime.device.type]
+        key += [c.neighbour_samples, c.seed, c.diversity_samples, self.skip_corrupt, self.runtime.device.type]
         key += [] if self.compares_pairs else ["without diversity"]
         return self.cache / f"{hashlib.sha256(json.dumps(key).encode()).hexdigest()[:24]}.safetensors"
 
@@ -148,23 +150,17 @@ class SplitImages:
 
     def _smallest_class(self) -> int:
         """How many images every class has in the whole split."""
+        if not self.skip_corrupt:
+            return min(self.split.samples_per_class)
         counts = torch.zeros(self.split.num_classes, dtype=torch.int64)
-        ranks = (self.runtime.rank, self.runtime.world_size)
-        for host in one_pass(self.split, 1024, *ranks, skip_corrupt=self.skip_corrupt):
+        for host in one_pass(self.split, 256, self.runtime.rank, self.runtime.world_size, skip_corrupt=True):
             counts += torch.bincount(host.labels, minlength=self.split.num_classes)
         return int(torch.stack(distributed.gather_objects(counts)).sum(0).min())
 
     def _of_classes(self, classes: Sequence[int], per_class: int) -> dict[int, Tensor]:
         """The split's first ``per_class`` images [N, C, H, W] of each class."""
-        found: dict[int, list[Tensor]] = {label: [] for label in classes}
-        for host in one_pass(self.split, 256, skip_corrupt=self.skip_corrupt):
-            if all(len(images) == per_class for images in found.values()):
-                break
-            batch = to_device_batch(host, self.runtime.device)
-            for image, label in zip(batch.images, host.labels.tolist(), strict=True):
-                if label in found and len(found[label]) < per_class:
-                    found[label].append(image)
-        return {label: torch.stack(images) for label, images in found.items()}
+        found = first_of_classes(self.split, classes, per_class, skip_corrupt=self.skip_corrupt)
+        return {label: normalise(images.to(self.runtime.device)) for label, images in found.items()}
 
 
 def real_cache(data: DataConfig) -> Path:
@@ -223,6 +219,7 @@ def score_images(
             "seed": config.seed,
             "diversity_samples": config.diversity_samples,
             "neighbour_samples": config.neighbour_samples,
+            "ms_ssim": settings_for(real.shape.height, real.shape.width).recorded(),
             "precision": runtime.mixed_precision,
             "images_fingerprint": images.fingerprint,
             "real_fingerprint": real.fingerprint,

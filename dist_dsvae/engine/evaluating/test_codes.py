@@ -17,7 +17,7 @@ from dist_dsvae.engine.processes.runtime import Runtime
 from dist_dsvae.methods.abilities import Autoencoding, Classifying
 from dist_dsvae.models.encoder import sample_gaussian
 
-PROBE_TRAIN_SAMPLES = 10_000
+PROBE_TRAIN_SAMPLES, PROBE_TRAIN_SAMPLES_PER_CLASS = 10_000, 10  # at most: the larger number of both
 _EVALUATION_BATCH = 256
 
 
@@ -46,7 +46,8 @@ def read_test_codes(
     probed = isinstance(method, Autoencoding)
     fit: dict[str, Tensor] = {}
     if probed:
-        fit = read_out(method, train, runtime, PROBE_TRAIN_SAMPLES, skip_corrupt, with_drawn_zs=with_drawn_zs)
+        limit = max(PROBE_TRAIN_SAMPLES, PROBE_TRAIN_SAMPLES_PER_CLASS * train.num_classes)
+        fit = read_out(method, train, runtime, limit, skip_corrupt, with_drawn_zs=with_drawn_zs)
     return TestCodes(found, fit, test.num_classes)
 
 

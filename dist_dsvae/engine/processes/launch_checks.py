@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +66,27 @@ def check_launcher(num_processes: int) -> None:
             f"{num_processes}: each would train a model of its own. On a CPU start with `accelerate launch "
             "--config_file configs/accelerate/cpu.yaml --num_processes N`; on GPUs with "
             "`--multi_gpu --num_processes N`, N at most the number of GPUs."
+        )
+
+
+def check_accumulation() -> None:
+    """Accelerate would divide the losses of the updates that it knows of, and of no others."""
+    asked = os.environ.get("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "1")
+    if asked != "1":
+        raise LaunchError(
+            f"The launcher asks for {asked} steps of gradient accumulation "
+            "(ACCELERATE_GRADIENT_ACCUMULATION_STEPS). Leave it out: an update is made from one batch "
+            "(data.batch_size)."
+        )
+
+
+def check_precisions(of_processes: Sequence[str]) -> None:
+    """Of all processes: each decides alone, by its own machine, what "auto" is."""
+    if len(set(of_processes)) > 1:
+        found = ", ".join(f"process {rank}: {name}" for rank, name in enumerate(of_processes))
+        raise LaunchError(
+            f"The processes would train in different precision ({found}), since not all machines multiply "
+            "bf16. Choose one for all: --mixed_precision no, or train.mixed_precision."
         )
 
 

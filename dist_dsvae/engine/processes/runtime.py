@@ -25,8 +25,10 @@ from dist_dsvae.core import distributed
 from dist_dsvae.core.cores import available_cores
 from dist_dsvae.engine.processes.fence import Fence, Patience
 from dist_dsvae.engine.processes.launch_checks import (
+    check_accumulation,
     check_kind,
     check_launcher,
+    check_precisions,
     checked_stage,
     deepspeed_is_asked_for,
     resolved_precision,
@@ -53,6 +55,8 @@ class Runtime:
         self.patience = Patience(self.timeout)
         self.mixed_precision = resolved_precision(config, mixed_precision, use_cpu=use_cpu)
         zero = deepspeed_is_asked_for(config, self.mixed_precision)
+        if not zero:
+            check_accumulation()
         self.accelerator = Accelerator(
             cpu=use_cpu and not zero,  # told of the CPU, Accelerate would leave DeepSpeed out
             # DeepSpeed's own bf16 keeps bf16 weights; here they stay float32 and torch casts, as without it
@@ -70,6 +74,7 @@ class Runtime:
         )
         self._engine: Any = None
         check_launcher(self.accelerator.num_processes)
+        check_precisions(distributed.gather_objects(self.mixed_precision))
         check_kind(self.accelerator.distributed_type, zero)
         self.zero_stage = checked_stage(self._deepspeed_config) if zero else 0
         self.device: torch.device = self.accelerator.device

@@ -122,7 +122,7 @@ class Visuals:
         if self._images is None:
             found = first_of_classes(self.manifest, classes, skip_corrupt=self.skip_corrupt)
             self._images = {
-                label: normalise(found[label].to(self.runtime.device), self.runtime.dtype)
+                label: normalise(found[label][0].to(self.runtime.device), self.runtime.dtype)
                 for label in classes
                 if label in found
             }

@@ -134,6 +134,7 @@ def test_identity_ignores_free_keys_only() -> None:
     ("overrides", "sentence"),
     [
         (["evaluation.samples_per_class=50"], "evaluation.diversity_samples is 100, more than the 50 of"),
+        (["evaluation.fid_network=net.pt"], "evaluation.fid_network is net.pt, but evaluation.classifier is"),
         (["evaluation.every_steps=1"], "evaluation.every_steps is set, but data.test is not"),
         (["evaluation.weights=ema"], 'evaluation.weights is "ema", but train.ema_half_life_updates is 0'),
         (["method.unlabelled_updates=1"], "method.unlabelled_updates is 1, but data.unlabelled is not set"),

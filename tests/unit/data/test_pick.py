@@ -39,8 +39,17 @@ def test_the_first_of_each_class_and_nothing_else_is_decoded(
     found = first_of_classes(split, [2, 1, 0], skip_corrupt=False)
     assert found.keys() == {0, 2}
     for label, image in found.items():
-        assert torch.equal(image, images[labels == label][0])
+        assert torch.equal(image, images[labels == label][:1])
     assert len(decoded) == 2
+
+
+def test_the_first_few_of_each_class(tmp_path: Path) -> None:
+    split = write_values(tmp_path / "train", [*range(30), 31, 34]).manifest
+    images, labels = pixels(split)
+    found = first_of_classes(split, [1, 0], 11, skip_corrupt=False)
+    assert {label: len(several) for label, several in found.items()} == {0: 10, 1: 11}  # class 0 has ten
+    for label, several in found.items():
+        assert torch.equal(several, images[labels == label][:11])
 
 
 def test_a_corrupt_first_picture(tmp_path: Path) -> None:
@@ -53,4 +62,4 @@ def test_a_corrupt_first_picture(tmp_path: Path) -> None:
     tar.write_bytes(content)
     with pytest.raises(CorruptSampleError):
         first_of_classes(split, [0], skip_corrupt=False)
-    assert torch.equal(first_of_classes(split, [0], skip_corrupt=True)[0], images[1])
+    assert torch.equal(first_of_classes(split, [0], 2, skip_corrupt=True)[0], images[1:3])

@@ -120,7 +120,14 @@ def test_a_killed_evaluation_goes_on_where_it_was(tmp_path: Path) -> None:
         if (problem := next(turns, None)) is not None:
             raise problem
 
-    whole = add_up(images, 30, make_sums, Progress(), "drawn", lambda *_: None)
+    made: list[ImageSums] = []
+
+    def counted_sums() -> ImageSums:
+        made.append(make_sums())
+        return made[-1]
+
+    whole = add_up(images, 30, counted_sums, Progress(), "drawn", lambda *_: None)
+    assert len(made) == 2  # each orders all positions, so not one for every piece
     with pytest.raises(KilledError):
         add_up(counted, 30, make_sums, Progress(tmp_path / "p", {"a": 1}, pause), "drawn", lambda *_: None)
     again = Progress(tmp_path / "p", {"a": 1})

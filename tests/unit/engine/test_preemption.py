@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import signal
+import time
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -47,6 +49,21 @@ def test_the_file_is_a_request_and_goes_with_the_record(requests: StopRequests, 
     assert not (tmp_path / "stop-request").exists()
     record = json.loads((tmp_path / "stopped-early.json").read_text())
     assert record == {"reason": "stop-request", "step": 7, "samples_seen": 70}
+
+
+def test_a_disk_that_stumbles_is_no_request(
+    requests: StopRequests, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "stop-request").touch()
+
+    def stumble(*_: object, **__: object) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "exists", stumble)
+        assert requests.agreed() is None
+    time.sleep(1.1)  # it looks once a second
+    assert requests.agreed() == "stop-request"
 
 
 def test_a_new_start_forgets_both(tmp_path: Path) -> None:

@@ -85,6 +85,20 @@ def test_launcher_and_accelerate_must_agree(monkeypatch: pytest.MonkeyPatch) -> 
     launch_checks.check_launcher(1)
 
 
+def test_accumulation_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "1")
+    launch_checks.check_accumulation()
+    monkeypatch.setenv("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "4")
+    with pytest.raises(LaunchError, match=r"asks for 4 steps .* Leave it out"):
+        launch_checks.check_accumulation()
+
+
+def test_machines_that_would_choose_other_precisions() -> None:
+    launch_checks.check_precisions(["bf16", "bf16"])
+    with pytest.raises(LaunchError, match=r"process 0: bf16, process 1: no\), since"):
+        launch_checks.check_precisions(["bf16", "no"])
+
+
 def zero(stage: int = 1, **more: object) -> dict[str, object]:
     return {"zero_optimization": {"stage": stage, "offload_optimizer": {"device": "none"}}, **more}
 

@@ -73,6 +73,22 @@ def test_a_split_beside_itself(
     assert f"{out}.json exists already" in said
 
 
+def test_each_seed_has_its_own_neighbours(
+    noise: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The features that are kept are chosen by the seed, so the sums of one do not serve another."""
+    asked = ["--images", TEST, "--real", TEST, "--classifier", JUDGE, "--json", *SMALL]
+    found = []
+    for seed, cache in ((1, "cache"), (0, "cache"), (1, "empty")):
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / cache))
+        status, printed = scored(monkeypatch, capsys, *asked, "--set", f"evaluation.seed={seed}")
+        assert status == 0
+        found.append(json.loads(printed.splitlines()[-1])["figures"])
+    kept = {path.name for path in (tmp_path / "cache").rglob("*.safetensors")}
+    assert kept > {path.name for path in (tmp_path / "empty").rglob("*.safetensors")}
+    assert found[0] == found[2]
+
+
 def test_noise_is_far_from_real_images_and_has_none_of_their_labels(
     noise: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

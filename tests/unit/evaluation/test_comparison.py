@@ -46,7 +46,7 @@ SETTINGS = {
     "precision": "no",
     "data_fingerprint": "0123456789abcdef",
     "test_fingerprint": "123456789abcdef0",
-    "ms_ssim_weights": [0.25, 0.75],
+    "ms_ssim": {"weights": [0.25, 0.75], "black": -1.0},
 }
 FIGURES = {
     "inception_score": 6.0,
@@ -200,7 +200,8 @@ def test_judges_of_one_name_and_other_weights_are_two(tmp_path: Path) -> None:
         ("batch_norm", "batch"),
         ("temperature_zs", 0.7),
         ("diversity_samples", 50),
-        ("ms_ssim_weights", [1.0]),
+        ("ms_ssim", {"weights": [1.0], "black": -1.0}),
+        ("ms_ssim", None),  # of before it was recorded
         ("precision", "bf16"),
     ],
 )

@@ -47,9 +47,14 @@ def pairs(images: Tensor) -> tuple[Tensor, Tensor]:
     return images[first], images[second]
 
 
+def from_0_to_1(images: Tensor) -> Tensor:
+    """As pytorch_msssim wants them: a luminance is not negative."""
+    return (images + 1) / 2
+
+
 def by_definition(x: Tensor, y: Tensor) -> Tensor:
     """MS-SSIM of the pairs (x, y) in float64, with the window as an 11x11 sum over shifted images."""
-    x, y = x.double(), y.double()
+    x, y = from_0_to_1(x.double()), from_0_to_1(y.double())
     taps = [math.exp(-((i - 5) ** 2) / (2 * 1.5**2)) for i in range(11)]
     total = sum(taps)
 
@@ -63,7 +68,7 @@ def by_definition(x: Tensor, y: Tensor) -> Tensor:
 
     num_scales = math.floor(math.log2(min(x.shape[2:]) / 11)) + 1
     weights = [0.0448, 0.2856, 0.3001, 0.2363, 0.1333][:num_scales]
-    c1, c2 = (0.01 * 2) ** 2, (0.03 * 2) ** 2
+    c1, c2 = 0.01**2, 0.03**2
     result = torch.ones(x.shape[:2], dtype=torch.float64)
     for scale, weight in enumerate(weights):
         if scale:
@@ -84,11 +89,11 @@ def test_where_pytorch_msssim_applies_it_agrees(size: tuple[int, int], framed: b
     pytorch_msssim = pytest.importorskip("pytorch_msssim")
     images = random_images(6, *size)
     images = on_white(images) if framed else images
-    expected = pytorch_msssim.ms_ssim(*pairs(images), data_range=2.0, size_average=False)
+    expected = pytorch_msssim.ms_ssim(*pairs(from_0_to_1(images)), data_range=1.0, size_average=False)
     actual = pairwise_ms_ssim(images)
     assert actual.dtype == torch.float32
     torch.testing.assert_close(actual, expected, rtol=0, atol=1e-5)
-    assert expected.max() - expected.min() > 0.1  # or the comparison would say little
+    assert expected.max() - expected.min() > 0.05  # or the comparison would say little
     assert pair_sum(images, "cat").diversity == pytest.approx(1 - expected.mean().item(), abs=1e-5)
 
 
@@ -99,7 +104,7 @@ def test_it_is_three_times_faster_than_pytorch_msssim() -> None:
 
     def peer() -> None:
         for first, second in zip(*(side.split(8) for side in pairs(images)), strict=True):
-            pytorch_msssim.ms_ssim(first, second, data_range=2.0, size_average=False)
+            pytorch_msssim.ms_ssim(from_0_to_1(first), from_0_to_1(second), data_range=1.0)
 
     def seconds(compute: Callable[[], object]) -> float:
         start = time.process_time()
@@ -152,6 +157,14 @@ def test_equal_images_have_no_diversity() -> None:
 def test_opposite_images_are_as_different_as_can_be() -> None:
     image = torch.randn(1, 3, 32, 32, generator=torch.Generator().manual_seed(0)).clamp(-1, 1)
     assert pair_sum(torch.cat([image, -image]), "cat").diversity == 1.0
+
+
+@pytest.mark.parametrize("grey", [-0.6, -0.1, 0.0, 0.5])
+def test_a_little_more_light_is_a_little_difference(grey: float) -> None:
+    """Also about mid-grey, where values in [-1, 1] change their sign."""
+    noise = 0.05 * torch.randn(1, 1, 32, 32, generator=torch.Generator().manual_seed(0))
+    pair = torch.cat([grey + noise, grey + noise + 0.1])
+    assert 0 < pair_sum(pair, "cat").diversity < 0.05
 
 
 @pytest.mark.parametrize("world_size", [1, 2, 3, 50])

@@ -212,6 +212,20 @@ def test_leftovers_of_a_kill_while_writing(tmp_path: Path) -> None:
     assert sorted(p.name for p in tmp_path.iterdir()) == ["step-00000003"]
 
 
+def test_a_later_save_clears_what_other_kills_left(tmp_path: Path) -> None:
+    """A run that saves by the clock does not come to the same step again."""
+    for name in (".step-00000003.partial", ".step-00000002.removed"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "__0_0.distcp").write_bytes(b"1")
+    persons = tmp_path / ".step-00000004.partial"
+    persons.mkdir()
+    for name in ("__1_0.distcp", "notes.txt"):
+        (persons / name).write_text("x")
+    save(tmp_path, 7, state(7.0), {}, keep=1)
+    assert sorted(p.name for p in tmp_path.iterdir()) == [persons.name, "step-00000007"]
+    assert [p.name for p in persons.iterdir()] == ["notes.txt"]
+
+
 @pytest.mark.parametrize(
     ("error", "sentence"),
     [
