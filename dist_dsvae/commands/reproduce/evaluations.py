@@ -53,6 +53,8 @@ class WantedEvaluation:
         wanted = {field.name: getattr(self.settings, field.name) for field in fields(self.settings)}
         if not wanted["real_samples"]:  # as many as are generated
             del wanted["real_samples"]
+        if "diversity" in found["figures"] and "ms_ssim" not in known:
+            return False  # older ones counted luminance from mid-grey
         known = {**dict.fromkeys(_TEMPERATURES, 1.0), **known}
         same = all(known[name] == value for name, value in wanted.items() if name in known)
         return same and _is_judge(wanted["classifier"], judges.get("classifier"))
