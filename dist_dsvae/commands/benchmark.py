@@ -21,7 +21,7 @@ import importlib
 import sys
 from collections.abc import Collection
 
-from dist_dsvae.commands.starting import HelpFormatter
+from dist_dsvae.commands.starting import HelpFormatter, fail, fail_of_files
 
 _BENCHMARKS = {
     "step": ("step_time", "seconds per training iteration"),
@@ -58,9 +58,10 @@ def main() -> int:
     except ModuleNotFoundError as error:
         print(f"error: This compares with {error.name}: pip install {error.name}", file=sys.stderr)
         return 1
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+    except ValueError as error:
+        return fail(str(error))
+    except OSError as error:
+        return fail_of_files(error)
     if result is not None:  # only rank 0 has one
         from dist_dsvae.commands.benchmarks.timing import show
 

@@ -10,7 +10,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,7 +27,7 @@ from dist_dsvae.building.sources.build_options import (
     add_workers_option,
     add_zip,
 )
-from dist_dsvae.commands.starting import HelpFormatter, command_line, say_start
+from dist_dsvae.commands.starting import HelpFormatter, command_line, fail, fail_of_files, say_start
 from dist_dsvae.config import option_types
 from dist_dsvae.core.errors import DataError
 from dist_dsvae.core.paths import path_argument, place_argument
@@ -182,7 +181,8 @@ def main() -> int:
     say_start()
     try:
         arguments.run(arguments, command_line())
-    except (DataError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+    except DataError as error:
+        return fail(str(error))
+    except OSError as error:
+        return fail_of_files(error)
     return 0

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from dist_dsvae.commands.starting import HelpFormatter, fail, say_start
+from dist_dsvae.commands.starting import HelpFormatter, fail, fail_of_files, say_start
 from dist_dsvae.config import option_types
 from dist_dsvae.config.fields import MAX_TEMPERATURE
 from dist_dsvae.core.paths import path_argument, place_argument
@@ -224,5 +224,5 @@ def main() -> int:
             leave_what_hangs()
         return status
     except OSError as error:
-        return fail(f"{error.strerror}: {error.filename}. Mend that, then start again.")
+        return fail_of_files(error)
     return 0

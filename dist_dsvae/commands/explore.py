@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from dist_dsvae.commands.starting import HelpFormatter, say_start
+from dist_dsvae.commands.starting import HelpFormatter, fail, fail_of_files, say_start
 from dist_dsvae.config import option_types
 from dist_dsvae.core.paths import path_argument, place_argument
 
@@ -57,7 +57,8 @@ def main() -> int:
         if args.run is None and args.model is None:
             args.model = model_in_the_box()
         explore(**vars(args))
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+    except ValueError as error:
+        return fail(str(error))
+    except OSError as error:
+        return fail_of_files(error)
     return 0

@@ -18,7 +18,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from dist_dsvae.commands.starting import HelpFormatter, fail, say_start
+from dist_dsvae.commands.starting import HelpFormatter, fail, fail_of_files, say_start
 from dist_dsvae.config import option_types
 from dist_dsvae.config.fields import MAX_TEMPERATURE
 from dist_dsvae.core.paths import path_argument, place_argument
@@ -60,7 +60,9 @@ def make_parser() -> argparse.ArgumentParser:
     inpaint = commands.add_parser("inpaint", help="original, corrupted, painted (Figure 7)")
     inpaint.add_argument("--masks", nargs="+", choices=list(HOLES), help="holes (default: those that suit)")
     inpaint.add_argument(
-        "--mask-image", type=path_argument, help="a hole of your own: a picture, white in the hole"
+        "--mask-image",
+        type=path_argument,
+        help="a hole of your own: a picture, white (above 127 of 255) there",
     )
     inpaint.add_argument(
         "--refine-steps", type=option_types.whole(0), default=REFINE_STEPS, help="of the codes; 0: none"
@@ -163,7 +165,7 @@ def main() -> int:
     except ValueError as error:
         return fail(str(error))
     except OSError as error:
-        return fail(f"{error.strerror or error}: {error.filename}")
+        return fail_of_files(error)
     if sentence:
         print(sentence)
     return 0

@@ -58,6 +58,12 @@ def fail(sentence: str) -> int:
     return 1
 
 
+def fail_of_files(error: OSError) -> int:
+    """``fail``, for what a file system refuses."""
+    where = f": {error.filename}" if error.filename else ""
+    return fail(f"{error.strerror or error}{where}. Mend that, then start the same command again.")
+
+
 def command_line() -> str:
     """What was typed, for records: "dsvae build ..." or "python shards/build.py ..."."""
     program, *arguments = sys.argv

@@ -7,6 +7,7 @@ accelerate launch --no_python dsvae train --config quickstart ...     as many as
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import logging
 import os
 import sys
@@ -14,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from dist_dsvae.commands.starting import HelpFormatter, fail, say_start
+from dist_dsvae.commands.starting import HelpFormatter, fail, fail_of_files, say_start
 from dist_dsvae.config import ExperimentConfig
 from dist_dsvae.config.reading import load_config
 from dist_dsvae.core.paths import path_argument, place_argument
@@ -102,6 +103,7 @@ def main() -> int:
     except ValueError as error:  # every rank reads the same file: one says what is wrong with it
         return fail(str(error)) if os.environ.get("LOCAL_RANK", "0") == "0" else 1
     run_dir = args.run_dir or Path(config.run_dir)
+    config = dataclasses.replace(config, run_dir=str(run_dir))
     if args.print_run_dir:
         print(run_dir)
         return 0
@@ -133,8 +135,7 @@ def train(config: ExperimentConfig, run_dir: Path, resume: str, mixed_precision:
     except (ValueError, NonFiniteLossError) as error:
         return fail(str(error))
     except OSError as error:
-        where = f": {error.filename}" if error.filename else ""
-        return fail(f"{error.strerror or error}{where}. Mend that, then start the same command again.")
+        return fail_of_files(error)
     except KeyboardInterrupt:
         print("Interrupted. The same command goes on from the newest checkpoint.", file=sys.stderr)
         return 130

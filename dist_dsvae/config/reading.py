@@ -14,6 +14,7 @@ from typing import Any, Literal, TypeVar
 
 from dist_dsvae.config import ExperimentConfig
 from dist_dsvae.config.checks import contradictions
+from dist_dsvae.config.fields import LARGE
 from dist_dsvae.core.paths import PathError, expanded
 from dist_dsvae.core.shipped import config_file, config_names
 from dist_dsvae.core.text import read_json
@@ -110,7 +111,7 @@ def from_tree(cls: type[T], tree: Any, prefix: str = "") -> T:
             raise ConfigError(f"{dotted} is {_show(value)}; it must be greater than 0.")
         low, high = fields[key].metadata.get("between", (-math.inf, math.inf))
         if isinstance(values[key], int | float) and not low <= values[key] <= high:
-            raise ConfigError(f"{dotted} is {_show(value)}; it must be between {low:g} and {high:g}.")
+            raise ConfigError(f"{dotted} is {_show(value)}; it must be {_bounds(low, high)}.")
     for name, f in fields.items():
         no_default = f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
         if no_default and name not in values:
@@ -119,6 +120,12 @@ def from_tree(cls: type[T], tree: Any, prefix: str = "") -> T:
         return cls(**values)
     except ValueError as error:  # of fields that do not fit each other
         raise ConfigError(str(error)) from None
+
+
+def _bounds(low: float, high: float) -> str:
+    """In words; LARGE stands for none above."""
+    shown = [f"{bound:,}" if float(bound).is_integer() else f"{bound:g}" for bound in (low, high)]
+    return f"at least {shown[0]}" if high == LARGE else f"between {shown[0]} and {shown[1]}"
 
 
 def _with_paths_expanded(section: T, prefix: str) -> T:

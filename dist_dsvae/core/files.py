@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import os
 import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 
@@ -12,11 +14,22 @@ def write_atomically(path: Path, content: bytes) -> None:
     """Write a file through a temporary name beside it; on return it is on the disk."""
     # a process of another machine or container may have this one's number
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
-    with temporary.open("xb") as stream:
-        stream.write(content)
-        stream.flush()
-        os.fsync(stream.fileno())
-    temporary.replace(path)
+    with speaking_of(path):
+        with temporary.open("xb") as stream:
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
+        temporary.replace(path)
+
+
+@contextmanager
+def speaking_of(path: Path) -> Iterator[None]:
+    """Errors inside name ``path``, not the temporary file or folder beside it that nobody asked for."""
+    try:
+        yield
+    except OSError as error:
+        error.filename, error.filename2 = str(path), None
+        raise
 
 
 def fsync_directory(directory: Path) -> None:

@@ -14,14 +14,17 @@ _VARIABLE = re.compile(r"\$(?:\{(\w+)\}|(\w+))", re.ASCII)
 
 
 class PathError(ValueError):
-    """A path that names a variable which does not exist."""
+    """A path that is empty, or names a variable which does not exist."""
 
 
 def expanded(text: str) -> str:
     """A path with its home directory and variables filled in; a URL as it is.
 
-    Raises PathError for a variable that the environment lacks, unless a file has that very name.
+    Raises PathError where there is nothing, and for a variable that the environment lacks, unless a file has
+    that very name.
     """
+    if not text:
+        raise PathError("The path is empty, as a variable of the shell is that nobody set. Write it out.")
     if "://" in text or text.startswith("pipe:"):
         return text
     for braced, bare in _VARIABLE.findall(text):

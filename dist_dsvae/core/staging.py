@@ -20,7 +20,7 @@ from pathlib import Path
 
 from dist_dsvae.core import inventory
 from dist_dsvae.core.errors import DataError
-from dist_dsvae.core.files import fsync_directory
+from dist_dsvae.core.files import fsync_directory, speaking_of
 
 # The files below a directory that are this project's own by another proof than an inventory
 Proof = Callable[[Path], set[Path]]
@@ -47,7 +47,8 @@ def building(
     _remove_leftovers(target)
     staging = target.with_name(f"{target.name}.incomplete-{os.getpid()}")
     try:
-        staging.mkdir()
+        with speaking_of(out):
+            staging.mkdir()
     except FileExistsError:
         raise DataError(
             f"{staging} is in the way, and was not made by this program. Move it, or choose another place."

@@ -22,6 +22,7 @@ _MARKS = (
 
 
 _MOST_JSON_BYTES = 2**28
+_PIECE_BYTES = 2**20
 _MOST_JSON_DEPTH = 32
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 _NO_MARKS = bytes(set(range(256)) - set(b'[]{}"'))
@@ -78,8 +79,12 @@ def duration(seconds: float) -> str:
 
 def read_json(path: Path, *, max_bytes: int = _MOST_JSON_BYTES) -> Any:
     """The content of a JSON file. Raises ValueError as ``parse_json`` does, and OSError."""
+    content = bytearray()
     with path.open("rb") as stream:
-        return parse_json(stream.read(max_bytes + 1), max_bytes=max_bytes)
+        # in pieces: a read of many bytes takes as much memory before it begins, also where memory ran out
+        while len(content) <= max_bytes and (piece := stream.read(_PIECE_BYTES)):
+            content += piece
+    return parse_json(bytes(content), max_bytes=max_bytes)
 
 
 def parse_json(content: bytes | str, *, max_bytes: int = _MOST_JSON_BYTES) -> Any:

@@ -209,7 +209,7 @@ class Trainer:
 
             # Evaluate
             if self._due(self.config.evaluation.every_steps):
-                with self.watchdog.doing("evaluating"), clock.stopped():
+                with self.watchdog.doing("evaluating"), clock.stopped(), telemetry.stopped():
                     self._evaluate(telemetry)
         profiling.stop()
         self._show_line(telemetry)
@@ -310,17 +310,17 @@ class Trainer:
 
     def _finish(self, telemetry: Telemetry) -> Figures:
         """Last pictures, held-out figures, and a word on where everything is."""
-        figures: Figures = {}
+        scores: Figures = {}
         if self.test_shards is not None and self.config.train.evaluate_at_end:
             how, splits = (self.config.evaluation, self.config.data), (self.train_shards, self.test_shards)
-            figures = final_figures(self.method, EvaluationInputs(*how, *splits, self.runtime))
+            scores = final_figures(self.method, EvaluationInputs(*how, *splits, self.runtime))
         seconds, seen = round(self.state.train_seconds, 1), self.state.samples_seen
-        figures |= {"train_seconds": seconds, "samples_seen": seen}
+        figures = scores | {"train_seconds": seconds, "samples_seen": seen}
         paths = self._draw(telemetry)
         if self.runtime.is_main:
             summary = self.run_dir / "evaluation" / "summary.json"
             write_figures(summary, figures)
-            telemetry.say("  ".join(f"{name} {value:.4g}" for name, value in figures.items()))
+            telemetry.figures(seen, scores)
             telemetry.say("\n".join(["Pictures and figures:", *(f"  {path}" for path in [*paths, summary])]))
         distributed.barrier()
         return figures

@@ -154,6 +154,7 @@ def read_mask(mask: Mask, shape: ImageShape, num_images: int, *, aligned_faces: 
     holes = holes.expand(num_images, height, width)[:, None]
     if not bool(holes.flatten(1).any(1).all()):
         raise RequestError(
-            "The mask has no hole: nothing in it is white (not 0), so nothing is to be painted."
+            "The mask has no hole: in a picture that is what is brighter than grey (above 127 of 255), in "
+            "numbers what is not 0. Paint the hole white."
         )
     return holes

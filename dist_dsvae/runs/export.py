@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -17,6 +18,7 @@ from dist_dsvae.pretrained.programs import ProgramKind, check_packages, save_pro
 from dist_dsvae.runs.checkpoint import complete_checkpoints
 from dist_dsvae.runs.measure_statistics import adopt
 from dist_dsvae.runs.run import Run
+from dist_dsvae.runs.run_directory import last_command
 from dist_dsvae.runs.statistics_file import measured_of_checkpoint
 
 Weights = Literal["auto", "ema", "raw"]
@@ -86,8 +88,8 @@ def published_of_run(
         "checkpoint": chosen.name,
         "weights": which,
         "commands": {
-            "train": config.command,
-            "export": f"dsvae export --run {config.run_dir} --weights {which}",
+            "train": last_command(run_dir) or config.command,
+            "export": f"dsvae export --run {shlex.quote(str(run_dir))} --weights {which}",
         },
         "versions": {package: version_of(package) or "not installed" for package in ("dist_dsvae", "torch")},
         "evaluation": _evaluation(run_dir, chosen, which),

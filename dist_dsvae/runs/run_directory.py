@@ -15,6 +15,7 @@ from __future__ import annotations
 import json
 import logging
 import platform
+import shlex
 import subprocess
 import sys
 import time
@@ -229,6 +230,21 @@ def record_start(
         | origin
     )
     write_atomically(path, (json.dumps(starts, indent=1) + "\n").encode())
+
+
+def last_command(run_dir: Path) -> str | None:
+    """How the run was started the last time, to be typed again; None where no start is recorded."""
+    try:
+        start = read_json(run_dir / "environment.json")[-1]
+        program, *arguments = (str(word) for word in start["command"])
+        num_processes = int(start["world_size"])
+    except (OSError, ValueError, LookupError, TypeError):
+        return None
+    several = f"--num_processes {num_processes} " if num_processes > 1 else ""
+    if program.endswith(".py"):
+        return f"accelerate launch {several}{shlex.join([program, *arguments])}"
+    launcher = f"accelerate launch {several}--no_python " if several else ""
+    return f"{launcher}{program} {shlex.join(arguments)}"
 
 
 def _git_revision() -> str | None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from dist_dsvae.core.files import speaking_of
 from dist_dsvae.sampling.image_file import check_replaceable, seal, sealed
 
 FRAMES_PER_SECOND = 25  # what a GIF, which counts in hundredths of a second, can keep exactly
@@ -42,12 +43,13 @@ def save_film(path: Path, frames: Sequence[Image.Image]) -> None:
     there_and_back = [*frames, *frames[-2:0:-1]]
     temporary = path.with_name(f".{path.stem}.{os.getpid()}.partial{path.suffix}")
     try:
-        if path.suffix.lower() == ".mp4":
-            _write_mp4(temporary, there_and_back)
-        else:
-            _write_animation(temporary, there_and_back)
-        temporary.write_bytes(sealed(temporary.read_bytes()))
-        temporary.replace(path)
+        with speaking_of(path):
+            if path.suffix.lower() == ".mp4":
+                _write_mp4(temporary, there_and_back)
+            else:
+                _write_animation(temporary, there_and_back)
+            temporary.write_bytes(sealed(temporary.read_bytes()))
+            temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
 

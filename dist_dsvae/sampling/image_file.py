@@ -16,6 +16,7 @@ from pathlib import Path
 from PIL import Image, PngImagePlugin
 
 from dist_dsvae.config.option_types import FILM_SUFFIXES
+from dist_dsvae.core.files import speaking_of
 
 _KEY = "dist_dsvae"
 _MAX_FILM_BYTES = 2**30
@@ -49,8 +50,9 @@ def write_image(path: Path, image: Image.Image) -> None:
     info = PngImagePlugin.PngInfo()
     info.add_text(_KEY, _digest(image))
     temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    image.save(temporary, format="PNG", pnginfo=info)
-    temporary.replace(path)
+    with speaking_of(path):
+        image.save(temporary, format="PNG", pnginfo=info)
+        temporary.replace(path)
 
 
 def write_png(path: Path, content: bytes) -> None:

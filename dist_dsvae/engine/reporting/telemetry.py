@@ -12,7 +12,8 @@ Losses are summed on the device and read once per tick or line, so steps never w
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -108,7 +109,7 @@ class Telemetry:
         self.console = Console(highlight=False)
         self.seconds_between_lines = _SECONDS_BETWEEN_LINES[self.console.is_terminal]
         self._metrics = MetricsFile(run_dir / "metrics.jsonl", samples_seen)
-        self._trackers = trackers
+        self._trackers, self._last_shown = trackers, -1
         self._total_steps = total_steps
         self._bar = _ProgressWithLosses(
             TextColumn("[bold]{task.description}"),
@@ -126,6 +127,17 @@ class Telemetry:
         """One line for people."""
         if self.active:
             self._bar.console.print(message, markup=False, soft_wrap=True)
+
+    @contextmanager
+    def stopped(self) -> Iterator[None]:
+        """What is done inside counts neither for the images per second nor for the time to go."""
+        begin = time.perf_counter()
+        yield
+        gone = time.perf_counter() - begin
+        self._last_tick, self._last_line = (
+            (then + gone, samples_seen, step)
+            for then, samples_seen, step in (self._last_tick, self._last_line)
+        )
 
     def advance(self, step: int) -> None:
         if self.active:
@@ -169,7 +181,7 @@ class Telemetry:
 
     def figures(self, samples_seen: int, values: Mapping[str, float]) -> None:
         """One evaluation's figures, for people and trackers."""
-        if not self.active:
+        if not self.active or not values:
             return
         self.say("evaluation  " + "  ".join(f"{name} {value:.4g}" for name, value in values.items()))
         self._track({f"evaluation/{name}": value for name, value in values.items()}, samples_seen)
@@ -180,8 +192,9 @@ class Telemetry:
 
     def images(self, paths: Iterable[Path], samples_seen: int) -> None:
         """What ``Visuals`` drew, for trackers."""
-        if not self.active or self._trackers is None:
+        if not self.active or self._trackers is None or samples_seen == self._last_shown:
             return
+        self._last_shown = samples_seen
         for path in paths:
             self._trackers.show("swap" if path.stem.endswith("-swap") else "samples", path, samples_seen)
 

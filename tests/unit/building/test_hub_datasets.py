@@ -64,19 +64,23 @@ def save(kind: str) -> str:
         Path("set/data").mkdir(parents=True)
         train.to_parquet("set/data/train-00000-of-00001.parquet")
         test.to_parquet("set/data/validation-00000-of-00001.parquet")
+    elif kind == "arrow file":
+        train.save_to_disk("saved")
+        (file,) = Path("saved").glob("*.arrow")
+        return str(file.rename("one.arrow"))
     else:
         train.to_parquet("one.parquet")
         return "one.parquet"
     return "set"
 
 
-@pytest.mark.parametrize("kind", ["arrow", "parquet folder", "parquet file"])
+@pytest.mark.parametrize("kind", ["arrow", "arrow file", "parquet folder", "parquet file"])
 def test_it_is_read_by_types_and_names_of_splits(run: Run, kind: str) -> None:
     assert run("hf", save(kind), "out", *PLAIN) == 0
     assert Manifest.load("out/train").classes == ("ant", "owl")
     assert found("train") == EXPECTED
     notes = ["Pictures are those of the column 'image'", "Labels are those of the column 'label'"]
-    if kind == "parquet file":
+    if kind.endswith("file"):
         assert not Path("out/test").exists()
     else:
         assert found("test") == {"validation[0]": ("ant", 50), "validation[1]": ("owl", 51)}

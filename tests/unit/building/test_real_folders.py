@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import codecs
+import errno
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -145,6 +146,31 @@ def test_test_wins_over_val(run: Run) -> None:
     assert report()["samples_per_class"] == {"train": {"a": 1}, "test": {"a": 1}}
     assert report()["left_out"]["splits that are not used"] == ["Validation/a/2.png", "Validation/a/3.png"]
     assert report()["notes"] == ["Validation/ is not used: test_set/ is the split 'test'"]
+
+
+def test_classes_that_capital_letters_tell_apart_are_named(run: Run) -> None:
+    save("raw/cat/0.png", "raw/Cat/1.png", "raw/dog/2.png")
+    assert run("folder", "raw", "out") == 0
+    assert report()["samples_per_class"]["train"] == {"Cat": 1, "cat": 1, "dog": 1}
+    (note,) = report()["notes"]
+    assert note.startswith("'Cat' and 'cat' are classes of their own")
+
+
+def test_a_folder_that_may_not_be_looked_into_is_no_class_less(
+    run: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save("raw/cat/0.png", "raw/dog/1.png")
+    look = Path.iterdir
+
+    def refuse(folder: Path) -> Iterator[Path]:  # chmod does not stop root
+        if folder.name == "dog":
+            raise PermissionError(errno.EACCES, "Permission denied", str(folder))
+        return look(folder)
+
+    monkeypatch.setattr(Path, "iterdir", refuse)
+    assert run("folder", "raw", "out") == 1
+    assert "raw/dog may not be looked into" in capsys.readouterr().err
+    assert not Path("out").exists()
 
 
 def test_a_class_may_be_called_train(run: Run) -> None:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+import tracemalloc
 from pathlib import Path
 
 import pytest
 
 from dist_dsvae.config.reading import ConfigError, differing_keys, from_tree, load_config, to_tree
+from dist_dsvae.core.files import write_atomically
 from dist_dsvae.core.paths import PathError, expanded, path_argument
 from dist_dsvae.core.text import TextError, decode_text, one_line, parse_json, read_json, read_text
 from dist_dsvae.data.shards.manifest import DataError, Manifest
@@ -124,6 +126,30 @@ def test_a_command_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
 @pytest.mark.parametrize("script", sorted((REPOSITORY / "launch").rglob("*.py")), ids=lambda path: path.name)
 def test_no_command_takes_a_path_as_it_is(script: Path) -> None:
     assert "type=Path" not in script.read_text(encoding="utf-8")
+
+
+def test_nothing_is_no_path() -> None:
+    """What a shell makes of "$RUN" where nobody set RUN would be the folder that one is in."""
+    with pytest.raises(PathError, match="The path is empty, as a variable"):
+        expanded("")
+
+
+def test_reading_a_small_file_takes_little_memory(tmp_path: Path) -> None:
+    """The lock of a run is read, too, after memory ran out."""
+    (tmp_path / "lock.json").write_text('{"pid": 1}')
+    tracemalloc.start()
+    try:
+        assert read_json(tmp_path / "lock.json") == {"pid": 1}
+        assert tracemalloc.get_traced_memory()[1] < 4 * 2**20
+    finally:
+        tracemalloc.stop()
+
+
+def test_an_error_names_the_file_that_was_asked_for(tmp_path: Path) -> None:
+    missing = tmp_path / "no-folder" / "x.json"
+    with pytest.raises(OSError, match="No such file") as refused:
+        write_atomically(missing, b"x")
+    assert refused.value.filename == str(missing)
 
 
 def test_json_is_read_within_limits(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -102,6 +103,22 @@ def test_resume_drops_what_will_be_repeated(tmp_path: Path, capsys: pytest.Captu
     assert "step 2/10" in plain
     assert "kl 2.000" in plain
     assert "ETA" in plain
+
+
+def test_what_interrupts_training_is_none_of_its_speed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    now = [100.0]
+    monkeypatch.setattr(time, "perf_counter", lambda: now[0])
+    shown = telemetry(tmp_path, 0)
+    now[0] += 1
+    with shown.stopped():  # an evaluation, say
+        now[0] += 3600
+    now[0] += 1
+    shown.log(8, 2, 0.2, {"kl": 2.0})
+    shown.close()
+    assert [line["images_per_second"] for line in lines(tmp_path)] == [4.0]
+    assert "ETA 8 s" in capsys.readouterr().out
 
 
 def test_a_line_is_for_people_alone_and_once_for_a_step(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
@@ -72,8 +72,19 @@ def with_labels(
         shape=encoder.shape,
         extension=encoder.codec.extension,
         left_out=left_out,
-        notes=found.notes,
+        notes=[*found.notes, *_alike(classes)],
     )
+
+
+def _alike(classes: Sequence[str]) -> Iterator[str]:
+    """A note on each group of classes that a person may have meant as one."""
+    spellings: dict[str, list[str]] = {}
+    for name in classes:
+        spellings.setdefault(name.casefold(), []).append(name)
+    for names in spellings.values():
+        if len(names) > 1:
+            listed = " and ".join(repr(name) for name in names)
+            yield f"{listed} are classes of their own, though capital letters alone tell them apart"
 
 
 def as_unlabelled(

@@ -93,20 +93,23 @@ def _load(place: str, wanted: Wanted) -> dict[str, Dataset]:
     local = Path(place)
     if not local.exists() and _is_meant_as_path(place):
         raise DataError(
-            f"There is no file or folder {place}. Give the folder of a saved data set, a Parquet file or a "
-            "folder of such, or a name at the hub, such as uoft-cs/cifar10."
+            f"There is no file or folder {place}. Give the folder of a saved data set, an Arrow or Parquet "
+            "file, a folder of Parquet files or of pictures, or a name at the hub, such as uoft-cs/cifar10."
         )
     try:
         if any((local / name).is_file() for name in _ON_DISK):
             loaded = datasets.load_from_disk(place)
         elif local.is_file():
-            loaded = datasets.load_dataset("parquet", data_files=place)
+            loaded = datasets.load_dataset(
+                "arrow" if local.suffix == ".arrow" else "parquet", data_files=place
+            )
         else:
             loaded = datasets.load_dataset(place, wanted.subset, revision=wanted.revision)
     except Exception as error:  # the library, its file systems and formats raise nearly anything
         raise DataError(
             f"The data set {place} cannot be loaded ({type(error).__name__}: {_first_line(error)}). Give a "
-            "folder that save_to_disk made, a Parquet file or a folder of such, or a name at the hub."
+            "folder that save_to_disk made, an Arrow or Parquet file, a folder of Parquet files or of "
+            "pictures, or a name at the hub."
         ) from error
     named = loaded if isinstance(loaded, dict) else {str(loaded.split or "train"): loaded}
     return {str(name): dataset.with_format(None) for name, dataset in named.items()}

@@ -61,7 +61,7 @@ class Listing:
 
     def leave_out_system(self, folder: Place) -> None:
         """Name what lies directly in ``folder`` under a hidden or system name."""
-        for path in in_order(folder.iterdir()):
+        for path in in_order(entries(folder)):
             if is_system_name(path.name):
                 self.leave_out(system_names.HEADING, path)
 
@@ -114,14 +114,25 @@ class Listing:
         return []
 
 
+def entries(folder: AnyPlace) -> Iterator[AnyPlace]:
+    """What lies directly in ``folder``. Raises DataError where it may not be looked into."""
+    try:
+        yield from folder.iterdir()
+    except PermissionError:
+        raise DataError(
+            f"The folder {folder} may not be looked into, so its pictures would be missing. Allow it "
+            "(chmod u+rx), or move that folder away."
+        ) from None
+
+
 def files_in(folder: AnyPlace) -> list[AnyPlace]:
     """What lies directly in ``folder`` and is no folder, sorted, without hidden and system files."""
-    return in_order(path for path in folder.iterdir() if not path.is_dir() and not is_system_name(path.name))
+    return in_order(path for path in entries(folder) if not path.is_dir() and not is_system_name(path.name))
 
 
 def folders_in(folder: AnyPlace) -> list[AnyPlace]:
     """The folders that lie directly in ``folder``, sorted, without hidden and system ones."""
-    return in_order(path for path in folder.iterdir() if path.is_dir() and not is_system_name(path.name))
+    return in_order(path for path in entries(folder) if path.is_dir() and not is_system_name(path.name))
 
 
 def is_image_folder(name: str) -> bool:
@@ -162,7 +173,7 @@ def _files_below(path: AnyPlace) -> list[AnyPlace]:
 
 
 def _walk(folder: AnyPlace) -> Iterator[AnyPlace]:
-    for path in folder.iterdir():
+    for path in entries(folder):
         if not path.is_dir():
             yield path
         elif not path.is_symlink():
