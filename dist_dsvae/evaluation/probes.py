@@ -78,22 +78,40 @@ def linear_probe_accuracy(
     )
     rows_at_once = max(1, _SCORES_AT_ONCE // num_classes)
 
-    def loss() -> Tensor:
-        optimizer.zero_grad()
+    def from_rank_0(goes_on: bool = False) -> bool:
+        """Its weights on every rank, and whether its search goes on, which it alone says."""
+        said = torch.cat([weight.detach().flatten(), weight.new_tensor([goes_on])])
+        said = share.add(said if share.number == 0 else torch.zeros_like(said))
+        with torch.no_grad():
+            weight.copy_(said[:-1].view_as(weight))
+        return bool(said[-1])
+
+    def gradient_and_loss() -> Tensor:
+        """[C (d + 1) + 1], of the rows of all ranks."""
+        weight.grad = torch.zeros_like(weight)
         total = torch.zeros((), dtype=torch.float64, device=train.device)
         for rows, labels in _chunks(own, own_labels, rows_at_once):
             value = F.cross_entropy(_linear(rows, weight), labels, reduction="sum") / len(train)
             value.backward()  # type: ignore[no-untyped-call]
             total += value.detach()
-        gradient = torch.zeros_like(weight) if weight.grad is None else weight.grad
-        summed = share.add(torch.cat([gradient.flatten(), total.view(1)]))
+        return share.add(torch.cat([weight.grad.flatten(), total.view(1)]))
+
+    def loss() -> Tensor:
+        from_rank_0(goes_on=True)
+        summed = gradient_and_loss()
         weight.grad = summed[:-1].view_as(weight)
         with torch.no_grad():
             weight.grad[:, :dim] += 2 * _DECAY * weight[:, :dim]
             return summed[-1] + _DECAY * weight[:, :dim].square().sum()
 
     with torch.enable_grad():
-        optimizer.step(loss)  # type: ignore[no-untyped-call]
+        # One rank searches: others, whose last digits may be another machine's, might end elsewhere
+        if share.number == 0:
+            optimizer.step(loss)  # type: ignore[no-untyped-call]
+            from_rank_0(goes_on=False)
+        else:
+            while from_rank_0():
+                gradient_and_loss()
     with torch.no_grad():
         hits = [
             (_linear(rows, weight).argmax(dim=1) == labels).sum()

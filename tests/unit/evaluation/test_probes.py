@@ -53,17 +53,20 @@ def test_a_probe_is_the_plain_logistic_regression() -> None:
     assert got == pytest.approx(expected, abs=0.002)
 
 
-def test_ranks_share_a_fit() -> None:
-    """Three ranks as threads that add up together."""
+@pytest.mark.parametrize("difference", [0.0, 1e-3])
+def test_ranks_share_a_fit(difference: float) -> None:
+    """Three ranks as threads that add up together, exactly or each a little otherwise."""
     train, test = codes(500, 0, 2.0), codes(500, 1, 2.0)
     alone = linear_probe_accuracy(*train, *test, num_classes=4)
     barrier, given = threading.Barrier(3), dict[int, torch.Tensor]()
+    noise = [torch.Generator().manual_seed(rank) for rank in range(3)]
 
     def probe(rank: int) -> float:
         def add(tensor: torch.Tensor) -> torch.Tensor:
             given[rank] = tensor.clone()
             barrier.wait(30)
             total = given[0] + given[1] + given[2]
+            total[:-1] += difference * rank * torch.randn(len(total) - 1, generator=noise[rank])
             barrier.wait(30)
             return total
 
@@ -71,7 +74,9 @@ def test_ranks_share_a_fit() -> None:
 
     with ThreadPoolExecutor(3) as pool:
         shared = list(pool.map(probe, range(3)))
-    assert shared[0] == shared[1] == shared[2] == pytest.approx(alone, abs=0.002)
+    assert shared == pytest.approx([alone] * 3, abs=0.002)
+    if not difference:
+        assert len(set(shared)) == 1
 
 
 def test_many_classes_take_bounded_memory() -> None:
