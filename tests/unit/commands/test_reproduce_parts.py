@@ -81,7 +81,7 @@ def evaluated(
         "weights": "ema",
         "settings": {
             "samples": 1000, "samples_per_class": 100, "real_samples": 1000, "real_split": "test", "seed": 0,
-            "data_fingerprint": "ab", "precision": "bf16", **settings,
+            "data_fingerprint": "ab", "precision": "bf16", "ms_ssim": {"black": -1.0}, **settings,
         },
         "judges": {"classifier": judge, "feature_network": judge},
         "figures": {"inception_score": score, "fid": 10 - score, "diversity": diversity},
@@ -203,6 +203,12 @@ def test_an_evaluation_is_missing_unless_it_is_of_now(tmp_path: Path) -> None:
     assert not other.is_there()
     assert other.arguments()[-2:] == ("--set", "evaluation.samples_per_class=50")  # as the run does not say
     assert not replace(wanted, settings=replace(wanted.settings, classifier=None)).is_there()
+    place = run.directory / "evaluation/scores.json"
+    document = json.loads(place.read_text())
+    del document["settings"]["ms_ssim"]
+    place.write_text(json.dumps(document))
+    assert not wanted.is_there()  # of when luminance was counted from mid-grey
+    evaluated(run)
     fake = tmp_path / "weights.pt"
     fake.write_bytes(b"other weights")
     assert not replace(wanted, settings=replace(wanted.settings, classifier=f"kind={fake}")).is_there()
