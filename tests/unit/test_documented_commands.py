@@ -37,7 +37,7 @@ NOT_RUN = {
     r"train\.profile": "needs more iterations than are run here: tests/unit/engine/test_profiling.py",
     r"train\.trackers=": "tells others: tests/unit/engine/test_trackers.py, with their libraries offline",
     r"http://": "needs a server: tests/unit/data/test_remote.py has one",
-    r"build\.py (cifar|cub200|facescrub|casia)": "needs raw data; tests/unit/data make some up",
+    r"build\.py (cifar|cub200|facescrub|casia|fashion-mnist)": "needs raw data; tests/unit/data make some up",
     r"build\.py hf uoft": "needs the hub; a saved data set is built from",
     r"facescrub(?!.*runs/mine)": "needs its shards; the same programs run on shards/mine",
     r"cifar10(?!.*runs/classifier-mine)": "needs its shards; the same run on shards/mine",
