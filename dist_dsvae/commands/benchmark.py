@@ -56,8 +56,7 @@ def main() -> int:
         args = make_parser(sys.argv[1:2]).parse_args()
         result = args.run(args)
     except ModuleNotFoundError as error:
-        print(f"error: This compares with {error.name}: pip install {error.name}", file=sys.stderr)
-        return 1
+        return fail(f"This compares with {error.name}: pip install {error.name}")
     except ValueError as error:
         return fail(str(error))
     except OSError as error:

@@ -8,7 +8,6 @@ dsvae explore --run runs/quickstart
 from __future__ import annotations
 
 import argparse
-import sys
 
 from dist_dsvae.commands.starting import HelpFormatter, fail, fail_of_files, say_start
 from dist_dsvae.config import option_types
@@ -51,8 +50,7 @@ def main() -> int:
     except ModuleNotFoundError as error:
         if error.name != "gradio":
             raise
-        print('error: The page needs Gradio: pip install "dist_dsvae[explore]"', file=sys.stderr)
-        return 1
+        return fail('The page needs Gradio: pip install "dist_dsvae[explore]"')
     try:
         if args.run is None and args.model is None:
             args.model = model_in_the_box()

@@ -14,7 +14,6 @@ from typing import Any, Literal, TypeVar
 
 from dist_dsvae.config import ExperimentConfig
 from dist_dsvae.config.checks import contradictions
-from dist_dsvae.config.fields import LARGE
 from dist_dsvae.core.paths import PathError, expanded
 from dist_dsvae.core.shipped import config_file, config_names
 from dist_dsvae.core.text import read_json
@@ -123,9 +122,8 @@ def from_tree(cls: type[T], tree: Any, prefix: str = "") -> T:
 
 
 def _bounds(low: float, high: float) -> str:
-    """In words; LARGE stands for none above."""
-    shown = [f"{bound:,}" if float(bound).is_integer() else f"{bound:g}" for bound in (low, high)]
-    return f"at least {shown[0]}" if high == LARGE else f"between {shown[0]} and {shown[1]}"
+    shown = [f"{int(bound):,}" if float(bound).is_integer() else f"{bound:g}" for bound in (low, high)]
+    return f"between {shown[0]} and {shown[1]}"
 
 
 def _with_paths_expanded(section: T, prefix: str) -> T:

@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import hashlib
 import io
-import os
 import re
 from pathlib import Path
 
 from PIL import Image, PngImagePlugin
 
 from dist_dsvae.config.option_types import FILM_SUFFIXES
-from dist_dsvae.core.files import speaking_of
+from dist_dsvae.core.files import write_atomically
 
 _KEY = "dist_dsvae"
 _MAX_FILM_BYTES = 2**30
@@ -49,10 +48,9 @@ def write_image(path: Path, image: Image.Image) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     info = PngImagePlugin.PngInfo()
     info.add_text(_KEY, _digest(image))
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    with speaking_of(path):
-        image.save(temporary, format="PNG", pnginfo=info)
-        temporary.replace(path)
+    stream = io.BytesIO()
+    image.save(stream, format="PNG", pnginfo=info)
+    write_atomically(path, stream.getvalue())
 
 
 def write_png(path: Path, content: bytes) -> None:

@@ -17,13 +17,13 @@ A run that stopped early leaves <run>/stopped-early.json; it is gone once the ru
 
 from __future__ import annotations
 
-import contextlib
 import json
 import logging
 import os
 import signal
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -113,7 +113,7 @@ class StopRequests:
         now = time.monotonic()
         if not self._seen and now - self._last_look > _SECONDS_BETWEEN_LOOKS:
             self._last_look = now
-            with contextlib.suppress(OSError):  # a file system that stumbles is asked again
+            with suppress(OSError):  # a file system that stumbles is asked again
                 self._seen = -1 if (self._run_dir / REQUEST_FILE).exists() else 0
 
     def _exchange(self, seen: int, asked: int) -> list[list[int]]:

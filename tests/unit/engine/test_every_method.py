@@ -236,7 +236,7 @@ def test_wrong_input_gets_a_sentence(entry: Entries, tmp_path: Path) -> None:
         ),
         ([*FEW, "--set", "train.epochs=3"], "is not of the form evaluation.key=value"),
         ([*FEW, "--set", "evaluation.prio=model"], "Did you mean 'prior'?"),
-        (["--samples-per-class", "1"], "evaluation.samples_per_class is 1; it must be at least 2"),
+        (["--samples-per-class", "1"], "evaluation.samples_per_class is 1; it must be between 2"),
         ([*FEW, "--set", "evaluation.real_samples=3"], "need at least 4 of each"),
         ([*FEW, "--set", "evaluation.prior=fitted"], "this method does not encode images"),
         ([*FEW, "--name", "summary"], "--name summary is the file that training writes"),

@@ -239,7 +239,7 @@ def test_wrong_settings_get_a_sentence(splits: dict[str, Manifest], tmp_path: Pa
     ):
         with pytest.raises(ValueError, match=sentence):
             stage(splits, **settings)
-    with pytest.raises(ConfigError, match=r"evaluation.identity_samples is -1; it must be at least 0"):
+    with pytest.raises(ConfigError, match=r"evaluation.identity_samples is -1; it must be between 0"):
         with_changes(EvaluationConfig(), ["evaluation.identity_samples=-1"])
 
 

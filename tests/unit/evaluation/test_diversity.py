@@ -37,7 +37,7 @@ def on_white(images: Tensor) -> Tensor:
     """The pictures framed in white: there a covariance is the difference of two numbers next to one."""
     height, width = images.shape[2:]
     framed = torch.ones_like(images)
-    inner = (..., slice(height // 4, 3 * height // 4), slice(width // 4, 3 * width // 4))
+    inner = (..., slice(height // 8, 7 * height // 8), slice(width // 8, 7 * width // 8))
     framed[inner] = images[inner]
     return framed
 
@@ -93,7 +93,7 @@ def test_where_pytorch_msssim_applies_it_agrees(size: tuple[int, int], framed: b
     actual = pairwise_ms_ssim(images)
     assert actual.dtype == torch.float32
     torch.testing.assert_close(actual, expected, rtol=0, atol=1e-5)
-    assert expected.max() - expected.min() > 0.05  # or the comparison would say little
+    assert expected.max() - expected.min() > 0.1  # or the comparison would say little
     assert pair_sum(images, "cat").diversity == pytest.approx(1 - expected.mean().item(), abs=1e-5)
 
 
