@@ -20,6 +20,9 @@ BASE = "The picture that the sliders start from"
 VARIED = "The base with the values of the sliders"
 SWAPPED = "Rows: what it is, by the left picture. Columns: how it looks, by the top one."
 INPAINTED = "The picture, its hole filled by the model"
+FRAMES = (
+    30  # a spring of Gradio's, a step of it in each frame, has moved by more than a grey value in so many
+)
 
 
 def image_of(page: Any, name: str) -> np.ndarray | None:
@@ -45,6 +48,23 @@ def wait_for(page: Any, name: str, expected: Callable[[np.ndarray], bool]) -> np
             return image
         page.wait_for_timeout(100)
     raise AssertionError(f"{name!r} does not come to show what was asked for")
+
+
+def settled(page: Any, place: Any) -> dict[str, float]:
+    """Where a place lies once nothing in it moves any more: Gradio's editor slides its picture into view."""
+    deadline = time.monotonic() + SECONDS
+    before = None
+    while time.monotonic() < deadline:
+        now = (place.bounding_box(), place.screenshot())
+        if now == before:
+            return now[0]
+        before = now
+        page.evaluate(
+            "frames => new Promise(done => {"
+            " const next = () => frames-- > 0 ? requestAnimationFrame(next) : done(); next(); })",
+            FRAMES,
+        )
+    raise AssertionError("the page does not come to rest")
 
 
 def like(image: Image.Image) -> Callable[[np.ndarray], bool]:
