@@ -6,9 +6,10 @@ import dataclasses
 import difflib
 import json
 import math
+import re
 import types
 import typing
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -25,7 +26,7 @@ class ConfigError(ValueError):
     """A configuration that cannot be used; the message names the key and what is allowed."""
 
 
-def load_config(path: Path, overrides: Iterable[str] = ()) -> ExperimentConfig:
+def load_config(path: Path, overrides: Sequence[str] = ()) -> ExperimentConfig:
     """Read a JSON experiment file and apply ``key.key=value`` overrides; paths may hold ``~`` and $NAME.
 
     path: of the file, or the name of one that comes with the project (``shipped.config_file``).
@@ -51,10 +52,17 @@ def load_config(path: Path, overrides: Iterable[str] = ()) -> ExperimentConfig:
     try:
         config: ExperimentConfig = _with_paths_expanded(from_tree(ExperimentConfig, tree), "")
     except ConfigError as error:
-        raise ConfigError(f"{path}: {error}") from None
+        raise ConfigError(f"{_place_of(str(error), path, overrides)}: {error}") from None
     for contradiction in contradictions(config):
-        raise ConfigError(f"{path}: {contradiction}")
+        raise ConfigError(f"{_place_of(contradiction, path, overrides)}: {contradiction}")
     return config
+
+
+def _place_of(mistake: str, path: Path, overrides: Sequence[str]) -> str:
+    """Where a mistake was made: in the file, or on the command line if its sentence names keys set there."""
+    words = re.findall(r"\w+(?:\.\w+)*", mistake)
+    named = [f"--set {override}" for override in overrides if override.partition("=")[0] in words]
+    return f"{path} with {' '.join(named)}" if named else str(path)
 
 
 def with_overrides(section: T, name: str, overrides: Iterable[str]) -> T:

@@ -101,6 +101,17 @@ def test_overrides(tmp_path: Path) -> None:
         load_config(path, ["seed=1", "seed.x=2"])
 
 
+@pytest.mark.parametrize("wrong", ["train.epochs=-1", "train.epochs=many", "train.epoch=2", "model.zs_dim=0"])
+def test_a_mistake_on_the_command_line_is_not_put_on_the_file(tmp_path: Path, wrong: str) -> None:
+    path = tmp_path / "c.json"
+    path.write_text(json.dumps(MINIMAL))
+    with pytest.raises(ConfigError, match=rf"^{re.escape(str(path))} with --set {re.escape(wrong)}: "):
+        load_config(path, ["data.batch_size=8", wrong])
+    path.write_text(json.dumps(MINIMAL | {"train": {"epochs": -1}}))
+    with pytest.raises(ConfigError, match=rf"^{re.escape(str(path))}: train.epochs is -1"):
+        load_config(path, ["data.batch_size=8"])
+
+
 def test_former_names_of_keys(tmp_path: Path) -> None:
     """Older files, records, and commands in people's scripts; what is given last counts."""
     former = {"gm_steps": 1, "joint_steps": 2, "unlabelled_steps": 3}
@@ -156,7 +167,7 @@ def test_settings_that_contradict_each_other(tmp_path: Path, overrides: list[str
     load_config(path)
     with pytest.raises(ConfigError) as error:
         load_config(path, overrides)
-    assert str(error.value).startswith(f"{path}: ")
+    assert str(error.value).startswith(f"{path} with --set ")
     assert sentence in str(error.value)
 
 
