@@ -18,43 +18,41 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import inspect
 import sys
-from collections.abc import Collection
 
+from dist_dsvae.commands.benchmarks import benchmark_options as options
 from dist_dsvae.commands.starting import HelpFormatter, fail, fail_of_files
 
+# of each its options, the module that measures, and what it gives
 _BENCHMARKS = {
-    "step": ("step_time", "seconds per training iteration"),
-    "gm-loss": ("gm_loss_time", "milliseconds of the GM loss"),
-    "data": ("decoding", "decoding from shards, images per second on one core"),
-    "checkpoint": ("checkpoint_time", "seconds and bytes of a checkpoint"),
-    "diversity": ("diversity_time", "seconds of the MS-SSIM of all pairs"),
-    "operators": ("operator_counts", "operators of a training iteration by kind"),
-    "roofline": ("prediction", "predicted seconds and memory of a training iteration on a GPU"),
-    "scale": ("scaling", "predicted and measured step time by number of processes"),
-    "scale-data": ("scale_data", "seconds to the first batch and peak memory of a large split"),
+    "step": (options.step, "step_time", "seconds per training iteration"),
+    "gm-loss": (options.gm_loss, "gm_loss_time", "milliseconds of the GM loss"),
+    "data": (options.data, "decoding", "decoding from shards, images per second on one core"),
+    "checkpoint": (options.checkpoint, "checkpoint_time", "seconds and bytes of a checkpoint"),
+    "diversity": (options.diversity, "diversity_time", "seconds of the MS-SSIM of all pairs"),
+    "operators": (options.operators, "operator_counts", "operators of a training iteration by kind"),
+    "roofline": (options.roofline, "prediction", "predicted seconds and memory of a GPU's iteration"),
+    "scale": (options.scale, "scaling", "predicted and measured step time by number of processes"),
+    "scale-data": (options.scale_data, "scale_data", "seconds to the first batch and peak memory of a split"),
 }
 
 
-def make_parser(names: Collection[str] = tuple(_BENCHMARKS)) -> argparse.ArgumentParser:
-    """names: of the benchmarks whose options are wanted, for which their modules are imported."""
+def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
-    for name, (module_name, purpose) in _BENCHMARKS.items():
-        command = commands.add_parser(name, help=purpose)
-        if name in names:
-            module = importlib.import_module(f"dist_dsvae.commands.benchmarks.{module_name}")
-            command.description = module.__doc__
-            module.add_arguments(command)
-            command.add_argument("--json", action="store_true", help="print one JSON object as the last line")
-            command.set_defaults(run=module.run)
+    for name, (add_options, module, purpose) in _BENCHMARKS.items():
+        command = commands.add_parser(name, help=purpose, description=inspect.getdoc(add_options))
+        add_options(command)
+        command.add_argument("--json", action="store_true", help="print one JSON object as the last line")
+        command.set_defaults(module=module)
     return parser
 
 
 def main() -> int:
+    args = make_parser().parse_args()
     try:
-        args = make_parser(sys.argv[1:2]).parse_args()
-        result = args.run(args)
+        result = importlib.import_module(f"dist_dsvae.commands.benchmarks.{args.module}").run(args)
     except ModuleNotFoundError as error:
         return fail(f"This compares with {error.name}: pip install {error.name}")
     except ValueError as error:

@@ -1,8 +1,4 @@
-"""Saving and loading the whole state of a run: how long training waits, seconds, bytes per rank.
-
-Alone, or with several processes: accelerate launch --config_file configs/accelerate/cpu.yaml
---num_processes 2 launch/benchmark.py checkpoint
-"""
+"""Saving and loading the whole state of a run: how long training waits, seconds, bytes per rank."""
 
 from __future__ import annotations
 
@@ -11,20 +7,13 @@ import tempfile
 from pathlib import Path
 
 from dist_dsvae.commands.benchmarks.timing import Result, in_turn, rounded, seconds
-from dist_dsvae.config import TrainConfig, option_types
+from dist_dsvae.config import TrainConfig
 from dist_dsvae.core import distributed
-from dist_dsvae.engine.measuring.families import FAMILIES
 from dist_dsvae.engine.measuring.synthetic import make_iteration, make_method
 from dist_dsvae.engine.processes.runtime import Runtime
 from dist_dsvae.engine.run_state import RunState
 from dist_dsvae.engine.saver import CheckpointSaver
 from dist_dsvae.runs import checkpoint
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--architecture", choices=sorted(FAMILIES), default="vgg64")
-    parser.add_argument("--classes", type=option_types.num_classes, default=530)
-    parser.add_argument("--rounds", type=option_types.positive, default=3)
 
 
 def run(args: argparse.Namespace) -> Result | None:

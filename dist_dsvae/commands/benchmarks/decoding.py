@@ -19,16 +19,11 @@ from PIL import Image
 
 from dist_dsvae.building.indexing import index
 from dist_dsvae.commands.benchmarks.timing import Result, in_turn
-from dist_dsvae.config import DataConfig, option_types
+from dist_dsvae.config import DataConfig
 from dist_dsvae.data.shards.manifest import Manifest
 from dist_dsvae.data.stream import Slice, stream
 
 _BATCH_SIZE = 96
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--images", type=option_types.whole(1, 10**6), default=3840)
-    parser.add_argument("--rounds", type=option_types.positive, default=5)
 
 
 def write_jpeg_shards(directory: Path, count: int, side: int = 64) -> list[bytes]:

@@ -11,20 +11,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from dist_dsvae.commands.benchmarks.timing import in_turn, seconds
-from dist_dsvae.config import option_types
 from dist_dsvae.evaluation.diversity import pairwise_ms_ssim, settings_for
 
 PEER_BATCHES = {"cpu": (4, 8, 16, 32, 64, 128), "cuda": (64, 256, 1024)}  # pairs per call
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--images", type=option_types.whole(2, 10_000), default=40, help="images of the class"
-    )
-    parser.add_argument(
-        "--side", type=option_types.edge, default=176, help="their height and width in pixels"
-    )
-    parser.add_argument("--rounds", type=option_types.positive, default=5)
 
 
 def random_images(num_images: int, side: int) -> Tensor:

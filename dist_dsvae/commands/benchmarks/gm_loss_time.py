@@ -9,19 +9,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from dist_dsvae.commands.benchmarks.timing import Result, in_turn, rounded, seconds
-from dist_dsvae.config import option_types
 from dist_dsvae.models import losses
 from dist_dsvae.models.mixture_prior import MixturePrior
 
 _DIM = 512
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--classes", type=option_types.num_classes, nargs="+", default=[10, 530, 10_575, 100_000]
-    )
-    parser.add_argument("--batch-size", type=option_types.batch_size, default=96)
-    parser.add_argument("--rounds", type=option_types.positive, default=5)
 
 
 def ours(prior: MixturePrior, zs: Tensor, labels: Tensor) -> Tensor:

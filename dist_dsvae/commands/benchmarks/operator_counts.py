@@ -5,23 +5,10 @@ from __future__ import annotations
 import argparse
 
 from dist_dsvae.commands.benchmarks.timing import Result
-from dist_dsvae.config import TrainConfig, option_types
-from dist_dsvae.engine.measuring.families import FAMILIES
+from dist_dsvae.config import TrainConfig
 from dist_dsvae.engine.measuring.operators import operators_of
 from dist_dsvae.engine.measuring.synthetic import make_inputs, make_iteration, make_method
 from dist_dsvae.engine.processes.runtime import Runtime
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--architecture", choices=sorted(FAMILIES), default="conv32")
-    parser.add_argument(
-        "--batch-size",
-        type=option_types.training_batch_size,
-        default=8,
-        help="makes no difference to the count",
-    )
-    parser.add_argument("--classes", type=option_types.num_classes, default=10)
-    parser.add_argument("--mixed_precision", choices=["auto", "no", "bf16", "fp16"])
 
 
 def run(args: argparse.Namespace) -> Result:

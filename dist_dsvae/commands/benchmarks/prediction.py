@@ -1,9 +1,4 @@
-"""What a GPU would need for a training iteration: a model from the operators' shapes, not a measurement.
-
-Time per operator is the gap between launches and the larger of bytes / bandwidth and operations / peak, of
-which operators reach a share: assumed for a GPU, so that none is needed; measured for --device cpu, which
-predicts an iteration from what it measured, runs it and compares.
-"""
+"""What a GPU would need for a training iteration: a model from the operators' shapes, not a measurement."""
 
 from __future__ import annotations
 
@@ -23,14 +18,12 @@ from dist_dsvae.config import (
     DSVAEConfig,
     ExperimentConfig,
     TrainConfig,
-    option_types,
 )
 from dist_dsvae.config.reading import load_config
-from dist_dsvae.core.paths import path_argument
 from dist_dsvae.core.types import ImageShape
 from dist_dsvae.data.open_split import open_split
 from dist_dsvae.engine.iteration.iteration import Iteration
-from dist_dsvae.engine.measuring.devices import DEVICES, Device, Share, assumed_share, device_called
+from dist_dsvae.engine.measuring.devices import Device, Share, assumed_share, device_called
 from dist_dsvae.engine.measuring.families import FAMILIES, model_of
 from dist_dsvae.engine.measuring.planning import plan
 from dist_dsvae.engine.measuring.roofline import Prediction, Work, predict
@@ -64,30 +57,6 @@ _DATA_SETS = {
     "lfw": DataSet(ImageShape(3, 64, 64), 62, 2_724),
     "toy": DataSet(ImageShape(2, 0, 0), 3, 60_000),
 }
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--device",
-        required=True,
-        metavar=f"{'|'.join(DEVICES)}|FILE.json|cpu",
-        help="whose time to predict; a file describes another one (docs/performance.md)",
-    )
-    what = parser.add_mutually_exclusive_group()
-    what.add_argument("--config", type=path_argument, help="an experiment's, such as configs/cifar10.json")
-    what.add_argument("--architecture", choices=sorted(FAMILIES), default="conv32")
-    parser.add_argument(
-        "--batch-size", type=option_types.training_batch_size, help="default: the config's, or 96"
-    )
-    parser.add_argument(
-        "--classes", type=option_types.num_classes, help="default: those of the config's data, or 10"
-    )
-    parser.add_argument(
-        "--mixed_precision", choices=["no", "bf16"], help="default: the config's, where auto is bf16 on a GPU"
-    )
-    parser.add_argument(
-        "--rounds", type=option_types.positive, default=5, help="iterations to measure with --device cpu"
-    )
 
 
 def run(args: argparse.Namespace) -> Result:

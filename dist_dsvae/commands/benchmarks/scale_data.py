@@ -1,8 +1,4 @@
-"""Opening a large split as training does: seconds to the first batch, and peak memory of a process.
-
-The split is made of hard links to one small tar, so a hundred thousand shards take a minute and little disk.
-Without --shards and --classes three sweeps show how both figures grow: ``growth`` has the exponents.
-"""
+"""Opening a large split as training does: seconds to the first batch, and peak memory of a process."""
 
 from __future__ import annotations
 
@@ -27,7 +23,7 @@ from PIL import Image
 
 from dist_dsvae.building.indexing import index
 from dist_dsvae.commands.benchmarks.timing import Result
-from dist_dsvae.config import DataConfig, option_types
+from dist_dsvae.config import DataConfig
 from dist_dsvae.data.mixing import measure_mixing
 from dist_dsvae.data.open_split import open_split
 from dist_dsvae.data.shards.manifest import Manifest
@@ -40,13 +36,6 @@ _SWEEPS = {
     "samples": ((1_000, 10, 530), (1_000, 100, 530), (1_000, 1_000, 530)),
     "classes": ((1_000, 100, 530), (1_000, 100, 10_000), (1_000, 100, 200_000)),
 }
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--shards", type=option_types.whole(1, 10**6))
-    parser.add_argument("--classes", type=option_types.num_classes)
-    parser.add_argument("--samples-per-shard", type=option_types.whole(1, 10**5), default=1000)
-    parser.add_argument("--workers", type=option_types.whole(0, 64), default=1, help="reader processes")
 
 
 def run(args: argparse.Namespace) -> Result:

@@ -1,10 +1,4 @@
-"""Step time against the number of GPUs: a model from measured parts, checked against real processes.
-
-Measured here: an iteration's compute (the same processes, collectives left out), its collectives and
-their bytes, the link's latency and speed between two processes. The check predicts the iteration of
-1, 2, 4 processes of one thread (or GPU) each from these; what it leaves out is the waiting for the
-slowest at every collective. The curve then goes to 1,024 GPUs on the links given by the options.
-"""
+"""Step time against the number of GPUs: a model from measured parts, checked against real processes."""
 
 from __future__ import annotations
 
@@ -28,62 +22,16 @@ from torch.nn.parallel import DistributedDataParallel
 from dist_dsvae.commands.benchmarks.prediction import predicted_seconds
 from dist_dsvae.commands.benchmarks.scaling_model import Collective, Links, step_seconds
 from dist_dsvae.commands.benchmarks.timing import Result, in_turn, rounded, seconds
-from dist_dsvae.config import TrainConfig, option_types
+from dist_dsvae.config import TrainConfig
 from dist_dsvae.engine.iteration.iteration import Iteration
 from dist_dsvae.engine.iteration.updates import OverlappedUpdate
-from dist_dsvae.engine.measuring.devices import DEVICES, device_called
-from dist_dsvae.engine.measuring.families import FAMILIES
+from dist_dsvae.engine.measuring.devices import device_called
 from dist_dsvae.engine.measuring.synthetic import make_inputs, make_iteration, make_method
 from dist_dsvae.engine.processes.runtime import Runtime
 from dist_dsvae.methods.update import Reduction
 
 _LARGE_BYTES = 2**24
 _SMALL_BYTES = 2**10
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--architecture", choices=sorted(FAMILIES), default="conv32")
-    parser.add_argument("--classes", type=option_types.num_classes, default=10)
-    parser.add_argument(
-        "--local-batch-size", type=option_types.training_batch_size, default=32, help="per process"
-    )
-    parser.add_argument("--mixed_precision", choices=["auto", "no", "bf16"], default="no")
-    parser.add_argument(
-        "--processes",
-        type=option_types.whole(1, 64),
-        nargs="+",
-        default=[1, 2, 4],
-        help="to check the model with",
-    )
-    parser.add_argument("--gpus-per-node", type=option_types.whole(1, 1024), default=8)
-    parser.add_argument(
-        "--inside-gb",
-        type=option_types.number(0, above=True),
-        default=400.0,
-        help="GB/s of a GPU within its node",
-    )
-    parser.add_argument(
-        "--between-gb",
-        type=option_types.number(0, above=True),
-        default=50.0,
-        help="GB/s of a GPU between nodes",
-    )
-    parser.add_argument(
-        "--latency-us", type=option_types.number(0), default=10.0, help="microseconds of one hop"
-    )
-    parser.add_argument(
-        "--compute-seconds",
-        type=option_types.number(0, above=True),
-        help="of an iteration on your GPU (default: --device's, else measured here)",
-    )
-    parser.add_argument(
-        "--device",
-        metavar=f"{'|'.join(DEVICES)}|FILE.json",
-        help="predict the compute time of this GPU, as `roofline` does: a model, not a measurement",
-    )
-    parser.add_argument("--picture", type=option_types.png_file, metavar="PNG")
-    parser.add_argument("--rounds", type=option_types.positive, default=7)
-    parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
 
 
 def run(args: argparse.Namespace) -> Result | None:

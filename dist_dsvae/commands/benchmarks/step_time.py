@@ -19,9 +19,8 @@ from torch.profiler import ProfilerActivity, profile
 
 from dist_dsvae.commands.benchmarks.plain import plain_iteration
 from dist_dsvae.commands.benchmarks.timing import Result, in_turn, rounded, seconds, wait_for_gpu
-from dist_dsvae.config import DataConfig, TrainConfig, option_types
+from dist_dsvae.config import DataConfig, TrainConfig
 from dist_dsvae.core import distributed
-from dist_dsvae.core.paths import place_argument
 from dist_dsvae.data.feed import Feed
 from dist_dsvae.data.open_split import open_split
 from dist_dsvae.data.stream import Slice
@@ -30,26 +29,11 @@ from dist_dsvae.engine.iteration.iteration import Iteration
 from dist_dsvae.engine.iteration.optimizer import UpdateOptimizer
 from dist_dsvae.engine.iteration.updates import FlatUpdate, OverlappedUpdate
 from dist_dsvae.engine.measuring import synthetic
-from dist_dsvae.engine.measuring.families import FAMILIES
 from dist_dsvae.engine.measuring.roofline import work_of
 from dist_dsvae.engine.measuring.synthetic import make_inputs, make_iteration, make_method
 from dist_dsvae.engine.processes.runtime import Runtime
 
 Run = Callable[[], object]
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--architecture", choices=sorted(FAMILIES), default="conv32")
-    parser.add_argument("--batch-size", type=option_types.training_batch_size, default=64)
-    parser.add_argument("--classes", type=option_types.num_classes, default=10)
-    parser.add_argument("--mixed_precision", choices=["auto", "no", "bf16", "fp16"])
-    parser.add_argument(
-        "--shards", type=place_argument, metavar="DIR", help="also feed real shards, streamed and resident"
-    )
-    parser.add_argument(
-        "--profile", type=option_types.png_file, metavar="PNG", help="draw where the time goes"
-    )
-    parser.add_argument("--rounds", type=option_types.positive, default=10)
 
 
 def run(args: argparse.Namespace) -> Result:
