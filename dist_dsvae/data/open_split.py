@@ -19,7 +19,6 @@ import io
 import logging
 import os
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
@@ -28,16 +27,15 @@ from dist_dsvae.core.errors import DataError
 from dist_dsvae.core.files import write_atomically
 from dist_dsvae.core.shipped import at_hand
 from dist_dsvae.core.text import parse_json
-from dist_dsvae.data.remote.cache import Download, ShardCache
+from dist_dsvae.data.remote.cache import ShardCache
 from dist_dsvae.data.remote.fetch import FetchError, Retries, fetch
-from dist_dsvae.data.remote.location import Location, is_remote, source_of
-from dist_dsvae.data.remote.prefetch import BackgroundPrefetcher
+from dist_dsvae.data.remote.location import is_remote, source_of
+from dist_dsvae.data.remote.remote_store import RemoteStore
 from dist_dsvae.data.remote.shard_patterns import directory_of
 from dist_dsvae.data.shards.index_file import check_index, open_index, read_index
 from dist_dsvae.data.shards.manifest import MANIFEST_FILE, Manifest
-from dist_dsvae.data.shards.store import Prefetcher, Shard
+from dist_dsvae.data.shards.store import Shard
 from dist_dsvae.data.shards.table import TABLE_FILE
-from dist_dsvae.data.shards.unpacked import TAR_SUFFIXES
 
 logger = logging.getLogger(__name__)
 
@@ -84,79 +82,6 @@ def cache_root(cache_dir: str | None) -> Path:
     if cache_dir is not None:
         return Path(cache_dir).expanduser().absolute()
     return Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()) / "dist_dsvae"
-
-
-@dataclass(frozen=True, slots=True)
-class RemoteStore:
-    """The tars of a split from afar, fetched into a cache when they are first needed or before."""
-
-    source: Location
-    cache: ShardCache
-    patience: Retries
-
-    @property
-    def location(self) -> str:
-        return self.source.name("")
-
-    @property
-    def remedy(self) -> str:
-        return (
-            "Build the split again, or index it anew (`dsvae build index DIR`), and put it there "
-            f"again, whole; if it is right there, remove {self.cache.directory} on this machine."
-        )
-
-    @property
-    def max_bytes(self) -> int:
-        """What the cache may hold."""
-        return self.cache.max_bytes
-
-    def name(self, file: str) -> str:
-        return self.source.name(file)
-
-    def open(self, shard: Shard) -> BinaryIO:
-        """See ``store.ShardStore``. Raises FetchError."""
-        return self.cache.open(_cached_name(shard), shard.num_bytes, self._download(shard))
-
-    def open_at_once(self, shard: Shard) -> BinaryIO | None:
-        return self.cache.open_at_once(_cached_name(shard), shard.num_bytes, self._download(shard))
-
-    def open_present(self, shard: Shard) -> BinaryIO | None:
-        return self.cache.open_present(_cached_name(shard), shard.num_bytes)
-
-    def prefetcher(self) -> Prefetcher:
-        return BackgroundPrefetcher(self)
-
-    def _download(self, shard: Shard) -> Download:
-        def download(out: BinaryIO, waited_seconds: float) -> None:
-            fetch(
-                self.source,
-                shard.file,
-                out,
-                max_bytes=shard.num_bytes,
-                check=functools.partial(_check_tar, shard),
-                patience=self.patience,
-                waited_seconds=waited_seconds,
-            )
-
-        return download
-
-
-def _cached_name(shard: Shard) -> str:
-    suffix = next((suffix for suffix in TAR_SUFFIXES if shard.file.endswith(suffix)), ".tar")
-    return shard.sha256 + suffix
-
-
-def _check_tar(shard: Shard, tar: BinaryIO) -> None:
-    num_bytes = tar.seek(0, os.SEEK_END)
-    if num_bytes != shard.num_bytes:
-        raise DataError(f"it has {num_bytes:,} bytes, but the manifest says {shard.num_bytes:,}")
-    tar.seek(0)
-    digest = hashlib.sha256()
-    while chunk := tar.read(2**20):
-        digest.update(chunk)
-    found = digest.hexdigest()
-    if found != shard.sha256:
-        raise DataError(f"its sha256 is {found[:16]}..., but the manifest says {shard.sha256[:16]}...")
 
 
 # manifest and indexes

@@ -111,7 +111,7 @@ class Manifest:
     @property
     def location(self) -> str:
         """The split's directory or URL, for messages."""
-        return self.store.location
+        return self.store.name("")
 
     @property
     def num_samples(self) -> int:

@@ -1,7 +1,7 @@
 """Where the tars of a split are: a store gives each shard as an open local file.
 
     LocalStore     the split's own directory
-    RemoteStore    (module ``split``) a URL, with a bounded cache of this machine before it
+    RemoteStore    (module ``remote_store``) a URL, with a bounded cache of this machine before it
 
 Readers ask the store and never build a path themselves. A store is a value: it can be sent to
 worker processes; what runs in the background belongs to the prefetcher that each process asks for.
@@ -46,17 +46,14 @@ class Prefetcher(Protocol):
 
 
 class ShardStore(Protocol):
-    """location: the directory or URL of the split, for messages."""
-
-    @property
-    def location(self) -> str: ...
+    """Where the tars are, and what to say of them."""
 
     @property
     def remedy(self) -> str:
         """What a person can do if the files and the manifest disagree."""
 
     def name(self, file: str) -> str:
-        """Path or URL of a file of the split, for messages."""
+        """Path or URL of a file of the split, for messages; "" names the split itself."""
 
     def open(self, shard: Shard) -> BinaryIO:
         """The tar, to read from its start; its ``name`` is its path for as long as it is open.
@@ -72,10 +69,6 @@ class LocalStore:
     """A split that lies in a directory."""
 
     directory: Path
-
-    @property
-    def location(self) -> str:
-        return str(self.directory)
 
     @property
     def remedy(self) -> str:

@@ -1,4 +1,4 @@
-"""A thread that brings the coming shards into the cache and keeps them there until they are read.
+"""The tars of a split from afar: fetched into the cache, by a thread before they are needed.
 
     expect(shards) --which are here: hold them--> --the others: download, one at a time, and hold-->
 
@@ -8,36 +8,97 @@ so that several processes fetch several shards at a time, each of them once.
 
 from __future__ import annotations
 
+import functools
+import hashlib
 import logging
+import os
 import threading
 from collections.abc import Callable, Sequence
-from typing import BinaryIO, Protocol
+from dataclasses import dataclass
+from typing import BinaryIO
 
 from dist_dsvae.core.errors import DataError
-from dist_dsvae.data.shards.store import Shard
+from dist_dsvae.data.remote.cache import Download, ShardCache
+from dist_dsvae.data.remote.fetch import Retries, fetch
+from dist_dsvae.data.remote.location import Location
+from dist_dsvae.data.shards.store import Prefetcher, Shard
+from dist_dsvae.data.shards.unpacked import TAR_SUFFIXES
 
 logger = logging.getLogger(__name__)
 
 _LOOK_AGAIN_SECONDS = 0.2  # at shards that other processes are downloading
 
 
-class _Cached(Protocol):
-    """What the thread needs of a store (``split.RemoteStore``)."""
+@dataclass(frozen=True, slots=True)
+class RemoteStore:
+    """The tars of a split from afar, fetched into a cache when they are first needed or before."""
+
+    source: Location
+    cache: ShardCache
+    patience: Retries
 
     @property
-    def max_bytes(self) -> int: ...
+    def remedy(self) -> str:
+        return (
+            "Build the split again, or index it anew (`dsvae build index DIR`), and put it there "
+            f"again, whole; if it is right there, remove {self.cache.directory} on this machine."
+        )
+
+    def name(self, file: str) -> str:
+        return self.source.name(file)
+
+    def open(self, shard: Shard) -> BinaryIO:
+        """See ``store.ShardStore``. Raises FetchError."""
+        return self.cache.open(_cached_name(shard), shard.num_bytes, self._download(shard))
+
+    def open_at_once(self, shard: Shard) -> BinaryIO | None:
+        """The same, but None while another process downloads it."""
+        return self.cache.open_at_once(_cached_name(shard), shard.num_bytes, self._download(shard))
 
     def open_present(self, shard: Shard) -> BinaryIO | None:
         """The tar if it is in the cache."""
+        return self.cache.open_present(_cached_name(shard), shard.num_bytes)
 
-    def open_at_once(self, shard: Shard) -> BinaryIO | None:
-        """The tar, downloaded if need be; None while another process downloads it."""
+    def prefetcher(self) -> Prefetcher:
+        return BackgroundPrefetcher(self)
+
+    def _download(self, shard: Shard) -> Download:
+        def download(out: BinaryIO, waited_seconds: float) -> None:
+            fetch(
+                self.source,
+                shard.file,
+                out,
+                max_bytes=shard.num_bytes,
+                check=functools.partial(_check_tar, shard),
+                patience=self.patience,
+                waited_seconds=waited_seconds,
+            )
+
+        return download
+
+
+def _cached_name(shard: Shard) -> str:
+    suffix = next((suffix for suffix in TAR_SUFFIXES if shard.file.endswith(suffix)), ".tar")
+    return shard.sha256 + suffix
+
+
+def _check_tar(shard: Shard, tar: BinaryIO) -> None:
+    num_bytes = tar.seek(0, os.SEEK_END)
+    if num_bytes != shard.num_bytes:
+        raise DataError(f"it has {num_bytes:,} bytes, but the manifest says {shard.num_bytes:,}")
+    tar.seek(0)
+    digest = hashlib.sha256()
+    while chunk := tar.read(2**20):
+        digest.update(chunk)
+    found = digest.hexdigest()
+    if found != shard.sha256:
+        raise DataError(f"its sha256 is {found[:16]}..., but the manifest says {shard.sha256[:16]}...")
 
 
 class BackgroundPrefetcher:
     """Belongs to the process that made it: a store makes a new one in each."""
 
-    def __init__(self, store: _Cached) -> None:
+    def __init__(self, store: RemoteStore) -> None:
         self._store = store
         self._changed = threading.Condition()
         self._wanted: list[Shard] = []
@@ -48,7 +109,7 @@ class BackgroundPrefetcher:
 
     def expect(self, shards: Sequence[Shard]) -> None:
         """These are needed next; as many are fetched as the cache may hold. Returns at once."""
-        room = self._store.max_bytes
+        room = self._store.cache.max_bytes
         wanted = []
         for shard in {shard.sha256: shard for shard in shards}.values():  # one file may be several shards
             room -= shard.num_bytes
