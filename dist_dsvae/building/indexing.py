@@ -167,7 +167,7 @@ def _check_replaceable(split: Path) -> None:
         path = split / index_file_of(tar.name)
         if path.is_file() and path.stat().st_size and tar.name.encode() not in said:
             try:
-                open_index(path, "")
+                open_index(path, str(path), "")
             except DataError:
                 foreign = path
     if foreign is not None:

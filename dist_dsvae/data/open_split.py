@@ -32,7 +32,7 @@ from dist_dsvae.data.remote.fetch import FetchError, Retries, fetch
 from dist_dsvae.data.remote.location import is_remote, source_of
 from dist_dsvae.data.remote.remote_store import RemoteStore
 from dist_dsvae.data.remote.shard_patterns import directory_of
-from dist_dsvae.data.shards.index_file import check_index, open_index, read_index
+from dist_dsvae.data.shards.index_file import check_index, open_index
 from dist_dsvae.data.shards.manifest import MANIFEST_FILE, Manifest
 from dist_dsvae.data.shards.store import Shard
 from dist_dsvae.data.shards.table import TABLE_FILE
@@ -146,7 +146,7 @@ def _fetch_index(manifest: Manifest, store: RemoteStore, shard: Shard) -> None:
     """Have the shard's index in ``manifest.directory``."""
     path = manifest.directory / shard.index_file
     try:
-        check_index(open_index(path, ""), shard, manifest.num_classes, name=str(path), remedy="")
+        check_index(open_index(path, str(path), ""), shard, manifest.num_classes, name=str(path), remedy="")
         return
     except DataError:
         pass  # not here yet, or damaged
@@ -159,7 +159,7 @@ def _fetch_index(manifest: Manifest, store: RemoteStore, shard: Shard) -> None:
             if found != shard.index_sha256:
                 said = shard.index_sha256[:16]
                 raise DataError(f"its sha256 is {found[:16]}..., but the manifest says {said}...")
-        index = read_index(content, shard.index_file, "")
+        index = open_index(content, shard.index_file, "")
         check_index(index, shard, manifest.num_classes, name=shard.index_file, remedy="")
 
     largest = _MAX_NPY_HEADER_BYTES + 24 * shard.num_samples

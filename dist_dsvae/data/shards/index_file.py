@@ -31,29 +31,18 @@ def index_file_of(file: str) -> str:
     raise DataError(f"{file} is not a shard; known are {', '.join(TAR_SUFFIXES)}.")
 
 
-def open_index(path: Path, remedy: str) -> Index:
-    """The index, memory-mapped. Raises DataError, ending with ``remedy``, if it cannot be used."""
+def open_index(source: Path | BinaryIO, name: str, remedy: str) -> Index:
+    """The index in a file, memory-mapped, or in an open stream, read.
+
+    name: of the file, for messages. Raises DataError, ending with ``remedy``, if it cannot be used.
+    """
     try:
         with _ONE_AT_A_TIME:
-            index = np.load(path, mmap_mode="r", allow_pickle=False)
+            index = np.load(source, mmap_mode="r" if isinstance(source, Path) else None, allow_pickle=False)
     except FileNotFoundError as error:
-        raise DataError(f"The index file {path} is missing. {remedy}") from error
-    except (ValueError, EOFError, OSError) as error:
-        raise DataError(f"The index file {path} cannot be read ({error}). {remedy}") from error
-    return _table(index, str(path), remedy)
-
-
-def read_index(stream: BinaryIO, name: str, remedy: str) -> Index:
-    """The same from an open file."""
-    try:
-        with _ONE_AT_A_TIME:
-            index = np.load(stream, allow_pickle=False)
+        raise DataError(f"The index file {name} is missing. {remedy}") from error
     except (ValueError, EOFError, OSError) as error:
         raise DataError(f"The index file {name} cannot be read ({error}). {remedy}") from error
-    return _table(index, name, remedy)
-
-
-def _table(index: object, name: str, remedy: str) -> Index:
     if not isinstance(index, np.ndarray) or index.dtype != np.int64 or index.shape[1:] != (3,):
         raise DataError(f"The index file {name} is not an int64 table of three columns. {remedy}")
     return index

@@ -133,7 +133,7 @@ class Manifest:
         """
         shard, remedy = self.shards[shard_number], self.store.remedy
         path = self.directory / shard.index_file
-        index = open_index(path, remedy)
+        index = open_index(path, str(path), remedy)
         check_index(index, shard, self.num_classes, name=str(path), remedy=remedy)
         return index
 
