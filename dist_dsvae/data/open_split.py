@@ -18,6 +18,7 @@ import hashlib
 import io
 import logging
 import os
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import BinaryIO
@@ -101,27 +102,17 @@ def _open_remote(store: RemoteStore, folder: Path) -> Manifest:
 
 def _fetch_manifest(store: RemoteStore, saved: Path) -> bytes:
     """The manifest's bytes; those fetched last time if nothing can be reached now."""
-    out = io.BytesIO()
 
     def check(content: BinaryIO) -> None:
         parse_json(content.read())  # a whole one, and not some other page
 
     try:
-        fetch(
-            store.source,
-            MANIFEST_FILE,
-            out,
-            max_bytes=_MAX_MANIFEST_BYTES,
-            check=check,
-            patience=store.patience,
-        )
+        return _fetch_to(saved, store, _MAX_MANIFEST_BYTES, check)
     except FetchError as error:
         if error.lasting or not saved.is_file():
             raise
         logger.warning("%s Until then the manifest that was fetched before is used.", error)
         return saved.read_bytes()
-    write_atomically(saved, out.getvalue())
-    return out.getvalue()
 
 
 def _fetch_table(store: RemoteStore, manifest: bytes, path: Path) -> None:
@@ -132,14 +123,12 @@ def _fetch_table(store: RemoteStore, manifest: bytes, path: Path) -> None:
         return
     if path.is_file() and hashlib.sha256(path.read_bytes()).hexdigest() == expected:
         return
-    out = io.BytesIO()
 
     def check(content: BinaryIO) -> None:
         if hashlib.sha256(content.read()).hexdigest() != expected:
             raise DataError("it is not the table that the manifest was written with")
 
-    fetch(store.source, TABLE_FILE, out, max_bytes=_MAX_MANIFEST_BYTES, check=check, patience=store.patience)
-    write_atomically(path, out.getvalue())
+    _fetch_to(path, store, _MAX_MANIFEST_BYTES, check)
 
 
 def _fetch_index(manifest: Manifest, store: RemoteStore, shard: Shard) -> None:
@@ -150,7 +139,6 @@ def _fetch_index(manifest: Manifest, store: RemoteStore, shard: Shard) -> None:
         return
     except DataError:
         pass  # not here yet, or damaged
-    out = io.BytesIO()
 
     def check(content: BinaryIO) -> None:
         if shard.index_sha256 is not None:
@@ -162,6 +150,12 @@ def _fetch_index(manifest: Manifest, store: RemoteStore, shard: Shard) -> None:
         index = open_index(content, shard.index_file, "")
         check_index(index, shard, manifest.num_classes, name=shard.index_file, remedy="")
 
-    largest = _MAX_NPY_HEADER_BYTES + 24 * shard.num_samples
-    fetch(store.source, shard.index_file, out, max_bytes=largest, check=check, patience=store.patience)
+    _fetch_to(path, store, _MAX_NPY_HEADER_BYTES + 24 * shard.num_samples, check)
+
+
+def _fetch_to(path: Path, store: RemoteStore, max_bytes: int, check: Callable[[BinaryIO], None]) -> bytes:
+    """Fetch the file that the split has under ``path``'s name, and save it there once it is checked."""
+    out = io.BytesIO()
+    fetch(store.source, path.name, out, max_bytes=max_bytes, check=check, patience=store.patience)
     write_atomically(path, out.getvalue())
+    return out.getvalue()
