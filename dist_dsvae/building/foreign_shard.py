@@ -2,7 +2,7 @@
 
 Accepted are samples with one image (jpg, jpeg, png, webp, bmp, ppm, pgm, or npy for a point) and a
 label: a member .cls with a number or a name, or an entry label, cls, class or class_name of .json.
-What training would refuse later is refused here, by the same functions (``decode``, ``tar_header``).
+What training would refuse later is refused here, by the same functions (``decode``, ``tar_members``).
 """
 
 from __future__ import annotations

@@ -17,8 +17,7 @@ from typing import NamedTuple
 
 from dist_dsvae.core.errors import DataError
 from dist_dsvae.data.shards.system_names import is_system_name, is_system_path
-from dist_dsvae.data.shards.tar_header import promises
-from dist_dsvae.data.shards.tar_members import TarMember, members_of
+from dist_dsvae.data.shards.tar_members import TarMember, members_of, promises
 from dist_dsvae.data.shards.unpacked import TAR_SUFFIXES, open_uncompressed
 
 _ARCHIVE = re.compile(

@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 from dist_dsvae.core.errors import CorruptSampleError, DataError
 from dist_dsvae.data.shards.manifest import Manifest
-from dist_dsvae.data.shards.tar_header import BLOCK, promises
+from dist_dsvae.data.shards.tar_members import BLOCK, promises
 from dist_dsvae.data.shards.unpacked import open_uncompressed
 
 _MOST_UNPACKED_BYTES = 2**31

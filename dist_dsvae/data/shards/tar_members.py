@@ -15,14 +15,24 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import BinaryIO
 
-from dist_dsvae.data.shards.tar_header import BLOCK
-
+BLOCK = 512
 _EXTENDS = frozenset(
     (b"x", b"X", b"g", b"L", b"K")
 )  # PAX, Solaris, PAX for all that follow, GNU's long names
 _SPARSE_NAME = re.compile(rb"\d+ GNU\.sparse\.name=([^\n]*)\n")
+_OCTAL = re.compile(rb"[0-7]+")
 _MOST_HEADER_BYTES = 2**20
 _CHUNK_BYTES = 2**20
+
+
+def promises(header: bytes | memoryview, size: int) -> bool:
+    """Whether a block is the header of a USTAR, GNU or PAX member whose content takes ``size`` bytes.
+
+    Training asks that before it reads a content, and ``index`` beforehand.
+    """
+    digits = bytes(header[124:136]).strip(b" \0")
+    is_size = _OCTAL.fullmatch(digits) is not None and int(digits, 8) == size
+    return is_size and bytes(header[257:262]) == b"ustar"
 
 
 class _Forward:

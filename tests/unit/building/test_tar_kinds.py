@@ -25,7 +25,7 @@ from dist_dsvae.data.open_splits import open_splits
 from dist_dsvae.data.reader import ShardReader
 from dist_dsvae.data.shards.manifest import DataError, Manifest
 from dist_dsvae.data.shards.system_names import HEADING
-from dist_dsvae.data.shards.tar_header import promises
+from dist_dsvae.data.shards.tar_members import promises
 from tests.unit.building.test_indexing import index_one, labelled, write_tar
 from tests.unit.data.making import as_version_1, png
 
