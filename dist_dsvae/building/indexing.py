@@ -21,13 +21,12 @@ from dist_dsvae.building.foreign_shard import (
 from dist_dsvae.building.label_report import check_empty_classes, spoken_labels
 from dist_dsvae.building.parallel import run_tasks
 from dist_dsvae.building.tar_scan import find_tars
-from dist_dsvae.building.writer import save_index
+from dist_dsvae.building.writer import index_tar
 from dist_dsvae.core.errors import DataError
-from dist_dsvae.core.files import sha256_of
 from dist_dsvae.core.text import TextError, read_text
 from dist_dsvae.core.types import ImageShape
 from dist_dsvae.data.shards.index_file import index_file_of, open_index
-from dist_dsvae.data.shards.manifest import MANIFEST_FILE, Manifest, Shard
+from dist_dsvae.data.shards.manifest import MANIFEST_FILE, Manifest
 from dist_dsvae.data.shards.system_names import is_system_name
 from dist_dsvae.data.shards.table import TABLE_FILE
 from dist_dsvae.data.shards.unpacked import TAR_SUFFIXES
@@ -250,20 +249,8 @@ def _write(
 ) -> Manifest:
     shards = []
     for shard, labels in scanned:
-        index_file = index_file_of(shard.path.name)
         rows = [(offset, size, label) for (offset, size), label in zip(shard.spans, labels, strict=True)]
-        save_index(split / index_file, rows)
-        shards.append(
-            Shard(
-                file=shard.path.name,
-                index_file=index_file,
-                num_samples=len(labels),
-                num_bytes=shard.path.stat().st_size,
-                sha256=sha256_of(shard.path),
-                index_sha256=sha256_of(split / index_file),
-                samples_per_class=dict(sorted(Counter(labels).items())),
-            )
-        )
+        shards.append(index_tar(shard.path, rows))
     manifest = Manifest.of(
         directory=split,
         classes=classes,

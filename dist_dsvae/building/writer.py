@@ -153,11 +153,21 @@ def write_split(
     return Written(manifest, tuple(unreadable))
 
 
-def save_index(path: Path, rows: Sequence[tuple[int, int, int]]) -> None:
-    """Write (offset, size, label) per sample as an int64 .npy table."""
+def index_tar(path: Path, rows: Sequence[tuple[int, int, int]]) -> Shard:
+    """Write (offset, size, label) per sample as the index beside a tar: an int64 .npy table."""
+    index_path = path.with_name(index_file_of(path.name))
     stream = io.BytesIO()
     np.save(stream, np.array(rows, dtype=np.int64).reshape(-1, 3))
-    write_atomically(path, stream.getvalue())
+    write_atomically(index_path, stream.getvalue())
+    return Shard(
+        file=path.name,
+        index_file=index_path.name,
+        num_samples=len(rows),
+        num_bytes=path.stat().st_size,
+        sha256=sha256_of(path),
+        index_sha256=sha256_of(index_path),
+        samples_per_class=dict(sorted(Counter(label for _, _, label in rows).items())),
+    )
 
 
 def hashed_name(name: str) -> str:
@@ -203,18 +213,7 @@ def _write_shard(task: _Task[Any]) -> _Result:
     if not rows:
         task.path.unlink()
         return _Result(None, unreadable)
-    index_path = task.path.with_name(index_file_of(task.path.name))
-    save_index(index_path, rows)
-    shard = Shard(
-        file=task.path.name,
-        index_file=index_path.name,
-        num_samples=len(rows),
-        num_bytes=task.path.stat().st_size,
-        sha256=sha256_of(task.path),
-        index_sha256=sha256_of(index_path),
-        samples_per_class=dict(sorted(Counter(label for _, _, label in rows).items())),
-    )
-    return _Result(shard, unreadable)
+    return _Result(index_tar(task.path, rows), unreadable)
 
 
 @contextmanager
