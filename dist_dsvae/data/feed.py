@@ -13,6 +13,7 @@ from __future__ import annotations
 import collections
 import itertools
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -26,28 +27,20 @@ from dist_dsvae.data.stream import Inputs, Slice, stream
 from dist_dsvae.data.transforms import to_batch
 
 
+@dataclass(eq=False)
 class Feed:
     """The batches of one rank on its device.
 
     dtype: of the images. Raises DataError as ``stream`` and ``ResidentData`` do.
     """
 
-    def __init__(
-        self,
-        manifest: Manifest,
-        config: DataConfig,
-        seed: int,
-        part: Slice,
-        device: torch.device,
-        dtype: torch.dtype = torch.float32,
-    ) -> None:
-        self.manifest = manifest
-        self.config = config
-        self.seed = seed
-        self.part = part
-        self.device = device
-        self.dtype = dtype
-        self._resident: ResidentData | None = None
+    manifest: Manifest
+    config: DataConfig
+    seed: int
+    part: Slice
+    device: torch.device
+    dtype: torch.dtype = torch.float32
+    _resident: ResidentData | None = field(default=None, init=False)
 
     def batches(self, start_position: int, copies_ahead: int = 1) -> Iterator[Inputs]:
         """Endless inputs from ``start_position`` on, on the device.
