@@ -23,16 +23,15 @@ from dist_dsvae.methods.abilities import Generative
 from dist_dsvae.pretrained.image_kinds import read_images, to_network
 from dist_dsvae.pretrained.model import PretrainedModel
 from dist_dsvae.pretrained.requests import RequestError, class_ids
-from dist_dsvae.sampling.grids import draw_grid, draw_scatter, tiled, to_pil
+from dist_dsvae.sampling.grids import draw_grid, draw_scatter, tiled
 from dist_dsvae.sampling.temperature import AT_ONE, Temperatures
-from dist_dsvae.sampling.vary import varied_codes
+from dist_dsvae.sampling.vary import EXTENT, varied_codes
 
 MAX_CLASSES = 20
 MAX_SAMPLES = 12
 NUM_PLACES = 9
 NUM_DIMENSIONS = 6
 NUM_STEPS = 5
-EXTENT = 3.0
 MAX_REFINE_STEPS = 100
 _NUM_POINTS = 3000
 _NUM_DECODED = 512  # pictures at start-up, to find the dimensions worth a slider
@@ -46,16 +45,15 @@ Hole = str | npt.NDArray[np.bool_]
 
 
 class Base(NamedTuple):
-    """Codes that sliders start from, of a sample or of a picture."""
+    """Codes, of a sample or of a picture: one row for sliders to start from."""
 
     zs: Tensor
     zu: Tensor
     codes: CodeKind
 
-    def decoded(self, model: PretrainedModel) -> Tensor:
-        """Its picture [1, C, H, W]."""
-        images = model.decode(self.zs, self.zu, codes=self.codes)
-        assert isinstance(images, Tensor)
+    def decoded(self, model: PretrainedModel) -> list[Image.Image]:
+        """A picture of each of its rows."""
+        images: list[Image.Image] = model.decode(self.zs, self.zu, "pil", codes=self.codes)
         return images
 
 
@@ -112,23 +110,21 @@ def _cloud(
 
 def between(model: PretrainedModel, first: str, second: str, seed: int) -> Image.Image:
     """The way from one class to another in ``NUM_PLACES`` pictures, zu the same in all."""
-    images = _between(model, first, second, torch.linspace(0, 1, NUM_PLACES), seed)
-    return draw_grid(images[None])
+    way = _between(model, first, second, torch.linspace(0, 1, NUM_PLACES), seed)
+    return draw_grid(model.decode(way.zs, way.zu, codes=way.codes)[None])
 
 
 def place_between(model: PretrainedModel, first: str, second: str, fraction: float, seed: int) -> Image.Image:
     """One place of that way, enlarged: 0 is the first class, 1 the second."""
-    images = _between(model, first, second, torch.tensor([fraction], dtype=torch.float32), seed)
-    return enlarged(model_image(images))
+    place = _between(model, first, second, torch.tensor([fraction], dtype=torch.float32), seed)
+    return enlarged(place.decoded(model)[0])
 
 
-def _between(model: PretrainedModel, first: str, second: str, fractions: Tensor, seed: int) -> Tensor:
+def _between(model: PretrainedModel, first: str, second: str, fractions: Tensor, seed: int) -> Base:
     """The same place in both classes' Gaussians, joined by a straight line."""
     start, end = base_of_sample(model, first, seed), base_of_sample(model, second, seed)
     zs = torch.lerp(start.zs, end.zs, fractions[:, None])
-    images = model.decode(zs, start.zu.expand(len(fractions), -1), codes="prior")
-    assert isinstance(images, Tensor)
-    return images
+    return Base(zs, start.zu.expand(len(fractions), -1), "prior")
 
 
 # Single dimensions of zu
@@ -171,22 +167,14 @@ def varied(
     """The base with the values of some dimensions of zu replaced, enlarged."""
     zu = base.zu.clone()
     zu[0, list(dimensions)] = torch.tensor(values, dtype=zu.dtype)
-    return enlarged(model_image(base._replace(zu=zu).decoded(model)))
+    return enlarged(base._replace(zu=zu).decoded(model)[0])
 
 
 def strip_of(model: PretrainedModel, base: Base, dimension: int) -> Image.Image:
     """What a dimension of zu does: the base with it at ``NUM_STEPS`` values from -EXTENT to EXTENT."""
     values = torch.linspace(-EXTENT, EXTENT, NUM_STEPS).tolist()
     codes = varied_codes(base.zu, base.zu.shape[1], dimension, values)
-    images = base._replace(zs=base.zs.expand(NUM_STEPS, -1), zu=codes).decoded(model)
-    return tiled([[to_pil(image) for image in images]])
-
-
-def model_image(images: Tensor) -> Image.Image:
-    """The first of images [N, C, H, W] in [-1, 1]."""
-    pixels = images[0].add(1.0).mul(127.5).round().clamp(0, 255).to(torch.uint8)
-    array = pixels.movedim(0, -1).cpu().contiguous().numpy()
-    return Image.fromarray(array[..., 0] if array.shape[-1] == 1 else array)
+    return tiled([base._replace(zs=base.zs.expand(NUM_STEPS, -1), zu=codes).decoded(model)])
 
 
 # Pictures from pictures

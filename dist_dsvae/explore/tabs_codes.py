@@ -30,6 +30,7 @@ from dist_dsvae.explore.words import words_for
 from dist_dsvae.methods.abilities import Classifying
 from dist_dsvae.pretrained.requests import RequestError
 from dist_dsvae.sampling.temperature import Temperatures
+from dist_dsvae.sampling.vary import EXTENT
 
 _HEIGHT = 360
 _MAX_TEMPERATURE = 2.0
@@ -155,7 +156,7 @@ def looks_tab(model: ShownModel, max_bytes: int) -> TabChanges:
     def start(base: Base | None) -> tuple[Any, ...]:
         base, dimensions = _needed(base), model.dimensions
         values = renderings.slider_values(base, dimensions)
-        image = renderings.enlarged(renderings.model_image(base.decoded(model.model)))
+        image = renderings.enlarged(base.decoded(model.model)[0])
         strips = [renderings.strip_of(model.model, base, dimension) for dimension in dimensions]
         return base, image, *values, *strips, _footnote(dimensions), vary(base, *values)
 
@@ -211,8 +212,7 @@ def _needed(base: Base | None) -> Base:
 
 
 def _look(number: int) -> Any:
-    extent = renderings.EXTENT
-    return gr.Slider(-extent, extent, value=0, step=0.01, label=f"Look {number}", buttons=[])
+    return gr.Slider(-EXTENT, EXTENT, value=0, step=0.01, label=f"Look {number}", buttons=[])
 
 
 def _footnote(dimensions: list[int]) -> str:

@@ -133,7 +133,7 @@ def test_a_slider_changes_a_look_and_pictures_above_it_show_how(
     path = image_file(tmp_path / "own.webp", 5)
     upload(page, 0, path)
     from_own = renderings.base_of_image(model, own(path), None)
-    wait_for(page, BASE, like(renderings.enlarged(renderings.model_image(from_own.decoded(model)))))
+    wait_for(page, BASE, like(renderings.enlarged(from_own.decoded(model)[0])))
 
 
 def test_swap_opens_with_two_examples_and_takes_others(pages: Pages, model: PretrainedModel) -> None:

@@ -104,7 +104,7 @@ def test_the_way_between_classes_starts_at_one_and_ends_at_the_other(config: Met
     assert torch.equal(first.zu, second.zu)
     assert not torch.equal(first.zs, second.zs)
     for fraction, end in ((0, first), (1, second)):  # whole numbers, as the browser sends them
-        expected = renderings.enlarged(renderings.model_image(end.decoded(model)))
+        expected = renderings.enlarged(end.decoded(model)[0])
         assert same(renderings.place_between(model, "bag", "coat", fraction, 3), expected)
     middle = renderings.place_between(model, "bag", "coat", 0.5, 3)
     assert not same(middle, renderings.place_between(model, "bag", "coat", 0.0, 3))
@@ -125,7 +125,7 @@ def test_sliders_start_at_the_base_and_move_their_dimension(model: PretrainedMod
     exact = [float(base.zu[0, dim]) for dim in dimensions]
     assert renderings.slider_values(base, dimensions) == pytest.approx(exact, abs=0.006)
     at_base = renderings.varied(model, base, dimensions, exact)
-    assert same(at_base, renderings.enlarged(renderings.model_image(base.decoded(model))))
+    assert same(at_base, renderings.enlarged(base.decoded(model)[0]))
     assert not same(at_base, renderings.varied(model, base, dimensions, [exact[0] + 2, exact[1]]))
     assert float(base.zu[0, 2]) == exact[0], "the base itself stays"
 
