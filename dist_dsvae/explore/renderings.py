@@ -5,7 +5,6 @@ Codes are rows of float32: zs [1, zs_dim] and zu [1, zu_dim].
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -23,7 +22,7 @@ from dist_dsvae.methods.abilities import Generative
 from dist_dsvae.pretrained.image_kinds import read_images, to_network
 from dist_dsvae.pretrained.model import PretrainedModel
 from dist_dsvae.pretrained.requests import RequestError, class_ids
-from dist_dsvae.sampling.grids import draw_grid, draw_scatter, tiled
+from dist_dsvae.sampling.grids import draw_grid, scatter_image, tiled
 from dist_dsvae.sampling.temperature import AT_ONE, Temperatures
 from dist_dsvae.sampling.vary import EXTENT, varied_codes
 
@@ -98,11 +97,7 @@ def _cloud(
     zs, zu = temperatures
     points = model.sample(classes, per_class, seed, temperature_zs=zs, temperature_zu=zu, kind="tensor")
     labels = torch.arange(len(classes)).repeat_interleave(per_class)
-    stream = io.BytesIO()
-    draw_scatter([(f"samples, seed {seed}", points, labels)], classes).savefig(
-        stream, dpi=160, format="png", bbox_inches="tight"
-    )
-    return Image.open(stream)
+    return scatter_image([(f"samples, seed {seed}", points, labels)], classes, dpi=160)
 
 
 # Paths between classes (zs)

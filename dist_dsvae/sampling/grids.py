@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from dist_dsvae.core.text import one_line
-from dist_dsvae.sampling.image_file import write_image, write_png
+from dist_dsvae.sampling.image_file import write_image
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -166,11 +166,18 @@ def to_pil(image: Tensor) -> Image.Image:
 def save_scatter(
     path: Path, panels: Sequence[tuple[str, Tensor, Tensor]], class_names: Sequence[str]
 ) -> None:
-    """Write ``draw_scatter`` of the same arguments (``image_file.write_image``)."""
+    """Write ``scatter_image`` of the same arguments (``image_file.write_image``)."""
+    write_image(path, scatter_image(panels, class_names, dpi=110))
+
+
+def scatter_image(
+    panels: Sequence[tuple[str, Tensor, Tensor]], class_names: Sequence[str], dpi: int
+) -> Image.Image:
+    """``draw_scatter`` as a picture."""
     stream = io.BytesIO()
     # "tight": the layout leaves no room for titles above axes whose scales are equal
-    draw_scatter(panels, class_names).savefig(stream, dpi=110, format="png", bbox_inches="tight")
-    write_png(path, stream.getvalue())
+    draw_scatter(panels, class_names).savefig(stream, dpi=dpi, format="png", bbox_inches="tight")
+    return Image.open(stream)
 
 
 def draw_scatter(panels: Sequence[tuple[str, Tensor, Tensor]], class_names: Sequence[str]) -> Figure:

@@ -53,12 +53,6 @@ def write_image(path: Path, image: Image.Image) -> None:
     write_atomically(path, stream.getvalue())
 
 
-def write_png(path: Path, content: bytes) -> None:
-    """The same for a picture that is encoded already."""
-    with Image.open(io.BytesIO(content)) as image:
-        write_image(path, image)
-
-
 def seal() -> bytes:
     """The comment of a film that is not sealed yet."""
     return b"dist_dsvae film sha256:" + b"0" * 64
