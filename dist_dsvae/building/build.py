@@ -17,7 +17,6 @@ from dist_dsvae.building.writer import Archive, Layout, write_split
 from dist_dsvae.core.errors import DataError
 from dist_dsvae.core.files import write_atomically
 from dist_dsvae.core.staging import building
-from dist_dsvae.data.shards.manifest import Manifest
 
 _NUM_EXAMPLES = 10
 
@@ -92,7 +91,8 @@ def build(
                 num_workers=num_workers,
                 progress=progress,
             )
-            samples_per_class[split] = _count(written.manifest)
+            counts = written.manifest.samples_per_class
+            samples_per_class[split] = dict(zip(written.manifest.classes, counts, strict=True))
             left_out.setdefault("unreadable files", []).extend(
                 f"{name} ({reason})" for name, reason in written.unreadable
             )
@@ -111,10 +111,6 @@ def build(
     if source.companion is not None:
         source.companion.finish()
     return report
-
-
-def _count(manifest: Manifest) -> dict[str, int]:
-    return dict(zip(manifest.classes, manifest.samples_per_class, strict=True))
 
 
 def _save(report: BuildReport, more: Mapping[str, object], command: str, path: Path) -> None:

@@ -94,17 +94,20 @@ def scan(path: Path, system_files: list[str] | None = None) -> Iterator[TarSampl
         ) from error
 
 
-def _members(path: Path, system_files: list[str]) -> Iterator[tuple[str, Member]]:
+def _members(path: Path, system_files: list[str]) -> Iterator[tuple[str, str, Member]]:
+    """Key, extension and content of each file."""
     with open_uncompressed(path) as stream:
         for member in members_of(stream):
-            info = member.info
-            if not info.isdir() and is_system_path(info.name):
+            info, match = member.info, _KEY_AND_EXTENSION.fullmatch(member.info.name)
+            if info.isdir():
+                continue
+            if is_system_path(info.name):
                 system_files.append(f"{path.name}: {info.name}")
-            elif not info.isdir() and not _META.match(info.name) and _KEY_AND_EXTENSION.fullmatch(info.name):
+            elif match is not None and not _META.match(info.name):
                 _check_plain(member, path)
                 if not 0 <= info.size <= _MOST_MEMBER_BYTES:
                     raise tarfile.ReadError(f"the member '{info.name}' promises {info.size:,} bytes")
-                yield info.name, Member(member.offset, member.read())
+                yield match[1], match[2].lower(), Member(member.offset, member.read())
 
 
 def _check_plain(member: TarMember, path: Path) -> None:
@@ -126,13 +129,10 @@ def _check_plain(member: TarMember, path: Path) -> None:
     )
 
 
-def _group(path: Path, members: Iterator[tuple[str, Member]]) -> Iterator[TarSample]:
+def _group(path: Path, members: Iterator[tuple[str, str, Member]]) -> Iterator[TarSample]:
     sample: TarSample | None = None
     num_bytes = 0
-    for name, member in members:
-        match = _KEY_AND_EXTENSION.fullmatch(name)
-        assert match is not None, "_members yields no other"
-        key, extension = match.group(1), match.group(2).lower()
+    for key, extension, member in members:
         if sample is None or key != sample.key:
             if sample is not None:
                 yield sample

@@ -17,8 +17,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from dist_dsvae.core.errors import DataError
 from dist_dsvae.core.types import MOST_VALUES, ImageShape
-from dist_dsvae.data.shards.manifest import DataError
 
 try:
     from simplejpeg import decode_jpeg, decode_jpeg_header
@@ -84,11 +84,11 @@ def decode_into(data: memoryview, out: Array) -> None:
 
 
 def decode_plain_jpeg(data: bytes, least: int) -> npt.NDArray[np.uint8] | None:
-    """An ordinary colour JPEG of more than ``least`` pixels a side, reduced (``reduction``): uint8 [H, W, 3].
+    """An ordinary colour JPEG of more than ``least`` pixels a side: uint8 [H, W, 3].
 
-    It is what Pillow's draft gives, to the bit. None for all that takes Pillow itself: other formats, sizes
-    and colours, what has EXIF or XMP, which may turn it, more pixels than Pillow takes, or damage. Without
-    simplejpeg it is always None.
+    Reduced by the largest of 1, 2, 4 and 8 that makes no side smaller than ``least``, as Pillow's draft does
+    it, to the bit. None for all that takes Pillow itself: other formats, sizes and colours, what has EXIF or
+    XMP, which may turn it, more pixels than Pillow takes, or damage. Without simplejpeg it is always None.
     """
     if decode_jpeg is None or not data.startswith(JPEG) or _APP1 in data:
         return None
@@ -97,18 +97,13 @@ def decode_plain_jpeg(data: bytes, least: int) -> npt.NDArray[np.uint8] | None:
         fits = least < min(height, width) and height * width <= 2 * (Image.MAX_IMAGE_PIXELS or 0)
         if colours != "YCbCr" or not fits:
             return None
-        part = reduction(height, width, least)
+        part = max(part for part in (1, 2, 4, 8) if part == 1 or min(height, width) // least >= part)
         pixels: npt.NDArray[np.uint8] = decode_jpeg(
             data, min_height=-(-height // part), min_width=-(-width // part)
         )
     except ValueError:
         return None
     return pixels
-
-
-def reduction(height: int, width: int, least: int) -> int:
-    """The largest of 1, 2, 4 and 8 by which no side, divided, becomes smaller than ``least``."""
-    return max(part for part in (1, 2, 4, 8) if part == 1 or min(height, width) // least >= part)
 
 
 def shape_of(data: memoryview) -> ImageShape:

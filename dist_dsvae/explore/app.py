@@ -109,7 +109,10 @@ def explore(model: str | None, run: Path | None, host: str, port: int, max_uploa
 
 
 def serve(page: gr.Blocks, host: str, port: int, max_bytes: int) -> str:
-    """Answer requests from now on, in a thread; returns the address. ``page.close()`` ends it."""
+    """Answer requests from now on, in a thread; returns the address. ``page.close()`` ends it.
+
+    Everything that would reach beyond this machine, or let others reach in, is off.
+    """
     page.queue(max_size=_MAX_WAITING)
     _, address, _ = page.launch(
         server_name=host,
@@ -117,27 +120,20 @@ def serve(page: gr.Blocks, host: str, port: int, max_bytes: int) -> str:
         max_file_size=max_bytes,
         prevent_thread_lock=True,
         quiet=True,
-        **_closed(),
+        share=False,
+        show_error=False,
+        enable_monitoring=False,
+        mcp_server=False,
+        pwa=False,
+        ssr_mode=False,
+        allowed_paths=[],
+        footer_links=[],
+        theme=theme(),
+        css=STYLE,
+        head=HEAD,
+        js=KEYS,
     )
     return str(address)
-
-
-def _closed() -> dict[str, Any]:
-    """Everything that would reach beyond this machine, or let others reach in, is off."""
-    return {
-        "share": False,
-        "show_error": False,
-        "enable_monitoring": False,
-        "mcp_server": False,
-        "pwa": False,
-        "ssr_mode": False,
-        "allowed_paths": [],
-        "footer_links": [],
-        "theme": theme(),
-        "css": STYLE,
-        "head": HEAD,
-        "js": KEYS,
-    }
 
 
 def usable_port(host: str, port: int) -> int:

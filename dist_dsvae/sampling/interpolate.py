@@ -38,8 +38,7 @@ class PathNoise:
 
     def __init__(self, seed: int, fractions: Tensor, path: Path) -> None:
         self._ends = Noise(seed, torch.tensor([_FIRST_END, _SECOND_END], device=fractions.device))
-        start, end = (1 - fractions, fractions)
-        weights = torch.stack([start, end], dim=1)
+        weights = torch.stack([1 - fractions, fractions], dim=1)
         self._weights = weights.sqrt() if path == "spherical" else weights
 
     def normal(self, draw: Draw, size: int) -> Tensor:

@@ -26,7 +26,6 @@ FASHION_MNIST_NAMES = (
     "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat",
     "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot",
 )  # fmt: skip
-FASHION_MNIST_FILES = {"train": "train", "test": "t10k"}
 _IDX_UINT8 = 0x08
 
 
@@ -88,8 +87,7 @@ def fashion_mnist(
             f"The image size is {size}; it must be at least 28, the size of the images of Fashion-MNIST."
         )
     splits = {}
-    for split, count in (("train", num_train), ("test", num_test)):
-        prefix = FASHION_MNIST_FILES[split]
+    for split, prefix, count in (("train", "train", num_train), ("test", "t10k", num_test)):
         images_file = _find(folder, f"{prefix}-images-idx3-ubyte")
         labels = read_idx(_find(folder, f"{prefix}-labels-idx1-ubyte"), 1).astype(np.int64)
         origin = images_file.name.removesuffix(".gz")

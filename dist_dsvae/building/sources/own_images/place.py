@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Protocol, Self, TypeVar
 
-from dist_dsvae.core.images import EncodedImage, ImagePart, open_encoded
+from dist_dsvae.core.images import EncodedImage, ImagePart
 
 
 class Place(Protocol):
@@ -89,12 +89,6 @@ def image_at(place: Place) -> EncodedImage:
         return str(place)
     assert isinstance(place, ArchivePlace), "there are no other places"
     return place.tree.files[place.parts]
-
-
-def content_of(place: Place) -> bytes:
-    """Of the file at ``place``. Raises OSError if it cannot be read."""
-    with open_encoded(image_at(place)) as stream:
-        return stream.read()
 
 
 def relative_name(place: Place, root: Place) -> str:

@@ -21,8 +21,9 @@ from dist_dsvae.building.sources.own_images.listing import (
     is_image,
     is_image_folder,
 )
-from dist_dsvae.building.sources.own_images.place import AnyPlace, Place, content_of, in_order
+from dist_dsvae.building.sources.own_images.place import AnyPlace, Place, image_at, in_order
 from dist_dsvae.core.errors import DataError
+from dist_dsvae.core.images import open_encoded
 from dist_dsvae.core.text import TextError, decode_text
 
 _ROLES = {
@@ -149,7 +150,8 @@ def _labelled(split: AnyPlace, listing: Listing) -> dict[str, list[AnyPlace]]:
 def _annotated(split: AnyPlace, annotations: AnyPlace, listing: Listing) -> dict[str, list[AnyPlace]]:
     """By Tiny-ImageNet's list: a file and its class per line, further columns do not matter."""
     try:
-        lines = decode_text(content_of(annotations)).splitlines()
+        with open_encoded(image_at(annotations)) as stream:
+            lines = decode_text(stream.read()).splitlines()
     except (OSError, TextError) as error:
         raise DataError(f"{annotations} cannot be read ({error}). Correct it, or move it away.") from error
     inner = [path for path in folders_in(split) if is_image_folder(path.name)]
