@@ -37,14 +37,10 @@ class ArrayEncoder:
     codec: Codec
 
     def __call__(self, sample: Sample[Pixels]) -> tuple[bytes, dict[str, object]]:
-        pixels = sample.reference
-        margins = [(self.size - extent) // 2 for extent in pixels.shape[:2]]
-        around = [
-            (margin, self.size - extent - margin)
-            for margin, extent in zip(margins, pixels.shape[:2], strict=True)
-        ]
-        padded = np.pad(pixels, around + [(0, 0)] * (pixels.ndim - 2))
-        return self.codec.pack(Image.fromarray(padded)), {}
+        picture = Image.fromarray(sample.reference)
+        canvas = Image.new(picture.mode, (self.size, self.size))
+        canvas.paste(picture, ((self.size - picture.width) // 2, (self.size - picture.height) // 2))
+        return self.codec.pack(canvas), {}
 
 
 def samples_of(

@@ -76,14 +76,8 @@ def cut_out(image: Image.Image, box: Box, margin: float) -> Image.Image:
     if box.left >= image.width or box.top >= image.height or right <= 0 or bottom <= 0:
         raise ValueError(f"{box} lies outside the picture of {image.width} x {image.height} pixels")
     side = max(1, round(max(box.width, box.height) * (1 + 2 * margin)))
-    spans = [
-        _place(middle, side, extent)
-        for middle, extent in (
-            (box.left + box.width / 2, image.width),
-            (box.top + box.height / 2, image.height),
-        )
-    ]
-    (left, before_x, after_x), (top, before_y, after_y) = spans
+    left, before_x, after_x = _place(box.left + box.width / 2, side, image.width)
+    top, before_y, after_y = _place(box.top + box.height / 2, side, image.height)
     right = left + side - before_x - after_x
     bottom = top + side - before_y - after_y
     inside = np.asarray(image.crop((left, top, right, bottom)))

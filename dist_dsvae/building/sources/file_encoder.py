@@ -17,7 +17,6 @@ from dist_dsvae.core.images import (
     open_image,
     why_unreadable,
 )
-from dist_dsvae.core.types import ImageShape
 from dist_dsvae.data.decode import JPEG, decode_into, decode_plain_jpeg, empty_batch
 
 
@@ -47,7 +46,9 @@ class FileEncoder(Fitter):
         with open_image(stream) as opened:
             if self._fits(opened):
                 stream.seek(0)
-                return _checked(stream.read(), self.shape)
+                content = stream.read()
+                decode_into(memoryview(content), empty_batch(self.shape, 1)[0])  # fails if training would
+                return content
             opened.draft(None, (self.size, self.size))
             return self.fit(flatten(opened))
 
@@ -61,9 +62,3 @@ class FileEncoder(Fitter):
             and getattr(image, "n_frames", 1) == 1
             and image.getexif().get(ExifTags.Base.Orientation, 1) == 1
         )
-
-
-def _checked(content: bytes, shape: ImageShape) -> bytes:
-    """The file of a picture, decoded once as training will do it. Raises DataError if that fails."""
-    decode_into(memoryview(content), empty_batch(shape, 1)[0])
-    return content
