@@ -120,8 +120,7 @@ def write_split(
             first_key=number * size,
             samples=[samples[place] for place in order[number * size : (number + 1) * size]],
             encode=encode,
-            extension=layout.extension,
-            archive=layout.archive,
+            layout=layout,
             classes=tuple(classes),
         )
         for number in range(-(-len(samples) // size))
@@ -181,8 +180,7 @@ class _Task(Generic[T]):
     first_key: int
     samples: Sequence[Sample[T]]
     encode: Encode[T]
-    extension: str
-    archive: Archive
+    layout: Layout
     classes: tuple[str, ...]
 
 
@@ -195,7 +193,7 @@ class _Result:
 def _write_shard(task: _Task[Any]) -> _Result:
     rows: list[tuple[int, int, int]] = []
     unreadable: list[tuple[str, str]] = []
-    with _compressed(task.path, task.archive) as stream:
+    with _compressed(task.path, task.layout.archive) as stream:
         tar = _Tar(stream)
         for key, sample in enumerate(task.samples, start=task.first_key):
             try:
@@ -205,7 +203,7 @@ def _write_shard(task: _Task[Any]) -> _Result:
                 continue
             origin = hashed_name(sample.name) if task.classes == UNLABELLED else sample.name
             described = {"class_name": task.classes[sample.label], "source": origin, **metadata}
-            offset = tar.add(f"{key:08d}.{task.extension}", image)
+            offset = tar.add(f"{key:08d}.{task.layout.extension}", image)
             tar.add(f"{key:08d}.cls", str(sample.label).encode())
             tar.add(f"{key:08d}.json", json.dumps(described, ensure_ascii=False).encode())
             rows.append((offset, len(image), sample.label))
