@@ -202,17 +202,6 @@ def give_up_on_shard(manifest: Manifest, shard: int) -> DataError:
     )
 
 
-def pipeline(
-    manifest: Manifest, config: DataConfig, seed: int, part: Slice, start_position: int
-) -> DataPipeline:
-    """The two host stages as one iterable of HostBatch; it can be sent to worker processes."""
-    counts, window = manifest.num_samples_per_shard, config.window_shards
-    return DataPipeline(
-        functools.partial(planned_batches, counts, window, seed, part, start_position),
-        functools.partial(read_and_decode, manifest, config, seed),
-    )
-
-
 def stream(
     manifest: Manifest,
     config: DataConfig,
@@ -226,11 +215,16 @@ def stream(
 
     Raises DataError (shard and sample named) at a corrupt sample, unless the policy is to replace.
     """
+    counts, window = manifest.num_samples_per_shard, config.window_shards
+    stages = DataPipeline(  # which can be sent to worker processes
+        functools.partial(planned_batches, counts, window, seed, part, start_position),
+        functools.partial(read_and_decode, manifest, config, seed),
+    )
     with warnings.catch_warnings():
         # Readers wait for disks and networks: more of them than cores is nobody's mistake.
         warnings.filterwarnings("ignore", message="This DataLoader will create")
         loader: DataLoader[HostBatch] = DataLoader(
-            pipeline(manifest, config, seed, part, start_position),
+            stages,
             batch_size=None,
             num_workers=config.num_workers,
             pin_memory=pin_memory,
