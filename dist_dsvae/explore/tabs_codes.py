@@ -187,7 +187,8 @@ def looks_tab(model: ShownModel, max_bytes: int) -> TabChanges:
         for number in range(1, num_sliders + 1):
             with gr.Column(min_width=300):
                 strips.append(strip(f"What look {number} does, from its lowest to its highest value"))
-                sliders.append(_look(number))
+                label = f"Look {number}"
+                sliders.append(gr.Slider(-EXTENT, EXTENT, value=0, step=0.01, label=label, buttons=[]))
     button = gr.Button("Back to the base")
     footnote = gr.HTML(elem_classes=["footnote"])
     outputs = [base, original, *sliders, *strips, footnote, result]
@@ -209,10 +210,6 @@ def _needed(base: Base | None) -> Base:
     if base is None:
         raise RequestError("There is no base picture yet. Choose a sample to start from.")
     return base
-
-
-def _look(number: int) -> Any:
-    return gr.Slider(-EXTENT, EXTENT, value=0, step=0.01, label=f"Look {number}", buttons=[])
 
 
 def _footnote(dimensions: list[int]) -> str:
