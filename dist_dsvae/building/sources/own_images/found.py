@@ -39,12 +39,11 @@ def with_labels(
 ) -> Source:
     """A source called ``name``, whose classes are the sorted names.
 
-    test_fraction: share of each class that becomes the split "test", if none was found; which ones is
-        decided by a hash of their place. min_images: leave out classes with fewer, all splits together.
+    test_fraction: share (0 to below 1) of each class that becomes the split "test", if none was found; which
+        ones is decided by a hash of their place.
+    min_images: leave out classes with fewer, all splits together.
     Raises DataError if there are two test splits to be, or no class is large enough.
     """
-    if not 0 <= test_fraction < 1:
-        raise DataError(f"The test fraction is {test_fraction}; it must be at least 0 and below 1.")
     if test_fraction and "test" in found.splits:
         raise DataError(
             f"{found.origin} has the split 'test' already, so a test fraction of {test_fraction} cannot be "
