@@ -14,13 +14,14 @@ import io
 import re
 import unicodedata
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from dist_dsvae.building.faces.stage import ProgressOf
 from dist_dsvae.building.faces.work_cache import WorkCache, fingerprint_of
 from dist_dsvae.building.sources.file_encoder import FileEncoder
-from dist_dsvae.building.sources.own_images.folder import folder
+from dist_dsvae.building.sources.own_images.folder import images_in
+from dist_dsvae.building.sources.own_images.found import with_labels
 from dist_dsvae.building.sources.own_images.listing import folders_in, printable
 from dist_dsvae.building.sources.source import Source
 from dist_dsvae.building.writer import Sample
@@ -50,13 +51,13 @@ def facescrub(
         return _listed(source, lists, encoder, cache, num_workers, progress_of)
     if not folders_in(source):
         raise DataError(f"{source} holds neither {LISTS[0]} nor {LISTS[1]} nor any folder. {_EXPECTED}")
-    found = folder(source, encoder)
+    found = images_in(source)
     if "test" in found.splits:
         raise DataError(
             f"{source} holds folders of the splits 'train' and 'test', not one folder per identity. Give it "
             "to the subcommand folder with --faces instead, or give one of the two."
         )
-    return replace(found, name="facescrub")
+    return with_labels("facescrub", found, encoder, test_fraction=0.0, min_images=1)
 
 
 _EXPECTED = (

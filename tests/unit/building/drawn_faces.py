@@ -16,7 +16,8 @@ from dist_dsvae.building.faces.stage import crop_faces
 from dist_dsvae.building.faces.survey import SeenFace
 from dist_dsvae.building.faces.work_cache import WorkCache
 from dist_dsvae.building.sources.file_encoder import FileEncoder
-from dist_dsvae.building.sources.own_images.folder import folder
+from dist_dsvae.building.sources.own_images.folder import images_in
+from dist_dsvae.building.sources.own_images.found import with_labels
 from dist_dsvae.building.sources.source import Source
 from dist_dsvae.core.faces.crop_record import DetectorRecord
 from dist_dsvae.core.faces.face import Face, Point
@@ -97,7 +98,7 @@ def options_of(**changes: object) -> FaceOptions:
 def cropped(detector: Marks, num_workers: int = 1, root: str = "photos", **changes: object) -> Source:
     encoder = FileEncoder(size=64, channels=3, resize="crop", codec=Codec())
     return crop_faces(
-        folder(Path(root), encoder),
+        with_labels("folder", images_in(Path(root)), encoder, test_fraction=0.0, min_images=1),
         options_of(**changes),
         detector,
         WorkCache(Path("out")),

@@ -21,8 +21,8 @@ from dist_dsvae.building.faces.contact_sheet import Sheet, SheetEntry, sheet_fil
 from dist_dsvae.building.faces.stage import crop_faces
 from dist_dsvae.building.faces.work_cache import CHUNK, WorkCache
 from dist_dsvae.building.sources.file_encoder import FileEncoder
-from dist_dsvae.building.sources.own_images.folder import any_images_in, folder
-from dist_dsvae.building.sources.own_images.found import as_unlabelled
+from dist_dsvae.building.sources.own_images.folder import any_images_in, images_in
+from dist_dsvae.building.sources.own_images.found import as_unlabelled, with_labels
 from dist_dsvae.building.sources.unlabelled import HeldOutChoice
 from dist_dsvae.commands.build import where_to_look
 from dist_dsvae.core.errors import DataError
@@ -185,7 +185,8 @@ def test_a_box_is_searched_at_full_size() -> None:
 
     Path("photos/anna").mkdir(parents=True)
     Path("large.png").rename("photos/anna/large.png")
-    plain = folder(Path("photos"), FileEncoder(size=64, channels=3, resize="crop", codec=Codec()))
+    encoder = FileEncoder(size=64, channels=3, resize="crop", codec=Codec())
+    plain = with_labels("folder", images_in(Path("photos")), encoder, test_fraction=0.0, min_images=1)
     (sample,) = plain.splits["train"]
     for box, expected in (((1160.0, 870.0, 1240.0, 950.0), 1200), ((460.0, 360.0, 540.0, 450.0), 500)):
         boxed = replace(sample, reference=ImageOfPerson(sample.reference, box))

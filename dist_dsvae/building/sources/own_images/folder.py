@@ -7,10 +7,8 @@ archive.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
-from dist_dsvae.building.sources.file_encoder import FileEncoder
-from dist_dsvae.building.sources.own_images.found import FoundImages, with_labels
+from dist_dsvae.building.sources.own_images.found import FoundImages
 from dist_dsvae.building.sources.own_images.listing import Listing, files_in
 from dist_dsvae.building.sources.own_images.place import AnyPlace, Place
 from dist_dsvae.building.sources.own_images.split_folders import (
@@ -19,26 +17,18 @@ from dist_dsvae.building.sources.own_images.split_folders import (
     folders_by_role,
     read_splits,
 )
-from dist_dsvae.building.sources.source import Source
 from dist_dsvae.building.writer import Sample
 from dist_dsvae.core.errors import DataError
 from dist_dsvae.core.images import EncodedImage
 
 
-def folder(source: Path, encoder: FileEncoder) -> Source:
-    """The pictures of ``source`` in sorted order; class names are folder names in Unicode NFC.
-
-    Raises DataError if there is no picture at all. Classes without any are left out and reported.
-    """
-    return with_labels("folder", images_in(source), encoder, test_fraction=0.0, min_images=1)
-
-
 def images_in(
     source: Place, *, recursive: bool = False, left_out: Mapping[str, Sequence[str]] | None = None
 ) -> FoundImages:
-    """The pictures of class folders, by split.
+    """The pictures of class folders in sorted order, by split; classes are called as folders, in Unicode NFC.
 
     recursive: those of folders inside the class folders too. left_out: what was not used before, by heading.
+    Raises DataError if there is no picture at all. Classes without any are left out and reported.
     """
     listing = _listing(source, recursive, left_out)
     per_split, notes = _images_by_split(source, listing)
