@@ -59,11 +59,7 @@ def index(
     _check_index_names(tars)
     for split in splits:
         _check_replaceable(split)
-    scanned: dict[int, ScannedShard] = {}
-    for place, shard in run_tasks(scan_shard, tars, num_workers):
-        scanned[place] = shard
-        progress(1)
-    shards = [scanned[place] for place in range(len(tars))]
+    shards = run_tasks(scan_shard, tars, num_workers, lambda tar: progress(1))
     classes = tuple(names) if names is not None else _name_classes(shards)
     shape = _common_shape(shards)
     places = places_of(classes)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.connection import wait
@@ -18,11 +18,14 @@ Result = TypeVar("Result")
 
 
 def run_tasks(
-    function: Callable[[Task], Result], tasks: Sequence[Task], num_workers: int
-) -> Iterator[tuple[int, Result]]:
-    """Yield (place of the task, function(task)) as the tasks finish, in any order.
+    function: Callable[[Task], Result],
+    tasks: Sequence[Task],
+    num_workers: int,
+    done: Callable[[Task], None] = lambda task: None,
+) -> list[Result]:
+    """``function`` of every task, in their order.
 
-    num_workers: processes; with 1 the tasks run in this process, in order.
+    num_workers: processes; with 1 the tasks run in this process. done: told each task when it is finished.
     Workers are spawned, so ``function`` and the tasks are pickled and the main module guarded.
     An exception of a task is raised here and cancels the tasks that have not begun.
     """
@@ -30,14 +33,19 @@ def run_tasks(
         raise DataError(f"The number of workers is {num_workers}; it must be at least 1.")
     num_workers = min(num_workers, len(tasks))
     if num_workers <= 1:
-        yield from ((place, function(task)) for place, task in enumerate(tasks))
-        return
+        results = []
+        for task in tasks:
+            results.append(function(task))
+            done(task)
+        return results
     spawn = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(num_workers, mp_context=spawn, initializer=_die_with_parent) as pool:
-        places = {pool.submit(function, task): place for place, task in enumerate(tasks)}
+        futures = {pool.submit(function, task): task for task in tasks}
         try:
-            for future in as_completed(places):
-                yield places[future], future.result()
+            for future in as_completed(futures):
+                future.result()  # raises what the task did
+                done(futures[future])
+            return [future.result() for future in futures]
         except BrokenProcessPool as error:
             raise DataError(
                 "A worker process was killed, most likely because the memory ran out. "

@@ -125,13 +125,9 @@ def write_split(
         )
         for number in range(-(-len(samples) // size))
     ]
-    results: dict[int, _Result] = {}
-    for place, result in run_tasks(_write_shard, tasks, num_workers):
-        results[place] = result
-        progress(len(tasks[place].samples))
-    in_order = [results[place] for place in range(len(tasks))]
-    unreadable = sorted(pair for result in in_order for pair in result.unreadable)
-    shards = _number_without_gaps(directory, [r.shard for r in in_order if r.shard is not None])
+    results = run_tasks(_write_shard, tasks, num_workers, lambda task: progress(len(task.samples)))
+    unreadable = sorted(pair for result in results for pair in result.unreadable)
+    shards = _number_without_gaps(directory, [r.shard for r in results if r.shard is not None])
     if not shards:
         found = f"; {unreadable[0][0]}: {unreadable[0][1]}" if unreadable else ""
         raise DataError(

@@ -229,8 +229,7 @@ class FaceCompanion:
             _sheet(directory / SHEETS_FOLDER / sheet_file(name), name, fates)
             for name, fates in per_class.items()
         ]
-        for _ in run_tasks(write_sheet, sheets, self.num_workers):
-            pass
+        run_tasks(write_sheet, sheets, self.num_workers)
 
     def finish(self) -> None:
         self.cache.remove()

@@ -58,8 +58,7 @@ class WorkCache:
         missing = [place for place, path in enumerate(paths) if not path.exists()]
         progress(len(items) - sum(len(chunks[place]) for place in missing))
         tasks = [_Chunk(function, chunks[place], paths[place]) for place in missing]
-        for place, _ in run_tasks(_finish, tasks, num_workers):
-            progress(len(tasks[place].items))
+        run_tasks(_finish, tasks, num_workers, lambda task: progress(len(task.items)))
         return [result for path in paths for result in read_json(path)]
 
     def remove(self) -> None:
