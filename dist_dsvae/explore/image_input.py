@@ -66,7 +66,7 @@ def image_slot(model: ShownModel, title: str, max_bytes: int, *, preview: bool =
         if path is None:
             return None, None
         try:
-            upload = read_upload(Path(path), model.model.shape, max_bytes, model.model.photographs, warn)
+            upload = read_upload(Path(path), max_bytes, model.model.photographs, warn)
         except MENDABLE as error:
             warn(error)
             return None, None

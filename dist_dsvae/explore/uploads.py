@@ -14,7 +14,6 @@ from typing import NamedTuple
 from PIL import Image
 
 from dist_dsvae.core.images import foreign_format
-from dist_dsvae.core.types import ImageShape
 from dist_dsvae.pretrained.image_kinds import ImageError, read_images
 from dist_dsvae.pretrained.photographs import AlignedFace, Photographs
 
@@ -39,16 +38,15 @@ class UploadError(ValueError):
 
 def read_upload(
     path: Path,
-    shape: ImageShape,
     max_bytes: int,
-    photographs: Photographs | None = None,
+    photographs: Photographs,
     tell: Callable[[str], None] = lambda sentence: None,
 ) -> Given:
     """The picture in an uploaded file as the model takes it: its size, upright, without transparency.
 
-    photographs: of the model; with it the face of a photograph is found, for a model of faces. tell: is told
-    where there are several. Raises UploadError for too many bytes or pixels, another format, and for a broken
-    file; ImageError where there is no face.
+    photographs: of the model; the face of a photograph is found for a model of faces. tell: is told where
+    there are several. Raises UploadError for too many bytes or pixels, another format, and for a broken file;
+    ImageError where there is no face.
     """
     num_bytes = path.stat().st_size
     if num_bytes > max_bytes:
@@ -71,17 +69,17 @@ def read_upload(
     with opened:
         if opened.width * opened.height > MAX_PIXELS:
             raise _too_many_pixels(path)
-        is_searched = photographs is not None and photographs.searches(opened)
-        least = _SEARCHED_EDGE if is_searched else 2 * shape.width
+        is_searched = photographs.searches(opened)
+        least = _SEARCHED_EDGE if is_searched else 2 * photographs.shape.width
         opened.draft(None, (least, least))  # a large JPEG at a fraction of its size
         try:
             opened.load()
-            if photographs is not None and is_searched:
+            if is_searched:
                 found = photographs.find(opened, path.name)
                 if found.note:
                     tell(found.note)
                 return Given(found.crop, found)
-            pixels, kind = read_images(opened, shape)
+            pixels, kind = read_images(opened, photographs.shape)
         except ImageError:
             raise
         except Exception as error:  # and on broken pixels

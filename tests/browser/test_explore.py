@@ -17,6 +17,7 @@ from dist_dsvae.explore import examples, renderings
 from dist_dsvae.explore.examples import TYPICAL
 from dist_dsvae.explore.uploads import read_upload
 from dist_dsvae.pretrained.model import PretrainedModel
+from dist_dsvae.pretrained.photographs import Photographs
 from dist_dsvae.runs.open_model import open_model
 from dist_dsvae.sampling.holes import REFINE_STEPS
 from tests.browser.looking import (
@@ -47,7 +48,7 @@ def best(model: PretrainedModel, seed: int, classes: tuple[str, ...] = CLASSES) 
 
 
 def own(path: Path) -> Image.Image:
-    return read_upload(path, SHAPE, MAX_BYTES).image
+    return read_upload(path, MAX_BYTES, Photographs(None, SHAPE, "auto")).image
 
 
 def crossed(model: PretrainedModel, *images: Image.Image) -> Image.Image:
@@ -185,7 +186,7 @@ def test_photographs_come_back_with_the_people_swapped(pages: Pages, tmp_path: P
     for seed, path in enumerate(paths):
         photograph(path, (seed, 90, 70, 36), size=160)
     model = pages.faces
-    given = [read_upload(path, model.shape, MAX_BYTES, model.photographs) for path in paths]
+    given = [read_upload(path, MAX_BYTES, model.photographs) for path in paths]
     for slot, path, one in zip(("First", "Second"), paths, given, strict=True):
         upload(page, 0, path)
         wait_for(page, f"The picture given as: {slot} picture", like(renderings.enlarged(one.image)))

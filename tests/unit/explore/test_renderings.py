@@ -220,7 +220,7 @@ def faces(tmp_path: Path) -> tuple[PretrainedModel, Given, Given]:
     for seed in (3, 4):
         path = tmp_path / f"{seed}.png"
         photograph(path, (seed, 90, 70, 36), size=160)
-        given.append(read_upload(path, model.shape, 10**6, model.photographs))
+        given.append(read_upload(path, 10**6, model.photographs))
     return model, given[0], given[1]
 
 

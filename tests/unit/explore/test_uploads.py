@@ -12,8 +12,9 @@ from PIL import Image
 
 from dist_dsvae.core.types import ImageShape
 from dist_dsvae.explore.uploads import MAX_PIXELS, UploadError, read_upload
+from dist_dsvae.pretrained.photographs import Photographs
 
-GREY, COLOUR = ImageShape(1, 32, 32), ImageShape(3, 32, 32)
+GREY, COLOUR = (Photographs(None, ImageShape(channels, 32, 32), "auto") for channels in (1, 3))
 LIMIT = 100_000
 
 
@@ -23,11 +24,13 @@ def noise(width: int, height: int) -> Image.Image:
 
 
 @pytest.mark.parametrize("suffix", ["png", "jpg", "webp"])
-@pytest.mark.parametrize(("shape", "mode"), [(GREY, "L"), (COLOUR, "RGB")])
-def test_pictures_come_in_the_models_size(tmp_path: Path, suffix: str, shape: ImageShape, mode: str) -> None:
+@pytest.mark.parametrize(("photographs", "mode"), [(GREY, "L"), (COLOUR, "RGB")])
+def test_pictures_come_in_the_models_size(
+    tmp_path: Path, suffix: str, photographs: Photographs, mode: str
+) -> None:
     path = tmp_path / f"picture.{suffix}"
     Image.new("RGB", (90, 50), (200, 200, 200)).save(path)
-    image = read_upload(path, shape, LIMIT).image
+    image = read_upload(path, LIMIT, photographs).image
     assert (image.size, image.mode) == ((32, 32), mode)
     assert abs(int(np.asarray(image).mean()) - 200) <= 2
 
@@ -36,7 +39,7 @@ def test_the_format_is_that_of_the_bytes_not_of_the_name(tmp_path: Path) -> None
     path = tmp_path / "picture.png"
     noise(40, 40).save(path, format="GIF")
     with pytest.raises(UploadError, match=r"picture\.png is no picture that can be read\. Allowed are PNG"):
-        read_upload(path, COLOUR, LIMIT)
+        read_upload(path, LIMIT, COLOUR)
 
 
 @pytest.mark.parametrize(
@@ -55,14 +58,14 @@ def test_the_format_is_that_of_the_bytes_not_of_the_name(tmp_path: Path) -> None
 def test_formats_that_people_have(tmp_path: Path, content: bytes, reason: str) -> None:
     (tmp_path / "mine.jpg").write_bytes(content)
     with pytest.raises(UploadError, match=rf"mine\.jpg cannot be read as a picture: {reason}"):
-        read_upload(tmp_path / "mine.jpg", COLOUR, LIMIT)
+        read_upload(tmp_path / "mine.jpg", LIMIT, COLOUR)
 
 
 def test_a_broken_header(tmp_path: Path) -> None:
     path = tmp_path / "broken.png"
     path.write_bytes(b"\x89PNG\r\n\x1a\nand nothing more")
     with pytest.raises(UploadError, match=r"broken\.png is no picture"):
-        read_upload(path, COLOUR, LIMIT)
+        read_upload(path, LIMIT, COLOUR)
 
 
 @pytest.mark.parametrize("suffix", ["png", "jpg", "webp"])
@@ -71,14 +74,14 @@ def test_pixels_that_end_early(tmp_path: Path, suffix: str) -> None:
     noise(64, 64).save(path)
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     with pytest.raises(UploadError, match=rf"half\.{suffix} is"):
-        read_upload(path, COLOUR, LIMIT)
+        read_upload(path, LIMIT, COLOUR)
 
 
 def test_too_many_bytes(tmp_path: Path) -> None:
     path = tmp_path / "large.png"
     noise(300, 300).save(path)
     with pytest.raises(UploadError, match=r"large\.png has 0\.3 MiB; at most 0\.0953674 MiB are taken"):
-        read_upload(path, COLOUR, LIMIT)
+        read_upload(path, LIMIT, COLOUR)
 
 
 def png_of(path: Path, width: int, height: int) -> None:
@@ -103,4 +106,4 @@ def test_pixels_are_counted_before_they_are_decoded(
     path = tmp_path / "bomb.png"
     png_of(path, side, side)
     with pytest.raises(UploadError, match=r"bomb\.png has too many pixels; at most 50 million"):
-        read_upload(path, COLOUR, LIMIT)
+        read_upload(path, LIMIT, COLOUR)
