@@ -5,6 +5,9 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
+from typing import Literal
+from urllib.error import URLError
 
 from dist_dsvae.building.build_progress import progress_of
 from dist_dsvae.building.faces.options import FaceOptions
@@ -14,7 +17,6 @@ from dist_dsvae.building.sources.arrays import fashion_mnist
 from dist_dsvae.building.sources.casia import casia, read_persons
 from dist_dsvae.building.sources.cifar import cifar
 from dist_dsvae.building.sources.cub200 import cub200
-from dist_dsvae.building.sources.download import download
 from dist_dsvae.building.sources.facescrub import facescrub
 from dist_dsvae.building.sources.file_encoder import FileEncoder
 from dist_dsvae.building.sources.own_images.archive import open_archive
@@ -176,6 +178,26 @@ def make_casia(arguments: argparse.Namespace) -> Source:
         persons=read_persons(arguments.names) if arguments.names else None,
     )
     return with_faces(source, arguments)
+
+
+def download(name: Literal["fashion-mnist", "cifar10", "cifar100"], beside: Path) -> Path:
+    """The folder of a set's files, fetched into ``beside``/downloads unless they are there.
+
+    torchvision fetches them, for it checks their md5 sums.
+    """
+    from torchvision import datasets  # here, for importing it takes seconds and few runs download
+
+    root = beside / "downloads"
+    try:
+        if name == "fashion-mnist":
+            return Path(datasets.FashionMNIST(root, download=True).raw_folder)
+        kind = datasets.CIFAR10 if name == "cifar10" else datasets.CIFAR100
+        return root / str(kind(root, download=True).base_folder)
+    except (URLError, RuntimeError, OSError) as error:
+        raise DataError(
+            f"The data set {name} could not be downloaded to {root} ({error}). If this machine has no "
+            "network, fetch it elsewhere and give its folder as SOURCE."
+        ) from error
 
 
 def make_cifar(arguments: argparse.Namespace) -> Source:

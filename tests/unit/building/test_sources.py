@@ -15,7 +15,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dist_dsvae.building.sources import arrays, download
+from dist_dsvae.building import named_sources
+from dist_dsvae.building.sources import arrays
 from dist_dsvae.building.sources.cifar import read_pickle
 from dist_dsvae.building.sources.toy import half_moons
 from dist_dsvae.building.tar_scan import find_tars
@@ -192,7 +193,7 @@ def test_a_failed_download_gets_a_sentence(monkeypatch: pytest.MonkeyPatch, tmp_
 
     monkeypatch.setattr(datasets, "CIFAR10", fail)
     with pytest.raises(DataError, match=r"cifar10 could not be downloaded to .*downloads \(Error downl"):
-        download.download("cifar10", tmp_path)
+        named_sources.download("cifar10", tmp_path)
 
 
 def test_half_moons_are_where_they_belong() -> None:
