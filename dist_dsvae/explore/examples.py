@@ -104,9 +104,7 @@ def first_classes(model: PretrainedModel) -> list[int]:
     if not isinstance(model.published.method, Classifying):
         return spread(number, NUM_CLASSES)
     ranked = spread(number, min(number, _MAX_RANKED_CLASSES))
-    samples = model.sample(
-        *(ranked, _CANDIDATES, _SEED), temperature_zs=TYPICAL.zs, temperature_zu=TYPICAL.zu, kind="tensor"
-    )
+    samples = rows_of_samples(model, ranked, _CANDIDATES, _SEED, TYPICAL, shared_zu=False).flatten(0, 1)
     labels = torch.tensor(ranked).repeat_interleave(_CANDIDATES)
     scores = certainty(model, samples, labels).reshape(-1, _CANDIDATES).mean(1)
     return sorted(ranked[place] for place in scores.topk(NUM_CLASSES).indices.tolist())
