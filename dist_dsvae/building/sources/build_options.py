@@ -11,27 +11,21 @@ from dist_dsvae.core.paths import path_argument, place_argument
 
 
 def add_folder(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "source", type=path_argument, metavar="SOURCE", help="class folders, or train/ and test/"
-    )
+    add_source(parser, "SOURCE", "class folders, or train/ and test/")
     add_recursive_option(parser)
     add_own_image_options(parser)
     parser.set_defaults(make_source="make_folder")
 
 
 def add_zip(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "source", type=path_argument, metavar="FILE", help="a zip or tar that holds what folder takes"
-    )
+    add_source(parser, "FILE", "a zip or tar that holds what folder takes")
     add_recursive_option(parser)
     add_own_image_options(parser)
     parser.set_defaults(make_source="make_zip")
 
 
 def add_csv(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "source", type=path_argument, metavar="FILE", help="a line per picture, column names in the first"
-    )
+    add_source(parser, "FILE", "a line per picture, column names in the first")
     parser.add_argument(
         "--path-column", default="path", metavar="NAME", help="files, relative to FILE's folder (%(default)s)"
     )
@@ -60,6 +54,14 @@ def add_hf(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--revision", metavar="NAME", help="commit, branch or tag at the hub (newest)")
     add_own_image_options(parser)
     parser.set_defaults(make_source="make_hf")
+
+
+def add_source(parser: argparse.ArgumentParser, metavar: str, what: str) -> None:
+    parser.add_argument("source", type=path_argument, metavar=metavar, help=what)
+
+
+def add_size_option(parser: argparse.ArgumentParser, what: str, default: int = 64) -> None:
+    parser.add_argument("--size", type=option_types.edge, default=default, help=f"{what} (%(default)s)")
 
 
 def add_recursive_option(parser: argparse.ArgumentParser) -> None:
@@ -93,15 +95,8 @@ def add_own_image_options(parser: argparse.ArgumentParser) -> None:
 
 
 def add_facescrub(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "source",
-        type=path_argument,
-        metavar="SOURCE",
-        help="official lists and files, or a folder per identity",
-    )
-    parser.add_argument(
-        "--size", type=option_types.edge, default=64, help="edge of the crops in pixels (%(default)s)"
-    )
+    add_source(parser, "SOURCE", "official lists and files, or a folder per identity")
+    add_size_option(parser, "edge of the crops in pixels")
     parser.add_argument("--channels", type=int, choices=[1, 3], default=3, help="(%(default)s)")
     parser.add_argument(
         "--test-fraction",
@@ -116,12 +111,8 @@ def add_facescrub(parser: argparse.ArgumentParser) -> None:
 
 
 def add_cub200(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "source", type=path_argument, metavar="SOURCE", help="CUB_200_2011, or the folder that holds it"
-    )
-    parser.add_argument(
-        "--size", type=option_types.edge, default=64, help="edge of the images in pixels (%(default)s)"
-    )
+    add_source(parser, "SOURCE", "CUB_200_2011, or the folder that holds it")
+    add_size_option(parser, "edge of the images in pixels")
     parser.add_argument(
         "--margin",
         type=option_types.number(0, 1),
@@ -135,12 +126,7 @@ def add_cub200(parser: argparse.ArgumentParser) -> None:
 
 
 def add_casia(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "source",
-        type=path_argument,
-        metavar="SOURCE",
-        help="a folder per identity, or train.rec and train.idx",
-    )
+    add_source(parser, "SOURCE", "a folder per identity, or train.rec and train.idx")
     add_image_options(parser)
     parser.add_argument(
         "--identities",
@@ -163,12 +149,7 @@ def add_casia(parser: argparse.ArgumentParser) -> None:
 
 def add_image_options(parser: argparse.ArgumentParser) -> None:
     """Those of ``FileEncoder``."""
-    parser.add_argument(
-        "--size",
-        type=option_types.edge,
-        default=64,
-        help="edge of the images in pixels; networks take 32, 64, 128 and 256 (%(default)s)",
-    )
+    add_size_option(parser, "edge of the images in pixels; networks take 32, 64, 128 and 256")
     parser.add_argument(
         "--resize",
         choices=["crop", "pad", "stretch"],
@@ -207,9 +188,7 @@ def add_faces_option(parser: argparse.ArgumentParser) -> None:
 
 
 def add_fashion_mnist(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--size", type=option_types.edge, default=32, help="edge in pixels, black margin (%(default)s)"
-    )
+    add_size_option(parser, "edge in pixels, black margin", default=32)
     add_known_set_options(parser)
     parser.set_defaults(make_source="make_fashion_mnist")
 
