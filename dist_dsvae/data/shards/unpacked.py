@@ -8,6 +8,7 @@ from __future__ import annotations
 import gzip
 import io
 import lzma
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +18,16 @@ from dist_dsvae.core.errors import DataError
 
 TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.xz")
 _KINDS = {"gzip": (".tar.gz", ".tgz"), "xz": (".tar.xz",), "no compression": (".tar",)}
+_MARKS = {  # what files of a kind begin with
+    "gzip": rb"\x1f\x8b",
+    "xz": rb"\xfd7zXZ\x00",
+    "bzip2": rb"BZh.1AY&SY",
+    "zstd": rb"\x28\xb5\x2f\xfd",
+    "lz4": rb"\x04\x22\x4d\x18",
+    "compress": rb"\x1f\x9d",
+    "zip": rb"PK\x03\x04",
+    "no compression": rb".{257}ustar",
+}
 _CHUNK_BYTES = 2**20
 
 
@@ -54,21 +65,7 @@ def _check_kind(path: Path, start: bytes) -> None:
 
 def _kind(start: bytes) -> str | None:
     """What the first block of a file says that it is; None if nothing is known of it."""
-    if start.startswith(b"\x1f\x8b"):
-        return "gzip"
-    if start.startswith(b"\xfd7zXZ\0"):
-        return "xz"
-    if start.startswith(b"BZh") and start[4:10] == b"1AY&SY":
-        return "bzip2"
-    if start.startswith(b"\x28\xb5\x2f\xfd"):
-        return "zstd"
-    if start.startswith(b"\x04\x22\x4d\x18"):
-        return "lz4"
-    if start.startswith(b"\x1f\x9d"):
-        return "compress"
-    if start.startswith(b"PK\x03\x04"):
-        return "zip"
-    return "no compression" if start[257:262] == b"ustar" else None
+    return next((kind for kind, pattern in _MARKS.items() if re.match(pattern, start, re.DOTALL)), None)
 
 
 class _Unxz(io.RawIOBase):
