@@ -1,14 +1,14 @@
 """The manifest of a split: what its tar shards hold, without opening one.
 
     <split>/manifest.json          for people: classes and their counts, image shape, fingerprint
-    <split>/manifest.shards.npy    per shard: samples, bytes, hashes (``shard_table``)
+    <split>/manifest.shards.npy    per shard: samples, bytes, hashes (``table``)
     <split>/000000.tar             the samples (shards/README.md has the schema)
     <split>/000000.index.npy       int64 [n, 3]: offset, size and label of every image member
 
 A manifest is loaded with checks that cost two ``stat`` per shard, and for up to 1,000 shards a glance at
 their indexes, so a truncated, replaced or missing file is found before the first step; an index is
 looked at when its shard is opened, too, and ``verify.verify`` reads all. Version 1 had everything in one
-JSON file and is still read. Splits that may be URLs are opened by ``split.open_split``.
+JSON file and is still read. Splits that may be URLs are opened by ``open_split``.
 """
 
 from __future__ import annotations
