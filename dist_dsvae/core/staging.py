@@ -1,6 +1,6 @@
 """A directory appears complete or not at all, and replaces nothing of a person's.
 
-    OUT.incomplete-<pid>   written, inventory taken, flushed to the disk  --rename-->  OUT
+    OUT.incomplete-<hex>   written, inventory taken, flushed to the disk  --rename-->  OUT
 
 A process killed at any instant leaves at most an ``.incomplete`` directory, which the next build
 of OUT removes. The directory is locked while its process lives, so that a build never removes
@@ -14,6 +14,7 @@ import errno
 import fcntl
 import os
 import re
+import secrets
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -45,14 +46,10 @@ def building(
     check_free(out, overwrite, apart_from, proof)
     target.parent.mkdir(parents=True, exist_ok=True)
     _remove_leftovers(target)
-    staging = target.with_name(f"{target.name}.incomplete-{os.getpid()}")
-    try:
-        with speaking_of(out):
-            staging.mkdir()
-    except FileExistsError:
-        raise DataError(
-            f"{staging} is in the way, and was not made by this program. Move it, or choose another place."
-        ) from None
+    # not this process's number: one of another machine or container may have the same
+    staging = target.with_name(f"{target.name}.incomplete-{secrets.token_hex(4)}")
+    with speaking_of(out):
+        staging.mkdir()
     inventory.mark(staging)
     lock = os.open(staging, os.O_RDONLY)
     try:
@@ -107,7 +104,7 @@ def check_free(
 
 
 def _remove_leftovers(target: Path) -> None:
-    ours = re.compile(rf"{re.escape(target.name)}\.incomplete-\d+(-replaced)?")
+    ours = re.compile(rf"{re.escape(target.name)}\.incomplete-[0-9a-f]+(-replaced)?")
     for leftover in sorted(target.parent.iterdir()):
         if not ours.fullmatch(leftover.name) or leftover.is_symlink() or not inventory.is_marked(leftover):
             continue

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import secrets
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -41,7 +41,7 @@ def save_film(path: Path, frames: Sequence[Image.Image]) -> None:
     check_replaceable(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     there_and_back = [*frames, *frames[-2:0:-1]]
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}.partial{path.suffix}")
+    temporary = path.with_name(f".{path.stem}.{secrets.token_hex(8)}.partial{path.suffix}")
     try:
         with speaking_of(path):
             if path.suffix.lower() == ".mp4":
