@@ -22,7 +22,7 @@ import inspect
 import sys
 
 from dist_dsvae.commands.benchmarks import benchmark_options as options
-from dist_dsvae.commands.starting import HelpFormatter, fail, fail_of_files
+from dist_dsvae.commands.starting import HelpFormatter, fail
 
 # of each its options, the module that measures, and what it gives
 _BENCHMARKS = {
@@ -55,10 +55,8 @@ def main() -> int:
         result = importlib.import_module(f"dist_dsvae.commands.benchmarks.{args.module}").run(args)
     except ModuleNotFoundError as error:
         return fail(f"This compares with {error.name}: pip install {error.name}")
-    except ValueError as error:
-        return fail(str(error))
-    except OSError as error:
-        return fail_of_files(error)
+    except (ValueError, OSError) as error:
+        return fail(error)
     if result is not None:  # only rank 0 has one
         from dist_dsvae.commands.benchmarks.timing import show
 

@@ -27,7 +27,7 @@ from dist_dsvae.building.sources.build_options import (
     add_workers_option,
     add_zip,
 )
-from dist_dsvae.commands.starting import HelpFormatter, command_line, fail, fail_of_files, say_start
+from dist_dsvae.commands.starting import HelpFormatter, command_line, fail, say_start
 from dist_dsvae.config import option_types
 from dist_dsvae.core.errors import DataError
 from dist_dsvae.core.paths import path_argument, place_argument
@@ -181,8 +181,6 @@ def main() -> int:
     say_start()
     try:
         arguments.run(arguments, command_line())
-    except DataError as error:
-        return fail(str(error))
-    except OSError as error:
-        return fail_of_files(error)
+    except (DataError, OSError) as error:
+        return fail(error)
     return 0

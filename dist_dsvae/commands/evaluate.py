@@ -14,7 +14,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from dist_dsvae.commands.starting import HelpFormatter, fail, fail_of_files, say_start
+from dist_dsvae.commands.starting import HelpFormatter, fail, say_start
 from dist_dsvae.config import option_types
 from dist_dsvae.config.fields import MAX_TEMPERATURE
 from dist_dsvae.core.paths import path_argument, place_argument
@@ -218,11 +218,9 @@ def main() -> int:
     except KeyboardInterrupt:
         print("Interrupted. The same command goes on from what was saved.", file=sys.stderr)
         return 130
-    except (ValueError, MissingRankError) as error:
-        status = fail(str(error))
+    except (ValueError, OSError, MissingRankError) as error:
+        status = fail(error)
         if isinstance(error, MissingRankError):
             leave_what_hangs()
         return status
-    except OSError as error:
-        return fail_of_files(error)
     return 0

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import argparse
 
-from dist_dsvae.commands.starting import HelpFormatter, fail, fail_of_files, say_start
+from dist_dsvae.commands.starting import HelpFormatter, fail, say_start
 from dist_dsvae.config import option_types
 from dist_dsvae.core.paths import path_argument, place_argument
 
@@ -55,8 +55,6 @@ def main() -> int:
         if args.run is None and args.model is None:
             args.model = model_in_the_box()
         explore(**vars(args))
-    except ValueError as error:
-        return fail(str(error))
-    except OSError as error:
-        return fail_of_files(error)
+    except (ValueError, OSError) as error:
+        return fail(error)
     return 0

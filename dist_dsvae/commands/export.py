@@ -9,7 +9,7 @@ import argparse
 import sys
 from typing import TYPE_CHECKING
 
-from dist_dsvae.commands.starting import HelpFormatter, fail, fail_of_files, say_start
+from dist_dsvae.commands.starting import HelpFormatter, fail, say_start
 from dist_dsvae.config import option_types
 from dist_dsvae.core.paths import path_argument
 
@@ -74,8 +74,6 @@ def main() -> int:
                 say=lambda sentence: print(sentence, file=sys.stderr, flush=True),
             )
         )
-    except ValueError as error:
-        return fail(str(error))
-    except OSError as error:
-        return fail_of_files(error)
+    except (ValueError, OSError) as error:
+        return fail(error)
     return 0

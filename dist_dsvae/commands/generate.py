@@ -18,7 +18,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from dist_dsvae.commands.starting import HelpFormatter, fail, fail_of_files, say_start
+from dist_dsvae.commands.starting import HelpFormatter, fail, say_start
 from dist_dsvae.config import option_types
 from dist_dsvae.config.fields import MAX_TEMPERATURE
 from dist_dsvae.core.paths import path_argument, place_argument
@@ -162,10 +162,8 @@ def main() -> int:
         device = device_from(getattr(args, "device", None))
         with out_of_memory_while(f"{args.command} was drawn", device, smaller):
             sentence = drawn(args, device)
-    except ValueError as error:
-        return fail(str(error))
-    except OSError as error:
-        return fail_of_files(error)
+    except (ValueError, OSError) as error:
+        return fail(error)
     if sentence:
         print(sentence)
     return 0

@@ -44,24 +44,23 @@ def say(sentence: str) -> None:
         print(sentence, file=sys.stderr, flush=True)
 
 
-def fail(sentence: str) -> int:
+def fail(reason: str | Exception) -> int:
     """Say what is wrong; the status to leave with.
 
+    reason: a sentence, an error that is one, or what a file system refuses.
     torchrun, by which `accelerate launch` starts several processes, ends with a traceback of its own and a
     report of each process that failed. The report gets the sentence, too, so the last word is the reason.
     """
+    sentence = str(reason)
+    if isinstance(reason, OSError) and not isinstance(reason, ValueError):
+        where = f": {reason.filename}" if reason.filename else ""
+        sentence = f"{reason.strerror or reason}{where}. Mend that, then start the same command again."
     print(f"error: {sentence}", file=sys.stderr, flush=True)
     if report := os.environ.get("TORCHELASTIC_ERROR_FILE"):
-        reason = {"message": f"error: {sentence}", "extraInfo": {"timestamp": str(int(time.time()))}}
+        told = {"message": f"error: {sentence}", "extraInfo": {"timestamp": str(int(time.time()))}}
         with suppress(OSError):
-            Path(report).write_text(json.dumps({"message": reason}), encoding="utf-8")
+            Path(report).write_text(json.dumps({"message": told}), encoding="utf-8")
     return 1
-
-
-def fail_of_files(error: OSError) -> int:
-    """``fail``, for what a file system refuses."""
-    where = f": {error.filename}" if error.filename else ""
-    return fail(f"{error.strerror or error}{where}. Mend that, then start the same command again.")
 
 
 def command_line() -> str:

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from dist_dsvae.commands.starting import HelpFormatter, fail, fail_of_files, say_start
+from dist_dsvae.commands.starting import HelpFormatter, fail, say_start
 from dist_dsvae.config import ExperimentConfig
 from dist_dsvae.config.reading import load_config
 from dist_dsvae.core.paths import path_argument, place_argument
@@ -101,7 +101,7 @@ def main() -> int:
     try:
         config = load_config(args.config, args.overrides)
     except ValueError as error:  # every rank reads the same file: one says what is wrong with it
-        return fail(str(error)) if os.environ.get("LOCAL_RANK", "0") == "0" else 1
+        return fail(error) if os.environ.get("LOCAL_RANK", "0") == "0" else 1
     run_dir = args.run_dir or Path(config.run_dir)
     config = dataclasses.replace(config, run_dir=str(run_dir))
     if args.print_run_dir:
@@ -129,13 +129,11 @@ def train(config: ExperimentConfig, run_dir: Path, resume: str, mixed_precision:
     except Preempted as stop:
         return stop.exit_code
     except MissingRankError as error:
-        fail(str(error))
+        fail(error)
         leave_what_hangs()
         return 1
-    except (ValueError, NonFiniteLossError) as error:
-        return fail(str(error))
-    except OSError as error:
-        return fail_of_files(error)
+    except (ValueError, OSError, NonFiniteLossError) as error:
+        return fail(error)
     except KeyboardInterrupt:
         print("Interrupted. The same command goes on from the newest checkpoint.", file=sys.stderr)
         return 130

@@ -145,7 +145,8 @@ def main() -> int:
     args = parser.parse_args()
     check(parser, args)
     say_start()
-    from dist_dsvae.commands.reproduce.reproducing import JobError, reproduce
+    from dist_dsvae.commands.reproduce.jobs import JobError
+    from dist_dsvae.commands.reproduce.reproducing import reproduce
     from dist_dsvae.engine.stopping.preemption import TRY_AGAIN_LATER
 
     before = signal.signal(signal.SIGTERM, _stop)
@@ -155,13 +156,10 @@ def main() -> int:
         print("Stopped; the same command goes on from there.", file=sys.stderr)
         return TRY_AGAIN_LATER
     except JobError as error:
-        fail(str(error))
+        fail(error)
         return TRY_AGAIN_LATER if error.can_go_on else 1
-    except ValueError as error:
-        return fail(str(error))
-    except OSError as error:
-        where = f": {error.filename}" if error.filename else ""
-        return fail(f"{error.strerror or error}{where}. Mend that, then start the same command again.")
+    except (ValueError, OSError) as error:
+        return fail(error)
     finally:
         signal.signal(signal.SIGTERM, before)
     return 0

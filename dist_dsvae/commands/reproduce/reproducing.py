@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 
 from dist_dsvae.commands.reproduce.evaluations import WantedEvaluation, at_temperatures, judge_jobs, scores_of
-from dist_dsvae.commands.reproduce.jobs import Job, JobError, run_jobs
+from dist_dsvae.commands.reproduce.jobs import Job, run_jobs
 from dist_dsvae.commands.reproduce.paper_figures import figure_jobs
 from dist_dsvae.commands.reproduce.planned_runs import Budget, PlannedRun, plan_runs
 from dist_dsvae.commands.reproduce.time_needed import report, time_needed
@@ -26,8 +26,6 @@ from dist_dsvae.core.text import read_text
 from dist_dsvae.evaluation.comparing.marked_pages import write_pages
 from dist_dsvae.evaluation.comparing.proven_files import check_replaceable
 from dist_dsvae.evaluation.comparing.results import FORMAT
-
-__all__ = ["JobError", "reproduce"]
 
 
 def reproduce(args: argparse.Namespace) -> None:
