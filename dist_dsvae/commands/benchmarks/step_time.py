@@ -5,8 +5,10 @@ from __future__ import annotations
 import argparse
 import contextlib
 import copy
+import importlib
 import itertools
 import statistics
+import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,13 +19,13 @@ import torch
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
-from dist_dsvae.commands.benchmarks.plain import plain_iteration
 from dist_dsvae.commands.benchmarks.timing import Result, in_turn, rounded, seconds, wait_for_gpu
 from dist_dsvae.config import DataConfig, TrainConfig
 from dist_dsvae.core import distributed
 from dist_dsvae.data.feed import Feed
 from dist_dsvae.data.open_split import open_split
 from dist_dsvae.data.stream import Slice
+from dist_dsvae.data.transforms import to_batch
 from dist_dsvae.engine.iteration.cuda_graph import Graphed
 from dist_dsvae.engine.iteration.iteration import Iteration
 from dist_dsvae.engine.iteration.optimizer import UpdateOptimizer
@@ -32,6 +34,7 @@ from dist_dsvae.engine.measuring import synthetic
 from dist_dsvae.engine.measuring.roofline import work_of
 from dist_dsvae.engine.measuring.synthetic import make_inputs, make_iteration, make_method
 from dist_dsvae.engine.processes.runtime import Runtime
+from dist_dsvae.methods.dsvae import DSVAE
 
 Run = Callable[[], object]
 
@@ -77,6 +80,32 @@ def run(args: argparse.Namespace) -> Result:
     if args.profile:
         result["share_by_kind"] = draw_profile(sides["ours"], args.profile, result, runtime)
     return result
+
+
+def plain_iteration(method: DSVAE, device: torch.device, inputs: list[Tensor]) -> Run:
+    """The peer: the tests' literal transcription of Algorithm 1, float32, one Adam per network."""
+    clone = Path(__file__).parents[3]
+    if not (clone / "tests/algorithm1.py").is_file():
+        raise ValueError("The plain transcription is among the tests of a clone. Start this in one.")
+    sys.path.insert(0, str(clone))
+    plain_trainer: Any = importlib.import_module("tests.algorithm1").PlainTrainer
+
+    if device.type == "cuda":  # what a competent researcher switches on
+        torch.backends.cuda.matmul.allow_tf32 = True
+        torch.backends.cudnn.allow_tf32 = True
+    plain = plain_trainer(copy.deepcopy(method).to(device))
+    batches = [to_batch(*inputs[i : i + 3], flips=None) for i in range(0, len(inputs), 3)]
+    batches = [batch._replace(images=batch.images.contiguous()) for batch in batches]
+
+    def normal(_: str, size: int) -> Tensor:
+        return torch.randn(len(batches[0].labels), size, device=device)
+
+    def iterate() -> None:
+        for batch in batches[:-1]:
+            plain.gm_step(batch, normal)
+        plain.joint_step(batches[-1], normal)
+
+    return iterate
 
 
 def fed_from_shards(args: argparse.Namespace, runtime: Runtime) -> dict[str, Run]:
