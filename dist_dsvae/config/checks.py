@@ -1,6 +1,6 @@
 """Settings that contradict each other, found when a config is read, before any data are opened.
 
-What a run recorded is read without these checks (``config_io.from_tree``): a run that an older version
+What a run recorded is read without these checks (``reading.from_tree``): a run that an older version
 let through can still be drawn from and exported. Within one section, what could never have been trained is
 refused by the dataclass itself.
 """

@@ -1,7 +1,7 @@
 """Everything an experiment can choose: a tree of frozen dataclasses, one section per concern.
 
 The JSON files in configs/ hold what an experiment chooses; every default lives here.
-``config_io`` reads and writes the tree. A component receives its own section, never the whole.
+``reading`` reads and writes the tree. A component receives its own section, never the whole.
 
 Fields marked ``free`` may differ between a run and its resumption: they steer how long, how
 often or how fast, but not what is computed. All other fields are part of the run's identity.
@@ -13,10 +13,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from dist_dsvae.config.fields import LARGE, MAX_TEMPERATURE, WINDOW_SHARDS, between, free, place, positive
-from dist_dsvae.config.methods import (
-    DSVAEConfig,
-    MethodConfig,
-)
+from dist_dsvae.config.methods import DSVAEConfig, MethodConfig
 from dist_dsvae.config.training import TrainConfig
 
 
@@ -64,9 +61,9 @@ class DataConfig:
     worker_timeout_seconds: float = between(0, LARGE, 600.0, free=True)
     cache_dir: str | None = place(None)
     cache_gib: float = between(0, LARGE, 20.0, free=True)
-    fetch_tries: int = field(default=8, metadata={"free": True, "positive": True})
+    fetch_tries: int = positive(8, free=True)
     fetch_pause_seconds: float = between(0, 3600, 0.5, free=True)
-    fetch_timeout_seconds: float = field(default=30.0, metadata={"free": True, "positive": True})
+    fetch_timeout_seconds: float = positive(30.0, free=True)
     allow_pipe: bool = free(False)
     allow_redirects: bool = free(False)
 
@@ -140,9 +137,9 @@ class SamplingConfig:
     num_points: drawn of data that are points.
     """
 
-    num_classes: int = field(default=10, metadata={"free": True, "positive": True})
-    num_columns: int = field(default=10, metadata={"free": True, "positive": True})
-    num_points: int = field(default=3000, metadata={"free": True, "positive": True})
+    num_classes: int = positive(10, free=True)
+    num_columns: int = positive(10, free=True)
+    num_points: int = positive(3000, free=True)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -195,19 +192,15 @@ class EvaluationConfig:
     real_split: Literal["train", "test"] = free("test")
     diversity_samples: int = between(2, LARGE, 100, free=True)
     neighbour_samples: int = between(4, LARGE, 10_000, free=True)
-    radius: float = field(default=0.15, metadata={"free": True, "positive": True})
+    radius: float = positive(0.15, free=True)
     splits: int = between(1, LARGE, 10, free=True)
     batch_size: int = between(2, LARGE, 100, free=True)
     seed: int = between(0, 2**62, 0, free=True)
     weights: Literal["auto", "ema", "raw"] = free("auto")
     batch_norm: Literal["precise", "running", "batch"] = free("precise")
     prior: Literal["model", "fitted"] = free("model")
-    temperature_zs: float = field(
-        default=1.0, metadata={"free": True, "positive": True, "between": (0, MAX_TEMPERATURE)}
-    )
-    temperature_zu: float = field(
-        default=1.0, metadata={"free": True, "positive": True, "between": (0, MAX_TEMPERATURE)}
-    )
+    temperature_zs: float = positive(1.0, free=True, up_to=MAX_TEMPERATURE)
+    temperature_zu: float = positive(1.0, free=True, up_to=MAX_TEMPERATURE)
     every_steps: int = between(0, LARGE, 0, free=True)
 
 

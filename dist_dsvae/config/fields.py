@@ -1,4 +1,4 @@
-"""Fields of the configuration's dataclasses, with what ``config_io`` checks and compares."""
+"""Fields of the configuration's dataclasses, with what ``reading`` checks and compares."""
 
 from __future__ import annotations
 
@@ -16,17 +16,18 @@ def free(default: Any) -> Any:
 
 
 def place(default: Any) -> Any:
-    """A path or URL, which may change when a run is resumed; ``config_io`` fills in ``~`` and variables."""
+    """A path or URL, which may change when a run is resumed; ``reading`` fills in ``~`` and variables."""
     return field(default=default, metadata={"free": True, "path": True})
 
 
-def positive(default: Any) -> Any:
-    """A number that must be positive; ``config_io`` checks it."""
-    return field(default=default, metadata={"positive": True})
+def positive(default: Any, *, free: bool = False, up_to: float | None = None) -> Any:
+    """A number that must be positive and, where ``up_to`` is given, no more than that; checked likewise."""
+    bounds = {} if up_to is None else {"between": (0, up_to)}
+    return field(default=default, metadata={"positive": True, "free": free, **bounds})
 
 
 def between(low: float, high: float, default: Any, *, free: bool = False, former: str | None = None) -> Any:
-    """A number within bounds, both included; ``config.reading`` checks it.
+    """A number within bounds, both included; ``reading`` checks it.
 
     former: an earlier name of the key, under which older files and records still give it.
     """

@@ -31,7 +31,7 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> ExperimentConfig:
 
     path: of the file, or the name of one that comes with the project (``shipped.config_file``).
     Raises ConfigError for a missing or malformed file, an unknown key, a wrong type or value, and for values
-    that contradict each other (``config_checks``).
+    that contradict each other (``checks``).
     """
     path = config_file(path)
     try:

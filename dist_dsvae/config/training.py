@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
 
-from dist_dsvae.config.fields import LARGE, between, free
+from dist_dsvae.config.fields import LARGE, between, free, positive
 
 TrackerName = Literal["tensorboard", "wandb", "mlflow", "trackio"]
 MOST_PROFILED = 100  # iterations, beyond which viewers of traces give up
@@ -76,13 +76,13 @@ class TrainConfig:
     tensorboard: deprecated: true puts "tensorboard" into trackers, false takes it out.
     """
 
-    epochs: float = field(default=100.0, metadata={"free": True, "positive": True})
+    epochs: float = positive(100.0, free=True)
     max_seconds: float = between(0, LARGE, 0.0, free=True)
-    log_every_steps: int = field(default=50, metadata={"free": True, "positive": True})
+    log_every_steps: int = positive(50, free=True)
     sample_every_steps: int = between(0, LARGE, 500, free=True)
     checkpoint_every_steps: int = between(0, LARGE, 1000, free=True)
     checkpoint_every_minutes: float = between(0, LARGE, 10.0, free=True)
-    keep_checkpoints: int = field(default=3, metadata={"free": True, "positive": True})
+    keep_checkpoints: int = positive(3, free=True)
     keep_every_steps: int = between(0, LARGE, 0, free=True)
     ema_half_life_updates: float = between(0, LARGE, 0.0)
     ema_ramp_up: float = between(0, 1, 0.05)
@@ -92,7 +92,7 @@ class TrainConfig:
     cuda_graph: Literal["auto", "on", "off"] = free("auto")
     double_precision: bool = False
     sync_batch_norm: bool = True
-    collective_timeout_seconds: float = field(default=600.0, metadata={"free": True, "positive": True})
+    collective_timeout_seconds: float = positive(600.0, free=True)
     cpu_threads: int = between(0, 4096, 0, free=True)
     evaluate_at_end: bool = free(True)
     trackers: tuple[TrackerName, ...] = free(("tensorboard",))
