@@ -16,7 +16,6 @@ from rich.console import Console
 
 from dist_dsvae.commands.starting import HelpFormatter, fail, say_start
 from dist_dsvae.config import option_types
-from dist_dsvae.config.fields import MAX_TEMPERATURE
 from dist_dsvae.core.paths import path_argument, place_argument
 
 _OF_IMAGES = ("real", "out", "mixed_precision", "overrides", "classifier")
@@ -88,7 +87,7 @@ def make_parser() -> argparse.ArgumentParser:
     for code in ("zs", "zu"):
         settings.add_argument(
             f"--temperature-{code}",
-            type=option_types.number(0, MAX_TEMPERATURE, above=True),
+            type=option_types.temperature,
             help=f"of the samples' {code}, above 0 and up to 10: below 1 nearer to the middle of the prior",
         )
     return parser

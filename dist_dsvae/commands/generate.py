@@ -20,7 +20,6 @@ from pathlib import Path
 
 from dist_dsvae.commands.starting import HelpFormatter, fail, say_start
 from dist_dsvae.config import option_types
-from dist_dsvae.config.fields import MAX_TEMPERATURE
 from dist_dsvae.core.paths import path_argument, place_argument
 from dist_dsvae.sampling.holes import HOLES, NUM_STARTS, REFINE_STEPS
 
@@ -88,7 +87,7 @@ def make_parser() -> argparse.ArgumentParser:
         for code in ("zs", "zu"):
             command.add_argument(
                 f"--temperature-{code}",
-                type=option_types.number(0, MAX_TEMPERATURE, above=True),
+                type=option_types.temperature,
                 default=1.0,
                 help=f"of {code}, above 0, up to 10: below 1 more typical samples, above 1 more diverse",
             )

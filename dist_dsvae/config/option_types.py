@@ -70,13 +70,13 @@ num_classes = whole(1, 10**7)
 num_workers = whole(1, 1024)
 share = number(0, 1, below=True)
 panels = whole(1, 200)  # along one side of a figure: its pixels have to fit a PNG
+temperature = number(0, MAX_TEMPERATURE, above=True)
 
 
 def temperatures(text: str) -> tuple[float, float]:
     """Of zs and zu: one number for both, or "ZS:ZU"."""
     zs, separator, zu = text.partition(":")
-    parse = number(0, MAX_TEMPERATURE, above=True)
-    return parse(zs), parse(zu if separator else zs)
+    return temperature(zs), temperature(zu if separator else zs)
 
 
 def png_or_film_file(text: str) -> Path:
