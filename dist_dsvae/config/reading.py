@@ -9,7 +9,7 @@ import math
 import re
 import types
 import typing
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -120,8 +120,7 @@ def from_tree(cls: type[T], tree: Any, prefix: str = "") -> T:
         if isinstance(values[key], int | float) and not low <= values[key] <= high:
             raise ConfigError(f"{dotted} is {_show(value)}; it must be {_bounds(low, high)}.")
     for name, f in fields.items():
-        no_default = f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
-        if no_default and name not in values:
+        if f.default is dataclasses.MISSING and name not in values:
             raise ConfigError(f"{prefix}{name} is missing; it has no default, so the file must give it.")
     try:
         return cls(**values)
@@ -229,18 +228,18 @@ def to_json(config: ExperimentConfig) -> str:
     return json.dumps(to_tree(config), indent=2, ensure_ascii=False) + "\n"
 
 
-def differing_keys(old: ExperimentConfig, new: ExperimentConfig) -> list[str]:
-    """Dotted keys, with both values, in which two runs' identities differ (``free`` keys aside)."""
-    return list(_differences(old, new, ""))
+def differing_keys(old: Any, new: Any, prefix: str = "") -> list[str]:
+    """Dotted keys, with both values, in which two runs' configs differ as identities (``free`` keys aside).
 
-
-def _differences(old: Any, new: Any, prefix: str) -> Iterator[str]:
+    prefix: of the keys, where sections are given.
+    """
     if type(old) is not type(new):
-        yield f"{prefix}name ({_show(old.name)} -> {_show(new.name)})"
-        return
+        return [f"{prefix}name ({_show(old.name)} -> {_show(new.name)})"]
+    found: list[str] = []
     for f in dataclasses.fields(old):
         before, after = getattr(old, f.name), getattr(new, f.name)
         if dataclasses.is_dataclass(before):
-            yield from _differences(before, after, f"{prefix}{f.name}.")
+            found += differing_keys(before, after, f"{prefix}{f.name}.")
         elif before != after and not f.metadata.get("free"):
-            yield f"{prefix}{f.name} ({_show(before)} -> {_show(after)})"
+            found.append(f"{prefix}{f.name} ({_show(before)} -> {_show(after)})")
+    return found

@@ -66,17 +66,16 @@ class Key(NamedTuple):
 def keys() -> Iterator[Key]:
     """Every key that a configuration may hold, in the order of the page."""
     yield from _keys_of("", "", config.ExperimentConfig)
-    hints = typing.get_type_hints(config.ExperimentConfig)
-    for name in _sections_of(config.ExperimentConfig):
-        for section in typing.get_args(hints[name]) or (hints[name],):
-            named = [str(f.default) for f in dataclasses.fields(section) if f.name == "name"]
-            yield from _keys_of(f"{name}.", "".join(named), section)
+    for name, section in _sections_of(config.ExperimentConfig):
+        named = [str(f.default) for f in dataclasses.fields(section) if f.name == "name"]
+        yield from _keys_of(f"{name}.", "".join(named), section)
 
 
 def _keys_of(prefix: str, of: str, section: type) -> Iterator[Key]:
-    described, hints, inner = descriptions(section), typing.get_type_hints(section), _sections_of(section)
+    described, hints = descriptions(section), typing.get_type_hints(section)
+    sections = dict(_sections_of(section))
     for f in dataclasses.fields(section):
-        if f.name not in inner:
+        if f.name not in sections:
             free = bool(f.metadata.get("free"))
             allowed = _allowed(f, hints[f.name])
             yield Key(f"{prefix}{f.name}", of, allowed, _default(f), free, described[f.name])
@@ -87,25 +86,19 @@ def reference() -> str:
 
     Raises UndescribedError if a field has no entry in its section's docstring, or an entry no field.
     """
-    top = config.ExperimentConfig
-    parts = [_HEAD, *_section("The file", top)]
-    hints = typing.get_type_hints(top)
-    for name in _sections_of(top):
-        choices = typing.get_args(hints[name]) or (hints[name],)
-        for section in choices:
-            name_field = next((f for f in dataclasses.fields(section) if f.name == "name"), None)
-            own_name = "" if name_field is None else f", name {_default(name_field)}"
-            parts += _section(f"`{name}`{own_name}", section)
+    parts = [_HEAD, *_section("The file", config.ExperimentConfig)]
+    for name, section in _sections_of(config.ExperimentConfig):
+        own_name = [f", name {_default(f)}" for f in dataclasses.fields(section) if f.name == "name"]
+        parts += _section(f"`{name}`{''.join(own_name)}", section)
     return "\n".join(parts)
 
 
-def _sections_of(section: type) -> list[str]:
-    """Names of the fields that are sections themselves."""
-    return [name for name, hint in typing.get_type_hints(section).items() if _is_section(hint)]
-
-
-def _is_section(hint: Any) -> bool:
-    return dataclasses.is_dataclass(hint) or any(map(dataclasses.is_dataclass, typing.get_args(hint)))
+def _sections_of(section: type) -> Iterator[tuple[str, type]]:
+    """Names of the fields that are sections themselves, with each section that may stand there."""
+    for name, hint in typing.get_type_hints(section).items():
+        for inner in typing.get_args(hint) or (hint,):
+            if dataclasses.is_dataclass(inner):
+                yield name, typing.cast(type, inner)
 
 
 def _section(title: str, section: type) -> Iterator[str]:
@@ -163,9 +156,8 @@ def parse_docstring(section: type) -> tuple[str, dict[str, str]]:
 
 def about_section(name: str) -> Iterator[str]:
     """What a section is for, in Markdown; of ``method`` a paragraph for each. Nothing for another name."""
-    hints = typing.get_type_hints(config.ExperimentConfig)
-    if name in _sections_of(config.ExperimentConfig):
-        for section in typing.get_args(hints[name]) or (hints[name],):
+    for section_name, section in _sections_of(config.ExperimentConfig):
+        if section_name == name:
             yield _markdown(parse_docstring(section)[0])
 
 
