@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from dist_dsvae.config.reading import differing_keys
 from dist_dsvae.evaluation.comparing.columns import Column, columns_of
 from dist_dsvae.evaluation.comparing.evaluated import ComparisonError, EvaluatedRun
-from dist_dsvae.evaluation.comparing.paper import METHODS, PaperFigures, paper_figures
+from dist_dsvae.evaluation.comparing.paper import PaperFigures, paper_figures, paper_order
 
 # May differ between the seeds of one training: the seed, and where a machine keeps its data.
 _NO_DIFFERENCE = ("seed",)
@@ -85,7 +85,7 @@ def compare(runs: Sequence[EvaluatedRun]) -> Comparison:
             )
     for column in columns:
         column.settings(runs)
-    groups = sorted(_groups(runs), key=lambda group: _paper_order(group[0].method))
+    groups = sorted(_groups(runs), key=lambda group: paper_order(group[0].method))
     methods = [group[0].method for group in groups]
     rows = [
         Row(
@@ -158,10 +158,6 @@ def _label(group: Sequence[EvaluatedRun], runs: Sequence[EvaluatedRun]) -> str:
     name = first.name if [run.name for run in runs].count(first.name) == 1 else str(first.path)
     more = f" and {len(group) - 1} more" if len(group) > 1 else ""
     return f"{first.method} ({name}{more})"
-
-
-def _paper_order(method: str) -> int:
-    return list(METHODS).index(method) if method in METHODS else len(METHODS)
 
 
 # Cells

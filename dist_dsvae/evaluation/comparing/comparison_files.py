@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from dist_dsvae.evaluation.comparing.comparison import Comparison
 from dist_dsvae.evaluation.comparing.comparison_report import as_json, heading, markdown
-from dist_dsvae.evaluation.comparing.paper import METHODS
+from dist_dsvae.evaluation.comparing.paper import paper_order
 from dist_dsvae.evaluation.comparing.proven_files import write_proven
 
 _MAIN = ("inception_score", "fid", "diversity", "label_accuracy", "coverage")
@@ -70,7 +70,8 @@ def _panel(ax: Any, comparison: Comparison, i: int) -> Any:
     furthest = max([*ends, real or 0.0])
     for y, (row, cell) in enumerate(zip(comparison.rows, cells, strict=True)):
         if cell is not None:
-            ax.barh(y, cell.mean, xerr=cell.std, height=0.62, color=_colour(row.method), capsize=3)
+            colour = _COLOURS(paper_order(row.method))
+            ax.barh(y, cell.mean, xerr=cell.std, height=0.62, color=colour, capsize=3)
         ax.text(
             ends[y] + 0.03 * furthest,
             y,
@@ -90,7 +91,3 @@ def _panel(ax: Any, comparison: Comparison, i: int) -> Any:
     ax.spines[["top", "right"]].set_visible(False)
     ax.tick_params(axis="x", labelsize=8)
     return None if real is None else ax.axvline(real, linestyle="--", color="0.2", linewidth=1)
-
-
-def _colour(method: str) -> Any:
-    return _COLOURS(list(METHODS).index(method) if method in METHODS else len(METHODS))

@@ -10,6 +10,11 @@ from dataclasses import dataclass
 METHODS = {"cvae": "cVAE", "cgan": "cGAN", "cvae_gan": "cVAE-GAN", "dsvae": "ours"}
 
 
+def paper_order(method: str) -> int:
+    """Its place in the paper's order; behind them all for a method that the paper does not have."""
+    return list(METHODS).index(method) if method in METHODS else len(METHODS)
+
+
 @dataclass(frozen=True)
 class PaperFigures:
     """What the paper prints for one data set: figure -> method -> value."""
