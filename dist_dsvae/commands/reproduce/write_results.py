@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import platform
-import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,10 +10,9 @@ from typing import Any
 from dist_dsvae.commands.benchmarks.timing import hardware
 from dist_dsvae.commands.reproduce.evaluations import SCORES, WantedEvaluation
 from dist_dsvae.commands.reproduce.planned_runs import LABELS, Budget, PlannedRun
-from dist_dsvae.config.reading import differing_keys
 from dist_dsvae.core.text import read_json
 from dist_dsvae.evaluation.comparing import trade_off
-from dist_dsvae.evaluation.comparing.comparison import Cell, Comparison, compare
+from dist_dsvae.evaluation.comparing.comparison import Cell, Comparison, compare, differing_but_for_the_seed
 from dist_dsvae.evaluation.comparing.evaluated import ComparisonError, EvaluatedRun, read_run
 from dist_dsvae.evaluation.comparing.proven_files import write_proven
 from dist_dsvae.evaluation.comparing.results import FORMAT, Cells, figures_document, results_of
@@ -98,8 +96,7 @@ def _row(method: str, runs: Sequence[PlannedRun], evaluated: Mapping[Path, Evalu
     those = {run.seed: evaluated[run.directory] for run in runs}
     first = next(iter(those.values()))
     for other in those.values():
-        differing = [key for key in differing_keys(first.config, other.config) if not key.startswith("seed ")]
-        if differing:
+        if differing := differing_but_for_the_seed(first, other):
             raise ComparisonError(
                 f"{first.path} and {other.path} are to be one method with two seeds, but differ in "
                 f"{'; '.join(differing)}. Train one of them anew, under another --runs."
@@ -116,13 +113,11 @@ def _row(method: str, runs: Sequence[PlannedRun], evaluated: Mapping[Path, Evalu
 
 def _cells(by_seed: Mapping[int, Mapping[str, float]]) -> Cells:
     """The figures that all seeds have."""
-    common = [name for name in next(iter(by_seed.values())) if all(name in each for each in by_seed.values())]
-    cells = {}
-    for name in common:
-        values = {str(seed): figures[name] for seed, figures in by_seed.items()}
-        std = statistics.stdev(values.values()) if len(values) > 1 else None
-        cells[name] = Cell(statistics.fmean(values.values()), std, values)
-    return cells
+    return {
+        name: Cell.over({str(seed): figures[name] for seed, figures in by_seed.items()})
+        for name in next(iter(by_seed.values()))
+        if all(name in each for each in by_seed.values())
+    }
 
 
 def _trade_off(curve: Sequence[WantedEvaluation]) -> dict[str, Any]:

@@ -8,15 +8,12 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from dist_dsvae.config.reading import differing_keys
 from dist_dsvae.evaluation.comparing.columns import Column, columns_of
 from dist_dsvae.evaluation.comparing.evaluated import ComparisonError, EvaluatedRun
 from dist_dsvae.evaluation.comparing.paper import PaperFigures, paper_figures, paper_order
-
-# May differ between the seeds of one training: the seed, and where a machine keeps its data.
-_NO_DIFFERENCE = ("seed",)
 
 _REAL = ("real_split", "real_samples", "diversity_samples")  # which real samples a run was compared with
 
@@ -32,6 +29,12 @@ class Cell:
     mean: float
     std: float | None
     values: dict[str, float]
+
+    @classmethod
+    def over(cls, values: dict[str, float]) -> Cell:
+        """Mean and sample standard deviation of at least one value."""
+        std = statistics.stdev(values.values()) if len(values) > 1 else None
+        return cls(statistics.fmean(values.values()), std, values)
 
 
 @dataclass(frozen=True)
@@ -142,13 +145,18 @@ def _groups(runs: Sequence[EvaluatedRun]) -> list[list[EvaluatedRun]]:
     return groups
 
 
+def differing_but_for_the_seed(a: EvaluatedRun, b: EvaluatedRun) -> list[str]:
+    """Keys, with both values, in which the runs' trainings differ; where the data are is none of them."""
+    return [key for key in differing_keys(a.config, b.config) if not key.startswith("seed ")]
+
+
 def _same_training(a: EvaluatedRun, b: EvaluatedRun) -> bool:
     """Same method, configuration, kind of weights, and budget: in samples, or in seconds by the clock."""
     seconds = (a.config.train.max_seconds, b.config.train.max_seconds)
     return (
         (a.method, a.weights) == (b.method, b.weights)
         and (a.samples_seen == b.samples_seen or seconds[0] == seconds[1] > 0)
-        and all(key.split(" ")[0] in _NO_DIFFERENCE for key in differing_keys(a.config, b.config))
+        and not differing_but_for_the_seed(a, b)
     )
 
 
@@ -167,13 +175,12 @@ def _cell(column: Column, runs: Sequence[EvaluatedRun]) -> Cell | None:
     holding = [run for run in runs if column.holds(run)]
     if not holding:
         return None
-    values = {str(run.path): run.figures[column.metric.figure] for run in holding}
-    std = statistics.stdev(values.values()) if len(values) > 1 else None
-    if column.metric.deviation:
-        own = [run.figures.get(column.metric.deviation) for run in holding]
-        known = [value for value in own if value is not None]
-        std = statistics.fmean(known) if known else None
-    return Cell(statistics.fmean(values.values()), std, values)
+    cell = Cell.over({str(run.path): run.figures[column.metric.figure] for run in holding})
+    if column.metric.deviation is None:
+        return cell
+    own = [run.figures.get(column.metric.deviation) for run in holding]
+    known = [value for value in own if value is not None]
+    return replace(cell, std=statistics.fmean(known) if known else None)
 
 
 def _real(column: Column, runs: Sequence[EvaluatedRun]) -> float | None:
