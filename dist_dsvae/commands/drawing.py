@@ -23,7 +23,7 @@ from dist_dsvae.runs.scatter import draw_points
 from dist_dsvae.sampling.film import check_writer
 from dist_dsvae.sampling.generate import spread
 from dist_dsvae.sampling.holes import holes_for
-from dist_dsvae.sampling.image_file import check_replaceable
+from dist_dsvae.sampling.image_file import check_replaceable, write_image
 from dist_dsvae.sampling.temperature import Temperatures
 
 
@@ -161,7 +161,8 @@ def draw_into_photographs(args: argparse.Namespace, model: PretrainedModel, show
         how = {"refine_steps": args.refine_steps, "num_starts": args.starts, "blend": not args.no_blend}
         photographs = into_photographs.inpainted_photographs(model, shown, *masks.values(), **how)
         made = [f"{path} ({own})" for path, own in zip(paths, args.images, strict=True)]
-    into_photographs.write_photographs(paths, photographs)
+    for path, photograph in zip(paths, photographs, strict=True):
+        write_image(path, photograph)
     return f"Wrote {', '.join(made)}."
 
 

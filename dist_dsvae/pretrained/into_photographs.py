@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 from PIL import Image
@@ -14,7 +13,7 @@ from dist_dsvae.pretrained.model import PretrainedModel
 from dist_dsvae.pretrained.photographs import AlignedFace
 from dist_dsvae.pretrained.requests import Mask, RequestError
 from dist_dsvae.sampling.grids import to_pil
-from dist_dsvae.sampling.image_file import check_replaceable, write_image
+from dist_dsvae.sampling.image_file import check_replaceable
 
 
 def swapped_photographs(model: PretrainedModel, shown: Shown) -> list[Image.Image]:
@@ -64,11 +63,6 @@ def numbered(out: Path, count: int) -> list[Path]:
     for path in paths:
         check_replaceable(path)
     return paths
-
-
-def write_photographs(paths: Sequence[Path], photographs: Sequence[Image.Image]) -> None:
-    for path, photograph in zip(paths, photographs, strict=True):
-        write_image(path, photograph)
 
 
 def _as_rgb(image: Tensor) -> Image.Image:

@@ -146,7 +146,7 @@ class Photographs:
             photograph = flatten(image)
         except (OSError, ValueError) as error:
             raise ImageError(f"{name} cannot be read as a picture: {error}.") from None
-        faces = sorted(detector(photograph), key=_middle)
+        faces = sorted(detector(photograph), key=lambda face: face.box[0] + face.box[2])  # by their middle
         if not faces:
             raise ImageError(
                 f"No face is found in {name} ({_size(photograph)} pixels), and this model is one of aligned "
@@ -156,7 +156,7 @@ class Photographs:
             raise ImageError(
                 f"There is no face {number} in {name}; {len(faces)} found, counted from the left from 1."
             )
-        face = max(faces, key=_edge) if number is None else faces[number - 1]
+        face = max(faces, key=lambda face: face.edge) if number is None else faces[number - 1]
         note = ""
         if number is None and len(faces) > 1:
             place = faces.index(face) + 1
@@ -173,14 +173,6 @@ def _no_record() -> RequestError:
         "on other pictures than shards/build.py cuts with --faces, or published before that was recorded. "
         "Leave align (--align) at auto, and give pictures like those it was trained on."
     )
-
-
-def _edge(face: Face) -> float:
-    return face.edge
-
-
-def _middle(face: Face) -> float:
-    return face.box[0] + face.box[2]
 
 
 def _size(image: Image.Image) -> str:

@@ -212,17 +212,13 @@ def load(checkpoint: Path, state: dict[str, Any]) -> None:
     _collectively(read, what=what)
 
 
-def _write(state: dict[str, Any], partial: Path, group: ProcessGroup | None) -> None:
-    from torch.distributed.checkpoint.state_dict_saver import save as dcp_save
-
-    with _quiet():
-        dcp_save(state, checkpoint_id=partial, process_group=group, no_dist=distributed.world_size() == 1)
-
-
 def _write_or_explain(state: dict[str, Any], partial: Path, group: ProcessGroup | None) -> None:
     """Torch reports a full disk in several disguises; the free space tells."""
+    from torch.distributed.checkpoint.state_dict_saver import save as dcp_save
+
     try:
-        _write(state, partial, group)
+        with _quiet():
+            dcp_save(state, checkpoint_id=partial, process_group=group, no_dist=distributed.world_size() == 1)
     except _failures() as error:
         if shutil.disk_usage(partial.parent).free < _num_bytes(state):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(partial)) from error

@@ -12,7 +12,6 @@ from rich.text import Text
 
 from dist_dsvae.evaluation.comparing.columns import Column
 from dist_dsvae.evaluation.comparing.comparison import Cell, Comparison, Row
-from dist_dsvae.evaluation.comparing.evaluated import RecordedJudge
 from dist_dsvae.evaluation.comparing.paper import METHODS
 
 FORMAT = "dist_dsvae-comparison/1"
@@ -117,7 +116,10 @@ def caption(comparison: Comparison) -> list[str]:
         )
     lines += _settings_lines(comparison)
     judges = {judge: None for run in comparison.runs for judge in run.judges.items()}
-    lines += [f"{role.replace('_', ' ').capitalize()}: {_described(judge)}." for role, judge in judges]
+    lines += [
+        f"{role.replace('_', ' ').capitalize()}: {judge.name}, sha256 {judge.digest}."
+        for role, judge in judges
+    ]
     lines += [f"{row.label}: {_budget(row)}." for row in comparison.rows]
     if comparison.paper is None:
         lines.append("The paper has no figures for these data.")
@@ -146,10 +148,6 @@ def _settings_lines(comparison: Comparison) -> Iterator[str]:
         by_text.setdefault(text, []).append(str(run.path))
     for text, runs in by_text.items():
         yield f"Evaluated with {text}" + (f": {', '.join(runs)}." if len(by_text) > 1 else ".")
-
-
-def _described(judge: RecordedJudge) -> str:
-    return f"{judge.name}, sha256 {judge.digest}"
 
 
 def _budget(row: Row) -> str:
