@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from typing import Literal, get_args
 
@@ -14,11 +15,12 @@ from dist_dsvae.core.types import CodeKind, Codes, Gaussian
 from dist_dsvae.methods.abilities import Autoencoding, Classifying, Generative, LabelFree, PriorDensity
 from dist_dsvae.methods.published import Published
 from dist_dsvae.models.norm_statistics import Moments, Statistics
-from dist_dsvae.pretrained.chunks import in_chunks
 from dist_dsvae.pretrained.image_kinds import Kind, to_network
 from dist_dsvae.pretrained.requests import ClassNames, RequestError, at_least_one, class_ids
 from dist_dsvae.sampling.statistics_codes import FEW_CODES, prior_statistics
 from dist_dsvae.sampling.temperature import AT_ONE, PriorCodes, Temperatures
+
+logger = logging.getLogger(__name__)
 
 Precision = Literal["no", "bf16"]
 _KEPT_TEMPERATURES = 8
@@ -93,7 +95,7 @@ class Networks:
         return whole - method.zu_dim, method.zu_dim
 
     def run(self, function: Callable[..., tuple[Tensor, ...]], *inputs: Tensor) -> tuple[Tensor, ...]:
-        """``function`` of ``inputs`` [N, ...], ``batch_size`` rows at a time (``chunks.in_chunks``)."""
+        """``function`` of ``inputs`` [N, ...], ``batch_size`` rows at a time (``in_chunks``)."""
         casting = torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.bf16)
         with torch.no_grad(), casting:
             return in_chunks(function, inputs, self.batch_size, self.device)
@@ -175,3 +177,34 @@ class Networks:
         if len(ids) != count:
             raise RequestError(f"There are {len(ids)} labels for {count} pictures; give one for each.")
         return torch.tensor(ids, dtype=torch.int64)
+
+
+def in_chunks(
+    function: Callable[..., tuple[Tensor, ...]],
+    inputs: tuple[Tensor, ...],
+    chunk_size: int,
+    device: torch.device,
+) -> tuple[Tensor, ...]:
+    """``function`` of inputs [N, ...] on ``device``, ``chunk_size`` rows at a time; its results in one.
+
+    function: rows in, tensors of as many rows out, wherever the whole of them shall lie. An empty batch
+    is passed once. Where a chunk does not fit into the device's memory, it and all that follow are halved.
+    Raises torch.OutOfMemoryError if a single row does not fit.
+    """
+    total, first = len(inputs[0]), 0
+    results: list[tuple[Tensor, ...]] = []
+    while first < total or not results:
+        rows = [tensor[first : first + chunk_size].to(device) for tensor in inputs]
+        try:
+            results.append(function(*rows))
+        except torch.OutOfMemoryError:
+            if chunk_size == 1 or total == 0:
+                raise
+            chunk_size = max(1, min(chunk_size, len(rows[0])) // 2)
+            logger.warning("out of memory: going on with %d at a time", chunk_size)
+            del rows
+            if device.type == "cuda":
+                torch.cuda.empty_cache()
+            continue
+        first += chunk_size
+    return tuple(torch.cat(parts) for parts in zip(*results, strict=True))

@@ -14,7 +14,7 @@ from dist_dsvae import PretrainedModel
 from dist_dsvae.config import CGANConfig, ClassifierConfig, CVAEConfig, DSVAEConfig
 from dist_dsvae.core.types import Gaussian
 from dist_dsvae.models.norm_statistics import Moments
-from dist_dsvae.pretrained import chunks
+from dist_dsvae.pretrained.networks import in_chunks
 from dist_dsvae.pretrained.requests import RequestError
 from tests.unit.pretrained.making import CLASSES, make_model, pixels
 
@@ -81,13 +81,13 @@ def test_out_of_memory_halves_the_chunks(caplog: pytest.LogCaptureFixture) -> No
         return (rows * 2,)
 
     limit = 3
-    (doubled,) = chunks.in_chunks(network, (torch.arange(20),), 16, torch.device("cpu"))
+    (doubled,) = in_chunks(network, (torch.arange(20),), 16, torch.device("cpu"))
     assert torch.equal(doubled, torch.arange(20) * 2)
     assert sizes == [16, 8, 4, 2, *[2] * 9]
     assert "going on with 2 at a time" in caplog.text
     limit = 0
     with pytest.raises(torch.OutOfMemoryError):
-        chunks.in_chunks(network, (torch.arange(3),), 2, torch.device("cpu"))
+        in_chunks(network, (torch.arange(3),), 2, torch.device("cpu"))
 
 
 def test_bf16_runs_the_networks_in_half_precision(model: PretrainedModel) -> None:
