@@ -81,7 +81,7 @@ def words(text: str) -> str:
 def said(claim: Claim) -> str:
     """The claim's sentence with the figures of its results."""
     results = read_results(RESULTS / f"{claim.results}.json")
-    cells = results.row(claim.row).cells
+    cells = next(row.cells for row in results.rows if row.label == claim.row)
 
     def figure(match: re.Match[str]) -> str:
         real, name, std, digits = match.groups()

@@ -63,14 +63,6 @@ class Results:
         """Whether the samples are points in the plane, not images."""
         return "coverage" in self.columns
 
-    def row(self, label: str) -> MethodResult:
-        """Raises ComparisonError if there is none of that label."""
-        for row in self.rows:
-            if row.label == label:
-                return row
-        labels = ", ".join(row.label for row in self.rows)
-        raise ComparisonError(f"{self.name}.json has no row {label!r}. It has {labels}.")
-
 
 def read_results(path: Path) -> Results:
     """Raises ComparisonError where the file is missing, or none of this format."""

@@ -84,7 +84,7 @@ def test_from_nothing_to_a_table_and_not_twice(
     # What was written: figures of each seed, their mean and deviation, and how they came about
     results = read_results(Path("my-results/toy.json"))
     assert [(row.label, row.seeds) for row in results.rows] == [("dsvae", (0, 1)), ("cVAE-GAN", (0, 1))]
-    cell = results.row("dsvae").cells["coverage"]
+    cell = next(row for row in results.rows if row.label == "dsvae").cells["coverage"]
     values = [figures(name)["coverage"] for name in RUNS[:2]]
     assert cell.values == dict(zip("01", values, strict=True))
     assert (cell.mean, cell.std) == (statistics.fmean(values), statistics.stdev(values))

@@ -269,7 +269,7 @@ def test_seeds_and_temperatures_become_a_table_and_a_curve(tmp_path: Path) -> No
     paths = write_results("quickstart", runs, curve, budget, ["dsvae reproduce quickstart"], tmp_path / "out")
     assert [path.name for path in paths] == ["quickstart.png", "quickstart.md", "quickstart.json"]
     results = read_results(tmp_path / "out/quickstart.json")
-    cell = results.row("dsvae").cells["inception_score"]
+    cell = next(row for row in results.rows if row.label == "dsvae").cells["inception_score"]
     assert cell.values == pytest.approx({"0": 5.2, "7": 5.3})
     assert (cell.mean, cell.std) == (pytest.approx(5.25), pytest.approx(0.1 / math.sqrt(2)))
     assert results.document["hardware"] == "cpu, 1 thread, bf16"  # of another machine: nothing else is known

@@ -181,5 +181,3 @@ def test_files_that_are_no_results_are_sentences(tmp_path: Path) -> None:
         path.write_text(content)
         with pytest.raises(ComparisonError, match=sentence):
             read_results(path)
-    with pytest.raises(ComparisonError, match=r"mine.json has no row 'dsave'. It has dsvae, cVAE"):
-        results().row("dsave")
