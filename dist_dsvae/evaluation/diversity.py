@@ -18,7 +18,7 @@ from __future__ import annotations
 import contextlib
 import math
 import statistics
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
@@ -299,12 +299,11 @@ def pair_sum(
     rank: int = 0,
     world_size: int = 1,
     elements_per_block: int | None = None,
-    on_progress: Callable[[int], None] | None = None,
 ) -> PairSum:
     """The sum of MS-SSIM over one process's share of the pairs of a class, images [N, C, H, W] in [-1, 1].
 
     Every process gives the same images and ``elements_per_block``; the shares then add up to all pairs, none
-    twice. ``on_progress`` is called with the number of pairs just done.
+    twice.
 
     Raises ValueError for fewer than two images, images outside [-1, 1], or smaller than the window.
     """
@@ -314,8 +313,6 @@ def pair_sum(
         for block, values in computed_blocks(images, rank, world_size, elements_per_block):
             sums.append(values.triu(block.diagonal).sum())
             num_pairs += block.num_pairs
-            if on_progress is not None:
-                on_progress(block.num_pairs)
     total = torch.stack(sums).cpu().double().sum().item() if sums else 0.0
     return PairSum(total, num_pairs)
 

@@ -201,13 +201,6 @@ def test_the_size_of_a_block_does_not_matter(elements_per_block: int) -> None:
     torch.testing.assert_close(actual, pairwise_ms_ssim(images), rtol=0, atol=1e-6)
 
 
-def test_progress_counts_every_pair_once() -> None:
-    done: list[int] = []
-    pair_sum(random_images(12, 32), "cat", elements_per_block=30_000, on_progress=done.append)
-    assert len(done) > 3
-    assert sum(done) == 66
-
-
 def test_lower_precision_around_the_call_does_not_reach_it() -> None:
     images = random_images(6, 32)
     expected = pairwise_ms_ssim(images)
