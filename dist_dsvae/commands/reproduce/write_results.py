@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -50,9 +51,7 @@ def write_results(
         "budget": budget.words(iterations),
         **_machines(runs),
         "settings": {key: value for key, value in first.settings.items() if key != "test_fingerprint"},
-        "judges": {
-            role: {"name": judge.name, "sha256": judge.sha256} for role, judge in first.judges.items()
-        },
+        "judges": {role: asdict(judge) for role, judge in first.judges.items()},
         "commands": list(commands),
         "columns": [
             column.metric.figure for column in comparison.columns if column.metric.figure not in _LEFT_OUT

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
+from dist_dsvae.config import EvaluationConfig
 from dist_dsvae.evaluation.comparing.evaluated import ComparisonError, EvaluatedRun, RecordedJudge
 from dist_dsvae.evaluation.metrics import METRICS, Metric
 
@@ -15,14 +16,7 @@ _OPTIONS = {
     "samples": "--samples-per-class",
     "precision": "--mixed_precision",
     "held_out_fingerprint": "--held-out",
-    **{
-        name: f"--set evaluation.{name}=..."
-        for name in (
-            *("samples_per_class", "real_samples", "real_split", "splits", "seed", "batch_norm", "prior"),
-            *("batch_size", "diversity_samples", "neighbour_samples", "identity_samples"),
-            *("temperature_zs", "temperature_zu"),
-        )
-    },
+    **{field.name: f"--set evaluation.{field.name}=..." for field in fields(EvaluationConfig)},
 }
 
 
