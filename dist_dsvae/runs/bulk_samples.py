@@ -12,14 +12,13 @@ from __future__ import annotations
 
 import io
 import shutil
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 
 from dist_dsvae.building.writer import Layout, Sample, write_split
 from dist_dsvae.core import distributed
@@ -55,18 +54,14 @@ def write_many(
     """
     at_least_one("per_class", per_class)
     with ExitStack() as stack:
-        error: Exception | None = None
         place: Path | None = None
-        if distributed.is_main():
-            try:
+        with _failing_together():
+            if distributed.is_main():
                 place = stack.enter_context(building(out, overwrite=overwrite))
-            except (DataError, OSError) as caught:
-                error = caught
-        _raise_together(error)
         staging = distributed.broadcast_object(place)
         assert staging is not None
         folder = staging / _TEMPORARY if as_shards else staging
-        try:
+        with _failing_together():
             write_share(
                 model,
                 folder,
@@ -77,23 +72,26 @@ def write_many(
                 rank=distributed.rank(),
                 world_size=distributed.world_size(),
             )
-        except (OSError, ValueError) as caught:
-            error = caught
-        _raise_together(error)  # also the barrier before packing
-        if as_shards and distributed.is_main():
-            try:
+        with _failing_together():
+            if as_shards and distributed.is_main():
                 _pack(model, folder, staging / "train", classes, per_class, command)
                 shutil.rmtree(folder)
-            except (OSError, ValueError) as caught:
-                error = caught
-        _raise_together(error)
     distributed.barrier()
     what = "as shards in train" if as_shards else "in a folder per class"
     return f"Wrote {len(classes) * per_class:,} samples of {len(classes)} classes to {out}, {what}."
 
 
-def _raise_together(error: Exception | None) -> None:
-    """Raise on all processes what any of them met, so that none waits for the others for ever."""
+@contextmanager
+def _failing_together() -> Iterator[None]:
+    """Raise on all processes what any of them met inside, so that none waits for the others for ever.
+
+    None goes on before all are through.
+    """
+    error: Exception | None = None
+    try:
+        yield
+    except (OSError, ValueError) as caught:
+        error = caught
     messages = distributed.gather_objects(None if error is None else str(error))
     if error is not None:
         raise error
@@ -123,22 +121,20 @@ def write_share(
         numbers = torch.arange(first, min(first + UNIT, total))
         labels = torch.tensor(classes)[numbers // per_class]
         numbers = numbers % per_class
-        arrays = model.sample_numbers(labels, numbers, seed, temperatures, kind="array")
-        for label, number, array in zip(labels.tolist(), numbers.tolist(), arrays, strict=True):
-            (folder / names[label] / f"{number:06d}.{extension}").write_bytes(encode(array))
+        samples = model.sample_numbers(labels, numbers, seed, temperatures)
+        for label, number, sample in zip(labels.tolist(), numbers.tolist(), samples, strict=True):
+            (folder / names[label] / f"{number:06d}.{extension}").write_bytes(encode(sample))
 
 
 def _encoder(model: PretrainedModel) -> tuple[str, Callable[[Any], bytes]]:
-    """Extension of the files, and what makes their bytes of a picture [H, W, C] or a point [C]."""
+    """Extension of the files, and what makes their bytes of a picture or a point [C] in float32."""
     if model.shape.is_image:
         codec = Codec()
-        return codec.extension, lambda array: codec.pack(
-            Image.fromarray(array[..., 0] if array.shape[-1] == 1 else array)
-        )
+        return codec.extension, codec.pack
 
     def point(array: Any) -> bytes:
         stream = io.BytesIO()
-        np.save(stream, array.astype(np.float32))
+        np.save(stream, array)
         return stream.getvalue()
 
     return "npy", point
@@ -155,31 +151,19 @@ def folder_names(classes: tuple[str, ...]) -> list[str]:
     ]
 
 
-def _read_sample(sample: Sample[str]) -> tuple[bytes, Mapping[str, object]]:
-    return Path(sample.reference).read_bytes(), {}
-
-
 def _pack(
     model: PretrainedModel, folder: Path, directory: Path, classes: list[int], per_class: int, command: str
 ) -> None:
     """The files of ``folder`` as the shards of a split whose classes are all of the model's."""
     extension, _ = _encoder(model)
+    names = folder_names(model.classes)
+    files = [(label, f"{names[label]}/{n:06d}.{extension}") for label in classes for n in range(per_class)]
     write_split(
         directory,
-        list(_samples(model, folder, classes, per_class, extension)),
-        _read_sample,
+        [Sample(str(folder / name), label, name) for label, name in files],
+        lambda sample: (Path(sample.reference).read_bytes(), {}),
         Layout(shape=model.shape, extension=extension),
         classes=model.classes,
         command=command,
         source="generated",
     )
-
-
-def _samples(
-    model: PretrainedModel, folder: Path, classes: list[int], per_class: int, extension: str
-) -> Iterator[Sample[str]]:
-    names = folder_names(model.classes)
-    for label in classes:
-        for number in range(per_class):
-            path = folder / names[label] / f"{number:06d}.{extension}"
-            yield Sample(str(path), label, f"{names[label]}/{path.name}")
