@@ -11,7 +11,6 @@ trained anew), a damaged one with our mark, or one from before encoders were mea
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from collections.abc import Mapping
 from pathlib import Path
@@ -23,7 +22,7 @@ from torch import nn
 
 from dist_dsvae.core import distributed
 from dist_dsvae.core.errors import DataError
-from dist_dsvae.core.files import write_atomically
+from dist_dsvae.core.files import sha256_of, write_atomically
 from dist_dsvae.core.text import parse_json
 from dist_dsvae.core.types import CodeKind
 from dist_dsvae.data.open_split import open_split
@@ -124,7 +123,7 @@ def _path(checkpoint: Path, weights: str) -> Path:
 
 def _metadata(checkpoint: Path, weights: str) -> dict[str, str]:
     """The marker has the checksums of everything in the checkpoint, so its own stands for all of it."""
-    digest = hashlib.sha256((checkpoint / MARKER).read_bytes()).hexdigest()
+    digest = sha256_of(checkpoint / MARKER)
     return {"format": FORMAT, "checkpoint": checkpoint.name, "sha256": digest, "weights": weights}
 
 

@@ -15,10 +15,10 @@ from dist_dsvae.config.reading import load_config
 from dist_dsvae.core.files import sha256_of
 from dist_dsvae.core.shipped import at_hand, config_names
 from dist_dsvae.core.text import read_json
+from dist_dsvae.methods.published import WEIGHTS_FILE
 from dist_dsvae.runs.run_directory import read_record
 
 SCORES = "scores"
-_WEIGHTS_FILE = "model.safetensors"
 _TEMPERATURES = ("temperature_zs", "temperature_zu")
 
 
@@ -85,7 +85,7 @@ def _is_judge(place: str | None, found: Any) -> bool:
     if place is None or found is None:
         return (place is None) == (found is None)
     path = at_hand(place.partition("=")[2] or place)
-    path = path / _WEIGHTS_FILE if path.is_dir() else path
+    path = path / WEIGHTS_FILE if path.is_dir() else path
     # one that is not on this disk has a name that says which it is
     return not path.is_file() or sha256_of(path) == found.get("sha256")
 

@@ -18,10 +18,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dist_dsvae.commands.starting import say
+from dist_dsvae.engine.stopping.preemption import TRY_AGAIN_LATER  # of a command that was told to stop
 
 _SECONDS_BETWEEN_LOOKS = 0.2
 _LAST_LINES = 3
-_TRY_AGAIN_LATER = 75  # the status of a command that was told to stop
 
 
 class JobError(ValueError):
@@ -92,7 +92,7 @@ def _start(job: Job, place: Mapping[str, str]) -> subprocess.Popen[bytes]:
 
 
 def _explained(job: Job, status: int) -> JobError:
-    if status == _TRY_AGAIN_LATER:
+    if status == TRY_AGAIN_LATER:
         return JobError(f"{job.title} was told to stop. The same command goes on.", can_go_on=True)
     lines = [line for line in job.log.read_text(encoding="utf-8", errors="replace").splitlines() if line]
     last = "\n    ".join(lines[-_LAST_LINES:])

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
+from dist_dsvae.core.files import sha256_of
 from dist_dsvae.core.shipped import at_hand
 from dist_dsvae.core.types import ImageShape
 from dist_dsvae.evaluation.judging.judge import Judge, load_judge
@@ -41,23 +41,23 @@ def open_judge(place: str, device: torch.device) -> tuple[Judge, tuple[str, ...]
     place: a published classifier's directory, or a file of weights as PATH or KIND=PATH.
     Raises JudgeError, or PublishedModelError, with what is wrong.
     """
-    kind, separator, path = place.partition("=")
+    kind, separator, named = place.partition("=")
     if not separator or Path(place).exists():
-        kind, path = "", place
-    path = str(at_hand(path))
-    if not Path(path).suffix and not Path(path).exists():
+        kind, named = "", place
+    path = at_hand(named)
+    if not path.suffix and not path.exists():
         raise JudgeError(
             f"There is no classifier {path}. Train one of this data set and export it:\n"
             "    dsvae train classifier/DATA\n"
             "    dsvae export --run runs/classifier-DATA --out runs/classifier-DATA/model\n"
             "Or give another with --classifier: a published one, or a file of weights."
         )
-    if not Path(path).is_dir():
+    if not path.is_dir():
         return load_judge(path, device=device, kind=kind or None), None
-    if not (Path(path) / CONFIG_FILE).is_file() or (Path(path) / "dataset.json").is_file():
+    if not (path / CONFIG_FILE).is_file() or (path / "dataset.json").is_file():
         raise JudgeError(
             f"{path} is not a published classifier. From the run of a classifier one is made by\n"
-            f"    dsvae export --run RUN --out {path.rstrip('/')}/model"
+            f"    dsvae export --run RUN --out {path / 'model'}"
         )
     published = load_published(path)
     method, classes = published.method, published.classes
@@ -66,11 +66,8 @@ def open_judge(place: str, device: torch.device) -> tuple[Judge, tuple[str, ...]
             f"{path} is a published {type(method).__name__}, not a classifier. Train one with "
             "configs/classifier/<data>.json and export it."
         )
-    digest = hashlib.sha256((Path(path) / WEIGHTS_FILE).read_bytes()).hexdigest()
     network = OwnScores(method, published.shape).to(device).eval().requires_grad_(False)
     head = method.network.get_submodule("head")
     assert isinstance(head, nn.Linear)
-    name = (
-        f"own:{Path(path).resolve().parent.name}" if Path(path).name == "model" else f"own:{Path(path).name}"
-    )
-    return Judge(name, digest, len(classes), head.in_features, network), classes
+    name = f"own:{path.resolve().parent.name if path.name == 'model' else path.name}"
+    return Judge(name, sha256_of(path / WEIGHTS_FILE), len(classes), head.in_features, network), classes
