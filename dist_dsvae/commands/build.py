@@ -14,19 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dist_dsvae.building.build_progress import progress_of
-from dist_dsvae.building.sources.build_options import (
-    add_casia,
-    add_cifar,
-    add_csv,
-    add_cub200,
-    add_facescrub,
-    add_fashion_mnist,
-    add_folder,
-    add_hf,
-    add_toy,
-    add_workers_option,
-    add_zip,
-)
+from dist_dsvae.building.sources import build_options as options
 from dist_dsvae.commands.starting import HelpFormatter, command_line, fail, say_start
 from dist_dsvae.config import option_types
 from dist_dsvae.core.errors import DataError
@@ -42,17 +30,17 @@ def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
     commands = parser.add_subparsers(dest="subcommand", required=True, metavar="SUBCOMMAND")
     for name, add_options, what in (
-        ("folder", add_folder, "pictures, one sub-folder per class; or any, without labels"),
-        ("zip", add_zip, "the same in a zip or tar, which is not unpacked"),
-        ("csv", add_csv, "pictures that a list names: path, label and perhaps split"),
-        ("hf", add_hf, "a data set of the library datasets: of its hub, or local Arrow or Parquet"),
-        ("facescrub", add_facescrub, "photographs of people: finds, aligns and crops their faces"),
-        ("fashion-mnist", add_fashion_mnist, "Fashion-MNIST from its four idx files"),
-        ("cifar10", add_cifar, "CIFAR-10 from its official python version"),
-        ("cifar100", add_cifar, "CIFAR-100 (fine labels), likewise"),
-        ("cub200", add_cub200, "CUB-200-2011 from its official folder, cut out by its boxes"),
-        ("casia", add_casia, "identities of CASIA-WebFace without labels, from folders or RecordIO"),
-        ("toy", add_toy, "three half-moons of points in the plane"),
+        ("folder", options.add_folder, "pictures, one sub-folder per class; or any, without labels"),
+        ("zip", options.add_zip, "the same in a zip or tar, which is not unpacked"),
+        ("csv", options.add_csv, "pictures that a list names: path, label and perhaps split"),
+        ("hf", options.add_hf, "a data set of the library datasets: of its hub, or local Arrow or Parquet"),
+        ("facescrub", options.add_facescrub, "photographs of people: finds, aligns and crops their faces"),
+        ("fashion-mnist", options.add_fashion_mnist, "Fashion-MNIST from its four idx files"),
+        ("cifar10", options.add_cifar, "CIFAR-10 from its official python version"),
+        ("cifar100", options.add_cifar, "CIFAR-100 (fine labels), likewise"),
+        ("cub200", options.add_cub200, "CUB-200-2011 from its official folder, cut out by its boxes"),
+        ("casia", options.add_casia, "identities of CASIA-WebFace without labels, from folders or RecordIO"),
+        ("toy", options.add_toy, "three half-moons of points in the plane"),
     ):
         source_parser = commands.add_parser(name, help=what)
         source_parser.set_defaults(run=run_build)
@@ -75,7 +63,7 @@ def add_index(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="so many may have no sample (a tenth, at least one)",
     )
-    add_workers_option(parser)
+    options.add_workers_option(parser)
     parser.set_defaults(run=run_index)
 
 
