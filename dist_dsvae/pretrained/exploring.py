@@ -134,7 +134,7 @@ def painted(
         if number < 0:
             raise RequestError(f"{name} is {number}; it must be at least 0.")
     originals, kind = images
-    ids = networks.known_labels(labels, len(originals))
+    known = networks.known_labels(labels, len(originals))
 
     def paint(originals: Tensor, holes: Tensor, ids: Tensor | None = None) -> tuple[Tensor]:
         inputs = to_network(originals)
@@ -148,7 +148,7 @@ def painted(
         generated = kind._replace(device=originals.device).stored(generated)
         return (inpaint.filled(originals, generated, holes).to(kind.device),)
 
-    return kind.wrap(networks.run(paint, originals, holes, *([] if ids is None else [ids]))[0])
+    return kind.wrap(networks.run(paint, originals, holes, *known)[0])
 
 
 def _refined(

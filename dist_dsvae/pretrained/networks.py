@@ -130,11 +130,12 @@ class Networks:
         """Codes of pictures as ``read_images`` gave them, in float32 on the caller's device."""
         method = self.autoencoding()
 
-        def encode(images: Tensor, labels: Tensor) -> tuple[Tensor, ...]:
+        def encode(images: Tensor, labels: Tensor | None = None) -> tuple[Tensor, ...]:
             zs, (mean, log_variance) = self.posterior(method, to_network(images), labels)
             return tuple(part.to(kind.device) for part in (zs, mean, log_variance))
 
-        zs, mean, log_variance = self.run(encode, images, self.labels(labels, len(images)))
+        ids = () if self.encodes_without_labels else self.known_labels(labels, len(images))
+        zs, mean, log_variance = self.run(encode, images, *ids)
         return Codes(zs, Gaussian(mean, log_variance))
 
     def probabilities(self, images: Tensor, kind: Kind) -> Tensor:
@@ -155,18 +156,13 @@ class Networks:
             zs, zu = method.encode(images, labels)
         return Codes(zs.float(), Gaussian(zu.mean.float(), zu.log_variance.float()))
 
-    def labels(self, labels: ClassNames | None, count: int) -> Tensor:
-        """int64 [count]: of the pictures to encode; zeros where they are not needed.
+    def known_labels(self, labels: ClassNames | None, count: int) -> tuple[Tensor, ...]:
+        """One int64 [count], of the pictures to encode; none where they are neither given nor needed.
 
         Raises RequestError where they are needed and missing, or not as many as the pictures.
         """
-        known = None if self.encodes_without_labels else self.known_labels(labels, count)
-        return torch.zeros(count, dtype=torch.int64) if known is None else known
-
-    def known_labels(self, labels: ClassNames | None, count: int) -> Tensor | None:
-        """int64 [count]; None where they are neither given nor needed. Raises as ``labels`` does."""
         if labels is None and self.encodes_without_labels:
-            return None
+            return ()
         if labels is None:
             raise RequestError(
                 f"This model is a {self.name}, whose encoder is told the label: give each picture's class as "
@@ -176,7 +172,7 @@ class Networks:
         ids = ids * count if len(ids) == 1 else ids
         if len(ids) != count:
             raise RequestError(f"There are {len(ids)} labels for {count} pictures; give one for each.")
-        return torch.tensor(ids, dtype=torch.int64)
+        return (torch.tensor(ids, dtype=torch.int64),)
 
 
 def in_chunks(
