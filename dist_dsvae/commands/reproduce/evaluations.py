@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields, replace
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +50,7 @@ class WantedEvaluation:
                 return False
         except (OSError, ValueError, KeyError, TypeError):
             return False
-        wanted = {field.name: getattr(self.settings, field.name) for field in fields(self.settings)}
+        wanted = asdict(self.settings)
         if not wanted["real_samples"]:  # as many as are generated
             del wanted["real_samples"]
         if "diversity" in found["figures"] and "ms_ssim" not in known:
@@ -67,17 +67,14 @@ class WantedEvaluation:
         """Of ``dsvae evaluate``: with what the run recorded otherwise."""
         record = read_record(self.run.directory)
         assert record is not None, f"{self.run.directory} has not been trained"
+        recorded = asdict(record.evaluation)
         changes = [
-            f"evaluation.{name}={json.dumps(value)}" for name, value in self._differing(record.evaluation)
+            f"evaluation.{name}={json.dumps(value)}"
+            for name, value in asdict(self.settings).items()
+            if recorded[name] != value
         ]
         options = [word for change in changes for word in ("--set", change)]
         return ("evaluate", "--run", str(self.run.directory), "--name", self.name, *options)
-
-    def _differing(self, recorded: EvaluationConfig) -> Iterator[tuple[str, Any]]:
-        for field in fields(recorded):
-            value = getattr(self.settings, field.name)
-            if getattr(recorded, field.name) != value:
-                yield field.name, value
 
 
 def _is_judge(place: str | None, found: Any) -> bool:
