@@ -41,11 +41,6 @@ class DataSet(NamedTuple):
     num_samples: int
 
 
-class Experiment(NamedTuple):
-    config: ExperimentConfig
-    data: DataSet
-
-
 # Where a config's shards are not built: the data sets of configs/, by the folder that they are built in
 _DATA_SETS = {
     "cifar10": DataSet(ImageShape(3, 32, 32), 10, 50_000),
@@ -101,7 +96,7 @@ def predicted_seconds(
     return predict(plan(config, data.shape, num_classes, runtime, fake=True).work(), device).seconds
 
 
-def of_architecture(architecture: str, num_classes: int | None) -> Experiment:
+def of_architecture(architecture: str, num_classes: int | None) -> tuple[ExperimentConfig, DataSet]:
     """The other benchmarks' networks; batches of 96, flipped."""
     shape = FAMILIES[architecture].shape
     config = ExperimentConfig(
@@ -110,10 +105,10 @@ def of_architecture(architecture: str, num_classes: int | None) -> Experiment:
         method=DSVAEConfig(augmentation="off"),
         train=TrainConfig(mixed_precision="auto"),
     )
-    return Experiment(config, DataSet(shape, num_classes or 10, 0))
+    return config, DataSet(shape, num_classes or 10, 0)
 
 
-def _of_config(args: argparse.Namespace) -> Experiment:
+def _of_config(args: argparse.Namespace) -> tuple[ExperimentConfig, DataSet]:
     """Raises ValueError where neither the shards nor the name of their folder tell what is in them."""
     config = load_config(args.config)
     folder = Path(config.data.train)
@@ -128,7 +123,7 @@ def _of_config(args: argparse.Namespace) -> Experiment:
             "not known. Build the shards first, or give --architecture, --classes and --batch-size."
         )
     config = without_auto(config, data.shape, data.num_samples, None)
-    return Experiment(config, data._replace(num_classes=args.classes or data.num_classes))
+    return config, data._replace(num_classes=args.classes or data.num_classes)
 
 
 def _runtime(config: ExperimentConfig, asked: str | None, *, on_cpu: bool) -> Runtime:

@@ -12,7 +12,6 @@ import statistics
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -34,13 +33,6 @@ Clock = Callable[[Callable[[], object]], float]  # seconds of a call
 _Rates = Mapping[float, float]  # bytes or flops per second by size
 
 
-class Calibration(NamedTuple):
-    """A device, and what operators reach of it."""
-
-    device: Device
-    share: Share
-
-
 def own_seconds(function: Callable[[], object], runtime: Runtime) -> float:
     """Of one call. With one thread it is the CPU's time, which other programs do not lengthen."""
     clock = time.process_time if runtime.num_threads == 1 else time.perf_counter
@@ -49,8 +41,8 @@ def own_seconds(function: Callable[[], object], runtime: Runtime) -> float:
     return clock() - begin
 
 
-def calibrate(runtime: Runtime) -> Calibration:
-    """Measure this machine with the threads that ``runtime`` trains with, in its precision."""
+def calibrate(runtime: Runtime) -> tuple[Device, Share]:
+    """This machine, and what operators reach of it, with the threads and the precision of ``runtime``."""
 
     def typical(function: Callable[[], object]) -> float:
         function()
@@ -78,7 +70,7 @@ def calibrate(runtime: Runtime) -> Calibration:
         bf16_tflops=half / 1e12,
         launch_gap_us=_dispatch_seconds(typical) * 1e6,
     )
-    return Calibration(device, share)
+    return device, share
 
 
 def _between(rates: _Rates, size: float) -> float:
