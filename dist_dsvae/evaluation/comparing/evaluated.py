@@ -100,6 +100,7 @@ def read_run(path: Path, name: str) -> EvaluatedRun:
             f"{_again(path, name)}"
         )
     dataset = _read_json(path / "dataset.json", "Give a whole run directory.")
+    config = _read_config(path / "config.json")
     try:
         run = EvaluatedRun(
             path=path,
@@ -114,14 +115,12 @@ def read_run(path: Path, name: str) -> EvaluatedRun:
             },
             figures={key: float(value) for key, value in found["figures"].items()},
             real={key: float(value) for key, value in found["real"].items()},
-            config=_read_config(path / "config.json"),
+            config=config,
             classes=tuple(dataset["classes"]),
         )
         int(run.settings["samples"]), int(run.settings["real_samples"]), str(run.settings["data_fingerprint"])
     except KeyError as error:
         raise ComparisonError(f"{place} lacks the key {error}. {_again(path, name)}") from None
-    except ComparisonError:
-        raise
     except (AttributeError, TypeError, ValueError) as error:
         raise ComparisonError(f"{place} cannot be used: {error}. {_again(path, name)}") from None
     return run
