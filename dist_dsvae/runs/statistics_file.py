@@ -12,7 +12,6 @@ trained anew), a damaged one with our mark, or one from before encoders were mea
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
 from pathlib import Path
 from typing import get_args
 
@@ -36,6 +35,7 @@ from dist_dsvae.runs.run import Run
 logger = logging.getLogger(__name__)
 
 FORMAT = "dist_dsvae-statistics/1"
+Groups = dict[str, Statistics]  # by kind of codes, or by encoder
 _MAX_HEADER_BYTES = 2**20
 
 
@@ -47,40 +47,41 @@ def measured_of_checkpoint(checkpoint: Path, method: nn.Module, weights: str) ->
     images, the encoders' among them, are missing.
     """
     config = Run.of_checkpoint(checkpoint).config
-    found = Measured()
+    kept: Groups = {}
     if distributed.is_main():
-        found = load_measured(checkpoint, method, weights)
-        if not _is_complete(found, method):
+        kept = _load(checkpoint, method, weights)
+        if not kept.keys() >= _networks(method).keys():
             skip = config.data.replaces_corrupt
-            found = measure_or_warn(method, lambda: _training_split(checkpoint), skip_corrupt=skip)
-            save_measured(checkpoint, weights, found)
-    return _on_device(distributed.broadcast_object(_on_device(found, None)), method)
+            kept = _groups(measure_or_warn(method, lambda: _training_split(checkpoint), skip_corrupt=skip))
+            _save(checkpoint, weights, kept)
+    return _measured(distributed.broadcast_object(kept), method)
 
 
 def measured_for_evaluation(
     checkpoint: Path, method: nn.Module, weights: str, train: Manifest, *, skip_corrupt: bool
 ) -> Measured:
     """The same, measured by all ranks together where it is not there, from a split that is known to be."""
-    found = load_measured(checkpoint, method, weights) if distributed.is_main() else Measured()
-    found = _on_device(distributed.broadcast_object(_on_device(found, None)), method)
-    if not _is_complete(found, method):
-        found = measure(method, train, skip_corrupt=skip_corrupt)
-        if distributed.is_main():
-            save_measured(checkpoint, weights, found)
+    kept: Groups = _load(checkpoint, method, weights) if distributed.is_main() else {}
+    kept = distributed.broadcast_object(kept)
+    if kept.keys() >= _networks(method).keys():
+        return _measured(kept, method)
+    found = measure(method, train, skip_corrupt=skip_corrupt)
+    if distributed.is_main():
+        _save(checkpoint, weights, _groups(found))
     return found
 
 
-def load_measured(checkpoint: Path, method: nn.Module, weights: str) -> Measured:
+def _load(checkpoint: Path, method: nn.Module, weights: str) -> Groups:
     """What is kept of a checkpoint; nothing if that is of another, does not fit, or cannot be read."""
     path = _path(checkpoint, weights)
     if not path.is_file():
-        return Measured()
+        return {}
     networks = _networks(method)
-    found: dict[str, Statistics] = {}
+    found: Groups = {}
     try:
         with safe_open(path, framework="pt") as opened:
             if opened.metadata() != _metadata(checkpoint, weights):
-                return Measured()
+                return {}
             names = set(opened.keys())
             for group, network in networks.items():
                 if f"{group}.mean_0" in names:
@@ -92,20 +93,17 @@ def load_measured(checkpoint: Path, method: nn.Module, weights: str) -> Measured
                     )
     except (OSError, SafetensorError) as error:
         logger.warning("%s cannot be read (%s) and is not used.", path, error)
-        return Measured()
-    if not all(_fits(statistics, networks[group]) for group, statistics in found.items()):
-        return Measured()
-    return _on_device(_measured(found), method)
+        return {}
+    return found if all(_fits(each, networks[group]) for group, each in found.items()) else {}
 
 
-def save_measured(checkpoint: Path, weights: str, measured: Measured) -> None:
+def _save(checkpoint: Path, weights: str, groups: Groups) -> None:
     """Keep statistics, whole or not at all; not in place of a foreign file, nor where writing fails."""
     path = _path(checkpoint, weights)
-    groups = _groups(measured)
     if not groups or (path.exists() and not _is_ours(path)):
         return
     tensors = {
-        f"{group}.{name}_{number}": tensor.cpu().contiguous()
+        f"{group}.{name}_{number}": tensor.contiguous()
         for group, statistics in groups.items()
         for number, moments in enumerate(statistics)
         for name, tensor in moments._asdict().items()
@@ -158,37 +156,23 @@ def _networks(method: nn.Module) -> dict[str, nn.Module]:
     return {group: network for group, network in found.items() if batch_norms(network)}
 
 
-def _is_complete(found: Measured, method: nn.Module) -> bool:
-    return _networks(method).keys() <= _groups(found).keys()
-
-
 def _fits(statistics: Statistics, network: nn.Module) -> bool:
     shapes = [norm.weight.shape for norm in batch_norms(network)]
     return [m.mean.shape for m in statistics] == shapes == [m.variance.shape for m in statistics]
 
 
-def _groups(measured: Measured) -> dict[str, Statistics]:
-    """All statistics, by kind of codes or by encoder."""
-    return {**dict[str, Statistics](measured.decoder.items()), **measured.encoders}
+def _groups(measured: Measured) -> Groups:
+    """All statistics, on the CPU."""
+    groups = {**dict[str, Statistics](measured.decoder.items()), **measured.encoders}
+    return {name: tuple(Moments(m.mean.cpu(), m.variance.cpu()) for m in groups[name]) for name in groups}
 
 
-def _measured(groups: Mapping[str, Statistics]) -> Measured:
-    """What ``_groups`` took apart."""
+def _measured(groups: Groups, method: nn.Module) -> Measured:
+    """What ``_groups`` took apart, where, and as precise as, the method's weights are."""
     kinds: tuple[CodeKind, ...] = get_args(CodeKind)
+    like = next(method.parameters())
+    moved = {name: tuple(Moments(*(t.to(like) for t in m)) for m in groups[name]) for name in groups}
     return Measured(
-        {kind: groups[kind] for kind in kinds if kind in groups},
-        {name: statistics for name, statistics in groups.items() if name not in kinds},
+        {kind: moved[kind] for kind in kinds if kind in moved},
+        {name: statistics for name, statistics in moved.items() if name not in kinds},
     )
-
-
-def _on_device(measured: Measured, method: nn.Module | None) -> Measured:
-    """Where, and as precise as, the method's weights are; None: on the CPU."""
-    parameter = None if method is None else next(method.parameters())
-    moved = {
-        group: tuple(
-            Moments(*(t.cpu() if parameter is None else t.to(parameter) for t in moments))
-            for moments in statistics
-        )
-        for group, statistics in _groups(measured).items()
-    }
-    return _measured(moved)
