@@ -34,17 +34,13 @@ def _printed(data_set: str, scores: tuple[float, ...], diversities: tuple[float,
     )
 
 
-_DATA_SETS = {
+# What it prints, by a pattern of the places where each data set's shards are
+PRINTED = {
     r"face[-_ ]?scrub": _printed("FaceScrub", (9.55, 10.02, 16.75, 17.91), (0.0141, 0.0157)),
     r"cifar[-_ ]?10(?!\d)": _printed("CIFAR-10", (3.01, 6.27, 6.99, 7.04), (0.0136, 0.0149)),
     r"cub[-_ ]?200": _printed("CUB-200", (37.34, 78.06, 91.14, 100.86), (0.0195, 0.0192)),
     r"cifar[-_ ]?100(?!\d)": _printed("CIFAR-100", (3.10, 6.39, 6.68, 6.70), (0.0179, 0.0190)),
 }
-
-
-def printed_figures() -> list[PaperFigures]:
-    """What the paper prints, for each of its data sets."""
-    return list(_DATA_SETS.values())
 
 
 def paper_figures(places: Collection[str]) -> PaperFigures | None:
@@ -54,7 +50,7 @@ def paper_figures(places: Collection[str]) -> PaperFigures | None:
     """
     told = [
         figures
-        for pattern, figures in _DATA_SETS.items()
+        for pattern, figures in PRINTED.items()
         if any(re.search(pattern, place, re.IGNORECASE) for place in places)
     ]
     return told[0] if len(told) == 1 else None

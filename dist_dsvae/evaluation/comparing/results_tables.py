@@ -9,7 +9,7 @@ from typing import Any
 from dist_dsvae.evaluation.comparing.columns import Column
 from dist_dsvae.evaluation.comparing.comparison import Cell
 from dist_dsvae.evaluation.comparing.comparison_report import ARROWS
-from dist_dsvae.evaluation.comparing.paper import METHODS, printed_figures
+from dist_dsvae.evaluation.comparing.paper import METHODS, PRINTED
 from dist_dsvae.evaluation.comparing.results import Cells, Results
 from dist_dsvae.evaluation.metrics import METRICS, Metric
 
@@ -72,7 +72,7 @@ def temperature_text(zs: float | None, zu: float) -> str:
 def paper_table() -> str:
     """What the paper prints: all its data sets and methods."""
     lines = [_line(["data", "method", "Inception Score", "diversity"]), "|---|---|---:|---:|"]
-    for printed in printed_figures():
+    for printed in PRINTED.values():
         for method, name in METHODS.items():
             score, diversity = (printed.figures[key].get(method) for key in ("inception_score", "diversity"))
             lines.append(_line([printed.data_set, name, _number(score, 2), _number(diversity, 4)]))
