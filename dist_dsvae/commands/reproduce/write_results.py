@@ -16,7 +16,7 @@ from dist_dsvae.evaluation.comparing import trade_off
 from dist_dsvae.evaluation.comparing.comparison import Cell, Comparison, compare, differing_but_for_the_seed
 from dist_dsvae.evaluation.comparing.evaluated import ComparisonError, EvaluatedRun, read_run
 from dist_dsvae.evaluation.comparing.proven_files import write_proven
-from dist_dsvae.evaluation.comparing.results import FORMAT, Cells, figures_document, results_of
+from dist_dsvae.evaluation.comparing.results import FORMAT, results_of
 from dist_dsvae.evaluation.comparing.results_tables import page
 
 _LEFT_OUT = ("inception_score_splits_mean", "zu_mlp_accuracy")  # of tables; the file has them
@@ -106,14 +106,14 @@ def _row(method: str, runs: Sequence[PlannedRun], evaluated: Mapping[Path, Evalu
         "checkpoints": [run.checkpoint for run in those.values()],
         "samples_seen": [run.samples_seen for run in those.values()],
         "train_seconds": [run.train_seconds for run in those.values()],
-        "figures": figures_document(_cells({seed: run.figures for seed, run in those.items()})),
+        "figures": _figures({seed: run.figures for seed, run in those.items()}),
     }
 
 
-def _cells(by_seed: Mapping[int, Mapping[str, float]]) -> Cells:
-    """The figures that all seeds have."""
+def _figures(by_seed: Mapping[int, Mapping[str, float]]) -> dict[str, Any]:
+    """The figures that all seeds have, as plain JSON values (``results``)."""
     return {
-        name: Cell.over({str(seed): figures[name] for seed, figures in by_seed.items()})
+        name: asdict(Cell.over({str(seed): figures[name] for seed, figures in by_seed.items()}))
         for name in next(iter(by_seed.values()))
         if all(name in each for each in by_seed.values())
     }
@@ -126,13 +126,12 @@ def _trade_off(curve: Sequence[WantedEvaluation]) -> dict[str, Any]:
     found: list[dict[str, Any]] = []
     for (method, name), those in points.items():
         runs = {wanted.run.seed: read_run(wanted.run.directory, name).figures for wanted in those}
-        cells = {figure: cell for figure, cell in _cells(runs).items() if figure in _CURVE}
         found.append(
             {
                 "label": LABELS[method],
                 "temperature_zs": those[0].temperature_zs,
                 "temperature_zu": those[0].temperature_zu,
-                "figures": figures_document(cells),
+                "figures": {figure: cell for figure, cell in _figures(runs).items() if figure in _CURVE},
             }
         )
     held = [figure for figure in _CURVE if any(figure in point["figures"] for point in found)]

@@ -15,7 +15,7 @@ trade_off (may be missing)  columns, points: label, temperature_zs (null without
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -119,8 +119,3 @@ def _cells(figures: Mapping[str, Mapping[str, Any]]) -> dict[str, Cell]:
         )
         for figure, cell in figures.items()
     }
-
-
-def figures_document(cells: Cells) -> dict[str, Any]:
-    """``figures`` of a row or a point, as plain JSON values."""
-    return {figure: asdict(cell) for figure, cell in cells.items()}
