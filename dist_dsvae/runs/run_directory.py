@@ -120,7 +120,11 @@ def _candidates(run_dir: Path, resume: str) -> list[Path]:
             f"--resume {resume}: there is no complete checkpoint. Give a folder such as "
             "runs/NAME/checkpoints/step-00001000, a run directory, auto or never."
         )
-    _check_own(run_dir, chosen[0], existing)
+    if existing and chosen[0].resolve() not in [checkpoint.resolve() for checkpoint in existing]:
+        raise CheckpointError(
+            f"{run_dir} already holds checkpoints of its own, and {chosen[0]} is another run's. Choose "
+            "another --run-dir to go on from it there."
+        )
     return chosen
 
 
@@ -149,15 +153,6 @@ def take_over(run_dir: Path, chosen: Path, step: int) -> None:
     checkpoints = run_dir / "checkpoints"
     if chosen.parent.resolve() == checkpoints.resolve():
         set_back(checkpoints, step)
-
-
-def _check_own(run_dir: Path, chosen: Path, existing: list[Path]) -> None:
-    """Raise CheckpointError if the run has checkpoints of its own and ``chosen`` is not among them."""
-    if existing and chosen.resolve() not in [path.resolve() for path in existing]:
-        raise CheckpointError(
-            f"{run_dir} already holds checkpoints of its own, and {chosen} is another run's. Choose another "
-            "--run-dir to go on from it there."
-        )
 
 
 def read_record(run_dir: Path) -> ExperimentConfig | None:
