@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Mapping
 from functools import partial
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -76,11 +77,8 @@ def calibrate(runtime: Runtime) -> tuple[Device, Share]:
 def _between(rates: _Rates, size: float) -> float:
     """Interpolated in the logarithms; beyond the ends as at the ends."""
     sizes = sorted(rates)
-    size = min(max(size, sizes[0]), sizes[-1])
-    above = next(s for s in sizes if s >= size)
-    below = max(s for s in sizes if s <= size)
-    weight = 0.0 if above == below else math.log(size / below) / math.log(above / below)
-    return float(rates[below] ** (1 - weight) * rates[above] ** weight)
+    place = math.log(max(size, sizes[0]))  # of almost nothing, too
+    return math.exp(np.interp(place, np.log(sizes), np.log([rates[each] for each in sizes])))
 
 
 def _products(dtype: torch.dtype, clock: Clock) -> _Rates:
