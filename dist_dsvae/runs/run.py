@@ -52,11 +52,6 @@ class Run:
                 "runs/quickstart."
             ) from None
 
-    @classmethod
-    def of_checkpoint(cls, place: Path) -> Run:
-        """The run that a checkpoint lies in. Raises CheckpointError if it lies in none."""
-        return cls.open(place.parent.parent)
-
     def checkpoint(self, step: int | None = None) -> Path:
         """The checkpoint of ``step``, or the newest undamaged one. Called by all ranks.
 

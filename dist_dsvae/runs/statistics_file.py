@@ -46,13 +46,13 @@ def measured_of_checkpoint(checkpoint: Path, method: nn.Module, weights: str) ->
     the same to the bit. Where the run's training split cannot be read, a warning says so, and those of
     images, the encoders' among them, are missing.
     """
-    config = Run.of_checkpoint(checkpoint).config
+    run = Run.open(checkpoint.parent.parent)
     kept: Groups = {}
     if distributed.is_main():
         kept = _load(checkpoint, method, weights)
         if not kept.keys() >= _networks(method).keys():
-            skip = config.data.replaces_corrupt
-            kept = _groups(measure_or_warn(method, lambda: _training_split(checkpoint), skip_corrupt=skip))
+            skip = run.config.data.replaces_corrupt
+            kept = _groups(measure_or_warn(method, lambda: _training_split(run), skip_corrupt=skip))
             _save(checkpoint, weights, kept)
     return _measured(distributed.broadcast_object(kept), method)
 
@@ -136,9 +136,8 @@ def _is_ours(path: Path) -> bool:
         return False
 
 
-def _training_split(checkpoint: Path) -> Manifest:
+def _training_split(run: Run) -> Manifest:
     """The split that the run was trained on. Raises DataError if it is not there as it was."""
-    run = Run.of_checkpoint(checkpoint)
     train = open_split(run.config.data.train, run.config.data)
     trained_on = (run.shape, run.classes, run.fingerprint or train.fingerprint)
     if (train.shape, train.classes, train.fingerprint) != trained_on:
