@@ -25,7 +25,7 @@ from dist_dsvae.engine.initial_weights import Taken, take_weights
 from dist_dsvae.engine.iteration.batch_norm import place
 from dist_dsvae.engine.iteration.cuda_graph import Graphed, graphed_where_possible
 from dist_dsvae.engine.iteration.guard import raise_if_weights_are_bad
-from dist_dsvae.engine.iteration.iteration import build_iteration
+from dist_dsvae.engine.iteration.iteration import Iteration
 from dist_dsvae.engine.iteration.streams import Streams
 from dist_dsvae.engine.memory import check_memory
 from dist_dsvae.engine.processes.runtime import Runtime
@@ -88,7 +88,7 @@ class Trainer:
 
         # The iteration: all of it on the device, captured as a CUDA graph where that is possible
         self.streams = Streams(self.method, splits, config.data, self.slice, runtime, seed=config.seed)
-        self.iterate = build_iteration(
+        self.iterate = Iteration(
             self.method,
             runtime,
             config.optimizer,

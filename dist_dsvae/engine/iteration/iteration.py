@@ -20,9 +20,8 @@ from dist_dsvae.config import OptimizerConfig, TrainConfig
 from dist_dsvae.core.noise import JointNoise, Noise, NoiseOfAll, seed_of
 from dist_dsvae.core.types import Batch
 from dist_dsvae.engine.iteration.batch_norm import JointCounts
-from dist_dsvae.engine.iteration.ema import ExponentialMovingAverage, moving_average
+from dist_dsvae.engine.iteration.ema import moving_average
 from dist_dsvae.engine.iteration.guard import Guard
-from dist_dsvae.engine.iteration.optimizer import Optimizer
 from dist_dsvae.engine.iteration.streams import splits_drawn
 from dist_dsvae.engine.iteration.updates import FlatUpdate, OverlappedUpdate
 from dist_dsvae.engine.iteration.zero import update_optimizers
@@ -33,52 +32,22 @@ from dist_dsvae.methods.update import Method, Reduction, Split
 ToBatch = Callable[[Sequence[Tensor], Noise], Batch]
 
 
-def build_iteration(
-    method: nn.Module,
-    runtime: Runtime,
-    optimizer: OptimizerConfig,
-    train: TrainConfig,
-    to_batch: Mapping[Split, ToBatch],
-    *,
-    seed: int,
-    global_batch_size: int,
-) -> Iteration:
-    """The iteration of a method that is in its place (``batch_norm.place``), with all that one updates.
-
-    Raises ValueError where ``train`` asks for an average of what the method does not update.
-    """
-    assert isinstance(method, Method)
-    optimizers = update_optimizers(method, optimizer, runtime, global_batch_size)
-    samples_per_iteration = len(splits_drawn(method)) * global_batch_size
-    return Iteration(
-        method,
-        optimizers,
-        Guard(method.updates, runtime.device, runtime.fence.settle),
-        LossMeter(method.updates, runtime.device, runtime.fence.settle),
-        moving_average(method, train, samples_per_iteration),
-        runtime,
-        to_batch,
-        seed=seed,
-        global_batch_size=global_batch_size,
-    )
-
-
 class Iteration:
-    """Callable: one iteration from the inputs of its batches, laid end to end.
+    """Callable: one iteration from the inputs of its batches, laid end to end; with all that it updates.
 
+    method: in its place (``batch_norm.place``).
     to_batch: makes a Batch of inputs, of which the positions are the last, and their noise, by the split that
         they come from; row by row, so that all batches of a split are made at once.
     global_batch_size: samples per batch on all ranks.
+    Raises ValueError where ``train`` asks for an average of what the method does not update.
     """
 
     def __init__(
         self,
         method: nn.Module,
-        optimizers: Mapping[str, Optimizer],
-        guard: Guard,
-        meter: LossMeter,
-        ema: ExponentialMovingAverage | None,
         runtime: Runtime,
+        optimizer: OptimizerConfig,
+        train: TrainConfig,
         to_batch: Mapping[Split, ToBatch],
         *,
         seed: int,
@@ -86,18 +55,18 @@ class Iteration:
     ) -> None:
         assert isinstance(method, Method)
         self.method = method
-        self.optimizers = optimizers
-        self.guard = guard
-        self.meter = meter
-        self.ema = ema
         self.runtime = runtime
         self.to_batch = to_batch
         self.splits = splits_drawn(method)
         self.seeds = [seed_of(split, seed) for split in self.splits]
-        self.noise = JointNoise(runtime.dtype)
-        self.counts = JointCounts(method)
         self.num_batches = len(self.splits)
         self.num_samples = self.num_batches * global_batch_size
+        self.optimizers = update_optimizers(method, optimizer, runtime, global_batch_size)
+        self.guard = Guard(method.updates, runtime.device, runtime.fence.settle)
+        self.meter = LossMeter(method.updates, runtime.device, runtime.fence.settle)
+        self.ema = moving_average(method, train, self.num_samples)
+        self.noise = JointNoise(runtime.dtype)
+        self.counts = JointCounts(method)
         self.run_update = self._updates(method)
 
     def _updates(self, method: nn.Module) -> dict[str, FlatUpdate | OverlappedUpdate]:

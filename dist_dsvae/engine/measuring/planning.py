@@ -19,7 +19,7 @@ from dist_dsvae.core.noise import Noise
 from dist_dsvae.core.types import Batch, ImageShape
 from dist_dsvae.data.transforms import to_batch
 from dist_dsvae.engine.iteration.batch_norm import place
-from dist_dsvae.engine.iteration.iteration import Iteration, build_iteration
+from dist_dsvae.engine.iteration.iteration import Iteration
 from dist_dsvae.engine.iteration.streams import splits_drawn
 from dist_dsvae.engine.measuring.roofline import Work, work_of
 from dist_dsvae.engine.measuring.synthetic import made_up
@@ -72,7 +72,7 @@ def plan(
         return to_batch(*tensors, flips=noise if config.data.flip else None, dtype=runtime.dtype)
 
     with mode or nullcontext():
-        iteration = build_iteration(
+        iteration = Iteration(
             method,
             runtime,
             config.optimizer,

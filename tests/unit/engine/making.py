@@ -18,7 +18,7 @@ from dist_dsvae.core.types import ImageShape
 from dist_dsvae.data.shards.manifest import Manifest
 from dist_dsvae.data.transforms import to_batch
 from dist_dsvae.engine.iteration.ema import ExponentialMovingAverage, Pace
-from dist_dsvae.engine.iteration.iteration import Iteration, build_iteration
+from dist_dsvae.engine.iteration.iteration import Iteration
 from dist_dsvae.engine.processes.runtime import Runtime
 from tests.unit.methods.making import SHAPES, make_method
 
@@ -46,7 +46,7 @@ def make_iteration(
     if method is None:
         method = make_method(architecture, **{"augmentation": "off", **settings})
     method = method.to(runtime.device, runtime.dtype)
-    iteration = build_iteration(
+    iteration = Iteration(
         method,
         runtime,
         optimizer or OptimizerConfig(),
