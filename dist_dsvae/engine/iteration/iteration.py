@@ -79,11 +79,9 @@ class Iteration:
         wrapped = self.runtime.wrap(method, ignored) if overlapped else method
         run_update: dict[str, FlatUpdate | OverlappedUpdate] = {}
         for update in method.updates:
-            common = (update, self.optimizers[update.name], self.guard, self.runtime)
+            common = (method, update, self.optimizers[update.name], self.guard, self.runtime)
             flat = update.reduction is Reduction.FLAT
-            run_update[update.name] = (
-                FlatUpdate(method, *common) if flat else OverlappedUpdate(method, wrapped, *common)
-            )
+            run_update[update.name] = FlatUpdate(*common) if flat else OverlappedUpdate(*common, wrapped)
         return run_update
 
     def set_rates(self, epoch: float, iteration: int) -> None:

@@ -6,6 +6,9 @@ overlapped   one forward and one backward under DistributedDataParallel or DeepS
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import cast
+
 import torch
 from torch import Tensor, nn
 
@@ -15,23 +18,28 @@ from dist_dsvae.core.types import Batch
 from dist_dsvae.engine.iteration.guard import Guard
 from dist_dsvae.engine.iteration.optimizer import Optimizer
 from dist_dsvae.engine.processes.runtime import Runtime
-from dist_dsvae.methods.update import Method, Update, objective_and_terms, seed_gradient
+from dist_dsvae.methods.update import Method, Reduction, Update, objective_and_terms, seed_gradient
 from dist_dsvae.models.casting import JointCasts
 
 
-class FlatUpdate:
+@dataclass(eq=False)
+class _OneUpdate:
     """Callable: one update from one batch; returns this rank's loss terms in the update's order, detached."""
 
-    def __init__(
-        self, method: nn.Module, update: Update, optimizer: Optimizer, guard: Guard, runtime: Runtime
-    ) -> None:
-        assert isinstance(method, Method)
-        self.method: Method = method
-        self.update = update
-        self.optimizer = optimizer
-        self.guard = guard
-        self.runtime = runtime
-        self.casts = JointCasts([method.get_submodule(network) for network in update.trains], jointly=True)
+    method: Method
+    update: Update
+    optimizer: Optimizer
+    guard: Guard
+    runtime: Runtime
+
+    def __post_init__(self) -> None:
+        networks = [cast(nn.Module, self.method).get_submodule(network) for network in self.update.trains]
+        jointly = self.update.reduction is Reduction.FLAT or self.runtime.world_size == 1
+        self.casts = JointCasts(networks, jointly=jointly)
+
+
+class FlatUpdate(_OneUpdate):
+    """Its gradients are reduced once all of them are there."""
 
     def __call__(self, batch: Batch, noise: Noise) -> Tensor:
         with self.runtime.autocast(), self.casts(self.runtime.half):
@@ -63,27 +71,11 @@ def _laid_out_like(gradient: Tensor, parameter: Tensor) -> Tensor:
     return torch.empty_like(parameter).copy_(gradient)
 
 
-class OverlappedUpdate:
-    """Callable: one update from one batch; returns this rank's loss terms in the update's order, detached."""
+@dataclass(eq=False)
+class OverlappedUpdate(_OneUpdate):
+    """Its gradients are reduced by ``wrapped``, as ``Runtime.wrap`` gives it, while backward runs."""
 
-    def __init__(
-        self,
-        method: nn.Module,
-        wrapped: nn.Module,
-        update: Update,
-        optimizer: Optimizer,
-        guard: Guard,
-        runtime: Runtime,
-    ) -> None:
-        assert isinstance(method, Method)
-        self.method: Method = method
-        self.wrapped = wrapped
-        self.update = update
-        self.optimizer = optimizer
-        self.guard = guard
-        self.runtime = runtime
-        networks = [method.get_submodule(network) for network in update.trains]
-        self.casts = JointCasts(networks, jointly=runtime.world_size == 1)
+    wrapped: nn.Module
 
     def __call__(self, batch: Batch, noise: Noise) -> Tensor:
         with self.casts(self.runtime.half):

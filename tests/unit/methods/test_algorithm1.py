@@ -38,7 +38,7 @@ def engine_steps(method: DSVAE):  # type: ignore[no-untyped-def]
     optimizers = [UpdateOptimizer(OptimizerConfig(), parameter_groups(method, step)) for step in (gm, joint)]
     return (
         FlatUpdate(method, gm, optimizers[0], guard, runtime),
-        OverlappedUpdate(method, method, joint, optimizers[1], guard, runtime),
+        OverlappedUpdate(method, joint, optimizers[1], guard, runtime, method),
     )
 
 
