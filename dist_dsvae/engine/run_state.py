@@ -9,6 +9,7 @@ Sample order, noise and schedules are functions of ``samples_seen`` and need no 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,30 +24,23 @@ from dist_dsvae.runs import checkpoint
 from dist_dsvae.runs.checkpoint import CheckpointError
 
 
+@dataclass(eq=False)
 class RunState:
     """The changing part of a run, saved and loaded in place.
 
     data_fingerprint: of the training shards; a checkpoint made with others is refused.
+    num_replaced: corrupt samples that this rank replaced.
     """
 
-    def __init__(
-        self,
-        method: nn.Module,
-        optimizers: Mapping[str, Optimizer],
-        ema: ExponentialMovingAverage | None,
-        meter: LossMeter,
-        scaler: torch.amp.GradScaler | None,
-        data_fingerprint: str,
-    ) -> None:
-        self.method = method
-        self.optimizers = optimizers
-        self.ema = ema
-        self.meter = meter
-        self.scaler = scaler
-        self.data_fingerprint = data_fingerprint
-        self.samples_seen = 0
-        self.num_replaced = 0  # corrupt samples that this rank replaced
-        self.train_seconds = 0.0
+    method: nn.Module
+    optimizers: Mapping[str, Optimizer]
+    ema: ExponentialMovingAverage | None
+    meter: LossMeter
+    scaler: torch.amp.GradScaler | None
+    data_fingerprint: str
+    samples_seen: int = 0
+    num_replaced: int = 0
+    train_seconds: float = 0.0
 
     def _tensors(self) -> dict[str, Any]:
         tensors: dict[str, Any] = {

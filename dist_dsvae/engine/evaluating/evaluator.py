@@ -86,14 +86,14 @@ class Evaluator(ABC):
         """Called by all ranks, with a method in evaluation mode."""
 
 
+@dataclass(eq=False)
 class Candidate:
     """A method in evaluation mode while it is scored, and what evaluators share. Used by all ranks alike."""
 
-    def __init__(
-        self, method: nn.Module, inputs: EvaluationInputs, progress: Progress, on_progress: OnProgress
-    ) -> None:
-        self.method, self.inputs = method, inputs
-        self.progress, self.on_progress = progress, on_progress
+    method: nn.Module
+    inputs: EvaluationInputs
+    progress: Progress
+    on_progress: OnProgress
 
     @functools.cached_property
     def codes(self) -> TestCodes:

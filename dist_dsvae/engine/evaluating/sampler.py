@@ -8,45 +8,37 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from dataclasses import KW_ONLY, dataclass
 from typing import Literal, cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from dist_dsvae.core.noise import Noise
 from dist_dsvae.core.types import Batch
 from dist_dsvae.engine.processes.runtime import Runtime
 from dist_dsvae.methods.abilities import Generative
+from dist_dsvae.models.norm_statistics import batch_norms
 from dist_dsvae.sampling.temperature import PriorCodes
 
 
+@dataclass(eq=False)
 class Sampler:
     """Draws ``num_samples`` images of ``method``, which is in evaluation mode.
 
     batch_norm: "batch" takes the statistics of each batch of ``batch_size`` samples, whose composition is
         then part of the result; else those that the method's decoder has.
-    prior: in place of the method's own.
+    prior: what they are drawn from, such as the method's own ``prior_codes``.
     """
 
-    def __init__(
-        self,
-        method: Generative,
-        runtime: Runtime,
-        *,
-        num_samples: int,
-        batch_size: int,
-        seed: int,
-        batch_norm: Literal["precise", "running", "batch"] = "precise",
-        prior: PriorCodes | None = None,
-    ) -> None:
-        self.method = method
-        self.runtime = runtime
-        self.num_samples = num_samples
-        self.batch_size = batch_size
-        self.seed = seed
-        self.batch_norm = batch_norm
-        self.prior = prior or method.prior_codes
+    method: Generative
+    runtime: Runtime
+    _: KW_ONLY
+    num_samples: int
+    batch_size: int
+    seed: int
+    batch_norm: Literal["precise", "running", "batch"]
+    prior: PriorCodes
 
     @property
     def num_batches(self) -> int:
@@ -110,7 +102,7 @@ def batch_statistics(method: Generative) -> Iterator[None]:
 
     A batch norm in evaluation mode does so where it has no running statistics.
     """
-    norms = [module for module in cast(nn.Module, method).modules() if isinstance(module, _BatchNorm)]
+    norms = batch_norms(cast(nn.Module, method))
     running = [(norm.running_mean, norm.running_var) for norm in norms]
     for norm in norms:
         norm.running_mean = norm.running_var = None

@@ -13,7 +13,7 @@ import json
 import logging
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import KW_ONLY, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +50,7 @@ _VERSION = 2  # of what is computed; another one forgets what was kept
 logger = logging.getLogger(__name__)
 
 
+@dataclass(eq=False)
 class SplitImages:
     """``num_images`` images of a split, evenly spread over it.
 
@@ -57,23 +58,15 @@ class SplitImages:
     part: what progress calls them. compares_pairs: whether diversity is among the figures.
     """
 
-    def __init__(
-        self,
-        split: Manifest,
-        num_images: int,
-        config: EvaluationConfig,
-        runtime: Runtime,
-        cache: Path,
-        *,
-        skip_corrupt: bool,
-        part: str = "real",
-        compares_pairs: bool = True,
-    ) -> None:
-        self.split, self.num_images, self.config, self.runtime = split, num_images, config, runtime
-        self.cache = cache
-        self.skip_corrupt = skip_corrupt
-        self.part = part
-        self.compares_pairs = compares_pairs
+    split: Manifest
+    num_images: int
+    config: EvaluationConfig
+    runtime: Runtime
+    cache: Path
+    _: KW_ONLY
+    skip_corrupt: bool
+    part: str = "real"
+    compares_pairs: bool = True
 
     def scores(
         self, judges: Judges, progress: Progress, on_progress: OnProgress

@@ -6,6 +6,7 @@ codes than a finished model's, and forgotten after.
 
 from __future__ import annotations
 
+from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 
 import torch
@@ -30,6 +31,7 @@ from dist_dsvae.sampling.swap import swap_grid
 _EVALUATION_BATCH = 256
 
 
+@dataclass(eq=False)
 class Visuals:
     """Draws a method's samples and swaps, with real pictures from ``manifest``.
 
@@ -37,26 +39,17 @@ class Visuals:
     skip_corrupt: as ``stream.one_pass``.
     """
 
-    def __init__(
-        self,
-        method: nn.Module,
-        manifest: Manifest,
-        train: Manifest,
-        config: SamplingConfig,
-        runtime: Runtime,
-        *,
-        method_name: str,
-        seed: int,
-        skip_corrupt: bool,
-    ) -> None:
-        self.method = method
-        self.manifest = manifest
-        self.train = train
-        self.config = config
-        self.runtime = runtime
-        self.method_name = method_name
-        self.seed = seed
-        self.skip_corrupt = skip_corrupt
+    method: nn.Module
+    manifest: Manifest
+    train: Manifest
+    config: SamplingConfig
+    runtime: Runtime
+    _: KW_ONLY
+    method_name: str
+    seed: int
+    skip_corrupt: bool
+
+    def __post_init__(self) -> None:
         self._tolerant = Tolerant("The grid of samples", (ForeignImageError, OSError))
         self._images: dict[int, Tensor] | None = None
 

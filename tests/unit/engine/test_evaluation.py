@@ -46,7 +46,13 @@ def sampler(batch_size: int, batch_norm: str = "running", num_samples: int = 24)
                 module.running_mean.normal_()
     runtime = Runtime(TrainConfig(double_precision=True))
     return Sampler(
-        method, runtime, num_samples=num_samples, batch_size=batch_size, seed=5, batch_norm=batch_norm
+        method,
+        runtime,
+        num_samples=num_samples,
+        batch_size=batch_size,
+        seed=5,
+        batch_norm=batch_norm,
+        prior=method.prior_codes,
     )
 
 
