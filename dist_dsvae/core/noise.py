@@ -17,6 +17,7 @@ from __future__ import annotations
 import enum
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Literal, NamedTuple, Protocol
 
 import torch
@@ -67,19 +68,18 @@ def hash_words(*words: Tensor | int) -> Tensor:
     """
     state: Tensor | int = 0
     for word in words:
-        state = _mix(state + word)
+        state = state + word
+        state = _mix_int(state) if isinstance(state, int) else _mix_tensor(state)
     if not isinstance(state, Tensor):
         raise TypeError("hash_words needs at least one tensor among its words")
     return state
 
 
-def _mix(word: Tensor | int) -> Tensor | int:
-    """splitmix64's output function of ``word + golden gamma``, modulo 2**64."""
-    return _mix_int(word) if isinstance(word, int) else _mix_tensor(word)
-
-
 def _mix_int(word: int) -> int:
-    """On the host, for the words that are the same for all elements."""
+    """splitmix64's output function of ``word + golden gamma``, modulo 2**64.
+
+    On the host, for the words that are the same for all elements.
+    """
     word = (word + _GOLDEN_GAMMA) % 2**64
     word = ((word ^ (word >> 30)) * _MIX_1) % 2**64
     word = ((word ^ (word >> 27)) * _MIX_2) % 2**64
@@ -108,17 +108,7 @@ def _signed(word: int) -> int:
     return word - 2**64 if word >= 2**63 else word
 
 
-def uniform(bits: Tensor) -> Tensor:
-    """float32 in the open interval (0, 1) from the top 23 bits of int64 ``bits``."""
-    return _uniform(_top(bits))
-
-
-def normal(bits: Tensor) -> Tensor:
-    """float32, standard normal, by the inverse of the normal distribution function at ``uniform(bits)``."""
-    return _normal(_top(bits))
-
-
-def _top(bits: Tensor) -> Tensor:
+def top_bits(bits: Tensor) -> Tensor:
     """The top 23 bits, as float32.
 
     23, not 24: (n + 1/2) / 2**23 is exact in float32 for every n, so neither 0 nor 1 occurs in ``uniform``.
@@ -126,11 +116,13 @@ def _top(bits: Tensor) -> Tensor:
     return _shift_right(bits, 41).to(torch.float32)
 
 
-def _uniform(top: Tensor) -> Tensor:
+def uniform(top: Tensor) -> Tensor:
+    """float32 in the open interval (0, 1)."""
     return top.add_(0.5).mul_(2.0**-23)
 
 
-def _normal(top: Tensor) -> Tensor:
+def normal(top: Tensor) -> Tensor:
+    """Standard normal, by the inverse of the normal distribution function at ``uniform``."""
     # erfinv takes 2 u - 1 = (n + 1/2 - 2**22) / 2**22, which is exact as well
     return top.add_(0.5 - 2.0**22).mul_(2.0**-22).erfinv_().mul_(math.sqrt(2.0))
 
@@ -160,16 +152,16 @@ class Normals(Protocol):
         """[B, size]."""
 
 
+@dataclass(eq=False)
 class Noise:
     """The random numbers of some samples, given their positions.
 
     ``noise.normal(Draw.PRIOR_ZU, 512)`` is [B, 512]; row i depends on (seed, positions[i]) only.
     """
 
-    def __init__(self, seed: int, positions: Tensor, dtype: torch.dtype = torch.float32) -> None:
-        self.seed = seed
-        self.positions = positions
-        self.dtype = dtype
+    seed: int
+    positions: Tensor
+    dtype: torch.dtype = torch.float32
 
     def uniform(self, draw: Draw, size: int) -> Tensor:
         """[B, size] uniform numbers in (0, 1)."""
@@ -190,21 +182,12 @@ class Noise:
         """[B, size]."""
         elements = torch.arange(size, dtype=torch.int64, device=self.positions.device)
         key = hash_words(self.seed, int(draw), self.positions)
-        return _numbers_of(kind, hash_words(key[:, None], elements), self.dtype)
+        bits = hash_words(key[:, None], elements)
+        return _positive(bits) if kind == "positive" else _FROM_TOP[kind](top_bits(bits)).to(self.dtype)
 
 
 _Kind = Literal["uniform", "normal", "positive"]
-_FROM_BITS: Mapping[_Kind, Callable[[Tensor], Tensor]] = {
-    "uniform": uniform,
-    "normal": normal,
-    "positive": _positive,
-}
-_FROM_TOP: Mapping[_Kind, Callable[[Tensor], Tensor]] = {"uniform": _uniform, "normal": _normal}
-
-
-def _numbers_of(kind: _Kind, bits: Tensor, dtype: torch.dtype) -> Tensor:
-    numbers = _FROM_BITS[kind](bits)
-    return numbers if kind == "positive" else numbers.to(dtype)
+_FROM_TOP: Mapping[_Kind, Callable[[Tensor], Tensor]] = {"uniform": uniform, "normal": normal}
 
 
 class _Request(NamedTuple):
@@ -239,33 +222,24 @@ class JointNoise:
                 self._table = _Table(key)
             made = self._table.numbers(positions, self.dtype)
         return [
-            _NoiseOfBatch(seed, own, self.dtype, number, made, self._requests)
+            _NoiseOfBatch(seed, own, self.dtype, number=number, made=made, requests=self._requests)
             for number, (seed, own) in enumerate(zip(seeds, positions.unbind(), strict=True))
         ]
 
 
+@dataclass(eq=False, kw_only=True)
 class _NoiseOfBatch(Noise):
     """Noise that looks among the numbers ``made`` for all batches first, and notes what it does not find."""
 
-    def __init__(
-        self,
-        seed: int,
-        positions: Tensor,
-        dtype: torch.dtype,
-        number: int,
-        made: Mapping[_Request, Tensor],
-        requests: set[_Request],
-    ) -> None:
-        super().__init__(seed, positions, dtype)
-        self._number = number
-        self._made = made
-        self._requests = requests
+    number: int
+    made: Mapping[_Request, Tensor]
+    requests: set[_Request]
 
     def _numbers(self, kind: _Kind, draw: Draw, size: int) -> Tensor:
-        request = _Request(kind, self._number, draw, size)
-        if request in self._made:
-            return self._made[request]
-        self._requests.add(request)
+        request = _Request(kind, self.number, draw, size)
+        if request in self.made:
+            return self.made[request]
+        self.requests.add(request)
         return super()._numbers(kind, draw, size)
 
 
@@ -316,7 +290,7 @@ class _Table:
         keys = _mix_tensor(keys)  # the key is the first word of a hash of its own (``Noise``)
         bits = _finished(keys.flatten().index_select(0, self._keys).add_(self._elements))
         totals = [sum(lengths) for lengths in self._lengths.values()]
-        tops = torch.split(_top(bits), totals)  # which all kinds but one begin with
+        tops = torch.split(top_bits(bits), totals)  # which all kinds but one begin with
         flat = [
             part
             for (kind, lengths), own, top in zip(

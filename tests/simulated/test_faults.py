@@ -33,7 +33,7 @@ run_iteration = Iteration.__call__
 def numbers_of_the_host(self: Noise, draw: int, size: int) -> Tensor:
     key = noise.hash_words(self.seed, int(draw), self.positions)
     bits = noise.hash_words(key[:, None], torch.arange(size, dtype=torch.int64))
-    return noise.normal(bits).to(self.dtype)
+    return noise.normal(noise.top_bits(bits)).to(self.dtype)
 
 
 def a_decision_on_the_host(self: Guard, bad_anywhere: Tensor) -> None:
