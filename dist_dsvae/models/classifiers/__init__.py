@@ -28,7 +28,7 @@ class FaceClassifier(nn.Module):
 
     def __init__(self, num_classes: int) -> None:
         super().__init__()
-        self.body = InceptionResNetV1(dropout=0.0)
+        self.body = InceptionResNetV1()
         self.head = FullPrecisionLinear(NUM_FEATURES, num_classes)
 
     def features(self, images: Tensor) -> Tensor:

@@ -11,8 +11,10 @@ bottleneck with batch norm. For images of 160x160:
     repeat_2        10 blocks                [B, 896, 8, 8]
     mixed_7a        reduction                [B, 1792, 3, 3]
     repeat_3        5 blocks, then block8    [B, 1792, 3, 3]
-    mean, dropout, last_linear, last_bn      [B, 512]
+    mean, last_linear, last_bn               [B, 512]
     logits                                   [B, num_classes], optional
+
+facenet's dropout after the mean is left out: nobody trains with it here.
 """
 
 from __future__ import annotations
@@ -71,17 +73,10 @@ class Branches(nn.Module):
             self.add_module(f"branch{number}", branch)
         self.num_branches = len(branches)
 
-    def joined(self, features: Tensor) -> Tensor:
+    def forward(self, features: Tensor) -> Tensor:
         """Features [B, C, H, W] -> the branches' outputs, one after the other along the channels."""
         branches = (self.get_submodule(f"branch{number}") for number in range(self.num_branches))
         return torch.cat([branch(features) for branch in branches], dim=1)
-
-
-class ReductionBlock(Branches):
-    """Convolutions of stride 2 beside a max pool: fewer positions, more channels."""
-
-    def forward(self, features: Tensor) -> Tensor:
-        return self.joined(features)
 
 
 class ResidualInception(Branches):
@@ -96,7 +91,7 @@ class ResidualInception(Branches):
         self.activation: nn.Module = nn.ReLU() if relu else nn.Identity()
 
     def forward(self, features: Tensor) -> Tensor:
-        output: Tensor = self.activation(features + self.scale * self.conv2d(self.joined(features)))
+        output: Tensor = self.activation(features + self.scale * self.conv2d(super().forward(features)))
         return output
 
 
@@ -131,22 +126,22 @@ def block_8(scale: float, *, relu: bool = True) -> ResidualInception:
     return ResidualInception(branches, joined=384, channels=1792, scale=scale, relu=relu)
 
 
-def reduction_6a() -> ReductionBlock:
-    """[B, 256, H, W] -> [B, 896, (H - 1) / 2, (W - 1) / 2]."""
+def reduction_6a() -> Branches:
+    """[B, 256, H, W] -> [B, 896, (H - 1) / 2, (W - 1) / 2], by strides of 2 and a max pool."""
     deep = nn.Sequential(
         ConvUnit(256, 192, 1), ConvUnit(192, 192, 3, padded=True), ConvUnit(192, 256, 3, stride=2)
     )
-    return ReductionBlock([ConvUnit(256, 384, 3, stride=2), deep, nn.MaxPool2d(3, 2)])
+    return Branches([ConvUnit(256, 384, 3, stride=2), deep, nn.MaxPool2d(3, 2)])
 
 
-def reduction_7a() -> ReductionBlock:
-    """[B, 896, H, W] -> [B, 1792, (H - 1) / 2, (W - 1) / 2]."""
+def reduction_7a() -> Branches:
+    """[B, 896, H, W] -> [B, 1792, (H - 1) / 2, (W - 1) / 2], by strides of 2 and a max pool."""
     wide = nn.Sequential(ConvUnit(896, 256, 1), ConvUnit(256, 384, 3, stride=2))
     narrow = nn.Sequential(ConvUnit(896, 256, 1), ConvUnit(256, 256, 3, stride=2))
     deep = nn.Sequential(
         ConvUnit(896, 256, 1), ConvUnit(256, 256, 3, padded=True), ConvUnit(256, 256, 3, stride=2)
     )
-    return ReductionBlock([wide, narrow, deep, nn.MaxPool2d(3, 2)])
+    return Branches([wide, narrow, deep, nn.MaxPool2d(3, 2)])
 
 
 class InceptionResNetV1(nn.Module):
@@ -154,20 +149,17 @@ class InceptionResNetV1(nn.Module):
 
     Made for 160x160 (23.5 million parameters and 1.4 billion multiplications per image); 75x75 is the
     smallest size that leaves every layer something to see. ``num_classes`` adds the layer ``logits``, which
-    reads the features before they are scaled to length 1. ``dropout`` is the share of the 1792 averaged
-    channels left out while training.
+    reads the features before they are scaled to length 1.
 
-    Raises ValueError if num_classes is not positive or dropout is not in [0, 1).
+    Raises ValueError if num_classes is not positive.
     """
 
-    def __init__(self, num_classes: int | None = None, *, dropout: float = 0.6) -> None:
+    def __init__(self, num_classes: int | None = None) -> None:
         super().__init__()
         if num_classes is not None and num_classes < 1:
             raise ValueError(
                 f"num_classes of an InceptionResNetV1 is {num_classes}; it must be 1 or more, or None"
             )
-        if not 0 <= dropout < 1:
-            raise ValueError(f"dropout of an InceptionResNetV1 is {dropout}; it must lie in [0, 1)")
         self.conv2d_1a = ConvUnit(3, 32, 3, stride=2)
         self.conv2d_2a = ConvUnit(32, 32, 3)
         self.conv2d_2b = ConvUnit(32, 64, 3, padded=True)
@@ -181,7 +173,6 @@ class InceptionResNetV1(nn.Module):
         self.mixed_7a = reduction_7a()
         self.repeat_3 = nn.Sequential(*(block_8(0.20) for _ in range(5)))
         self.block8 = block_8(1.0, relu=False)
-        self.dropout = nn.Dropout(dropout)
         self.last_linear = nn.Linear(1792, NUM_FEATURES, bias=False)
         self.last_bn = nn.BatchNorm1d(NUM_FEATURES, eps=EPSILON)
         self.logits = None if num_classes is None else FullPrecisionLinear(NUM_FEATURES, num_classes)
@@ -193,7 +184,7 @@ class InceptionResNetV1(nn.Module):
         maps = self.mixed_6a(self.repeat_1(maps))
         maps = self.mixed_7a(self.repeat_2(maps))
         maps = self.block8(self.repeat_3(maps))
-        features: Tensor = self.last_bn(self.last_linear(self.dropout(maps.mean(dim=(2, 3)))))
+        features: Tensor = self.last_bn(self.last_linear(maps.mean(dim=(2, 3))))
         return features
 
     def forward(self, faces: Tensor) -> FaceOutput:

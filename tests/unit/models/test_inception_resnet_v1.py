@@ -92,7 +92,7 @@ def test_embeddings_have_length_one_and_logits_are_optional() -> None:
 
 
 def test_every_parameter_can_be_trained() -> None:
-    network = InceptionResNetV1(3, dropout=0.2)
+    network = InceptionResNetV1(3)
     logits, _ = network(torch.rand(4, 3, 75, 75) * 2 - 1)
     torch.nn.functional.cross_entropy(logits, torch.tensor([0, 1, 2, 0])).backward()
     for name, parameter in network.named_parameters():
@@ -104,5 +104,3 @@ def test_every_parameter_can_be_trained() -> None:
 def test_wrong_numbers_get_a_sentence() -> None:
     with pytest.raises(ValueError, match="num_classes of an InceptionResNetV1 is 0; it must be 1 or more"):
         InceptionResNetV1(0)
-    with pytest.raises(ValueError, match=r"dropout of an InceptionResNetV1 is 1.0; it must lie in \[0, 1\)"):
-        InceptionResNetV1(dropout=1.0)
