@@ -80,11 +80,6 @@ class _ScoresAndFeatures(nn.Module):
         return torch.cat([scores[:, None], features.to(scores.dtype)], dim=1)
 
 
-def generator_term(judging: Tensor, form: Adversarial) -> Tensor:
-    """L_adv^GD of Algorithm 1, line 24: the losses of groups of fakes [groups, B], added up."""
-    return losses.generator(judging, form)
-
-
 def discriminator_term(learning: Tensor, form: Adversarial) -> Tensor:
     """L_adv^D of Algorithm 1, line 23: the losses of real images (row 0) and of fakes, added up."""
     real, *fakes = learning.unbind()

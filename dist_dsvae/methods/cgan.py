@@ -14,11 +14,13 @@ from dist_dsvae.config import CGANConfig, ModelConfig
 from dist_dsvae.core.noise import Draw, Noise
 from dist_dsvae.core.types import Batch, ImageShape
 from dist_dsvae.methods import conditional
-from dist_dsvae.methods.adversarial import discriminator_term, generator_term, judge, prior_labels
+from dist_dsvae.methods.adversarial import discriminator_term, judge, prior_labels
 from dist_dsvae.methods.routing import RoutingTable
 from dist_dsvae.methods.update import Update
+from dist_dsvae.models import losses
 from dist_dsvae.models.architectures import architecture_for
 from dist_dsvae.models.augmentation import Group, augmentation
+from dist_dsvae.models.decoder import Decoder
 from dist_dsvae.models.discriminator import Discriminator
 
 
@@ -33,7 +35,7 @@ class CGAN(conditional.ConditionalGenerator):
         architecture = architecture_for(model.architecture, shape)
         self.config = config
         self.num_classes, self.zu_dim = num_classes, model.zu_dim
-        self.decoder = conditional.conditional_decoder(architecture, shape, model.zu_dim, num_classes)
+        self.decoder = Decoder(architecture, shape, num_classes + model.zu_dim)
         self.discriminator = Discriminator(architecture, shape, num_classes, config.discriminator_gain)
         self.averaged = ("decoder",)
         self.inference = ("decoder",)
@@ -53,6 +55,6 @@ class CGAN(conditional.ConditionalGenerator):
         judged_images, labels = [batch.images, fake], [batch.labels, drawn]
         judged = judge(self.discriminator, judged_images, labels, form, augment=augment)
         return {
-            "generator": generator_term(judged.judging[1:], form),
+            "generator": losses.generator(judged.judging[1:], form),
             "discriminator": discriminator_term(judged.learning, form),
         }

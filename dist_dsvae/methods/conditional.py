@@ -21,13 +21,6 @@ from dist_dsvae.models.encoder import EncoderU, sample_gaussian
 from dist_dsvae.models.mixture_prior import standard_normal_log_density
 
 
-def conditional_decoder(
-    architecture: Architecture, shape: ImageShape, zu_dim: int, num_classes: int
-) -> Decoder:
-    """A decoder of one-hot label ++ z."""
-    return Decoder(architecture, shape, num_classes + zu_dim)
-
-
 def with_label_planes(images: Tensor, labels: Tensor, num_classes: int) -> Tensor:
     """[B, C, H, W] -> [B, C + num_classes, H, W]: plane C + y is 1, the others 0; points alike."""
     planes = one_hot(labels, num_classes, images.dtype)
@@ -83,7 +76,7 @@ class ConditionalAutoencoder(ConditionalGenerator):
         self.num_classes, self.zu_dim = num_classes, zu_dim
         with_labels = shape._replace(channels=shape.channels + num_classes)
         self.encoder_u = EncoderU(architecture, with_labels, zu_dim)
-        self.decoder = conditional_decoder(architecture, shape, zu_dim, num_classes)
+        self.decoder = Decoder(architecture, shape, num_classes + zu_dim)
 
     def log_prior(self, codes: Tensor, labels: Tensor | None) -> Tensor:
         """Of z alone, as the one-hot label is given."""

@@ -19,7 +19,7 @@ from dist_dsvae.config import CVAEGANConfig, ModelConfig
 from dist_dsvae.core.noise import Draw, Noise
 from dist_dsvae.core.types import Batch, Gaussian, ImageShape
 from dist_dsvae.methods import conditional
-from dist_dsvae.methods.adversarial import discriminator_term, generator_term, judge, prior_labels
+from dist_dsvae.methods.adversarial import discriminator_term, judge, prior_labels
 from dist_dsvae.methods.global_batch import mean_feature
 from dist_dsvae.methods.routing import Route, RoutingTable, largest_weight, scale_gradient, shared_pass
 from dist_dsvae.methods.update import Update
@@ -96,7 +96,7 @@ class CVAEGAN(conditional.ConditionalAutoencoder):
         terms = {
             "reconstruction": losses.reconstruction(images, reconstructed),
             "kl": losses.kl_to_standard_normal(posterior),
-            "generator": generator_term(judged.judging[1:3], form),
+            "generator": losses.generator(judged.judging[1:3], form),
             "discriminator": discriminator_term(judged.learning[:3], form),
         }
         if matched:

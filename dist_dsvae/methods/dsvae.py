@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from dist_dsvae.config import DSVAEConfig, ModelConfig
 from dist_dsvae.core.noise import Draw, Noise, Normals
 from dist_dsvae.core.types import Batch, CodeKind, Codes, Gaussian, ImageShape
-from dist_dsvae.methods.adversarial import discriminator_term, generator_term, judge, prior_labels
+from dist_dsvae.methods.adversarial import discriminator_term, judge, prior_labels
 from dist_dsvae.methods.dsvae_routing import UNLABELLED, routing_table, updates_of
 from dist_dsvae.methods.global_batch import aggregate_divergence, all_rows
 from dist_dsvae.methods.routing import Pass, Route, joint_passes, largest_weight, scale_gradient, shared_pass
@@ -176,7 +176,7 @@ class DSVAE(nn.Module):
             "kl": losses.kl_to_standard_normal(posterior),
             "confusion": losses.confusion(confused_logits),
             "latent_classification": losses.latent_classification(learning_logits, labels),
-            "generator": generator_term(judged.judging[1:], form),
+            "generator": losses.generator(judged.judging[1:], form),
             "discriminator": discriminator_term(judged.learning, form),
         }
         if "aggregate" in self.routing:
@@ -254,7 +254,7 @@ class DSVAE(nn.Module):
             "reconstruction": losses.reconstruction(images, reconstructed),
             "likelihood": _likelihood(zs, whole),
             "kl": losses.kl_to_standard_normal(posterior),
-            "generator": generator_term(judged.judging[1:], form),
+            "generator": losses.generator(judged.judging[1:], form),
             "discriminator": discriminator_term(judged.learning, form),
         }
         if "aggregate" in self.routing:
@@ -265,7 +265,8 @@ class DSVAE(nn.Module):
 
     def prior_codes(self, labels: Tensor, zs_noise: Normals, zu_noise: Normals) -> Tensor:
         """[B, zs_dim + zu_dim]: zs ~ N(mean_y, var_y), zu ~ N(0, I)."""
-        zs = self.mixture_prior.sample(labels, zs_noise.normal(Draw.SAMPLE_ZS, self.zs_dim))
+        own_class = self.mixture_prior.component(labels)
+        zs = sample_gaussian(own_class, zs_noise.normal(Draw.SAMPLE_ZS, self.zs_dim))
         return torch.cat([zs, zu_noise.normal(Draw.SAMPLE_ZU, self.zu_dim)], dim=1)
 
     def log_prior(self, codes: Tensor, labels: Tensor | None) -> Tensor:

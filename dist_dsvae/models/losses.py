@@ -117,6 +117,9 @@ def discriminator(fakeness: Tensor, form: Adversarial) -> Tensor:
 
 
 def generator(scores: Tensor, form: Adversarial) -> Tensor:
-    """The generator's loss: the non-saturating -log D(x', y), or -score. Scores as in ``discriminator``."""
+    """L_adv^GD of Algorithm 1, line 24: the non-saturating -log D(x', y), or -score.
+
+    scores: of generated images, [B]. Of [groups, B] it is the groups' sum.
+    """
     each = F.logsigmoid(scores) if form == "logistic" else scores
     return each.sum() * (-1.0 / scores.shape[-1])

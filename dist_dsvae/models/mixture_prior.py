@@ -124,11 +124,6 @@ class MixturePrior(nn.Module):
         factor = (self.separation * torch.sqrt(within / between.clamp_min(least))).clamp_min(1.0)
         self.mean.copy_(centre + factor * (self.mean - centre))
 
-    def sample(self, labels: Tensor, epsilon: Tensor) -> Tensor:
-        """zs ~ N(mean_y, var_y) from standard normal ``epsilon`` [B, d]: mean + sigma * epsilon."""
-        mean, log_variance = self.component(labels)
-        return torch.addcmul(mean, torch.exp(0.5 * log_variance), epsilon)
-
     def total_moments(self) -> Gaussian:
         """Mean and log-variance [d] of the whole mixture (Eq. 11), computed in float64."""
         mean, log_variance = (t.double() for t in self.components())
