@@ -14,7 +14,7 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
-from dist_dsvae.core.files import sha256_of
+from dist_dsvae.core.files import sha256_of, write_atomically
 from dist_dsvae.core.text import read_json
 
 INVENTORY_FILE = ".dist_dsvae.json"
@@ -107,7 +107,4 @@ def _recorded(directory: Path) -> dict[str, Any] | None:
 
 def _write(directory: Path, files: dict[str, Any]) -> None:
     text = json.dumps({"format": FORMAT, "files": files}, indent=1) + "\n"
-    with (directory / INVENTORY_FILE).open("w", encoding="utf-8") as stream:
-        stream.write(text)
-        stream.flush()
-        os.fsync(stream.fileno())
+    write_atomically(directory / INVENTORY_FILE, text.encode())
