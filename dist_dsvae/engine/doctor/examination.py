@@ -67,8 +67,9 @@ def examine(
     try:
         train = TrainConfig(mixed_precision="auto", collective_timeout_seconds=TIMEOUT_SECONDS)
         runtime = Runtime(train, mixed_precision)
-        company = _Company(distributed.new_cpu_group(_GATHERING))
-        others = [company.gathered(finding) for finding in alone]
+        # a group beside that of training, which may be broken
+        group = distributed.new_cpu_group(_GATHERING)
+        others = [_gathered(finding, group) for finding in alone]
     except (ValueError, RuntimeError, OSError) as error:
         say(_here(_not_joined(error)))
         return False
@@ -77,15 +78,13 @@ def examine(
         for findings in others:
             for finding in worth_saying(findings)[1:]:
                 say(finding)
-    is_sound = _together(say, runtime, make_trial, company, only)
+    is_sound = _together(say, runtime, make_trial, group, only)
     if is_sound:
         runtime.close()
     return is_sound
 
 
-def _together(
-    say: Say, runtime: Runtime, make_trial: MakeTrial, company: _Company, only: Collection[str]
-) -> bool:
+def _together(say: Say, runtime: Runtime, make_trial: MakeTrial, group: Any, only: Collection[str]) -> bool:
     """Whether none of the checks failed on any rank; the same on every rank."""
     checks: dict[str, Callable[[], Finding]] = {
         "clocks": lambda: together.clocks(runtime),
@@ -103,7 +102,7 @@ def _together(
             findings = [skipped(name, f"left out, because {broken} failed")]
         else:
             try:
-                findings = company.gathered(found_by(name, check, REMEDIES[name]))
+                findings = _gathered(found_by(name, check, REMEDIES[name]), group)
             except RuntimeError as error:
                 findings = [_here(_not_joined(error))]
             if any(finding.state is State.FAILED for finding in findings):
@@ -114,15 +113,9 @@ def _together(
     return broken is None
 
 
-class _Company:
-    """All processes' findings on each of them, by a group beside that of training, which may be broken."""
-
-    def __init__(self, group: Any) -> None:
-        self._group = group
-
-    def gathered(self, finding: Finding) -> list[Finding]:
-        """In the order of the ranks. Raises RuntimeError if a process is gone."""
-        return distributed.gather_objects(_here(finding, distributed.rank()), self._group)
+def _gathered(finding: Finding, group: Any) -> list[Finding]:
+    """All processes' on each of them, in the order of the ranks. Raises RuntimeError if a process is gone."""
+    return distributed.gather_objects(_here(finding, distributed.rank()), group)
 
 
 def worth_saying(findings: Sequence[Finding]) -> list[Finding]:

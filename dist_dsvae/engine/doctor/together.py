@@ -10,6 +10,7 @@ import torch
 
 from dist_dsvae.core import distributed
 from dist_dsvae.engine.doctor.finding import Finding, failed, ok, skipped, warning
+from dist_dsvae.engine.doctor.trial import seconds_of
 from dist_dsvae.engine.processes.runtime import Runtime
 
 _CLOCK_ROUNDS = 5
@@ -99,11 +100,6 @@ def _zeros(num_bytes: int, runtime: Runtime) -> torch.Tensor:
 
 
 def _seconds(call: Callable[[], object], count: int, runtime: Runtime) -> float:
-    """Median over the calls on this rank, each waited for."""
-    spent = []
-    for _ in range(count + 1):
-        begin = time.perf_counter()
-        call()
-        runtime.fence.settle()
-        spent.append(time.perf_counter() - begin)
+    """Median over the calls on this rank."""
+    spent = [seconds_of(call, runtime) for _ in range(count + 1)]
     return statistics.median(spent[1:])

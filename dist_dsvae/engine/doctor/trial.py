@@ -47,7 +47,7 @@ def pinned_copies(runtime: Runtime) -> Finding:
     target = torch.empty_like(host, device=runtime.device)
     gigabytes = {}
     for kind, source in (("pageable", host), ("pinned", pinned)):
-        best = min(_seconds(lambda s=source: target.copy_(s, non_blocking=True), runtime) for _ in range(5))  # type: ignore[misc]
+        best = min(seconds_of(lambda s=source: target.copy_(s, non_blocking=True), runtime) for _ in range(5))  # type: ignore[misc]
         gigabytes[kind] = _COPIED_BYTES / best / 1e9
     if not torch.equal(target.cpu(), host):
         remedy = "Do not train here: test the GPU and its slot (nvidia-smi -q, dmesg), or take another node."
@@ -67,7 +67,7 @@ def iteration(runtime: Runtime, make_trial: MakeTrial) -> Finding:
     before = first.detach().clone()
     trial.iteration.set_rates(0.0, 0)
     trial.iteration(*trial.inputs)  # the first one chooses kernels and allocates
-    seconds = _seconds(lambda: trial.iteration(*trial.inputs), runtime)
+    seconds = seconds_of(lambda: trial.iteration(*trial.inputs), runtime)
     trial.iteration.guard.raise_if_tripped()
     if torch.equal(first, before):
         remedy = "The installation of torch computes wrongly: install it anew, in a fresh environment."
@@ -117,7 +117,7 @@ def graph(runtime: Runtime, make_trial: MakeTrial) -> Finding:
         graphed = Graphed(captured.iteration, captured.iteration.state, runtime.timeout)
         try:
             different = _different_tensors(eager, captured, graphed, runtime)
-            seconds = min(_seconds(lambda: graphed(*captured.inputs), runtime) for _ in range(5))
+            seconds = min(seconds_of(lambda: graphed(*captured.inputs), runtime) for _ in range(5))
         finally:
             graphed.release()
     figures: dict[str, Figure] = {
@@ -173,7 +173,8 @@ def _gradients(
     return _Taken(values.detach().double(), torch.cat([g.flatten().double() for g in gradients]))
 
 
-def _seconds(call: Callable[[], object], runtime: Runtime) -> float:
+def seconds_of(call: Callable[[], object], runtime: Runtime) -> float:
+    """Of one call, the device's work included."""
     runtime.fence.settle()
     begin = time.perf_counter()
     call()
