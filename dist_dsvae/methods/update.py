@@ -77,18 +77,12 @@ class Method(Protocol):
     def forward(self, batch: Batch, noise: Noise, update: str) -> dict[str, Tensor]: ...
 
 
-def objective(method: Method, terms: Mapping[str, Tensor]) -> Tensor:
+def objective(method: Method, names: Sequence[str], terms: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
     """The sum whose gradient is the routing table's: each term with its largest weight.
 
     Networks with a smaller weight in the same term have their gradient scaled in the forward.
+    With it, the terms side by side in the order of ``names``, [number of terms], detached.
     """
-    return objective_and_terms(method, tuple(terms), terms)[0]
-
-
-def objective_and_terms(
-    method: Method, names: Sequence[str], terms: Mapping[str, Tensor]
-) -> tuple[Tensor, Tensor]:
-    """``objective``, and the terms side by side in the order of ``names``, [number of terms], detached."""
     weights = tuple(largest_weight(method.routing, name) for name in names)
     if weights == (1.0,):
         (term,) = (terms[name] for name in names)

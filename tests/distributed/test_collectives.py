@@ -14,12 +14,12 @@ from dist_dsvae.core.types import Batch
 from dist_dsvae.engine.iteration.batch_norm import synchronise
 from dist_dsvae.engine.iteration.guard import Guard, NonFiniteLossError
 from dist_dsvae.methods.global_batch import aggregate_divergence, mean_feature
-from dist_dsvae.methods.update import Reduction, Update, objective
+from dist_dsvae.methods.update import Reduction, Update
 from dist_dsvae.runs import checkpoint
 from dist_dsvae.runs.checkpoint import CheckpointError
 from tests.forking import on_ranks
 from tests.unit.engine.test_host_syncs import NoHostReads
-from tests.unit.methods.making import SHAPES, make_batch, make_method, noise_for
+from tests.unit.methods.making import SHAPES, make_batch, make_method, noise_for, summed
 
 
 def network(convolutional: bool) -> nn.Sequential:
@@ -90,7 +90,7 @@ def synchronised_forward_and_backward_do_not_read(rank: int, world_size: int) ->
     batch = make_batch(SHAPES["small32"], first=6 * rank)
     with NoHostReads():
         for step in method.updates:
-            objective(method, method(batch, noise_for(batch), step.name)).backward()
+            summed(method, method(batch, noise_for(batch), step.name)).backward()
 
 
 def test_synchronised_batch_norm_does_not_read_on_the_host() -> None:

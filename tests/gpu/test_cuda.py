@@ -12,9 +12,8 @@ from torch import Tensor
 
 from dist_dsvae.core.noise import Draw, Noise, permutation
 from dist_dsvae.core.types import Batch
-from dist_dsvae.methods.update import objective
 from tests.distributed.launching import epochs_of, metrics, train_anew, write_config
-from tests.unit.methods.making import SHAPES, make_batch, make_method
+from tests.unit.methods.making import SHAPES, make_batch, make_method, summed
 
 pytestmark = [
     pytest.mark.gpu,
@@ -51,8 +50,8 @@ def test_gradients_equal_those_of_the_cpu(architecture: str) -> None:
     remote = Batch(*(t.cuda() for t in batch))
     noise, remote_noise = (NoiseOfTheCPU(9, b.positions, torch.float64) for b in (batch, remote))
     for step in ("gm", "joint"):
-        objective(method, method(batch, noise, step)).backward()
-        objective(there, there(remote, remote_noise, step)).backward()
+        summed(method, method(batch, noise, step)).backward()
+        summed(there, there(remote, remote_noise, step)).backward()
     for (name, p), q in zip(method.named_parameters(), there.parameters(), strict=True):
         torch.testing.assert_close(q.grad.cpu(), p.grad, rtol=1e-6, atol=1e-9, msg=name)
 

@@ -17,7 +17,7 @@ from dist_dsvae.engine.doctor.finding import Figure, Finding, failed, ok, skippe
 from dist_dsvae.engine.iteration.cuda_graph import Graphed, obstacle
 from dist_dsvae.engine.iteration.iteration import Iteration
 from dist_dsvae.engine.processes.runtime import Runtime
-from dist_dsvae.methods.update import Method, objective_and_terms
+from dist_dsvae.methods.update import Method, objective
 
 _MIB = 2**20
 _COPIED_BYTES = 64 * _MIB
@@ -167,7 +167,7 @@ def _gradients(
     with torch.autocast(runtime.device.type, dtype=torch.bfloat16, enabled=half):
         # not own.forward, which Accelerate may have put under the autocast of training
         terms = type(own).forward(own, batch, noise, step)
-        loss, values = objective_and_terms(own, chosen.terms, terms)
+        loss, values = objective(own, chosen.terms, terms)
     parameters = [p for network in chosen.trains for p in own.get_submodule(network).parameters()]
     gradients: Sequence[Tensor] = torch.autograd.grad(loss, parameters)
     return _Taken(values.detach().double(), torch.cat([g.flatten().double() for g in gradients]))

@@ -18,7 +18,7 @@ from dist_dsvae.core.types import Batch
 from dist_dsvae.engine.iteration.guard import Guard
 from dist_dsvae.engine.iteration.optimizer import Optimizer
 from dist_dsvae.engine.processes.runtime import Runtime
-from dist_dsvae.methods.update import Method, Reduction, Update, objective_and_terms, seed_gradient
+from dist_dsvae.methods.update import Method, Reduction, Update, objective, seed_gradient
 from dist_dsvae.models.casting import JointCasts
 
 
@@ -44,7 +44,7 @@ class FlatUpdate(_OneUpdate):
     def __call__(self, batch: Batch, noise: Noise) -> Tensor:
         with self.runtime.autocast(), self.casts(self.runtime.half):
             terms = self.method.forward(batch, noise, self.update.name)
-            loss, values = objective_and_terms(self.method, self.update.terms, terms)
+            loss, values = objective(self.method, self.update.terms, terms)
         scaler = self.runtime.scaler
         if scaler is not None:
             loss = scaler.scale(loss)
@@ -80,7 +80,7 @@ class OverlappedUpdate(_OneUpdate):
     def __call__(self, batch: Batch, noise: Noise) -> Tensor:
         with self.casts(self.runtime.half):
             terms: dict[str, Tensor] = self.wrapped(batch, noise, self.update.name)
-        loss, values = objective_and_terms(self.method, self.update.terms, terms)
+        loss, values = objective(self.method, self.update.terms, terms)
         self.runtime.backward(loss)
         bad = self.guard.inspect(self.update.name, values, batch.positions[0])
         self.guard.record(distributed.all_reduce_sum(bad))

@@ -10,6 +10,7 @@ from dist_dsvae.core.noise import Draw, Noise
 from dist_dsvae.core.types import Batch, ImageShape
 from dist_dsvae.methods.choose import make_method as choose
 from dist_dsvae.methods.dsvae import DSVAE
+from dist_dsvae.methods.update import Method, objective
 from dist_dsvae.models.augmentation import NUM_NUMBERS, NUM_POSE_NUMBERS, Group, augmented, posed
 from dist_dsvae.models.sampled_classes import draw_classes
 
@@ -65,6 +66,11 @@ def make_batch(shape: ImageShape, size: int = 6, first: int = 0) -> Batch:
     images = torch.rand(dims, generator=generator, dtype=torch.float64) * 2 - 1
     labels = torch.randint(NUM_CLASSES, (size,), generator=generator)
     return Batch(images, labels, torch.arange(first, first + size))
+
+
+def summed(method: Method, terms: dict[str, Tensor]) -> Tensor:
+    """What one backward pass of these terms begins with."""
+    return objective(method, tuple(terms), terms)[0]
 
 
 def noise_for(batch: Batch) -> Noise:

@@ -16,7 +16,7 @@ from dist_dsvae.engine.iteration.optimizer import UpdateOptimizer
 from dist_dsvae.engine.iteration.updates import FlatUpdate, OverlappedUpdate
 from dist_dsvae.engine.processes.runtime import Runtime
 from dist_dsvae.methods.dsvae import DSVAE
-from dist_dsvae.methods.update import objective, parameter_groups
+from dist_dsvae.methods.update import parameter_groups
 from tests.algorithm1 import PlainTrainer
 from tests.unit.methods.making import (
     BEYOND,
@@ -26,6 +26,7 @@ from tests.unit.methods.making import (
     make_method,
     noise_for,
     normal_for,
+    summed,
 )
 
 TOLERANCE = {"rtol": 1e-8, "atol": 1e-8}
@@ -88,7 +89,7 @@ def test_gradients_of_one_joint_step() -> None:
     method = make_method("conv32")
     plain = PlainTrainer(copy.deepcopy(method))
     batch = make_batch(SHAPES["conv32"], size=4)
-    objective(method, method(batch, noise_for(batch), "joint")).backward()
+    summed(method, method(batch, noise_for(batch), "joint")).backward()
     plain.joint_step(batch, normal_for(batch))
     for network in method.updates[1].trains:
         ours = [p.grad for p in method.get_submodule(network).parameters()]

@@ -20,7 +20,7 @@ from dist_dsvae.core.types import Batch
 from dist_dsvae.methods.abilities import Autoencoding, Classifying, Generative, LabelFree, PriorDensity
 from dist_dsvae.methods.classifier import dropped_out, shifted
 from dist_dsvae.methods.global_batch import mean_feature
-from dist_dsvae.methods.update import Method, objective
+from dist_dsvae.methods.update import Method
 from dist_dsvae.models import losses
 from dist_dsvae.sampling.generate import sample_codes
 from tests.unit.methods.making import (
@@ -30,6 +30,7 @@ from tests.unit.methods.making import (
     make_batch,
     noise_for,
     seen_by_the_discriminator,
+    summed,
 )
 
 CONFIGS = [
@@ -115,7 +116,7 @@ def test_table_is_what_autograd_sees(config: MethodConfig, architecture: str) ->
     assert names == expected_terms.keys() == make_any(config, architecture).routing.keys()
     for term in names:
         method, reference = (make_any(config, architecture) for _ in range(2))
-        objective(method, {term: method(batch, noise_for(batch), "joint")[term]}).backward()
+        summed(method, {term: method(batch, noise_for(batch), "joint")[term]}).backward()
         value = plain_terms(reference, batch)[term]
         for network in NETWORKS:
             if not hasattr(method, network):

@@ -8,9 +8,8 @@ import pytest
 import torch
 
 from dist_dsvae.core.noise import Draw
-from dist_dsvae.methods.update import objective
 from dist_dsvae.models import losses
-from tests.unit.methods.making import NUM_CLASSES, SHAPES, make_batch, make_method, noise_for
+from tests.unit.methods.making import NUM_CLASSES, SHAPES, make_batch, make_method, noise_for, summed
 
 BATCH = make_batch(SHAPES["small32"])
 
@@ -19,7 +18,7 @@ def test_hinge_trains_decoder_and_discriminator_as_plain_autograd_would() -> Non
     method = make_method(adversarial="hinge")
     plain = copy.deepcopy(method)
     terms = method(BATCH, noise_for(BATCH), "joint")
-    objective(method, {name: terms[name] for name in ("generator", "discriminator")}).backward()
+    summed(method, {name: terms[name] for name in ("generator", "discriminator")}).backward()
 
     noise, y = noise_for(BATCH), BATCH.labels
     posterior = plain.encoder_u(BATCH.images)
@@ -69,7 +68,7 @@ def test_weights_scale_their_term_and_zero_switches_it_off(term: str) -> None:
     scaled = make_method(**{f"{term}_weight": 2.5}).routing[term]
     assert scaled == {network: 2.5 * weight for network, weight in usual.items()}
     off = make_method(**{f"{term}_weight": 0.0})
-    objective(off, off(BATCH, noise_for(BATCH), "joint")).backward()
+    summed(off, off(BATCH, noise_for(BATCH), "joint")).backward()
     assert all(torch.isfinite(p.grad).all() for p in off.encoder_u.parameters())
 
 

@@ -12,7 +12,6 @@ import torch
 from torch import Tensor, nn
 
 from dist_dsvae.methods.dsvae import DSVAE
-from dist_dsvae.methods.update import objective
 from tests.algorithm1 import PlainTrainer
 from tests.unit.methods.making import (
     BEYOND,
@@ -23,6 +22,7 @@ from tests.unit.methods.making import (
     noise_for,
     normal_for,
     seen_by_networks,
+    summed,
 )
 
 NETWORKS = ("encoder_s", "encoder_u", "decoder", "latent_classifier", "discriminator", "mixture_prior")
@@ -63,7 +63,7 @@ def test_table_is_what_autograd_sees(architecture: str, settings: dict[str, obje
     for term in names:
         # fresh methods per term: one backward each, and the same power iterations
         method, reference = (make_method(architecture, **settings) for _ in range(2))
-        routed = objective(method, {term: method(batch, noise_for(batch), step)[term]})
+        routed = summed(method, {term: method(batch, noise_for(batch), step)[term]})
         value = plain_terms(reference, step, batch)[term]
         routed.backward()
         for network in NETWORKS:
