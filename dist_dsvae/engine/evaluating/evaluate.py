@@ -26,6 +26,7 @@ from dist_dsvae.core.text import read_json
 from dist_dsvae.data.open_splits import open_splits
 from dist_dsvae.data.shards.manifest import DataError, Manifest
 from dist_dsvae.engine.evaluating.evaluation import Evaluation
+from dist_dsvae.engine.evaluating.evaluator import EvaluationInputs
 from dist_dsvae.engine.evaluating.progress import Progress
 from dist_dsvae.engine.evaluating.scoring import OnProgress, shown
 from dist_dsvae.engine.iteration.ema import ExponentialMovingAverage
@@ -78,7 +79,7 @@ def evaluate(
         )
     folder = run_dir / "evaluation"
     _check_name(folder, name)
-    evaluation = Evaluation(settings, config.data, train, test, runtime)
+    evaluation = Evaluation(EvaluationInputs(settings, config.data, train, test, runtime))
     method, weights = run.load_method(chosen, settings.weights, runtime.device)
     marker = checkpoint.read_marker(chosen)
     moment = (chosen.name, marker["samples_seen"], marker["train_seconds"])
@@ -149,7 +150,7 @@ def evaluation_of(
     if not config.every_steps:
         return None
     assert test is not None  # ``config.checks``
-    return Evaluation(config, data, train, test, runtime)
+    return Evaluation(EvaluationInputs(config, data, train, test, runtime))
 
 
 def evaluate_in_training(

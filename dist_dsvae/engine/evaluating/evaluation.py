@@ -18,8 +18,6 @@ from typing import Any
 
 from torch import nn
 
-from dist_dsvae.config import DataConfig, EvaluationConfig
-from dist_dsvae.data.shards.manifest import Manifest
 from dist_dsvae.engine.evaluating.code_scores import CodeScores
 from dist_dsvae.engine.evaluating.evaluator import Candidate, EvaluationInputs, Evaluator
 from dist_dsvae.engine.evaluating.image_scores import ImageScores
@@ -30,7 +28,6 @@ from dist_dsvae.engine.evaluating.resemblance import Identity
 from dist_dsvae.engine.evaluating.scoring import OnProgress
 from dist_dsvae.engine.evaluating.split_images import real_cache
 from dist_dsvae.engine.evaluating.swapping import SwapScores
-from dist_dsvae.engine.processes.runtime import Runtime
 from dist_dsvae.evaluation.metrics import Figures
 from dist_dsvae.runs.measure_statistics import Measured, measure, using
 
@@ -38,20 +35,12 @@ from dist_dsvae.runs.measure_statistics import Measured, measure, using
 class Evaluation:
     """Scores a method against a data set. Made, and called, by all ranks.
 
-    train, test: the splits, opened as ``data`` says.
     Raises DataError, JudgeError or ValueError where settings, data and networks do not fit together.
     """
 
-    def __init__(
-        self,
-        config: EvaluationConfig,
-        data: DataConfig,
-        train: Manifest,
-        test: Manifest,
-        runtime: Runtime,
-    ) -> None:
-        self.inputs = EvaluationInputs(config, data, train, test, runtime)
-        self.evaluators = _evaluators(self.inputs)
+    def __init__(self, inputs: EvaluationInputs) -> None:
+        self.inputs = inputs
+        self.evaluators = _evaluators(inputs)
 
     def describe_judges(self) -> dict[str, Any] | None:
         """Names and hashes of all networks that judge, by role; None where there are none."""
