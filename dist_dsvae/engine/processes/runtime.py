@@ -9,7 +9,7 @@ import os
 import platform
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager
 from datetime import timedelta
 from typing import Any, cast
 
@@ -102,14 +102,11 @@ class Runtime:
         """Whether reading a tensor on the host costs nothing: on a CPU."""
         return self.device.type == "cpu"
 
-    @contextmanager
-    def autocast(self) -> Iterator[None]:
-        casting: AbstractContextManager[Any] = self.accelerator.autocast()
+    def autocast(self) -> AbstractContextManager[Any]:
         if self.zero_stage:
             enabled = self.mixed_precision == "bf16"
-            casting = torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=enabled)
-        with casting:
-            yield
+            return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=enabled)
+        return cast("AbstractContextManager[Any]", self.accelerator.autocast())
 
     @property
     def half(self) -> torch.dtype | None:
