@@ -115,12 +115,14 @@ class Graphed:
 
     def _warm_up(self) -> None:
         """Run eagerly until libraries have chosen kernels and allocated; leaves no trace in the state."""
-        before = _snapshot(self.state())
+        before = [tensor.detach().clone() for tensor in self.state()]
         devices = {tensor.device for tensor in self.inputs if tensor.device.type == "cuda"}
         with torch.random.fork_rng(devices=[d.index for d in devices]):
             for _ in range(_WARM_UP_CALLS if distributed.is_initialized() else _WARM_UP_CALLS_ALONE):
                 self.function(*self.inputs)
-        _restore(self.state(), before)
+        with torch.no_grad():
+            for tensor, value in zip(self.state(), before, strict=True):
+                tensor.copy_(value)
 
     def _check(self, inputs: tuple[Tensor, ...]) -> None:
         if len(inputs) != len(self.inputs):
@@ -159,13 +161,3 @@ def obstacle(runtime: Runtime) -> str | None:
     if distributed.is_initialized() and distributed.backend() != "nccl":
         return f"a graph can hold NCCL's collectives, not those of {distributed.backend()}"
     return None
-
-
-def _snapshot(tensors: Iterable[Tensor]) -> list[Tensor]:
-    return [tensor.detach().clone() for tensor in tensors]
-
-
-@torch.no_grad()
-def _restore(tensors: Iterable[Tensor], saved: Iterable[Tensor]) -> None:
-    for tensor, value in zip(tensors, saved, strict=True):
-        tensor.copy_(value)
