@@ -11,7 +11,7 @@ samples, which learning rates, which weight in the moving average.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -22,14 +22,12 @@ from dist_dsvae.core.types import Batch
 from dist_dsvae.engine.iteration.batch_norm import JointCounts
 from dist_dsvae.engine.iteration.ema import moving_average
 from dist_dsvae.engine.iteration.guard import Guard
-from dist_dsvae.engine.iteration.streams import splits_drawn
+from dist_dsvae.engine.iteration.streams import ToBatch, splits_drawn
 from dist_dsvae.engine.iteration.updates import FlatUpdate, OverlappedUpdate
 from dist_dsvae.engine.iteration.zero import update_optimizers
 from dist_dsvae.engine.processes.runtime import Runtime
 from dist_dsvae.engine.reporting.telemetry import LossMeter
 from dist_dsvae.methods.update import Method, Reduction, Split
-
-ToBatch = Callable[[Sequence[Tensor], Noise], Batch]
 
 
 class Iteration:

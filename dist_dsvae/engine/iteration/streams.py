@@ -25,6 +25,8 @@ from dist_dsvae.data.stream import Inputs, Slice
 from dist_dsvae.engine.processes.runtime import Runtime
 from dist_dsvae.methods.update import Method, Split
 
+ToBatch = Callable[[Sequence[Tensor], Noise], Batch]
+
 
 def splits_drawn(method: nn.Module) -> tuple[Split, ...]:
     """The split of each batch of one iteration, in the order in which the updates take them."""
@@ -56,9 +58,7 @@ class Streams:
             split: Feed(manifest, config, seed_of(split, seed), part, runtime.device, runtime.dtype)
             for split, manifest in self._manifests.items()
         }
-        self.to_batch: Mapping[Split, Callable[[Sequence[Tensor], Noise], Batch]] = {
-            split: feed.to_batch for split, feed in self._feeds.items()
-        }
+        self.to_batch: Mapping[Split, ToBatch] = {split: feed.to_batch for split, feed in self._feeds.items()}
 
     @property
     def num_samples(self) -> int:

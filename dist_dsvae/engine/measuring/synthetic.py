@@ -9,7 +9,8 @@ from dist_dsvae.config import DSVAEConfig, OptimizerConfig, TrainConfig
 from dist_dsvae.core.types import ImageShape
 from dist_dsvae.data.transforms import to_batch
 from dist_dsvae.engine.iteration.batch_norm import place
-from dist_dsvae.engine.iteration.iteration import Iteration, ToBatch
+from dist_dsvae.engine.iteration.iteration import Iteration
+from dist_dsvae.engine.iteration.streams import ToBatch
 from dist_dsvae.engine.measuring.families import FAMILIES, model_of
 from dist_dsvae.engine.processes.runtime import Runtime
 from dist_dsvae.methods.dsvae import DSVAE
