@@ -28,17 +28,12 @@ def variance_rate(config: OptimizerConfig, epoch: float) -> float:
     return config.variance_learning_rate * factor
 
 
-def decay(config: OptimizerConfig, epoch: float) -> float:
-    """What every learning rate is multiplied by: 1, or a half cosine from 1 to 0 over ``decay_epochs``."""
-    if not config.decay_epochs:
-        return 1.0
-    return 0.5 * (1.0 + math.cos(math.pi * min(epoch / config.decay_epochs, 1.0)))
-
-
 def learning_rate(config: OptimizerConfig, epoch: float, *, variances: bool) -> float:
-    """Of the mixture's variances, or of all other weights."""
+    """Of the mixture's variances, or of all other weights; along half a cosine, to 0 at ``decay_epochs``."""
     rate = variance_rate(config, epoch) if variances else config.learning_rate
-    return rate * decay(config, epoch)
+    if not config.decay_epochs:
+        return rate
+    return rate * (0.5 * (1.0 + math.cos(math.pi * min(epoch / config.decay_epochs, 1.0))))
 
 
 def learning_rates(config: OptimizerConfig, epoch: float, updates: Iterable[Update]) -> dict[str, float]:

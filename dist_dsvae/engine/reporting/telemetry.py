@@ -43,12 +43,11 @@ class LossMeter:
         self, updates: Sequence[Update], device: torch.device, settle: Callable[[], None] = lambda: None
     ) -> None:
         self._settle = settle
-        self._terms = {update.name: update.terms for update in updates}
+        self._updates = {update.name: update for update in updates}
         self.sums = {
             update.name: torch.zeros(len(update.terms), dtype=torch.float64, device=device)
             for update in updates
         }
-        self._repeats = {update.name: update.repeats for update in updates}
         self.num_iterations = 0
 
     def add(self, update: str, values: Tensor) -> None:
@@ -60,9 +59,10 @@ class LossMeter:
         means: dict[str, float] = {}
         state = self.state()
         self._settle()
-        for update, sums in state.items():
-            count = max(self.num_iterations, 1) * self._repeats[update]
-            means |= dict(zip(self._terms[update], (sums / count).tolist(), strict=True))
+        for name, sums in state.items():
+            update = self._updates[name]
+            count = max(self.num_iterations, 1) * update.repeats
+            means |= dict(zip(update.terms, (sums / count).tolist(), strict=True))
         return means
 
     def read(self) -> dict[str, float]:

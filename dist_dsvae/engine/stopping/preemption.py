@@ -94,7 +94,6 @@ class StopRequests:
     def agreed(self, clock: Clock | None = None) -> str | None:
         """What asked to stop, the same on all ranks; None to go on. Once per iteration, by all ranks.
 
-
         clock: gets what rank 0's clock has asked for, the same on all ranks.
         Raises WaitTimeoutError if another rank does not answer, and RuntimeError if one is gone.
         """
