@@ -17,7 +17,6 @@ from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import parametrize
 
 from dist_dsvae.config import ExperimentConfig, MethodConfig, ModelConfig
 from dist_dsvae.core.types import ImageShape
@@ -27,7 +26,6 @@ from dist_dsvae.methods.choose import sketch_method
 from dist_dsvae.methods.conditional import first_class_place
 from dist_dsvae.methods.published import WEIGHTS_FILE, load_published
 from dist_dsvae.methods.update import averaged_networks, in_network, weights_of
-from dist_dsvae.models.spectral import SpectralNorm
 from dist_dsvae.runs import checkpoint
 from dist_dsvae.runs.checkpoint import CheckpointError
 from dist_dsvae.runs.run import Run
@@ -229,13 +227,10 @@ class _Transfer:
 
 def _settle_spectral_norms(method: nn.Module, axes: Mapping[str, int]) -> None:
     """Weights of which a part is new have other singular vectors than those that came with the rest."""
-    for name, module in method.named_modules():
-        if f"{name}.parametrizations.weight.original" in axes:
-            assert parametrize.is_parametrized(module, "weight")
-            norms = cast(Any, module).parametrizations.weight
-            norm = norms[0]
-            assert isinstance(norm, SpectralNorm)
-            norm.settle(norms.original)
+    for name in axes:
+        if name.endswith(".parametrizations.weight.original"):
+            norms = cast(Any, method.get_submodule(name.removesuffix(".original")))
+            norms[0].settle(norms.original)
 
 
 def _sentence(former: _Former, axes: Mapping[str, int], classes: tuple[str, ...]) -> str:
