@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from dist_dsvae.core.errors import DataError
@@ -50,12 +50,7 @@ class FaceCrops:
         return {
             "size": self.alignment.size,
             "template": [list(point) for point in self.alignment.template],
-            "detector": {
-                "name": self.detector.name,
-                "package": self.detector.package,
-                "weights_sha256": self.detector.weights_sha256,
-                "settings": dict(self.detector.settings),
-            },
+            "detector": asdict(self.detector),
         }
 
     @classmethod

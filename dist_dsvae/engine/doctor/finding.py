@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any
 
 Figure = int | float | str | bool
 
@@ -35,9 +34,6 @@ class Finding:
     @property
     def is_wrong(self) -> bool:
         return self.state in (State.WARNING, State.FAILED)
-
-    def as_json(self) -> dict[str, Any]:
-        return asdict(self) | {"state": str(self.state)}
 
 
 def ok(name: str, text: str, /, **figures: Figure) -> Finding:

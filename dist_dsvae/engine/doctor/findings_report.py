@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import asdict
 from typing import TextIO
 
 from dist_dsvae.engine.doctor.finding import Finding, State
@@ -43,8 +44,8 @@ class Findings:
 
     def as_json(self, seconds: float) -> str:
         """One line: ``state`` of all, ``seconds``, and ``findings``, each as ``Finding`` has it."""
-        findings = [finding.as_json() for finding in self.findings]
-        return json.dumps({"state": str(self.state), "seconds": round(seconds, 2), "findings": findings})
+        findings = [asdict(finding) for finding in self.findings]
+        return json.dumps({"state": self.state, "seconds": round(seconds, 2), "findings": findings})
 
 
 def line_of(finding: Finding) -> str:
