@@ -143,7 +143,8 @@ def _differentiated(
     to_parameters = _sum_along(Route.PARAMETERS, routes, gradients)
     to_inputs = _sum_along(Route.INPUTS, routes, gradients) if inputs else None
     if rowwise and to_parameters is not None and to_inputs is not None:
-        driving = _away_from_zero(to_parameters, to_inputs)
+        # its entries' magnitudes raised by 1e-14 of the other's
+        driving = torch.add(to_parameters, torch.copysign(to_inputs, to_parameters), alpha=1e-14)
         both = _gradients(output, [*inputs, *parameters], driving, retain=False)
         ratio = to_inputs / driving.masked_fill(driving == 0, 1.0)  # both are 0 where one is
         return [_scale_rows(g, ratio) for g in both[: len(inputs)]], both[len(inputs) :]
@@ -165,11 +166,6 @@ def _added(by_pass: Sequence[Sequence[Tensor | None]]) -> Sequence[Tensor | None
 def _sum_along(route: Route, routes: Sequence[Route], gradients: Sequence[Tensor | None]) -> Tensor | None:
     chosen = [g for r, g in zip(routes, gradients, strict=True) if route in r and g is not None]
     return sum(chosen[1:], chosen[0]) if chosen else None
-
-
-def _away_from_zero(gradient: Tensor, other: Tensor) -> Tensor:
-    """``gradient`` with its entries' magnitudes raised by 1e-14 of ``other``'s."""
-    return torch.add(gradient, torch.copysign(other, gradient), alpha=1e-14)
 
 
 def _scale_rows(gradient: Tensor | None, ratio: Tensor) -> Tensor | None:

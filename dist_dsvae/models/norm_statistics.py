@@ -16,8 +16,8 @@ its running ones (``replace_running``).
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from typing import Any, NamedTuple
 
 import torch
@@ -42,11 +42,9 @@ def batch_norms(network: nn.Module) -> list[_BatchNorm]:
     return [module for module in network.modules() if isinstance(module, _BatchNorm)]
 
 
-@contextmanager
-def normalised_by(network: nn.Module, statistics: Sequence[Moments]) -> Iterator[None]:
+def normalised_by(network: nn.Module, statistics: Sequence[Moments]) -> AbstractContextManager[object]:
     """Inside, in this thread, ``network`` in evaluation mode normalises by ``statistics``."""
-    with _Answering(network, lambda number, features: statistics[number]):
-        yield
+    return _Answering(network, lambda number, features: statistics[number])
 
 
 def replace_running(network: nn.Module, statistics: Sequence[Moments]) -> Statistics:

@@ -47,13 +47,10 @@ class Sampler:
     def share(self, first_batch: int = 0) -> Iterator[Batch]:
         """This rank's batches of all samples: first_batch + rank, and every world_size-th after it."""
         for number in range(first_batch + self.runtime.rank, self.num_batches, self.runtime.world_size):
-            yield self._batch(number)
-
-    def _batch(self, number: int) -> Batch:
-        """Drawn whole, because a short batch would have other statistics; the last one is then cut."""
-        start = number * self.batch_size
-        drawn = self.draw(torch.arange(start, start + self.batch_size))
-        return Batch(*(rows[: self.num_samples - start] for rows in drawn))
+            start = number * self.batch_size
+            # drawn whole, because a short batch would have other statistics; the last one is then cut
+            drawn = self.draw(torch.arange(start, start + self.batch_size))
+            yield Batch(*(rows[: self.num_samples - start] for rows in drawn))
 
     @torch.no_grad()
     def draw(self, positions: Tensor) -> Batch:
