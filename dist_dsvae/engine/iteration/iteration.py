@@ -65,11 +65,11 @@ class Iteration:
         self.ema = moving_average(method, train, self.num_samples)
         self.noise = JointNoise(runtime.dtype)
         self.counts = JointCounts(method)
-        self.run_update = self._updates(method)
+        self.run_update = self._updates()
 
-    def _updates(self, method: nn.Module) -> dict[str, FlatUpdate | OverlappedUpdate]:
+    def _updates(self) -> dict[str, FlatUpdate | OverlappedUpdate]:
         """A callable per update of the method, by how its gradients are reduced."""
-        assert isinstance(method, Method)
+        method = self.method
         overlapped = {n for s in method.updates if s.reduction is Reduction.OVERLAPPED for n in s.trains}
         parameters = [name for name, _ in method.named_parameters()]
         # DistributedDataParallel leaves alone what only flat updates train

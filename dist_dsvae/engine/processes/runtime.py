@@ -83,9 +83,8 @@ class Runtime:
         self.rank: int = self.accelerator.process_index
         self.dtype = torch.float64 if config.double_precision else torch.float32
         if self.scaler is not None:
-            self.scaler.scale(
-                torch.zeros((), device=self.device)
-            )  # makes its tensors, before a graph needs them
+            # makes its tensors, before a graph needs them
+            self.scaler.scale(torch.zeros((), device=self.device))
         if self.device.type == "cuda":
             # Graph capture forbids the default stream, and autograd binds parameters to the first it sees.
             own = torch.cuda.Stream(self.device)  # type: ignore[no-untyped-call]

@@ -93,10 +93,8 @@ class Visuals:
         found = self._images_of(classes[: c.num_columns])
         if not found:
             return [grid]
-        images, labels = (
-            torch.stack(list(found.values())),
-            torch.tensor(list(found), device=self.runtime.device),
-        )
+        images = torch.stack(list(found.values()))
+        labels = torch.tensor(list(found), device=self.runtime.device)
         rows = method.encode(images, labels)
         columns = Codes(rows.zs.roll(1, 0), Gaussian(*(t.roll(1, 0) for t in rows.zu)))
         swap = directory / f"{name}-swap.png"
