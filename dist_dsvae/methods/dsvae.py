@@ -124,7 +124,7 @@ class DSVAE(nn.Module):
         if posterior is None:
             loss = losses.gm(logits, column, weight, margined=margined)
         else:
-            classification = losses.gm_classification(logits if margined is None else margined, column)
+            classification = losses.classification(logits if margined is None else margined, column)
             own = own or self.mixture_prior.component(batch.labels)
             loss = classification + weight * kl_divergence(posterior, own).mean()
         if self.training and self.config.mixture_fit == "moments":
@@ -175,7 +175,7 @@ class DSVAE(nn.Module):
             "likelihood": _likelihood(zs, own_class),
             "kl": losses.kl_to_standard_normal(posterior),
             "confusion": losses.confusion(confused_logits),
-            "latent_classification": losses.latent_classification(learning_logits, labels),
+            "latent_classification": losses.classification(learning_logits, labels),
             "generator": losses.generator(judged.judging[1:], form),
             "discriminator": discriminator_term(judged.learning, form),
         }

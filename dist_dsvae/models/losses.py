@@ -13,18 +13,18 @@ from dist_dsvae.core.types import Gaussian
 Adversarial = Literal["logistic", "hinge"]
 
 
-def gm_classification(log_densities: Tensor, labels: Tensor) -> Tensor:
-    """L_cls of Eq. 8: cross-entropy of the mixture's posterior, from log p(zs | c) [B, C].
+def classification(logits: Tensor, labels: Tensor) -> Tensor:
+    """Cross-entropy to the labels: L_adv^C of Eq. 4 from the latent classifier's logits [B, C].
 
-    The uniform log p(c) cancels in the softmax.
+    L_cls of Eq. 8 from log p(zs | c): the uniform log p(c) of the mixture's posterior cancels in the softmax.
     """
-    return F.cross_entropy(log_densities, labels)
+    return F.cross_entropy(logits, labels)
 
 
 def gm(
     log_densities: Tensor, labels: Tensor, likelihood_weight: float, *, margined: Tensor | None = None
 ) -> Tensor:
-    """Eq. 9 of a certain zs: ``gm_classification`` and likelihood_weight times -log p(zs | label).
+    """Eq. 9 of a certain zs: ``classification`` and likelihood_weight times -log p(zs | label).
 
     margined: log-densities with a margin (``with_margin``), for the classification alone.
     """
@@ -100,11 +100,6 @@ def code_recovery(gaussian: Gaussian, codes: Tensor) -> Tensor:
 def confusion(logits: Tensor) -> Tensor:
     """L_adv^E of Eq. 5: cross-entropy of the latent classifier to the uniform target."""
     return torch.log_softmax(logits, dim=1).sum() * (-1.0 / logits.numel())
-
-
-def latent_classification(logits: Tensor, labels: Tensor) -> Tensor:
-    """L_adv^C of Eq. 4: cross-entropy of the latent classifier to the labels."""
-    return F.cross_entropy(logits, labels)
 
 
 def discriminator(fakeness: Tensor, form: Adversarial) -> Tensor:

@@ -18,7 +18,7 @@ _DIM = 512
 def ours(prior: MixturePrior, zs: Tensor, labels: Tensor) -> Tensor:
     log_densities = prior.log_densities(zs)
     own = log_densities.gather(1, labels[:, None])
-    return losses.gm_classification(log_densities, labels) - 0.1 * own.mean()
+    return losses.classification(log_densities, labels) - 0.1 * own.mean()
 
 
 def broadcasting(prior: MixturePrior, zs: Tensor, labels: Tensor) -> Tensor:

@@ -44,7 +44,7 @@ def test_confusion_is_least_at_the_uniform_prediction() -> None:
 def test_latent_classification() -> None:
     logits = torch.tensor([[1.0, 2.0], [0.5, 0.0]], dtype=F64)
     expected = (math.log(1 + math.exp(1.0)) + math.log(1 + math.exp(-0.5))) / 2
-    assert losses.latent_classification(logits, torch.tensor([0, 0])).item() == pytest.approx(expected)
+    assert losses.classification(logits, torch.tensor([0, 0])).item() == pytest.approx(expected)
 
 
 def test_logistic_forms_are_eq_10() -> None:
@@ -73,7 +73,7 @@ def test_gm_classification_and_margin() -> None:
     """Two classes at squared distances 1 and 4 with unit variances; margin alpha scales the own one."""
     log_densities = torch.tensor([[-0.5, -2.0]], dtype=F64)
     label, distance = torch.tensor([0]), torch.tensor([1.0], dtype=F64)
-    plain = losses.gm_classification(log_densities, label)
+    plain = losses.classification(log_densities, label)
     assert plain.item() == pytest.approx(math.log(1 + math.exp(-1.5)))
-    margin = losses.gm_classification(losses.with_margin(log_densities, label, distance, 0.4), label)
+    margin = losses.classification(losses.with_margin(log_densities, label, distance, 0.4), label)
     assert margin.item() == pytest.approx(math.log(1 + math.exp(-2.0 + 0.5 * 1.4)))

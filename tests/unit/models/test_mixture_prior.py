@@ -32,7 +32,7 @@ def brute_force(prior: MixturePrior, zs: torch.Tensor) -> torch.Tensor:
 def gm_loss(prior: MixturePrior, zs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     log_densities = prior.log_densities(zs)
     own = log_densities.gather(1, labels[:, None])
-    return losses.gm_classification(log_densities, labels) - 0.1 * own.mean()
+    return losses.classification(log_densities, labels) - 0.1 * own.mean()
 
 
 def test_derivatives_are_right() -> None:
