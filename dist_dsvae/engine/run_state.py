@@ -18,7 +18,7 @@ from torch import nn
 
 from dist_dsvae.core import distributed
 from dist_dsvae.engine.iteration.ema import ExponentialMovingAverage
-from dist_dsvae.engine.iteration.optimizer import Optimizer
+from dist_dsvae.engine.iteration.zero import Optimizer
 from dist_dsvae.engine.reporting.telemetry import LossMeter
 from dist_dsvae.runs import checkpoint
 from dist_dsvae.runs.checkpoint import CheckpointError

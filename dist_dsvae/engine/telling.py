@@ -11,7 +11,8 @@ from torch import nn
 from dist_dsvae.config import MethodConfig, OptimizerConfig
 from dist_dsvae.data.shards.manifest import Manifest
 from dist_dsvae.engine.initial_weights import Taken
-from dist_dsvae.engine.iteration.optimizer import Optimizer, learning_rates
+from dist_dsvae.engine.iteration.optimizer import learning_rates
+from dist_dsvae.engine.iteration.zero import Optimizer
 from dist_dsvae.engine.memory import peak_bytes
 from dist_dsvae.methods.update import Method
 from dist_dsvae.runs.auto_augmentation import is_augmented

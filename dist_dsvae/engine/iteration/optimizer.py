@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -44,31 +43,11 @@ def learning_rates(config: OptimizerConfig, epoch: float, updates: Iterable[Upda
     }
 
 
-class Optimizer(Protocol):
-    """What an update and a checkpoint need of the optimiser of one update."""
-
-    named_parameters: dict[str, nn.Parameter]
-    parameters: list[nn.Parameter]
-    gradient_norm: Tensor | None  # of the last step, before it was clipped; None where nobody computes it
-
-    def set_rates(self, epoch: float) -> None: ...
-
-    def step(self, tripped: Tensor, scaler: torch.amp.GradScaler | None) -> None: ...
-
-    def state(self) -> dict[str, dict[str, Tensor]]:
-        """Adam's state by parameter name, for saving and for loading in place. Called by all ranks."""
-
-    def restore(self, state: dict[str, dict[str, Tensor]]) -> None:
-        """Take over what a checkpoint was loaded into: tensors from ``state``."""
-
-    def num_bytes(self) -> int:
-        """Bytes of state on this rank."""
-
-
 class UpdateOptimizer:
     """Adam for what one update trains.
 
     groups: named parameters by group; the group "variances" follows ``variance_rate``.
+    gradient_norm: of the last step, before it was clipped; None where gradients are not.
     """
 
     def __init__(self, config: OptimizerConfig, groups: Mapping[str, NamedParameters]) -> None:
@@ -166,7 +145,7 @@ class UpdateOptimizer:
         return {name: dict(self.adam.state[p]) for name, p in self.named_parameters.items()}
 
     def restore(self, state: dict[str, dict[str, Tensor]]) -> None:
-        """Nothing to do: the tensors of ``state`` are the live ones."""
+        """Take over what a checkpoint was loaded into: nothing to do, as these are the live tensors."""
 
     def num_bytes(self) -> int:
         """Bytes of state on this rank."""

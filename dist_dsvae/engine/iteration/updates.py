@@ -16,7 +16,7 @@ from dist_dsvae.core import distributed
 from dist_dsvae.core.noise import Noise
 from dist_dsvae.core.types import Batch
 from dist_dsvae.engine.iteration.guard import Guard
-from dist_dsvae.engine.iteration.optimizer import Optimizer
+from dist_dsvae.engine.iteration.zero import Optimizer
 from dist_dsvae.engine.processes.runtime import Runtime
 from dist_dsvae.methods.update import Method, Reduction, Update, objective, seed_gradient
 from dist_dsvae.models.casting import JointCasts

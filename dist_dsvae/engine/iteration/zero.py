@@ -28,7 +28,7 @@ from dist_dsvae.core import distributed
 from dist_dsvae.core.noise import Noise
 from dist_dsvae.core.types import Batch
 from dist_dsvae.engine.iteration.guard import NonFiniteLossError
-from dist_dsvae.engine.iteration.optimizer import NamedParameters, Optimizer, UpdateOptimizer, learning_rate
+from dist_dsvae.engine.iteration.optimizer import NamedParameters, UpdateOptimizer, learning_rate
 from dist_dsvae.engine.iteration.zero_slice import ZeroSlice
 from dist_dsvae.engine.processes.runtime import Runtime
 from dist_dsvae.methods.update import Method, Reduction, parameter_groups
@@ -188,6 +188,9 @@ class ZeroOptimizer:
         """Bytes of state on this rank."""
         tensors = [t for moments in self._moments.values() for t in moments.values()]
         return sum(t.nbytes for t in [*tensors, *self._counts.values()])
+
+
+Optimizer = UpdateOptimizer | ZeroOptimizer
 
 
 # Groups
