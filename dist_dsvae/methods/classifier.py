@@ -5,8 +5,6 @@ x -> shifted by some pixels -> network -> logits -> cross-entropy
 
 from __future__ import annotations
 
-from typing import cast
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -16,7 +14,7 @@ from dist_dsvae.core.noise import Draw, Noise
 from dist_dsvae.core.types import Batch, ImageShape
 from dist_dsvae.methods.routing import RoutingTable
 from dist_dsvae.methods.update import Update
-from dist_dsvae.models.classifiers import ClassifierNetwork, classifier_network
+from dist_dsvae.models.classifiers import classifier_network
 
 
 class Classifier(nn.Module):
@@ -36,15 +34,11 @@ class Classifier(nn.Module):
 
     def forward(self, batch: Batch, noise: Noise, update: str) -> dict[str, Tensor]:
         """The cross-entropy, a scalar."""
-        features = self._network.features(shifted(batch.images, noise, self.config.shift_pixels))
+        features = self.network.features(shifted(batch.images, noise, self.config.shift_pixels))
         features = dropped_out(features, noise, self.config.dropout)
-        logits = self._network.head(features)
+        logits = self.network.head(features)
         smoothing = self.config.label_smoothing
         return {"classification": F.cross_entropy(logits, batch.labels, label_smoothing=smoothing)}
-
-    @property
-    def _network(self) -> ClassifierNetwork:
-        return cast(ClassifierNetwork, self.network)
 
     # Once trained (``abilities``)
 
@@ -53,8 +47,8 @@ class Classifier(nn.Module):
 
     def logits_and_features(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Logits [B, num_classes], and what they are computed from, [B, d]."""
-        features = self._network.features(images)
-        return self._network.head(features), features
+        features = self.network.features(images)
+        return self.network.head(features), features
 
 
 def shifted(images: Tensor, noise: Noise, pixels: int) -> Tensor:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Protocol
-
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -13,16 +11,8 @@ from dist_dsvae.models.classifiers.inception_resnet_v1 import NUM_FEATURES, Ince
 from dist_dsvae.models.classifiers.resnet import ResNet
 
 
-class ClassifierNetwork(Protocol):
-    """images [B, C, H, W] in [-1, 1] -> features [B, d] -> head -> logits [B, num_classes]."""
-
-    head: FullPrecisionLinear
-
-    def features(self, images: Tensor) -> Tensor: ...
-
-
 class FaceClassifier(nn.Module):
-    """Inception-ResNet-v1 on images enlarged to the 160x160 it is made for (bilinear)."""
+    """Inception-ResNet-v1 on images in [-1, 1], enlarged to the 160x160 it is made for (bilinear)."""
 
     SIDE = 160
 
@@ -37,8 +27,8 @@ class FaceClassifier(nn.Module):
         return self.body.features(large)
 
 
-def classifier_network(name: str, shape: ImageShape, num_classes: int, width: int) -> nn.Module:
-    """The ``ClassifierNetwork`` called ``name``.
+def classifier_network(name: str, shape: ImageShape, num_classes: int, width: int) -> ResNet | FaceClassifier:
+    """The one called ``name``: images [B, C, H, W] in [-1, 1] -> features [B, d] -> head -> logits.
 
     Raises ValueError if it is not a classifier, or cannot take samples of this shape.
     """
