@@ -16,9 +16,10 @@ import json
 import os
 import threading
 import uuid
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 from accelerate.tracking import (
@@ -50,23 +51,26 @@ class TrackedRun(NamedTuple):
     settings: Mapping[str, Setting]
 
 
-class Tracker(Protocol):
-    """One tracker, started.
+class Tracker(ABC):
+    """One tracker of accelerate's, started.
 
     id: what carries the run on when it is resumed; None where the run directory is enough.
     """
 
-    @property
-    def id(self) -> str | None: ...
+    id: str | None = None
+    _tracker: GeneralTracker
 
     def log(self, values: Values, step: int) -> None:
         """Add a point to each curve."""
+        self._tracker.log(dict(values), step=step)
 
+    @abstractmethod
     def show(self, name: str, image: Path, step: int) -> None:
         """Add a picture (any that Pillow reads) to those of ``name``."""
 
     def finish(self) -> None:
         """Hand over what is still on its way."""
+        self._tracker.finish()
 
 
 def is_installed(name: TrackerName) -> bool:
@@ -88,21 +92,7 @@ def start(name: TrackerName, run: TrackedRun) -> Tracker:
             return _Trackio(run)
 
 
-class _OfAccelerate:
-    """What is told to a tracker of accelerate's in the same words, whichever it is."""
-
-    _tracker: GeneralTracker
-
-    def log(self, values: Values, step: int) -> None:
-        self._tracker.log(dict(values), step=step)
-
-    def finish(self) -> None:
-        self._tracker.finish()
-
-
-class _TensorBoard(_OfAccelerate):
-    id = None
-
+class _TensorBoard(Tracker):
     def __init__(self, run: TrackedRun) -> None:
         _leave_to_the_board()
         self._tracker = TensorBoardTracker(
@@ -117,7 +107,7 @@ class _TensorBoard(_OfAccelerate):
         self._tracker.log_images({name: _pixels(image)[None]}, step=step, dataformats="NHWC")
 
 
-class _Wandb(_OfAccelerate):
+class _Wandb(Tracker):
     def __init__(self, run: TrackedRun) -> None:
         import wandb
 
@@ -138,7 +128,7 @@ class _Wandb(_OfAccelerate):
         self._tracker.log_images({name: [_pixels(image)]}, step=step)
 
 
-class _MLflow(_OfAccelerate):
+class _MLflow(Tracker):
     def __init__(self, run: TrackedRun) -> None:
         # its own patience, minutes for each call, would be everybody's
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
@@ -165,7 +155,7 @@ class _MLflow(_OfAccelerate):
             self._mlflow.set_tracking_uri(None)  # or the next run of this process would go there
 
 
-class _Trackio(_OfAccelerate):
+class _Trackio(Tracker):
     def __init__(self, run: TrackedRun) -> None:
         import trackio
 
