@@ -49,11 +49,8 @@ class Streams:
     ) -> None:
         self.order = splits_drawn(method)
         self._global_batch_size = part.global_batch_size
-        self._manifests: dict[Split, Manifest] = {}
-        for split in dict.fromkeys(self.order):
-            manifest = getattr(splits, split)
-            assert manifest is not None, f"data.{split} is not set"  # ``config_checks``
-            self._manifests[split] = manifest
+        # ``config.checks``: none of them is missing
+        self._manifests: dict[Split, Manifest] = {s: getattr(splits, s) for s in dict.fromkeys(self.order)}
         self._feeds = {
             split: Feed(manifest, config, seed_of(split, seed), part, runtime.device, runtime.dtype)
             for split, manifest in self._manifests.items()
