@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import resource
 import shutil
 import subprocess
 from collections.abc import Mapping
@@ -123,10 +124,6 @@ def file_descriptors(limit: int | None = None) -> Finding:
     """limit: of open files, where it is not this process's own."""
     name = "file-descriptors"
     if limit is None:
-        try:
-            import resource
-        except ImportError:  # on Windows
-            return skipped(name, "this system has no such limit")
         limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
         limit = 2**31 - 1 if limit == resource.RLIM_INFINITY else limit
     if limit < _FEW_DESCRIPTORS:
