@@ -39,9 +39,8 @@ from dist_dsvae.models.augmentation import augmentation, stage_1_images
 from dist_dsvae.models.blocks import running_statistics_kept
 from dist_dsvae.models.casting import in_half
 from dist_dsvae.models.decoder import Decoder
-from dist_dsvae.models.discriminator import Discriminator
+from dist_dsvae.models.discriminator import Discriminator, LatentClassifier
 from dist_dsvae.models.encoder import EncoderS, EncoderU, sample_gaussian
-from dist_dsvae.models.latent_classifier import LatentClassifier
 from dist_dsvae.models.mixture_prior import (
     MixturePrior,
     kl_divergence,

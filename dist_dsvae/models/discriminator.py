@@ -1,4 +1,4 @@
-"""Projection discriminator with spectral normalisation (Tables 3 and 4; Miyato and Koyama, 2018)."""
+"""The adversaries of decoder and encoder_u: discriminator and latent classifier."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from dist_dsvae.core.types import ImageShape
 from dist_dsvae.models.architectures import Architecture
+from dist_dsvae.models.blocks import mlp
 from dist_dsvae.models.casting import FullPrecisionLinear
 from dist_dsvae.models.spectral import normalised_together, spectral_norm
 
@@ -13,7 +14,7 @@ _LEAK = 0.1
 
 
 class Discriminator(nn.Module):
-    """(images, labels [B]) -> scores [B]; higher means more real.
+    """(images, labels [B]) -> scores [B]; higher means more real (Tables 3 and 4; Miyato and Koyama, 2018).
 
     score = gain * (linear(h) + <embed(y), h>), with h [B, hidden] the activated output of the first fully
     connected part. Leaky ReLU 0.1, no batch norm, spectral norm on every weight, the label
@@ -84,3 +85,17 @@ class _WithoutLabels(nn.Module):
 
 def _gained(scores: Tensor, gain: float) -> Tensor:
     return scores if gain == 1.0 else gain * scores
+
+
+class LatentClassifier(nn.Module):
+    """zu [B, zu_dim] -> logits [B, num_classes]; encoder_u is trained to make it fail (Eqs. 4, 5)."""
+
+    def __init__(self, architecture: Architecture, zu_dim: int, num_classes: int) -> None:
+        super().__init__()
+        widths = (zu_dim, *architecture.latent_classifier_hidden)
+        self.hidden = mlp(widths)
+        self.head = FullPrecisionLinear(widths[-1], num_classes)
+
+    def forward(self, zu: Tensor) -> Tensor:
+        logits: Tensor = self.head(self.hidden(zu))
+        return logits
