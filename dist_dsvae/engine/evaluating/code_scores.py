@@ -6,7 +6,6 @@ from torch import nn
 
 from dist_dsvae.core import distributed
 from dist_dsvae.engine.evaluating.evaluator import Candidate, EvaluationInputs, Evaluator, Scored
-from dist_dsvae.engine.evaluating.scoring import shown
 from dist_dsvae.engine.evaluating.test_codes import TestCodes, read_test_codes
 from dist_dsvae.evaluation.metrics import Figures
 from dist_dsvae.evaluation.probes import Share, linear_probe_accuracy, mlp_probe_accuracy
@@ -20,7 +19,7 @@ class CodeScores(Evaluator):
         def compute() -> Figures:
             return code_figures(candidate.codes) | more_probe_figures(candidate.codes)
 
-        with shown("reading the test split and fitting probes", candidate.on_progress):
+        with candidate.progress.shown("reading the test split and fitting probes"):
             figures = candidate.whole("held-out", compute)
         figures["test_samples"] = int(figures["test_samples"])
         return Scored(figures)

@@ -27,8 +27,7 @@ from dist_dsvae.data.open_splits import open_splits
 from dist_dsvae.data.shards.manifest import DataError, Manifest
 from dist_dsvae.engine.evaluating.evaluation import Evaluation
 from dist_dsvae.engine.evaluating.evaluator import EvaluationInputs
-from dist_dsvae.engine.evaluating.progress import Progress
-from dist_dsvae.engine.evaluating.scoring import OnProgress, shown
+from dist_dsvae.engine.evaluating.progress import OnProgress, Progress
 from dist_dsvae.engine.iteration.ema import ExponentialMovingAverage
 from dist_dsvae.engine.processes.runtime import Runtime
 from dist_dsvae.engine.reporting.outputs import Tolerant
@@ -95,14 +94,14 @@ def evaluate(
 
     try:
         key = result | {"batch_size": settings.batch_size, "corrupt": config.data.corrupt_sample}
-        progress = Progress(folder / f".{name}", key, pause)
+        progress = Progress(folder / f".{name}", key, pause, on_progress)
         method.eval()
         measured = Measured()
         if settings.batch_norm == "precise":
-            with shown("measuring batch norm on training images, unless it is known", on_progress):
+            with progress.shown("measuring batch norm on training images, unless it is known"):
                 skip = config.data.replaces_corrupt
                 measured = measured_for_evaluation(chosen, method, weights, train, skip_corrupt=skip)
-        figures, real = evaluation(method, progress, on_progress, measured)
+        figures, real = evaluation(method, progress, measured)
     except RuntimeError as error:
         raise watchdog.explain(error) from error
     finally:
@@ -169,7 +168,7 @@ def evaluate_in_training(
     averaged = ema if evaluation.inputs.config.weights != "raw" else None
     described = record(run_dir, evaluation, trained, moment, "ema" if averaged else "raw")
     with averaged.applied() if averaged else nullcontext():
-        figures, real = evaluation(method, Progress(), lambda *_: None)
+        figures, real = evaluation(method, Progress())
     if distributed.is_main():
         path = run_dir / "evaluation" / f"{moment[0]}.json"
         Tolerant(str(path))(lambda: write_figures(path, described | {"figures": figures, "real": real}))

@@ -25,7 +25,6 @@ from dist_dsvae.engine.evaluating.judges import open_judges
 from dist_dsvae.engine.evaluating.point_scores import PointScores
 from dist_dsvae.engine.evaluating.progress import Progress
 from dist_dsvae.engine.evaluating.resemblance import Identity
-from dist_dsvae.engine.evaluating.scoring import OnProgress
 from dist_dsvae.engine.evaluating.split_images import real_cache
 from dist_dsvae.engine.evaluating.swapping import SwapScores
 from dist_dsvae.evaluation.metrics import Figures
@@ -77,11 +76,7 @@ class Evaluation:
         return found
 
     def __call__(
-        self,
-        method: nn.Module,
-        progress: Progress,
-        on_progress: OnProgress,
-        measured: Measured | None = None,
+        self, method: nn.Module, progress: Progress, measured: Measured | None = None
     ) -> tuple[Figures, Figures]:
         """Figures of the method, and those of real images under the same judges; in training mode after.
 
@@ -97,7 +92,7 @@ class Evaluation:
         real: Figures = {}
         try:
             with using(method, measured):
-                candidate = Candidate(method, inputs, progress, on_progress)
+                candidate = Candidate(method, inputs, progress)
                 for evaluator in self.evaluators:
                     if isinstance(method, evaluator.needs):
                         scores = evaluator(candidate)

@@ -16,7 +16,6 @@ from dist_dsvae.core.errors import DataError
 from dist_dsvae.data.shards.manifest import Manifest
 from dist_dsvae.engine.evaluating.progress import Progress
 from dist_dsvae.engine.evaluating.sampler import Sampler
-from dist_dsvae.engine.evaluating.scoring import OnProgress
 from dist_dsvae.engine.evaluating.test_codes import TestCodes, read_test_codes
 from dist_dsvae.engine.processes.runtime import Runtime
 from dist_dsvae.evaluation.metrics import Figures
@@ -93,7 +92,6 @@ class Candidate:
     method: nn.Module
     inputs: EvaluationInputs
     progress: Progress
-    on_progress: OnProgress
 
     @functools.cached_property
     def codes(self) -> TestCodes:

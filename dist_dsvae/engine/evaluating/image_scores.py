@@ -62,16 +62,15 @@ class ImageScores(Evaluator):
         return self._judges.describe()
 
     def __call__(self, candidate: Candidate) -> Scored:
-        inputs, progress, on_progress = self.inputs, candidate.progress, candidate.on_progress
+        inputs, progress = self.inputs, candidate.progress
         sampler = candidate.sampler(inputs.num_samples)
-        real, real_figures = self.real_images.scores(self._judges, progress, on_progress)
+        real, real_figures = self.real_images.scores(self._judges, progress)
         drawn = add_up(
             sampler.share,
             sampler.num_batches,
             lambda: self._sums(inputs.runtime.device),
             progress,
             "generated",
-            on_progress,
         )
         figures = inception_figures(drawn)
         if drawn.inception is not None and inputs.config.splits > 1:
@@ -86,7 +85,6 @@ class ImageScores(Evaluator):
             inputs.train.shape.num_values * 4,
             progress,
             "diversity",
-            on_progress,
         )
         return Scored(figures, real_figures)
 

@@ -9,8 +9,8 @@ Rank 0 writes, every file whole or not at all; all ranks read what rank 0 read.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +21,14 @@ from torch import Tensor
 from dist_dsvae.core import distributed
 from dist_dsvae.core.files import write_atomically
 
+OnProgress = Callable[[str, int, int], None]  # what, how many are done, of how many
+
 
 class Progress:
     """Parts of one evaluation. Made, and each method called, by all ranks.
 
     folder: where parts are kept; None keeps nothing. key: identifies the evaluation. pause: called
-    between pieces of work; raises to stop it there.
+    between pieces of work; raises to stop it there. tell: is told how far a part is.
     """
 
     def __init__(
@@ -34,9 +36,11 @@ class Progress:
         folder: Path | None = None,
         key: Mapping[str, Any] | None = None,
         pause: Callable[[], None] = lambda: None,
+        tell: OnProgress = lambda part, done, of: None,
     ) -> None:
         self.folder = folder
         self.pause = pause
+        self.tell = tell
         if folder is not None and distributed.is_main():
             text = json.dumps(key, indent=1, sort_keys=True) + "\n"
             path = folder / "key.json"
@@ -55,6 +59,13 @@ class Progress:
         """Keep a part's tensors, the same on all ranks."""
         if self.folder is not None:
             save_tensors(self.folder / f"{part}.safetensors", tensors)
+
+    @contextmanager
+    def shown(self, part: str) -> Iterator[None]:
+        """A part that is computed in one piece, which begins here."""
+        self.tell(part, 0, 1)
+        yield
+        self.tell(part, 1, 1)
 
     def whole(self, part: str, compute: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
         """A part that is computed in one piece, or was before."""

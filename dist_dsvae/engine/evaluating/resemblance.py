@@ -131,7 +131,7 @@ class Identity(Evaluator):
             return self._read(split, _BATCH, first_batch, num_images)
 
         num_batches = -(-num_images // _BATCH)
-        return add_up(batches, num_batches, make_sums, candidate.progress, part, candidate.on_progress)
+        return add_up(batches, num_batches, make_sums, candidate.progress, part)
 
     def _samples(self, candidate: Candidate, real: EmbeddingSums) -> Figures:
         network, inputs = self.network, self.inputs
@@ -144,7 +144,6 @@ class Identity(Evaluator):
             lambda: EmbeddingSums(network, inputs.train.num_classes, inputs.runtime.device),
             candidate.progress,
             "identity-samples",
-            candidate.on_progress,
         )
         found = {
             "sample_to_class": own_class_cosine(drawn, real),

@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from typing import Protocol, TypeVar
 
 import torch
@@ -44,15 +43,6 @@ class Sums(Protocol):
 
 
 S = TypeVar("S", bound=Sums)
-OnProgress = Callable[[str, int, int], None]  # what, how many are done, of how many
-
-
-@contextmanager
-def shown(part: str, on_progress: OnProgress) -> Iterator[None]:
-    """A part that is computed in one piece, which begins here."""
-    on_progress(part, 0, 1)
-    yield
-    on_progress(part, 1, 1)
 
 
 def add_up(
@@ -61,7 +51,6 @@ def add_up(
     make_sums: Callable[[], S],
     progress: Progress,
     part: str,
-    on_progress: OnProgress,
 ) -> S:
     """The sums over all batches, on every rank.
 
@@ -78,7 +67,7 @@ def add_up(
         counted = {"num_batches_done": torch.tensor(done), "kept": total.kept}
         progress.save(part, total.state() | counted)
 
-    on_progress(part, done, num_batches)
+    progress.tell(part, done, num_batches)
     batches, piece = share_of(done), make_sums()
     while done < num_batches:
         try:
@@ -95,7 +84,7 @@ def add_up(
         sums = {name: distributed.all_reduce_sum(tensor) for name, tensor in piece.state().items()}
         total.merge(sums, distributed.gather_rows(piece.kept))
         done = min(num_batches, done + distributed.world_size() * _BATCHES_PER_PIECE)
-        on_progress(part, done, num_batches)
+        progress.tell(part, done, num_batches)
         if done == num_batches or time.monotonic() - last_saved > _SECONDS_BETWEEN_SAVES:
             last_saved = time.monotonic()
             save()
@@ -137,7 +126,6 @@ def diversity(
     image_bytes: int,
     progress: Progress,
     part: str,
-    on_progress: OnProgress,
 ) -> float:
     """Intra-class diversity (Eq. 12) over all pairs of each class's first ``per_class`` images.
 
@@ -151,7 +139,7 @@ def diversity(
     saved = progress.load(part)
     sums = torch.zeros(num_classes, 2, dtype=torch.float64) if saved is None else saved["sums"]
     first = 0 if saved is None else int(saved["num_classes_done"])
-    on_progress(part, first, num_classes)
+    progress.tell(part, first, num_classes)
     for start in range(first, num_classes, at_once):
         progress.pause()
         group = range(start, min(start + at_once, num_classes))
@@ -161,7 +149,7 @@ def diversity(
         for label, k in mine:
             found = pair_sum(images[label], class_names[label], rank=k, world_size=num_shares)
             own[label] += torch.tensor(found, dtype=torch.float64)
-            on_progress(part, label + 1, num_classes)
+            progress.tell(part, label + 1, num_classes)
         sums += _reduced(own)
         progress.save(part, {"sums": sums, "num_classes_done": torch.tensor(group.stop)})
     return mean_diversity(PairSum(total, int(count)) for total, count in sums.tolist())

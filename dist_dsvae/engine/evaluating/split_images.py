@@ -30,9 +30,8 @@ from dist_dsvae.data.shards.manifest import DataError, Manifest
 from dist_dsvae.data.stream import one_pass
 from dist_dsvae.data.transforms import normalise, to_device_batch
 from dist_dsvae.engine.evaluating.judges import Judges, open_judges
-from dist_dsvae.engine.evaluating.progress import Progress, load_tensors, save_tensors
+from dist_dsvae.engine.evaluating.progress import OnProgress, Progress, load_tensors, save_tensors
 from dist_dsvae.engine.evaluating.scoring import (
-    OnProgress,
     add_up,
     diversity,
     inception_figures,
@@ -68,14 +67,12 @@ class SplitImages:
     part: str = "real"
     compares_pairs: bool = True
 
-    def scores(
-        self, judges: Judges, progress: Progress, on_progress: OnProgress
-    ) -> tuple[ImageSums, Figures]:
+    def scores(self, judges: Judges, progress: Progress) -> tuple[ImageSums, Figures]:
         """Sums and figures, from the cache where they are there. Called by all ranks."""
         place = self._place(judges)
         saved = load_tensors(place)
         if saved is None:
-            saved = self._computed(judges, progress, on_progress)
+            saved = self._computed(judges, progress)
             self._keep(place, saved)
         sums = judges.sums(self.num_images, self.config, self.runtime.device)
         sums.merge(saved, saved["kept"])
@@ -98,14 +95,13 @@ class SplitImages:
         key += [] if self.compares_pairs else ["without diversity"]
         return self.cache / f"{hashlib.sha256(json.dumps(key).encode()).hexdigest()[:24]}.safetensors"
 
-    def _computed(self, judges: Judges, progress: Progress, on_progress: OnProgress) -> dict[str, Tensor]:
+    def _computed(self, judges: Judges, progress: Progress) -> dict[str, Tensor]:
         sums = add_up(
             self._share,
             -(-self.num_images // self.config.batch_size),
             lambda: judges.sums(self.num_images, self.config, self.runtime.device),
             progress,
             self.part,
-            on_progress,
         )
         found = {"kept": sums.kept} | sums.state()
         wanted = self.config.diversity_samples
@@ -118,7 +114,6 @@ class SplitImages:
                 self.split.shape.num_values * 4,
                 progress,
                 f"{self.part}-diversity",
-                on_progress,
             )
             found["diversity"] = torch.tensor(value, dtype=torch.float64)
         return found
@@ -196,7 +191,7 @@ def score_images(
             part=part,
             compares_pairs=same_classes,  # pairs of classes that mean nothing to the other split say nothing
         )
-        return stored.scores(judges, Progress(), on_progress)
+        return stored.scores(judges, Progress(tell=on_progress))
 
     drawn, figures = scores("images", images, num_images)
     reference, real_figures = scores("real", real, num_real)

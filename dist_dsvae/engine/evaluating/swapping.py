@@ -11,7 +11,6 @@ from dist_dsvae.core import distributed
 from dist_dsvae.core.noise import Draw, permutation
 from dist_dsvae.engine.evaluating.evaluator import Candidate, EvaluationInputs, Evaluator, Scored
 from dist_dsvae.engine.evaluating.sampler import as_8_bits
-from dist_dsvae.engine.evaluating.scoring import shown
 from dist_dsvae.evaluation.judging.judge import Judge
 from dist_dsvae.evaluation.metrics import Figures
 from dist_dsvae.methods.abilities import Autoencoding
@@ -31,7 +30,7 @@ class SwapScores(Evaluator):
     def __call__(self, candidate: Candidate) -> Scored:
         method = candidate.method
         assert isinstance(method, Autoencoding)
-        with shown("judging swapped images", candidate.on_progress):
+        with candidate.progress.shown("judging swapped images"):
             return Scored(candidate.whole("swaps", lambda: self._figures(method, candidate.codes.test)))
 
     @torch.no_grad()

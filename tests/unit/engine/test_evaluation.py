@@ -132,12 +132,12 @@ def test_a_killed_evaluation_goes_on_where_it_was(tmp_path: Path) -> None:
         made.append(make_sums())
         return made[-1]
 
-    whole = add_up(images, 30, counted_sums, Progress(), "drawn", lambda *_: None)
+    whole = add_up(images, 30, counted_sums, Progress(), "drawn")
     assert len(made) == 2  # each orders all positions, so not one for every piece
     with pytest.raises(KilledError):
-        add_up(counted, 30, make_sums, Progress(tmp_path / "p", {"a": 1}, pause), "drawn", lambda *_: None)
+        add_up(counted, 30, make_sums, Progress(tmp_path / "p", {"a": 1}, pause), "drawn")
     again = Progress(tmp_path / "p", {"a": 1})
-    resumed = add_up(counted, 30, make_sums, again, "drawn", lambda *_: None)
+    resumed = add_up(counted, 30, make_sums, again, "drawn")
     assert seen == list(range(30))  # nothing twice, nothing left out
     for name, tensor in whole.state().items():
         torch.testing.assert_close(resumed.state()[name], tensor, rtol=1e-12, atol=0)
@@ -148,9 +148,9 @@ def test_a_killed_evaluation_goes_on_where_it_was(tmp_path: Path) -> None:
     assert whole.kept.shape == (11, 12)
     assert whole.count == 60
 
-    add_up(counted, 30, make_sums, Progress(tmp_path / "p", {"a": 1}), "drawn", lambda *_: None)
+    add_up(counted, 30, make_sums, Progress(tmp_path / "p", {"a": 1}), "drawn")
     assert len(seen) == 30  # all of it was there
-    add_up(counted, 30, make_sums, Progress(tmp_path / "p", {"a": 2}), "drawn", lambda *_: None)
+    add_up(counted, 30, make_sums, Progress(tmp_path / "p", {"a": 2}), "drawn")
     assert len(seen) == 60  # another evaluation starts anew
     again.finish()
     assert not (tmp_path / "p").exists()
@@ -165,9 +165,7 @@ def test_neighbours_and_diversity_equal_those_of_one_call() -> None:
     assert neighbour_figures(first, second) == expected
 
     drawn = {c: torch.rand(4, 1, 16, 16, generator=torch.Generator().manual_seed(c)) for c in range(3)}
-    got = diversity(
-        lambda classes, _: {c: drawn[c] for c in classes}, "abc", 4, 1024, Progress(), "d", lambda *_: None
-    )
+    got = diversity(lambda classes, _: {c: drawn[c] for c in classes}, "abc", 4, 1024, Progress(), "d")
     assert got == pytest.approx(sum(pair_sum(d, "cat").diversity for d in drawn.values()) / 3, abs=1e-9)
 
 

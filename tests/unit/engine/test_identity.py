@@ -115,7 +115,7 @@ def read(split: Manifest) -> tuple[torch.Tensor, torch.Tensor]:
 def measured(
     identity: Identity, method: Generator, progress: Progress | None = None
 ) -> tuple[dict[str, float], dict[str, float]]:
-    found = identity(Candidate(method, identity.inputs, progress or Progress(), lambda *_: None))
+    found = identity(Candidate(method, identity.inputs, progress or Progress()))
     return found.figures, found.real
 
 
