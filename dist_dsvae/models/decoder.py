@@ -62,11 +62,6 @@ class Decoder(nn.Module):
         images: Tensor = self(codes, self.statistics_of(kind))
         return images
 
-    @property
-    def has_batch_norm(self) -> bool:
-        """Whether there is anything to measure."""
-        return bool(batch_norms(self.layers))
-
     def statistics_of(self, kind: CodeKind) -> Statistics | None:
         """Those that ``set_statistics`` gave."""
         if kind not in self.statistics:

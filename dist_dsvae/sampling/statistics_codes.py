@@ -73,6 +73,6 @@ def sums_of(network: nn.Module, batches: Iterable[Tensor]) -> Tensor:
 def prior_statistics(method: Generative, prior: PriorCodes, num_codes: int = NUM_CODES) -> Statistics:
     """The statistics of ``prior``'s codes, by one process; none of a decoder without batch norm."""
     decoder = method.decoding_network()
-    if not decoder.has_batch_norm:
+    if not batch_norms(decoder):
         return ()
     return statistics_of(decoder, sums_of(decoder, in_batches(prior_codes(method, prior, num_codes))))

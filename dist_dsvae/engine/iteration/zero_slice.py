@@ -1,8 +1,4 @@
-"""Shard: one rank's slice of parameters that lie end to end in a flat tensor, and what it overlaps.
-
-|  encoder_s.0.weight  | .bias |   encoder_s.3.weight   |  ...  | padding |
-|-------------- rank 0 --------------|-------------- rank 1 --------------|
-"""
+"""One rank's slice of parameters that lie end to end in a flat tensor, and what it overlaps (``zero``)."""
 
 from __future__ import annotations
 
