@@ -25,7 +25,6 @@ from dist_dsvae.engine.evaluating.judges import open_judges
 from dist_dsvae.engine.evaluating.point_scores import PointScores
 from dist_dsvae.engine.evaluating.progress import Progress
 from dist_dsvae.engine.evaluating.resemblance import Identity
-from dist_dsvae.engine.evaluating.split_images import real_cache
 from dist_dsvae.engine.evaluating.swapping import SwapScores
 from dist_dsvae.evaluation.metrics import Figures
 from dist_dsvae.runs.measure_statistics import Measured, measure, using
@@ -115,5 +114,5 @@ def _evaluators(inputs: EvaluationInputs) -> list[Evaluator]:
     if not train.shape.is_image:
         found.append(PointScores(inputs))
     elif judges is not None:
-        found.append(ImageScores(inputs, judges, real_cache(inputs.data)))
+        found.append(ImageScores(inputs, judges))
     return found

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,7 +10,7 @@ from dist_dsvae.core.errors import DataError
 from dist_dsvae.engine.evaluating.evaluator import Candidate, EvaluationInputs, Evaluator, Scored
 from dist_dsvae.engine.evaluating.judges import Judges
 from dist_dsvae.engine.evaluating.scoring import add_up, diversity, inception_figures, neighbour_figures
-from dist_dsvae.engine.evaluating.split_images import SplitImages
+from dist_dsvae.engine.evaluating.split_images import SplitImages, real_cache
 from dist_dsvae.evaluation.diversity import settings_for
 from dist_dsvae.evaluation.frechet import frechet_distance
 from dist_dsvae.evaluation.image_sums import ImageSums
@@ -21,13 +20,12 @@ from dist_dsvae.methods.abilities import Generative
 class ImageScores(Evaluator):
     """Inception Score, label accuracy, FID, precision, recall and diversity.
 
-    cache: folder for the sums of real images, which other runs need as well.
     Raises DataError, JudgeError or ValueError where the judges do not fit the images, or these are too few.
     """
 
     needs = Generative
 
-    def __init__(self, inputs: EvaluationInputs, judges: Judges, cache: Path) -> None:
+    def __init__(self, inputs: EvaluationInputs, judges: Judges) -> None:
         self.inputs, self._judges = inputs, judges
         shape = inputs.train.shape
         self.ms_ssim = settings_for(shape.height, shape.width)
@@ -36,7 +34,7 @@ class ImageScores(Evaluator):
             inputs.num_real,
             inputs.config,
             inputs.runtime,
-            cache,
+            real_cache(inputs.data),
             skip_corrupt=inputs.skip_corrupt,
         )
         self._check_judges()

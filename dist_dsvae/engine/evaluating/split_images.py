@@ -73,19 +73,18 @@ class SplitImages:
         saved = load_tensors(place)
         if saved is None:
             saved = self._computed(judges, progress)
-            self._keep(place, saved)
+            try:
+                save_tensors(place, saved)
+            except OSError as error:  # it would only have saved time
+                logger.warning(
+                    "the sums over real images cannot be kept in %s: %s", place.parent, error.strerror
+                )
         sums = judges.sums(self.num_images, self.config, self.runtime.device)
         sums.merge(saved, saved["kept"])
         figures = inception_figures(sums)
         if "diversity" in saved:
             figures["diversity"] = saved["diversity"].item()
         return sums, figures
-
-    def _keep(self, place: Path, found: dict[str, Tensor]) -> None:
-        try:
-            save_tensors(place, found)
-        except OSError as error:  # it would only have saved time
-            logger.warning("the sums over real images cannot be kept in %s: %s", place.parent, error.strerror)
 
     def _place(self, judges: Judges) -> Path:
         """A name for all that the sums depend on."""
