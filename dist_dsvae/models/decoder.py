@@ -9,7 +9,6 @@ training there are none.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
 
 from torch import Tensor, nn
 
@@ -66,7 +65,8 @@ class Decoder(nn.Module):
         """Those that ``set_statistics`` gave."""
         if kind not in self.statistics:
             return None
-        return tuple(_moments(self.statistics[kind]))
+        found = dict(self.statistics[kind].named_buffers())
+        return tuple(Moments(found[f"mean_{i}"], found[f"variance_{i}"]) for i in range(len(found) // 2))
 
     def set_statistics(self, kind: CodeKind, statistics: Statistics | None) -> None:
         """Normalise codes of this kind by ``statistics`` from now on; None: by the running ones."""
@@ -92,12 +92,6 @@ class _Statistics(nn.Module):
         for number, moments in enumerate(statistics):
             for name, tensor in moments._asdict().items():
                 self.register_buffer(f"{name}_{number}", tensor.detach().clone())
-
-
-def _moments(buffers: nn.Module) -> Iterator[Moments]:
-    found = dict(buffers.named_buffers())
-    for number in range(len(found) // 2):
-        yield Moments(found[f"mean_{number}"], found[f"variance_{number}"])
 
 
 def _decoding(in_channels: int, layer: Layer | Residual) -> nn.Module:
