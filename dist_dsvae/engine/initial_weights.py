@@ -41,24 +41,23 @@ class Taken(NamedTuple):
 
 def take_weights(
     place: str,
-    config: MethodConfig,
-    model: ModelConfig,
+    config: ExperimentConfig,
     method: nn.Module,
     ema: ExponentialMovingAverage | None,
     train: Manifest,
 ) -> Taken:
     """Load the weights at ``place``: a run, a checkpoint of one, or a published model; in place.
 
-    config, model, method, ema, train: of the new run.
+    config, method, ema, train: of the new run.
     Called by all ranks. Raises CheckpointError if there is none, or if its networks are not these;
     PublishedModelError for a model that is damaged.
     """
     shape, classes = train.shape, train.classes
     former = _former(place)
-    _check_same_networks(former, config, model, shape, len(classes))
+    _check_same_networks(former, config.method, config.model, shape, len(classes))
     keeps_average = ema is not None and former.averages(method, ema.networks)
     is_whole = former.run is not None and former.classes == classes
-    axes = {} if is_whole else _class_axes(config, model, shape)
+    axes = {} if is_whole else _class_axes(config.method, config.model, shape)
     if is_whole:
         tensors: dict[str, Any] = {"method": method.state_dict()}
         if ema is not None and keeps_average:

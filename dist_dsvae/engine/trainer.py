@@ -108,9 +108,7 @@ class Trainer:
         total_samples = config.train.epochs * self.streams.num_samples
         self.total_iterations = math.ceil(total_samples / self.iterate.num_samples)
         held_out = self.test_shards or self.train_shards
-        drawn = (self.method, held_out, self.train_shards, config.sampling, runtime)
-        skip = config.data.replaces_corrupt
-        self.visuals = Visuals(*drawn, method_name=config.method.name, seed=config.seed, skip_corrupt=skip)
+        self.visuals = Visuals(self.method, held_out, self.train_shards, config, runtime)
         self.evaluation = evaluation_of(config.evaluation, config.data, *splits[:2], runtime)
 
         # Resume, or take over another run's weights
@@ -120,8 +118,7 @@ class Trainer:
             self.state.load(self.resumed_from)
         self.initial: Taken | None = None
         if self.resumed_from is None and config.init_from is not None:
-            networks = (config.method, config.model, self.method, self.ema)
-            self.initial = take_weights(config.init_from, *networks, self.train_shards)
+            self.initial = take_weights(config.init_from, config, self.method, self.ema, self.train_shards)
         self.saved_samples = self.state.samples_seen
         self.stop_requests = StopRequests(run_dir, runtime.patience)
         self.watchdog = Watchdog()
@@ -288,8 +285,7 @@ class Trainer:
         seen, seconds = self.state.samples_seen, round(self.state.train_seconds, 1)
         moment = (checkpoint_name(self.iteration), seen, seconds)
         what = (self.run_dir, self.evaluation, self.method, self.ema)
-        trained = (self.config.method.name, self.config.seed)
-        telemetry.figures(seen, evaluate_in_training(*what, trained, moment))
+        telemetry.figures(seen, evaluate_in_training(*what, self.config, moment))
 
     def _save(self) -> None:
         """Start a checkpoint; training goes on while it is written."""

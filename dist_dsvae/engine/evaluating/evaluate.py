@@ -17,7 +17,7 @@ from typing import Any
 
 from torch import nn
 
-from dist_dsvae.config import DataConfig, EvaluationConfig, TrainConfig
+from dist_dsvae.config import DataConfig, EvaluationConfig, ExperimentConfig, TrainConfig
 from dist_dsvae.config.checks import contradictions_in_evaluation
 from dist_dsvae.config.reading import ConfigError, with_overrides
 from dist_dsvae.core import distributed
@@ -82,7 +82,7 @@ def evaluate(
     method, weights = run.load_method(chosen, settings.weights, runtime.device)
     marker = checkpoint.read_marker(chosen)
     moment = (chosen.name, marker["samples_seen"], marker["train_seconds"])
-    result = record(run_dir, evaluation, (config.method.name, config.seed), moment, weights)
+    result = record(run_dir, evaluation, config, moment, weights)
     folder.mkdir(parents=True, exist_ok=True)
     stop, watchdog = StopRequests(folder, runtime.patience), Watchdog()
 
@@ -157,16 +157,15 @@ def evaluate_in_training(
     evaluation: Evaluation,
     method: nn.Module,
     ema: ExponentialMovingAverage | None,
-    trained: tuple[str, int],
+    config: ExperimentConfig,
     moment: tuple[str, int, float],
 ) -> Figures:
     """Score the weights as they are, in <run>/evaluation/<name>.json; the figures. Called by all ranks.
 
-    trained: the method's name, and the run's seed. moment: the name of a checkpoint that would be made now,
-    samples seen, and seconds trained.
+    moment: the name of a checkpoint that would be made now, samples seen, and seconds trained.
     """
     averaged = ema if evaluation.inputs.config.weights != "raw" else None
-    described = record(run_dir, evaluation, trained, moment, "ema" if averaged else "raw")
+    described = record(run_dir, evaluation, config, moment, "ema" if averaged else "raw")
     with averaged.applied() if averaged else nullcontext():
         figures, real = evaluation(method, Progress())
     if distributed.is_main():
@@ -178,26 +177,25 @@ def evaluate_in_training(
 def record(
     run_dir: Path,
     evaluation: Evaluation,
-    trained: tuple[str, int],
+    config: ExperimentConfig,
     moment: tuple[str, int, float],
     weights: str,
 ) -> dict[str, Any]:
     """What is evaluated, and how: an evaluation's file without its figures.
 
-    trained, moment: as of ``evaluate_in_training``.
+    config: of the training. moment: as of ``evaluate_in_training``.
     """
-    method_name, seed = trained
     checkpoint_name, samples_seen, train_seconds = moment
     return {
         "format": FORMAT,
         "run": run_dir.name,
-        "method": method_name,
+        "method": config.method.name,
         "data": evaluation.inputs.data.train,
         "classes": evaluation.inputs.train.num_classes,
         "checkpoint": checkpoint_name,
         "samples_seen": samples_seen,
         "train_seconds": train_seconds,
-        "training_seed": seed,
+        "training_seed": config.seed,
         "weights": weights,
         "settings": evaluation.settings(),
         "judges": evaluation.describe_judges(),

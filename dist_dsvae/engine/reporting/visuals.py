@@ -6,13 +6,13 @@ codes than a finished model's, and forgotten after.
 
 from __future__ import annotations
 
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from dist_dsvae.config import SamplingConfig
+from dist_dsvae.config import ExperimentConfig
 from dist_dsvae.core.types import Codes, Gaussian
 from dist_dsvae.data.pick import first_of_classes
 from dist_dsvae.data.shards.manifest import Manifest
@@ -33,23 +33,16 @@ _EVALUATION_BATCH = 256
 
 @dataclass(eq=False)
 class Visuals:
-    """Draws a method's samples and swaps, with real pictures from ``manifest``.
-
-    train: the training split. method_name: a title for its points. seed: of all samples.
-    skip_corrupt: as ``stream.one_pass``.
-    """
+    """Draws a method's samples and swaps, with real pictures from ``manifest``. train: the training split."""
 
     method: nn.Module
     manifest: Manifest
     train: Manifest
-    config: SamplingConfig
+    config: ExperimentConfig
     runtime: Runtime
-    _: KW_ONLY
-    method_name: str
-    seed: int
-    skip_corrupt: bool
 
     def __post_init__(self) -> None:
+        self._skip_corrupt = self.config.data.replaces_corrupt
         self._tolerant = Tolerant("The grid of samples", (ForeignImageError, OSError))
         self._images: dict[int, Tensor] | None = None
 
@@ -61,7 +54,7 @@ class Visuals:
         self.method.eval()
         draw = self._draw_images if self.manifest.shape.is_image else self._draw_points
         measured = measure_or_warn(
-            self.method, lambda: self.train, skip_corrupt=self.skip_corrupt, num_codes=FEW_CODES
+            self.method, lambda: self.train, skip_corrupt=self._skip_corrupt, num_codes=FEW_CODES
         )
         with torch.no_grad(), using(self.method, measured), self.runtime.autocast():
             paths: list[Path] = []
@@ -70,13 +63,13 @@ class Visuals:
         return paths
 
     def _draw_images(self, method: Generative, directory: Path, name: str) -> list[Path]:
-        c = self.config
+        c = self.config.sampling
         classes = spread(self.manifest.num_classes, c.num_classes)
         samples = class_grid(
             method,
             classes,
             c.num_columns,
-            seed=self.seed,
+            seed=self.config.seed,
             device=self.runtime.device,
             dtype=self.runtime.dtype,
         )
@@ -111,7 +104,7 @@ class Visuals:
     def _images_of(self, classes: list[int]) -> dict[int, Tensor]:
         """A real picture [C, H, W] of each class, the split's first; classes without one are left out."""
         if self._images is None:
-            found = first_of_classes(self.manifest, classes, skip_corrupt=self.skip_corrupt)
+            found = first_of_classes(self.manifest, classes, skip_corrupt=self._skip_corrupt)
             self._images = {
                 label: normalise(found[label][0].to(self.runtime.device), self.runtime.dtype)
                 for label in classes
@@ -120,12 +113,13 @@ class Visuals:
         return self._images
 
     def _draw_points(self, method: Generative, directory: Path, name: str) -> list[Path]:
-        count = min(self.config.num_points, self.manifest.num_samples)
-        hosts = list(one_pass(self.manifest, _EVALUATION_BATCH, limit=count, skip_corrupt=self.skip_corrupt))
+        c, runtime = self.config, self.runtime
+        count = min(c.sampling.num_points, self.manifest.num_samples)
+        hosts = list(one_pass(self.manifest, _EVALUATION_BATCH, limit=count, skip_corrupt=self._skip_corrupt))
         real = torch.cat([host.images for host in hosts])
         labels = torch.cat([host.labels for host in hosts])
-        codes = sample_codes(method, labels.to(self.runtime.device), seed=self.seed, dtype=self.runtime.dtype)
+        codes = sample_codes(method, labels.to(runtime.device), seed=c.seed, dtype=runtime.dtype)
         path = directory / f"{name}.png"
-        panels = [("real", real, labels), (self.method_name, method.decode(codes, "prior").cpu(), labels)]
+        panels = [("real", real, labels), (c.method.name, method.decode(codes, "prior").cpu(), labels)]
         save_scatter(path, panels, self.manifest.classes)
         return [path]

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from dist_dsvae.config import EvaluationConfig, SamplingConfig, TrainConfig
+from dist_dsvae.config import DataConfig, EvaluationConfig, ExperimentConfig, ModelConfig, TrainConfig
 from dist_dsvae.core.types import ImageShape
 from dist_dsvae.engine.evaluating import evaluate
 from dist_dsvae.engine.processes.runtime import Runtime
@@ -21,6 +21,8 @@ from dist_dsvae.engine.reporting.outputs import MetricsFile
 from dist_dsvae.engine.reporting.visuals import Visuals
 from tests.unit.engine.making import write_images
 from tests.unit.methods.making import make_method
+
+CONFIG = ExperimentConfig(data=DataConfig(train="train"), model=ModelConfig(architecture="small32"))
 
 
 class Full(io.FileIO):
@@ -73,8 +75,7 @@ def test_pictures_that_cannot_be_written_cost_one_warning(
     shape = ImageShape(1, 32, 32)
     split = write_images(tmp_path / "train", ("a", "b"), 3, shape)
     runtime = Runtime(TrainConfig(double_precision=True))
-    how = {"method_name": "dsvae", "seed": 0, "skip_corrupt": False}
-    drawing = Visuals(make_method(), split, split, SamplingConfig(), runtime, **how)
+    drawing = Visuals(make_method(), split, split, CONFIG, runtime)
     place = tmp_path / "samples"
     place.write_text("in the way")
     assert drawing.draw(place, "step-1") == drawing.draw(place, "step-2") == []
@@ -100,7 +101,7 @@ def test_an_evaluation_whose_file_cannot_be_written_is_not_lost_for_the_run(
             return {"fid": 3.0}, {}
 
     moment = ("step-00000007", 70, 1.0)
-    made = evaluate.evaluate_in_training(tmp_path, Scored(), make_method(), None, ("dsvae", 0), moment)  # type: ignore[arg-type]
+    made = evaluate.evaluate_in_training(tmp_path, Scored(), make_method(), None, CONFIG, moment)  # type: ignore[arg-type]
     assert made == {"fid": 3.0}
     (message,) = caplog.messages
     assert "step-00000007.json cannot be written" in message

@@ -25,7 +25,6 @@ from dist_dsvae.config import (
     ExperimentConfig,
     MethodConfig,
     ModelConfig,
-    SamplingConfig,
     TrainConfig,
 )
 from dist_dsvae.config.reading import to_json
@@ -71,8 +70,7 @@ def make_config(split: Manifest) -> ExperimentConfig:
 
 def drawing_of(method: nn.Module, split: Manifest, train: Manifest) -> Visuals:
     runtime = Runtime(TrainConfig(double_precision=True))
-    how = {"method_name": "dsvae", "seed": 0, "skip_corrupt": False}
-    return Visuals(method, split, train, SamplingConfig(), runtime, **how)
+    return Visuals(method, split, train, make_config(split), runtime)
 
 
 @pytest.fixture
