@@ -57,14 +57,9 @@ class Guard:
         """Trip if any rank's terms were bad. bad_anywhere: from ``inspect``, summed over the ranks."""
         self.tripped.copy_(self._stopped.logical_or_(bad_anywhere))  # NaN is true, 0 is not
 
-    def state(self) -> dict[str, Tensor]:
+    def state(self) -> list[Tensor]:
         """The live tensors."""
-        return {
-            "tripped": self.tripped,
-            "stopped": self._stopped,
-            "last_position": self._last_position,
-            **self._last_terms,
-        }
+        return [self.tripped, self._stopped, self._last_position, *self._last_terms.values()]
 
     def raise_if_tripped(self) -> None:
         """Raise NonFiniteLossError on every rank if any tripped. Reads the flag: a host sync."""

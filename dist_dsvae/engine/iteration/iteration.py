@@ -127,7 +127,7 @@ class Iteration:
         for optimizer in self.optimizers.values():
             for moments in optimizer.state().values():
                 yield from moments.values()
-        yield from self.guard.state().values()
+        yield from self.guard.state()
         yield from self.meter.sums.values()
         yield from self.runtime.scale_state()
         if self.ema is not None:
