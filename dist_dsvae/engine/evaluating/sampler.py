@@ -82,7 +82,10 @@ class Sampler:
         picked: dict[int, list[Tensor]] = {label: [] for label in classes}
         for number in range(-(-per_class * self.method.num_classes // self.batch_size)):
             start = number * self.batch_size
-            batch = self.draw(torch.arange(start, start + self.batch_size))
+            positions = torch.arange(start, start + self.batch_size)
+            if not torch.isin(positions % self.method.num_classes, torch.tensor(classes)).any():
+                continue  # as most batches are of some of many classes
+            batch = self.draw(positions)
             for label, images in picked.items():
                 images.append(batch.images[batch.labels == label])
         return {label: torch.cat(images)[:per_class] for label, images in picked.items()}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 import torch
@@ -76,6 +77,12 @@ def test_batch_statistics_leave_the_running_ones_alone() -> None:
     # the class's images are those of the same batches
     every = torch.cat([b.images for b in by_batch.share()])
     assert torch.equal(by_batch.of_classes([2], 4)[2], every[2::NUM_CLASSES][:4])
+    # and batches of other classes alone are not drawn for it
+    few = sampler(2, "batch")
+    every = torch.cat([b.images for b in few.share()])
+    with patch.object(few, "draw", wraps=few.draw) as draw:
+        assert torch.equal(few.of_classes([2], 4)[2], every[2::NUM_CLASSES][:4])
+    assert draw.call_count == 4 < few.num_batches
     # what torch's own training mode makes of them
     training = copy.deepcopy(by_batch.method).train()
     codes = sample_codes(training, batch.labels, seed=5, positions=batch.positions, dtype=torch.float64)
