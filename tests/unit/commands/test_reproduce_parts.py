@@ -137,7 +137,10 @@ def test_what_only_some_methods_know_can_be_changed_for_them(tmp_path: Path) -> 
     change = ("method.discriminator_gain=1", "data.batch_size=48")
     runs = planned(tmp_path, Budget("updates"), *change, methods=["cvae_gan"])
     assert {(run.config.method.discriminator_gain, run.iterations) for run in runs} == {(1, 2000)}  # type: ignore[union-attr]
-    with pytest.raises(ConfigError, match=r"cvae-quickstart.json: Unknown key 'method.discriminator_gain'"):
+    wrong = (
+        "cvae-quickstart.json with --set method.discriminator_gain=1: Unknown key 'method.discriminator_gain'"
+    )
+    with pytest.raises(ConfigError, match=wrong):
         planned(tmp_path, Budget("updates"), *change)
 
 

@@ -73,6 +73,13 @@ def summed(method: Method, terms: dict[str, Tensor]) -> Tensor:
     return objective(method, tuple(terms), terms)[0]
 
 
+def named_gradients(method: nn.Module, value: Tensor) -> dict[str, Tensor | None]:
+    """Of all parameters by their names, by one backward pass; None where ``value`` does not depend on one."""
+    names, parameters = zip(*method.named_parameters(), strict=True)
+    found = torch.autograd.grad(value, parameters, retain_graph=True, allow_unused=True)
+    return dict(zip(names, found, strict=True))
+
+
 def noise_for(batch: Batch) -> Noise:
     return Noise(9, batch.positions, torch.float64)
 

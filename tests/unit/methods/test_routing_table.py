@@ -7,9 +7,11 @@ gradient must be exactly zero.
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from dist_dsvae.methods.dsvae import DSVAE
 from tests.algorithm1 import PlainTrainer
@@ -19,6 +21,7 @@ from tests.unit.methods.making import (
     drawn_for,
     make_batch,
     make_method,
+    named_gradients,
     noise_for,
     normal_for,
     seen_by_networks,
@@ -26,10 +29,6 @@ from tests.unit.methods.making import (
 )
 
 NETWORKS = ("encoder_s", "encoder_u", "decoder", "latent_classifier", "discriminator", "mixture_prior")
-
-
-def gradient(network: nn.Module, value: Tensor) -> list[Tensor | None]:
-    return list(torch.autograd.grad(value, list(network.parameters()), retain_graph=True, allow_unused=True))
 
 
 def plain_terms(method: DSVAE, step: str, batch) -> dict[str, Tensor]:  # type: ignore[no-untyped-def]
@@ -59,22 +58,23 @@ def plain_terms(method: DSVAE, step: str, batch) -> dict[str, Tensor]:  # type: 
 def test_table_is_what_autograd_sees(architecture: str, settings: dict[str, object], step: str) -> None:
     settings = settings | {"unlabelled_updates": 1}
     batch = make_batch(SHAPES[architecture])
-    names = make_method(architecture, **settings)(batch, noise_for(batch), step)
-    for term in names:
-        # fresh methods per term: one backward each, and the same power iterations
-        method, reference = (make_method(architecture, **settings) for _ in range(2))
-        routed = summed(method, {term: method(batch, noise_for(batch), step)[term]})
-        value = plain_terms(reference, step, batch)[term]
-        routed.backward()
+    unused = make_method(architecture, **settings)
+    reference = copy.deepcopy(unused)
+    values = plain_terms(reference, step, batch)
+    for term in copy.deepcopy(unused)(batch, noise_for(batch), step):
+        method = copy.deepcopy(unused)  # one backward each, and the same power iterations
+        summed(method, {term: method(batch, noise_for(batch), step)[term]}).backward()
+        gradients = named_gradients(reference, values[term])
         for network in NETWORKS:
             weight = method.routing[term].get(network, 0.0)
-            got = [p.grad for p in method.get_submodule(network).parameters()]
+            own = method.get_submodule(network).named_parameters(network)
+            got = {name: parameter.grad for name, parameter in own}
             if weight == 0.0:
-                assert all(g is None or not g.any() for g in got), f"{term} leaks into {network}"
+                assert all(g is None or not g.any() for g in got.values()), f"{term} leaks into {network}"
                 continue
-            expected = gradient(reference.get_submodule(network), value)
-            assert any(g is not None and g.any() for g in got), f"{term} does not train {network}"
-            for g, e in zip(got, expected, strict=True):
+            assert any(g is not None and g.any() for g in got.values()), f"{term} does not train {network}"
+            for name, g in got.items():
+                e = gradients[name]
                 if e is None:  # a parameter the term does not depend on, such as a frozen bias
                     assert g is None or not g.any()
                     continue
