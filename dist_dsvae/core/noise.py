@@ -117,12 +117,12 @@ def top_bits(bits: Tensor) -> Tensor:
 
 
 def uniform(top: Tensor) -> Tensor:
-    """float32 in the open interval (0, 1)."""
+    """float32 in the open interval (0, 1), in the place of ``top``, which ``top_bits`` made."""
     return top.add_(0.5).mul_(2.0**-23)
 
 
 def normal(top: Tensor) -> Tensor:
-    """Standard normal, by the inverse of the normal distribution function at ``uniform``."""
+    """Standard normal, likewise, by the inverse of the normal distribution function at ``uniform``."""
     # erfinv takes 2 u - 1 = (n + 1/2 - 2**22) / 2**22, which is exact as well
     return top.add_(0.5 - 2.0**22).mul_(2.0**-22).erfinv_().mul_(math.sqrt(2.0))
 

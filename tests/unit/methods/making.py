@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from typing import cast
+
 import torch
 from torch import Tensor, nn
 
@@ -78,6 +81,31 @@ def named_gradients(method: nn.Module, value: Tensor) -> dict[str, Tensor | None
     names, parameters = zip(*method.named_parameters(), strict=True)
     found = torch.autograd.grad(value, parameters, retain_graph=True, allow_unused=True)
     return dict(zip(names, found, strict=True))
+
+
+def assert_routed(
+    method: Method,
+    term: str,
+    networks: Sequence[str],
+    gradients: Mapping[str, Tensor | None],
+    *,
+    rtol: float,
+) -> None:
+    """What ``term`` alone left in each network is the table's weight times ``gradients``; else nothing."""
+    for network in networks:
+        weight = method.routing[term].get(network, 0.0)
+        own = cast(nn.Module, method).get_submodule(network).named_parameters(network)
+        got = {name: parameter.grad for name, parameter in own}
+        if weight == 0.0:
+            assert all(g is None or not g.any() for g in got.values()), f"{term} leaks into {network}"
+            continue
+        assert any(g is not None and g.any() for g in got.values()), f"{term} does not train {network}"
+        for name, g in got.items():
+            e = gradients[name]
+            if e is None:  # a parameter the term does not depend on, such as a frozen bias
+                assert g is None or not g.any()
+                continue
+            torch.testing.assert_close(g, weight * e, rtol=rtol, atol=1e-10, msg=f"{term} on {network}")
 
 
 def noise_for(batch: Batch) -> Noise:

@@ -28,6 +28,7 @@ from dist_dsvae.sampling.generate import sample_codes
 from tests.unit.methods.making import (
     NUM_CLASSES,
     SHAPES,
+    assert_routed,
     make_any,
     make_batch,
     named_gradients,
@@ -123,23 +124,8 @@ def test_table_is_what_autograd_sees(config: MethodConfig, architecture: str) ->
         terms = method(batch, noise_for(batch), "joint")
         assert terms.keys() == expected_terms.keys()
         summed(method, {term: terms[term]}).backward()
-        gradients = named_gradients(reference, value)
-        for network in NETWORKS:
-            if not hasattr(method, network):
-                continue
-            weight = method.routing[term].get(network, 0.0)
-            own = method.get_submodule(network).named_parameters(network)
-            got = {name: parameter.grad for name, parameter in own}
-            if weight == 0.0:
-                assert all(g is None or not g.any() for g in got.values()), f"{term} leaks into {network}"
-                continue
-            assert any(g is not None and g.any() for g in got.values()), f"{term} does not train {network}"
-            for name, g in got.items():
-                e = gradients[name]
-                if e is None:
-                    assert g is None or not g.any()
-                    continue
-                torch.testing.assert_close(g, weight * e, rtol=1e-7, atol=1e-10, msg=f"{term} on {network}")
+        networks = [network for network in NETWORKS if hasattr(method, network)]
+        assert_routed(method, term, networks, named_gradients(reference, value), rtol=1e-7)
 
 
 @pytest.mark.parametrize("config", CONFIGS, ids=name_of)

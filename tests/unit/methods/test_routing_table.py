@@ -10,7 +10,6 @@ from __future__ import annotations
 import copy
 
 import pytest
-import torch
 from torch import Tensor
 
 from dist_dsvae.methods.dsvae import DSVAE
@@ -18,6 +17,7 @@ from tests.algorithm1 import PlainTrainer
 from tests.unit.methods.making import (
     BEYOND,
     SHAPES,
+    assert_routed,
     drawn_for,
     make_batch,
     make_method,
@@ -64,21 +64,7 @@ def test_table_is_what_autograd_sees(architecture: str, settings: dict[str, obje
     for term in copy.deepcopy(unused)(batch, noise_for(batch), step):
         method = copy.deepcopy(unused)  # one backward each, and the same power iterations
         summed(method, {term: method(batch, noise_for(batch), step)[term]}).backward()
-        gradients = named_gradients(reference, values[term])
-        for network in NETWORKS:
-            weight = method.routing[term].get(network, 0.0)
-            own = method.get_submodule(network).named_parameters(network)
-            got = {name: parameter.grad for name, parameter in own}
-            if weight == 0.0:
-                assert all(g is None or not g.any() for g in got.values()), f"{term} leaks into {network}"
-                continue
-            assert any(g is not None and g.any() for g in got.values()), f"{term} does not train {network}"
-            for name, g in got.items():
-                e = gradients[name]
-                if e is None:  # a parameter the term does not depend on, such as a frozen bias
-                    assert g is None or not g.any()
-                    continue
-                torch.testing.assert_close(g, weight * e, rtol=1e-8, atol=1e-10, msg=f"{term} on {network}")
+        assert_routed(method, term, NETWORKS, named_gradients(reference, values[term]), rtol=1e-8)
 
 
 def test_every_trained_network_has_a_term_and_every_term_a_step() -> None:
