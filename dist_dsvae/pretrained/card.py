@@ -26,7 +26,8 @@ from dist_dsvae.evaluation.printed_figures import shown
 from dist_dsvae.methods.abilities import Generative
 from dist_dsvae.pretrained.card_programs import use_of_programs
 from dist_dsvae.sampling.generate import spread
-from dist_dsvae.sampling.grids import save_grid, save_scatter
+from dist_dsvae.sampling.grids import draw_grid, save_scatter
+from dist_dsvae.sampling.image_file import write_image
 
 if TYPE_CHECKING:
     from dist_dsvae.pretrained.model import PretrainedModel
@@ -52,11 +53,13 @@ def save_samples(model: PretrainedModel, directory: Path) -> None:
         return
     classes = spread(len(model.classes), _NUM_ROWS)
     images = model.sample(classes, _NUM_COLUMNS, _SEED, shared_zu=True, kind="tensor")
-    save_grid(
+    write_image(
         path,
-        images.unflatten(0, (len(classes), _NUM_COLUMNS)),
-        title="samples: a class per row, one zu per column",
-        row_names=[model.classes[label] for label in classes],
+        draw_grid(
+            images.unflatten(0, (len(classes), _NUM_COLUMNS)),
+            title="samples: a class per row, one zu per column",
+            row_names=[model.classes[label] for label in classes],
+        ),
     )
 
 

@@ -22,7 +22,8 @@ from dist_dsvae.pretrained.photographs import AlignedFace
 from dist_dsvae.pretrained.requests import Mask, RequestError, at_least_one
 from dist_dsvae.sampling.blend import seam
 from dist_dsvae.sampling.film import save_film
-from dist_dsvae.sampling.grids import beside_each_other, save_grid
+from dist_dsvae.sampling.grids import beside_each_other, draw_grid
+from dist_dsvae.sampling.image_file import write_image
 from dist_dsvae.sampling.inpaint import corrupted, hole_error
 from dist_dsvae.sampling.interpolate import Path as NoisePath
 from dist_dsvae.sampling.temperature import AT_ONE, Temperatures
@@ -57,11 +58,13 @@ def grid(
         classes, num_columns, seed, shared_zu=True, temperature_zs=zs, temperature_zu=zu, kind="tensor"
     )
     tempered = "" if temperatures == AT_ONE else f"; temperatures of zs {zs:g}, zu {zu:g}"
-    save_grid(
+    write_image(
         out,
-        images.view(len(classes), num_columns, *images.shape[1:]),
-        title=f"{_of(model)}: samples, a class per row, one zu per column (seed {seed}{tempered})",
-        row_names=_names(model, classes),
+        draw_grid(
+            images.view(len(classes), num_columns, *images.shape[1:]),
+            title=f"{_of(model)}: samples, a class per row, one zu per column (seed {seed}{tempered})",
+            row_names=_names(model, classes),
+        ),
     )
 
 
@@ -78,12 +81,14 @@ def interpolated(
     _check_images(model)
     images = model.interpolate(classes, num_steps, moving=moving, path=path, generator=seed, kind="tensor")
     fixed = "one zu for all" if moving == "zs" else "one zs per row"
-    save_grid(
+    write_image(
         out,
-        images,
-        title=f"{_of(model)}: {moving} moves along one {path} path of all rows, {fixed} (seed {seed})",
-        row_names=_names(model, classes),
-        column_names=[f"{fraction:.2f}" for fraction in torch.linspace(0, 1, num_steps).tolist()],
+        draw_grid(
+            images,
+            title=f"{_of(model)}: {moving} moves along one {path} path of all rows, {fixed} (seed {seed})",
+            row_names=_names(model, classes),
+            column_names=[f"{fraction:.2f}" for fraction in torch.linspace(0, 1, num_steps).tolist()],
+        ),
     )
 
 
@@ -124,12 +129,14 @@ def varied(
         dims = changes.argsort(descending=True)[: at_least_one("the number of dimensions", dims)].tolist()
     rows = [model.vary(dim, classes, num_steps, extent=extent, generator=seed, kind="tensor") for dim in dims]
     drawn = [(dim, float(changes[dim])) for dim in dims]
-    save_grid(
+    write_image(
         out,
-        torch.cat(rows),
-        title=f"{_of(model)}: single dimensions of zu, in deviations of the prior (seed {seed})",
-        row_names=[f"zu {dim}\n{name}" for dim, _ in drawn for name in _names(model, classes)],
-        column_names=[f"{value:+.1f}" for value in torch.linspace(-extent, extent, num_steps).tolist()],
+        draw_grid(
+            torch.cat(rows),
+            title=f"{_of(model)}: single dimensions of zu, in deviations of the prior (seed {seed})",
+            row_names=[f"zu {dim}\n{name}" for dim, _ in drawn for name in _names(model, classes)],
+            column_names=[f"{value:+.1f}" for value in torch.linspace(-extent, extent, num_steps).tolist()],
+        ),
     )
     return drawn
 
@@ -138,13 +145,15 @@ def swapped(model: PretrainedModel, out: Path, rows: Shown, columns: Shown) -> N
     """Figure 6."""
     _check_images(model)
     images = model.swap_grid(rows.images, columns.images, rows.labels, columns.labels)
-    save_grid(
+    write_image(
         out,
-        to_network(images),
-        title=f"{_of(model)}: zs from the left, zu from the top; both real, {rows.source}",
-        row_names=_names(model, rows.labels) if rows.labels is not None else (),
-        row_images=to_network(rows.images),
-        column_images=to_network(columns.images),
+        draw_grid(
+            to_network(images),
+            title=f"{_of(model)}: zs from the left, zu from the top; both real, {rows.source}",
+            row_names=_names(model, rows.labels) if rows.labels is not None else (),
+            row_images=to_network(rows.images),
+            column_images=to_network(columns.images),
+        ),
     )
 
 
@@ -191,13 +200,15 @@ def inpainted(
         names.append(f"{name}\nerror " + ", ".join(f"{score.error:.3f}" for score in scores[name][1:]))
     headings = ["original", "corrupted", "painted", "refined"][: 3 + bool(refine_steps)]
     refining = f"; refined in {refine_steps} steps" if refine_steps else ""
-    save_grid(
+    write_image(
         out,
-        torch.stack(rows),
-        title=f"{_of(model)}: inpainting, {shown.source}; error: squared, mean over the hole{refining}",
-        row_names=names,
-        column_names=headings * len(truth),
-        columns_per_group=len(headings),
+        draw_grid(
+            torch.stack(rows),
+            title=f"{_of(model)}: inpainting, {shown.source}; error: squared, mean over the hole{refining}",
+            row_names=names,
+            column_names=headings * len(truth),
+            columns_per_group=len(headings),
+        ),
     )
     return scores
 

@@ -29,30 +29,6 @@ _MOST_LETTERS = 60  # of a name: whoever named a class may have written a book
 _MOST_LINES = 4
 
 
-def save_grid(
-    path: Path,
-    images: Tensor,
-    *,
-    title: str,
-    row_names: Sequence[str] = (),
-    column_names: Sequence[str] = (),
-    row_images: Tensor | None = None,
-    column_images: Tensor | None = None,
-    columns_per_group: int = 0,
-) -> None:
-    """Write ``draw_grid`` of the same arguments (``image_file.write_image``)."""
-    canvas = draw_grid(
-        images,
-        title=title,
-        row_names=row_names,
-        column_names=column_names,
-        row_images=row_images,
-        column_images=column_images,
-        columns_per_group=columns_per_group,
-    )
-    write_image(path, canvas)
-
-
 def draw_grid(
     images: Tensor,
     *,

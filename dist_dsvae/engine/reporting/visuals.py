@@ -23,8 +23,8 @@ from dist_dsvae.engine.reporting.outputs import Tolerant
 from dist_dsvae.methods.abilities import Autoencoding, Generative
 from dist_dsvae.runs.measure_statistics import measure_or_warn, using
 from dist_dsvae.sampling.generate import class_grid, sample_codes, spread
-from dist_dsvae.sampling.grids import save_grid, save_scatter
-from dist_dsvae.sampling.image_file import ForeignImageError
+from dist_dsvae.sampling.grids import draw_grid, save_scatter
+from dist_dsvae.sampling.image_file import ForeignImageError, write_image
 from dist_dsvae.sampling.statistics_codes import FEW_CODES
 from dist_dsvae.sampling.swap import swap_grid
 
@@ -74,11 +74,13 @@ class Visuals:
             dtype=self.runtime.dtype,
         )
         grid = directory / f"{name}.png"
-        save_grid(
+        write_image(
             grid,
-            samples,
-            title=f"{name}: samples, a class per row, one zu per column",
-            row_names=[self.manifest.classes[i] for i in classes],
+            draw_grid(
+                samples,
+                title=f"{name}: samples, a class per row, one zu per column",
+                row_names=[self.manifest.classes[i] for i in classes],
+            ),
         )
         if not isinstance(method, Autoencoding):
             return [grid]
@@ -91,13 +93,15 @@ class Visuals:
         rows = method.encode(images, labels)
         columns = Codes(rows.zs.roll(1, 0), Gaussian(*(t.roll(1, 0) for t in rows.zu)))
         swap = directory / f"{name}-swap.png"
-        save_grid(
+        write_image(
             swap,
-            swap_grid(method, rows, columns),
-            title=f"{name}: zs from the left, zu from the top",
-            row_names=[self.manifest.classes[i] for i in found],
-            row_images=images,
-            column_images=images.roll(1, 0),
+            draw_grid(
+                swap_grid(method, rows, columns),
+                title=f"{name}: zs from the left, zu from the top",
+                row_names=[self.manifest.classes[i] for i in found],
+                row_images=images,
+                column_images=images.roll(1, 0),
+            ),
         )
         return [grid, swap]
 

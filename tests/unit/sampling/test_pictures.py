@@ -14,7 +14,8 @@ from dist_dsvae.core.noise import Noise
 from dist_dsvae.core.types import Codes, Gaussian
 from dist_dsvae.sampling.fitted_prior import fit_prior
 from dist_dsvae.sampling.generate import class_grid, sample_codes, spread
-from dist_dsvae.sampling.grids import draw_scatter, save_grid, save_scatter, to_pil
+from dist_dsvae.sampling.grids import draw_grid, draw_scatter, save_scatter, to_pil
+from dist_dsvae.sampling.image_file import write_image
 from dist_dsvae.sampling.swap import swap_grid
 from tests.unit.methods.making import make_any
 
@@ -98,8 +99,9 @@ def test_grid_shows_every_tile_unsmoothed(tmp_path: Path) -> None:
     images = values.expand(2, 3, 1, 32, 32)
     heads = torch.full((3, 1, 32, 32), -1.0)
     path = tmp_path / "deep" / "grid.png"
-    save_grid(
-        path, images, title="t", row_names=["a", "long name"], row_images=heads[:2], column_images=heads
+    write_image(
+        path,
+        draw_grid(images, title="t", row_names=["a", "long name"], row_images=heads[:2], column_images=heads),
     )
     pixels = np.asarray(Image.open(path).convert("RGB"))
     for value in values.flatten():
@@ -134,6 +136,8 @@ def test_whatever_classes_are_called_they_are_drawn_as_text(tmp_path: Path) -> N
     assert max(map(len, shown)) == 60
     save_scatter(tmp_path / "cloud.png", [("real $\\frac{$", points, labels)], NAMES)
     images = torch.zeros(5, 5, 1, 32, 32)
-    save_grid(tmp_path / "grid.png", images, title="t\ud800" * 10**4, row_names=NAMES, column_names=NAMES)
+    write_image(
+        tmp_path / "grid.png", draw_grid(images, title="t\ud800" * 10**4, row_names=NAMES, column_names=NAMES)
+    )
     with Image.open(tmp_path / "grid.png") as grid:
         assert grid.width < 3000
