@@ -32,17 +32,16 @@ from tests.distributed.launching import (
     write_config,
 )
 
-ITERATIONS = 120
 AIMS = ("any moment", "writing", "renaming", "just saved", "drawing", "starting")
 
 
-@pytest.fixture(scope="module")
-def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_config(
-        tmp_path_factory.mktemp("storm") / "c.json",
+def undisturbed_run(folder: Path, iterations: int) -> tuple[Path, Path]:
+    """A configuration, and a run of it that nothing disturbed."""
+    config = write_config(
+        folder / "c.json",
         data={"num_workers": 1},
         train={
-            "epochs": epochs_of(ITERATIONS),
+            "epochs": epochs_of(iterations),
             "checkpoint_every_steps": 3,
             "sample_every_steps": 10,
             "ema_half_life_updates": 4.0,
@@ -51,13 +50,8 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
             "evaluate_at_end": False,
         },
     )
-
-
-@pytest.fixture(scope="module")
-def undisturbed(config: Path) -> Path:
-    run_dir = config.parent / "undisturbed"
-    train(2, run_dir, config)
-    return run_dir
+    train(2, folder / "undisturbed", config)
+    return config, folder / "undisturbed"
 
 
 def newest(run_dir: Path, pattern: str) -> list[Path]:
@@ -128,26 +122,28 @@ def storm(config: Path, run_dir: Path, num_kills: int, chance: random.Random) ->
     return kills
 
 
-def assert_same(run_dir: Path, undisturbed: Path) -> None:
+def assert_same(run_dir: Path, undisturbed: Path, iterations: int) -> None:
     """Weights, moments and averages bit for bit; every logged line once and the same."""
-    assert differing_tensors(run_dir, undisturbed, ITERATIONS) == []
+    assert differing_tensors(run_dir, undisturbed, iterations) == []
     assert metrics(run_dir) == metrics(undisturbed)
 
 
 @pytest.mark.timeout(600)  # many starts of real processes, on whatever machine
-def test_a_few_kills(config: Path, undisturbed: Path, tmp_path: Path) -> None:
+def test_a_few_kills(tmp_path: Path) -> None:
+    config, undisturbed = undisturbed_run(tmp_path, 40)
     kills = storm(config, tmp_path / "run", 2, random.Random(0))
     assert kills.total() == 2
-    assert_same(tmp_path / "run", undisturbed)
+    assert_same(tmp_path / "run", undisturbed, 40)
 
 
 @pytest.mark.storm
 @pytest.mark.timeout(3600)
-def test_thirty_kills(config: Path, undisturbed: Path, tmp_path: Path) -> None:
+def test_thirty_kills(tmp_path: Path) -> None:
+    config, undisturbed = undisturbed_run(tmp_path, 120)
     kills: collections.Counter[str] = collections.Counter()
     runs = 0
     while kills.total() < 30:
         runs += 1
         kills += storm(config, tmp_path / f"run-{runs}", 30 - kills.total(), random.Random(runs))
-        assert_same(tmp_path / f"run-{runs}", undisturbed)
+        assert_same(tmp_path / f"run-{runs}", undisturbed, 120)
     print(f"\n{kills.total()} kills in {runs} runs, all survived: {dict(kills)}")
