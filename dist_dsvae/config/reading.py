@@ -17,7 +17,7 @@ from dist_dsvae.config import ExperimentConfig
 from dist_dsvae.config.checks import contradictions
 from dist_dsvae.core.paths import PathError, expanded
 from dist_dsvae.core.shipped import config_file, config_names
-from dist_dsvae.core.text import read_json
+from dist_dsvae.core.text import clause, read_json
 
 T = TypeVar("T")
 
@@ -39,7 +39,7 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> ExperimentConfig:
     except FileNotFoundError:
         raise ConfigError(f"There is no config file {path}. {_config_hint(path)}") from None
     except ValueError as error:
-        raise ConfigError(f"{path} is not valid JSON: {error}.") from None
+        raise ConfigError(f"{path} is not valid JSON: {clause(error)}.") from None
     except OSError as error:
         raise ConfigError(
             f"{path} cannot be read: {error.strerror}. Give a JSON file from configs/."

@@ -65,6 +65,11 @@ def one_line(text: object, most: int | None = None) -> str:
     return line if most is None or len(line) <= most else line[: most - 1] + "…"
 
 
+def clause(error: BaseException) -> str:
+    """What an error says, to stand inside a sentence: without a full stop of its own."""
+    return str(error).strip().rstrip(".")
+
+
 def duration(seconds: float) -> str:
     """In the two largest units, in words that fit a sentence."""
     minutes, hours = round(seconds / 60), round(seconds / 3600)

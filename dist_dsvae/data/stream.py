@@ -30,6 +30,7 @@ from webdataset.pipeline import DataPipeline
 from dist_dsvae.config import DataConfig
 from dist_dsvae.core.errors import CorruptSampleError, DataError
 from dist_dsvae.core.noise import Draw, hash_words
+from dist_dsvae.core.text import clause
 from dist_dsvae.data.decode import Array, BatchBuffers, decode_into, empty_batch
 from dist_dsvae.data.plan import IntArray, Plan
 from dist_dsvae.data.reader import ShardReader
@@ -173,7 +174,7 @@ def read_one(reader: ShardReader, shard: int, row: int, out: Array) -> int:
     try:
         decode_into(data, out)
     except DataError as error:
-        raise CorruptSampleError(f"{reader.describe(shard, row)} is corrupt: {error}.") from None
+        raise CorruptSampleError(f"{reader.describe(shard, row)} is corrupt: {clause(error)}.") from None
     return label
 
 

@@ -26,6 +26,7 @@ from PIL import Image
 from torch import Tensor
 
 from dist_dsvae.core.images import Fitter, flatten, open_image, why_unreadable
+from dist_dsvae.core.text import clause
 from dist_dsvae.core.types import ImageShape
 from dist_dsvae.sampling.grids import tiled
 from dist_dsvae.sampling.image_file import ForeignImageError, write_image
@@ -193,7 +194,7 @@ def _read_pil(images: Sequence[Image.Image], shape: ImageShape, name: str) -> tu
         try:
             fitted = fitter.fit(flatten(image))
         except (OSError, ValueError) as error:
-            raise ImageError(f"{name}[{number}] cannot be read as a picture: {error}.") from None
+            raise ImageError(f"{name}[{number}] cannot be read as a picture: {clause(error)}.") from None
         pixels[number] = np.asarray(fitted).reshape(pixels.shape[1:])
     return torch.from_numpy(pixels).movedim(-1, 1), kind
 

@@ -25,6 +25,7 @@ from dist_dsvae.core.faces.crop_record import FaceCrops
 from dist_dsvae.core.faces.detect import Detector, detector_of, require_detector
 from dist_dsvae.core.faces.face import Face
 from dist_dsvae.core.images import flatten
+from dist_dsvae.core.text import clause
 from dist_dsvae.core.types import ImageShape
 from dist_dsvae.pretrained.image_kinds import ImageError
 from dist_dsvae.pretrained.requests import RequestError
@@ -145,7 +146,7 @@ class Photographs:
         try:
             photograph = flatten(image)
         except (OSError, ValueError) as error:
-            raise ImageError(f"{name} cannot be read as a picture: {error}.") from None
+            raise ImageError(f"{name} cannot be read as a picture: {clause(error)}.") from None
         faces = sorted(detector(photograph), key=lambda face: face.box[0] + face.box[2])  # by their middle
         if not faces:
             raise ImageError(

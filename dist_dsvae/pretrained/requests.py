@@ -13,6 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from dist_dsvae.core.images import as_stored
+from dist_dsvae.core.text import clause
 from dist_dsvae.core.types import CodeKind, ImageShape
 from dist_dsvae.sampling.holes import HOLES, hole, holes_for
 
@@ -141,7 +142,7 @@ def read_mask(mask: Mask, shape: ImageShape, num_images: int, *, aligned_faces: 
             eight_bits = as_stored(mask) if mask.mode.startswith(("I", "F")) else mask
             whole = eight_bits.convert("L")
         except (OSError, ValueError) as error:
-            raise RequestError(f"The mask cannot be read as a picture: {error}.") from None
+            raise RequestError(f"The mask cannot be read as a picture: {clause(error)}.") from None
         grey = whole.resize((width, height), Image.Resampling.NEAREST)
         holes = torch.from_numpy(np.asarray(grey) > 127)
     else:

@@ -30,6 +30,7 @@ from torch.distributed import ProcessGroup
 
 from dist_dsvae.core import distributed
 from dist_dsvae.core.files import fsync_directory, sha256_of
+from dist_dsvae.core.text import clause
 from dist_dsvae.runs.marker import MARKER, CheckpointError, Marker
 
 __all__ = ["MARKER", "CheckpointError"]
@@ -151,7 +152,7 @@ def verify(checkpoint: Path) -> None:
     except OSError as error:
         problem = f"{checkpoint} cannot be read: {error.strerror} ({error.filename})"
     except CheckpointError as error:
-        problem = str(error).rstrip(".")
+        problem = clause(error)
     problems = [p for p in distributed.gather_objects(problem) if p]
     if problems:
         raise CheckpointError(problems[0] + ".")

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from dist_dsvae.core.text import read_json
+from dist_dsvae.core.text import clause, read_json
 
 MARKER = "checkpoint.json"
 _HASH = re.compile(r"[0-9a-f]{64}")
@@ -61,7 +61,7 @@ class Marker(NamedTuple):
             return cls._checked(document)
         except ValueError as error:
             raise CheckpointError(
-                f"{path} was damaged: {error}. Name an older one with --resume PATH."
+                f"{path} was damaged: {clause(error)}. Name an older one with --resume PATH."
             ) from None
 
     @classmethod

@@ -12,7 +12,7 @@ from torch import nn
 from dist_dsvae.config import ExperimentConfig
 from dist_dsvae.config.reading import from_tree
 from dist_dsvae.core.faces.crop_record import FaceCrops
-from dist_dsvae.core.text import read_json
+from dist_dsvae.core.text import clause, read_json
 from dist_dsvae.core.types import ImageShape
 from dist_dsvae.methods.choose import make_method
 from dist_dsvae.methods.update import Method, averaged_networks, put_weights, weights_of
@@ -48,7 +48,7 @@ class Run:
             return cls(directory, config, shape, classes, *recorded, FaceCrops.from_document(dataset))
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise CheckpointError(
-                f"{directory} is not a run directory, or a damaged one: {error}. Give one such as "
+                f"{directory} is not a run directory, or a damaged one: {clause(error)}. Give one such as "
                 "runs/quickstart."
             ) from None
 

@@ -27,7 +27,7 @@ import numpy.typing as npt
 from dist_dsvae.core.errors import DataError
 from dist_dsvae.core.faces.crop_record import RECORD_KEY, FaceCrops
 from dist_dsvae.core.files import write_atomically
-from dist_dsvae.core.text import parse_json
+from dist_dsvae.core.text import clause, parse_json
 from dist_dsvae.core.types import ImageShape
 from dist_dsvae.data.shards.index_file import check_index, open_index
 from dist_dsvae.data.shards.presence import check_files
@@ -283,7 +283,7 @@ class _Parser:
         try:
             return FaceCrops.from_document(document)
         except DataError as error:
-            raise self.unusable(str(error).rstrip(".")) from None
+            raise self.unusable(clause(error)) from None
 
     def table(self, directory: Path, sha256: str) -> ShardTable:
         path = directory / TABLE_FILE

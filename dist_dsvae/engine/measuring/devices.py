@@ -14,7 +14,7 @@ from typing import Literal
 from dist_dsvae.config.fields import between
 from dist_dsvae.config.reading import ConfigError, from_tree
 from dist_dsvae.core.paths import PathError, expanded
-from dist_dsvae.core.text import read_json
+from dist_dsvae.core.text import clause, read_json
 
 Arithmetic = Literal["float32", "tf32", "bf16"]
 # what holds operators of one kind to a share of what the device could do
@@ -128,7 +128,7 @@ def device_called(name: str) -> Device:
             f"There is no file {name}. Give one that describes a device, or one of {known}."
         ) from None
     except (OSError, PathError, ValueError) as error:
-        raise DeviceError(f"{name} cannot be read as JSON: {error}.") from None
+        raise DeviceError(f"{name} cannot be read as JSON: {clause(error)}.") from None
     missing = [key for key in _NEEDED if isinstance(tree, dict) and key not in tree]
     if missing:
         raise DeviceError(

@@ -9,7 +9,7 @@ from typing import Any
 
 from dist_dsvae.config import ExperimentConfig
 from dist_dsvae.config.reading import ConfigError, from_tree
-from dist_dsvae.core.text import read_json
+from dist_dsvae.core.text import clause, read_json
 
 FORMAT = "dist_dsvae-evaluation/1"
 
@@ -122,7 +122,7 @@ def read_run(path: Path, name: str) -> EvaluatedRun:
     except KeyError as error:
         raise ComparisonError(f"{place} lacks the key {error}. {_again(path, name)}") from None
     except (AttributeError, TypeError, ValueError) as error:
-        raise ComparisonError(f"{place} cannot be used: {error}. {_again(path, name)}") from None
+        raise ComparisonError(f"{place} cannot be used: {clause(error)}. {_again(path, name)}") from None
     return run
 
 
@@ -132,7 +132,7 @@ def _read_json(place: Path, remedy: str) -> dict[str, Any]:
     except OSError as error:
         raise ComparisonError(f"{place} cannot be read: {error.strerror}. {remedy}") from None
     except ValueError as error:
-        raise ComparisonError(f"{place} is not valid JSON: {error}. {remedy}") from None
+        raise ComparisonError(f"{place} is not valid JSON: {clause(error)}. {remedy}") from None
     if not isinstance(found, dict):
         raise ComparisonError(f"{place} holds no object of keys. {remedy}")
     return found

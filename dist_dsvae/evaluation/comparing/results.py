@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dist_dsvae.core.text import read_json
+from dist_dsvae.core.text import clause, read_json
 from dist_dsvae.evaluation.comparing.comparison import Cell
 from dist_dsvae.evaluation.comparing.evaluated import ComparisonError
 
@@ -73,7 +73,7 @@ def read_results(path: Path) -> Results:
             f"{path} cannot be read: {error.strerror}. `dsvae reproduce {path.stem}` makes it."
         ) from None
     except ValueError as error:
-        raise ComparisonError(f"{path} is not valid JSON: {error}.") from None
+        raise ComparisonError(f"{path} is not valid JSON: {clause(error)}.") from None
     if not isinstance(document, dict) or document.get("format") != FORMAT:
         raise ComparisonError(f"{path} holds no results: its format is not {FORMAT!r}.")
     try:
