@@ -145,6 +145,20 @@ class PlainTrainer:
             away = prior.mean - prior.mean.mean(0)
             ratio = (away**2).mean().sqrt() / prior.log_variance.exp().mean().sqrt()
             prior.mean.copy_(prior.mean.mean(0) + away * max(1.0, self.m.config.mixture_separation / ratio))
+        if self.m.config.mixture_pair_separation:
+            self.part_pairs(self.m.config.mixture_pair_separation)
+
+    def part_pairs(self, least: float) -> None:
+        """Pair by pair: half of what lacks, for each of both, along the line through their means."""
+        prior = self.m.mixture_prior
+        old, variance = prior.mean.clone(), prior.log_variance.exp()
+        for c in range(self.m.num_classes):
+            for other in range(c):
+                line = old[c] - old[other]
+                deviation = torch.cat([variance[c], variance[other]]).mean().sqrt()
+                lack = max(0.0, float(least * deviation - line.norm()))
+                prior.mean[c] += lack / 2 * line / line.norm()
+                prior.mean[other] -= lack / 2 * line / line.norm()
 
     def joint_terms(self, batch: Batch, normal: NormalOf) -> dict[str, Tensor]:
         """Lines 10-24: every loss with its whole graph, nothing detached but where the line says so."""

@@ -54,6 +54,7 @@ class DSVAEConfig:
         classes are then about sqrt(2 zs_dim) times as far apart: for hard classes keep that below a dozen.
     mixture_separation: a mixture that follows moments keeps its means at least so many standard deviations
         of a component apart, root mean square per dimension; 0 for another mixture_fit.
+    mixture_pair_separation: likewise, of any two classes' means alone: their distance in such deviations.
     mixture_variance: of a mixture that follows moments: "per_class" follows each class's; "unit" leaves them
         at 1, for classes of few images, whose moments are those of a handful of codes learned by heart.
     aggregate_weight: of the divergence of the global batch's zu, by mean and variance per dimension, from
@@ -86,18 +87,20 @@ class DSVAEConfig:
     mixture_rate: float = between(0, 1, 0.01)
     mixture_spread: float = between(0, LARGE, 0.0)
     mixture_separation: float = between(0, LARGE, 0.0)
+    mixture_pair_separation: float = between(0, LARGE, 0.0)
     mixture_variance: Literal["per_class", "unit"] = "per_class"
     aggregate_weight: float = between(0, LARGE, 0.0)
     code_weight: float = between(0, LARGE, 0.0)
     discriminator_gain: float = between(0, LARGE, 1.0)
 
     def __post_init__(self) -> None:
-        if self.mixture_separation and self.mixture_fit != "moments":
-            raise ValueError(
-                f"method.mixture_separation is {self.mixture_separation:g}, but method.mixture_fit is "
-                f'"{self.mixture_fit}", and only a mixture that follows moments is held apart. Set '
-                'mixture_fit to "moments", or mixture_separation to 0.'
-            )
+        for key in ("mixture_separation", "mixture_pair_separation"):
+            if getattr(self, key) and self.mixture_fit != "moments":
+                raise ValueError(
+                    f"method.{key} is {getattr(self, key):g}, but method.mixture_fit is "
+                    f'"{self.mixture_fit}", and only a mixture that follows moments is held apart. Set '
+                    f'mixture_fit to "moments", or {key} to 0.'
+                )
         if self.mixture_variance == "unit" and self.mixture_fit != "moments":
             raise ValueError(
                 f'method.mixture_variance is "unit", but method.mixture_fit is "{self.mixture_fit}". Set '

@@ -96,6 +96,7 @@ class DSVAE(nn.Module):
             fit=config.mixture_fit,
             spread=config.mixture_spread,
             separation=config.mixture_separation,
+            pair_separation=config.mixture_pair_separation,
             unit_variance=config.mixture_variance == "unit",
         )
         self.averaged = ("decoder",)

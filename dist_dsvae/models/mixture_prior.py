@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from dist_dsvae.core.types import Gaussian
 
 _MOST_BY_ONE_SAMPLE = 1 / 32
+_MOST_CLASSES_BY_PAIR = 4096
 
 Fit = Literal["gradient", "moments", "fixed"]
 
@@ -30,6 +31,8 @@ class MixturePrior(nn.Module):
     spread: standard deviation of the means at first, in place of Xavier's; 0: Xavier's.
     separation: ``follow`` holds the classes' means at least so many of a component's standard deviations
         apart (root mean square over classes and dimensions, about the mean of means).
+    pair_separation: ``follow`` pushes the means of any two classes at least so many standard deviations apart
+        (root mean square over dimensions and both). Raises ValueError above 4,096 classes.
     unit_variance: ``follow`` leaves every variance at 1.
     """
 
@@ -42,9 +45,16 @@ class MixturePrior(nn.Module):
         fit: Fit = "gradient",
         spread: float = 0.0,
         separation: float = 0.0,
+        pair_separation: float = 0.0,
         unit_variance: bool = False,
     ) -> None:
         super().__init__()
+        if pair_separation and num_classes > _MOST_CLASSES_BY_PAIR:
+            raise ValueError(
+                f"method.mixture_pair_separation is {pair_separation:g}, but the data have {num_classes:,} "
+                f"classes, and pairs are looked at one by one, which is for {_MOST_CLASSES_BY_PAIR:,} at "
+                "most. Set it to 0; method.mixture_separation holds any number apart as a whole."
+            )
         mean = nn.init.xavier_normal_(torch.empty(num_classes, zs_dim))
         if spread:
             nn.init.normal_(mean, std=spread)
@@ -58,6 +68,7 @@ class MixturePrior(nn.Module):
             self.register_buffer("log_variance", log_variance)
         self.fit = fit
         self.separation = separation
+        self.pair_separation = pair_separation
         self.unit_variance = unit_variance
         self.log_variance_floor = log_variance_floor
 
@@ -114,6 +125,8 @@ class MixturePrior(nn.Module):
                 self.log_variance.copy_(log_variance - log_variance.mean(dim=0))
             if self.separation:
                 self._hold_apart()
+            if self.pair_separation:
+                self._hold_pairs_apart()
 
     def _hold_apart(self) -> None:
         centre = self.mean.mean(dim=0)
@@ -123,6 +136,16 @@ class MixturePrior(nn.Module):
         least = torch.finfo(between.dtype).tiny
         factor = (self.separation * torch.sqrt(within / between.clamp_min(least))).clamp_min(1.0)
         self.mean.copy_(centre + factor * (self.mean - centre))
+
+    def _hold_pairs_apart(self) -> None:
+        """What a pair lacks is made up by both of its classes alike, so the mean of means stays."""
+        variance = torch.exp(self.log_variance).mean(dim=1)
+        least = self.pair_separation * torch.sqrt((variance[:, None] + variance) / 2)
+        apart = torch.cdist(self.mean, self.mean, compute_mode="donot_use_mm_for_euclid_dist")
+        lack = (least - apart).clamp_min(0.0).fill_diagonal_(0.0)
+        # means that coincide have no direction to part in; the sum below keeps its digits
+        share = 0.5 * lack / torch.maximum(apart, 1e-3 * least)
+        self.mean.add_(share.sum(dim=1, keepdim=True) * self.mean - share @ self.mean)
 
     def total_moments(self) -> Gaussian:
         """Mean and log-variance [d] of the whole mixture (Eq. 11), computed in float64."""

@@ -39,6 +39,7 @@ BEYOND: dict[str, object] = {
     "aggregate_weight": 3.0,
     "code_weight": 0.5,
     "mixture_separation": 2.0,
+    "mixture_pair_separation": 8.0,
     "discriminator_gain": 5.0,
     "sampled_classes": 2,
 }

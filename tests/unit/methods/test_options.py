@@ -84,5 +84,7 @@ def test_logistic_and_hinge_agree_on_who_is_real() -> None:
 def test_a_mixture_that_does_not_follow_moments_cannot_be_held_apart(fit: str) -> None:
     with pytest.raises(ValueError, match=f'mixture_separation is 2, but method.mixture_fit is "{fit}"'):
         make_method(mixture_fit=fit, mixture_separation=2.0)
+    with pytest.raises(ValueError, match=r"mixture_pair_separation is 3, .*or mixture_pair_separation to 0"):
+        make_method(mixture_fit=fit, mixture_pair_separation=3.0)
     with pytest.raises(ValueError, match=f'mixture_variance is "unit", but method.mixture_fit is "{fit}"'):
         make_method(mixture_fit=fit, mixture_variance="unit")

@@ -250,6 +250,29 @@ def test_classes_are_held_apart() -> None:
     torch.testing.assert_close(away, 2.0 * prior.log_variance.exp().mean().sqrt())
 
 
+def test_two_classes_that_are_too_near_are_parted_and_the_others_stay() -> None:
+    prior = MixturePrior(3, 2, -10.0, fit="moments", pair_separation=4.0)
+    prior.mean.copy_(torch.tensor([[0.0, 0.0], [3.0, 0.0], [0.0, 9.0]]))
+    prior.log_variance.copy_(torch.log(torch.tensor([[1.0, 2.0], [0.5, 0.5], [1.0, 1.0]])))
+    prior.follow(certain(torch.zeros(3, 2)), torch.tensor([0, 1, 2]), rate=0.0)
+    deviation = prior.log_variance[:2].exp().mean().sqrt()  # of the pair, root mean square
+    torch.testing.assert_close((prior.mean[0] - prior.mean[1]).norm(), 4.0 * deviation)
+    torch.testing.assert_close(prior.mean[:2].mean(0), torch.tensor([1.5, 0.0]))
+    torch.testing.assert_close(prior.mean[2], torch.tensor([0.0, 9.0]))
+
+
+def test_means_that_coincide_stay_finite() -> None:
+    prior = MixturePrior(3, 2, -10.0, fit="moments", pair_separation=4.0)
+    prior.mean.zero_()
+    prior.follow(certain(torch.zeros(3, 2)), torch.tensor([0, 1, 2]), rate=0.0)
+    assert not prior.mean.any()
+
+
+def test_pairs_of_too_many_classes_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"10,575 classes.*for 4,096 at most.*mixture_separation"):
+        MixturePrior(10_575, 2, -10.0, fit="moments", pair_separation=4.0)
+
+
 def test_thousands_of_classes_and_one_sample_of_each_leave_the_mixture_finite() -> None:
     prior = MixturePrior(10_575, 4, -10.0, fit="moments", spread=3.0, separation=2.0)
     labels = torch.arange(96)
