@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from tests.browser.serving import SECONDS
 
@@ -38,16 +38,22 @@ def content_of(page: Any, image: Any) -> np.ndarray:
 
 
 def wait_for(page: Any, name: str, expected: Callable[[np.ndarray], bool]) -> np.ndarray:
+    """The picture of that name, once it is as expected."""
     deadline = time.monotonic() + SECONDS
+    image = None
     while time.monotonic() < deadline:
         try:
             image = image_of(page, name)
-        except UnidentifiedImageError:
+        except OSError:
             image = None  # Gradio writes the file of a picture that another page shows anew, in place
         if image is not None and expected(image):
             return image
         page.wait_for_timeout(100)
-    raise AssertionError(f"{name!r} does not come to show what was asked for")
+    shown = "nothing" if image is None else f"{image.shape} with a mean of {image.mean()}"
+    said = page.inner_text("body")
+    raise AssertionError(
+        f"{name!r} does not come to show what was asked for, but shows {shown}. The page says: {said}"
+    )
 
 
 def settled(page: Any, place: Any) -> dict[str, float]:

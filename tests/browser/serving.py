@@ -13,6 +13,7 @@ import shutil
 import subprocess
 import sys
 import time
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cached_property
@@ -35,6 +36,10 @@ REPOSITORY = Path(__file__).parents[2]
 MAX_BYTES = 200_000
 _TRIES = 5  # Gradio gives a server five seconds, which is little on such a machine
 SECONDS = 120  # at most, on a machine that has other things to do
+playwright.expect.set_options(timeout=SECONDS * 1000)
+# A result, or a run's progress: what functions of the page have filled in.
+_FILLED = """document.querySelector('.picture img[src]') !== null
+    || [...document.querySelectorAll('textarea')].some(text => text.value !== '')"""
 
 
 class Pages:
@@ -92,15 +97,28 @@ class Pages:
             page.close(verbose=False)
 
     def open(self, url: str | None = None, width: int = 1100, scheme: str = "light") -> Any:
-        """A page of a user of its own."""
+        """A page of a user of its own, filled.
+
+        One that stays empty is loaded anew, with a warning that says what was answered: it has been seen
+        once, on a machine that had other things to do, and a person would load it anew.
+        """
         context = self.browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
         page = context.new_page()
         page.set_default_timeout(SECONDS * 1000)
         address = url or self.model_url
+        answered: list[str] = []
         page.on("request", lambda request: self._note(request.url, address))
+        page.on("response", lambda answer: answered.append(f"{answer.status} {answer.url}"))
         page.on("pageerror", lambda error: self.errors.append(str(error)))
-        page.goto(address)
-        return page
+        for _ in range(_TRIES):
+            page.goto(address)
+            try:
+                page.wait_for_function(_FILLED)
+            except playwright.TimeoutError:
+                warnings.warn(f"{address} stayed empty; answered: {answered}", stacklevel=2)
+            else:
+                return page
+        raise AssertionError(f"{address} stays empty")
 
     def _note(self, url: str, address: str) -> None:
         if not url.startswith((address, "data:", "blob:")):
