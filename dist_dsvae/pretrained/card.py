@@ -125,7 +125,8 @@ def _use(model: PretrainedModel) -> Iterator[str]:
         'model = PretrainedModel.from_pretrained("PATH OR ID OF THIS MODEL")',
     ]
     if isinstance(model.published.method, Generative):
-        lines.append(f"pictures = model.sample({model.classes[0]!r}, n=8, generator=0)")
+        first = json.dumps(model.classes[0], ensure_ascii=False)
+        lines.append(f"pictures = model.sample({first}, n=8, generator=0)")
     if model.can_encode:
         lines.append(f"zs, zu = model.encode(pictures{', labels=[0] * 8' if model.needs_labels else ''})")
     yield "## Use\n\n```python\n" + "\n".join(lines) + "\n```"
