@@ -54,8 +54,8 @@ class DSVAEConfig:
         classes are then about sqrt(2 zs_dim) times as far apart: for hard classes keep that below a dozen.
     mixture_separation: a mixture that follows moments keeps its means at least so many standard deviations
         of a component apart, root mean square per dimension; 0 for another mixture_fit.
-    mixture_pair_separation: likewise, of any two classes' means alone: their distance in such deviations, well
-        below sqrt(zs_dim / (e (1 - e))) where a share e of codes is mistaken. For 4,096 classes at most.
+    mixture_pair_separation: likewise, of any two classes' means alone: their distance in such deviations,
+        well below sqrt(zs_dim / (e (1 - e))) where a share e of codes is mistaken. For 4,096 classes at most.
     mixture_variance: of a mixture that follows moments: "per_class" follows each class's; "unit" leaves them
         at 1, for classes of few images, whose moments are those of a handful of codes learned by heart.
     aggregate_weight: of the divergence of the global batch's zu, by mean and variance per dimension, from
