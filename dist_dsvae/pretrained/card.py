@@ -125,11 +125,16 @@ def _use(model: PretrainedModel) -> Iterator[str]:
         'model = PretrainedModel.from_pretrained("PATH OR ID OF THIS MODEL")',
     ]
     if isinstance(model.published.method, Generative):
-        first = json.dumps(model.classes[0], ensure_ascii=False)
-        lines.append(f"pictures = model.sample({first}, n=8, generator=0)")
+        lines.append(f"pictures = model.sample({_literal(model.classes[0])}, n=8, generator=0)")
     if model.can_encode:
         lines.append(f"zs, zu = model.encode(pictures{', labels=[0] * 8' if model.needs_labels else ''})")
     yield "## Use\n\n```python\n" + "\n".join(lines) + "\n```"
+
+
+def _literal(text: str) -> str:
+    """``repr``, in double quotes where nothing has to be escaped for them, as formatters write it."""
+    literal = repr(text)
+    return literal if '"' in literal else f'"{literal[1:-1]}"'
 
 
 def _figures(about: Mapping[str, Any]) -> Iterator[str]:

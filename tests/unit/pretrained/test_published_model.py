@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import copy
 import io
 import json
@@ -247,6 +248,25 @@ def test_names_in_a_card_are_text_alone() -> None:
         assert tag not in shown.replace('<img src="samples.png"', ""), tag
     assert shown.count("<tr>") == 2
     assert shown.count("&lt;img src=x&gt;") == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "written"),
+    [
+        ("coat", '"coat"'),
+        ("cat's", '"cat\'s"'),
+        ('a "big" one', "'a \"big\" one'"),
+        ("\u202ecoat\U0001f9e5\n", '"\\u202ecoat\U0001f9e5\\n"'),
+        ("'\"", "'\\'\"'"),
+    ],
+)
+def test_a_card_quotes_names_as_formatters_do(name: str, written: str) -> None:
+    """And what is written is that name to Python, with nothing in it that would not be seen."""
+    published = make_published(DSVAEConfig())
+    named = published._replace(classes=(name, *published.classes[1:]))
+    card = str(PretrainedModel(named).generate_model_card())
+    assert f"model.sample({written}, n=8, generator=0)" in card
+    assert ast.literal_eval(written) == name
 
 
 JUNK: list[object] = [
