@@ -30,6 +30,7 @@ from dist_dsvae.core.text import clause
 from dist_dsvae.core.types import ImageShape
 from dist_dsvae.sampling.grids import tiled
 from dist_dsvae.sampling.image_file import ForeignImageError, write_image
+from dist_dsvae.sampling.pixels import from_bytes, to_bytes
 
 Container = Literal["pil", "array", "tensor"]
 Images = Image.Image | Sequence[Image.Image] | npt.NDArray[Any] | Tensor
@@ -176,12 +177,7 @@ def read_image(path: Path) -> Image.Image:
 
 def to_network(images: Tensor) -> Tensor:
     """0..255 or [-1, 1], as ``read_images`` gave them -> float32 in [-1, 1]."""
-    return images.float().div(127.5).sub(1.0) if images.dtype == torch.uint8 else images.float()
-
-
-def to_bytes(images: Tensor) -> Tensor:
-    """Images in [-1, 1] -> uint8."""
-    return images.float().add(1.0).mul(127.5).round().clamp(0, 255).to(torch.uint8)
+    return from_bytes(images) if images.dtype == torch.uint8 else images.float()
 
 
 def _read_pil(images: Sequence[Image.Image], shape: ImageShape, name: str) -> tuple[Tensor, Kind]:

@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from dist_dsvae.core.text import one_line
 from dist_dsvae.sampling.image_file import write_image
+from dist_dsvae.sampling.pixels import to_bytes
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -135,8 +135,7 @@ def _cut(text: str, font: Font, width: int) -> str:
 
 def to_pil(image: Tensor) -> Image.Image:
     """[C, H, W] in [-1, 1], one or three channels, to an RGB picture."""
-    pixels = image.float().add(1.0).mul(127.5).round().clamp(0, 255).to(torch.uint8)
-    return Image.fromarray(pixels.expand(3, -1, -1).permute(1, 2, 0).cpu().contiguous().numpy())
+    return Image.fromarray(to_bytes(image).expand(3, -1, -1).permute(1, 2, 0).cpu().contiguous().numpy())
 
 
 def save_scatter(

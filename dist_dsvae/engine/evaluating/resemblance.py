@@ -24,7 +24,6 @@ from dist_dsvae.data.stream import one_pass
 from dist_dsvae.data.transforms import to_device_batch
 from dist_dsvae.engine.evaluating.evaluator import Candidate, EvaluationInputs, Evaluator, Scored
 from dist_dsvae.engine.evaluating.judges import described
-from dist_dsvae.engine.evaluating.sampler import as_8_bits
 from dist_dsvae.engine.evaluating.scoring import add_up
 from dist_dsvae.evaluation.identity import (
     EmbeddingSums,
@@ -38,6 +37,7 @@ from dist_dsvae.evaluation.judging.own_classifier import open_judge
 from dist_dsvae.evaluation.judging.weight_files import JudgeError
 from dist_dsvae.evaluation.metrics import Figures
 from dist_dsvae.methods.abilities import Autoencoding, Generative, LabelFree
+from dist_dsvae.sampling.pixels import as_saved
 
 # Pictures that swap codes among themselves. Part of the result, so the same for any number of processes and
 # any memory; embedding them takes a core some seconds, and an evaluation can be stopped in between.
@@ -108,7 +108,7 @@ class Identity(Evaluator):
 
         def decode(codes: Tensor) -> Tensor:
             with runtime.autocast():
-                return as_8_bits(method.decode(codes, "images"))
+                return as_saved(method.decode(codes, "images"))
 
         def encode_mixed(images: Tensor, labels: Tensor) -> Codes:
             assert encode is not None

@@ -19,6 +19,7 @@ from dist_dsvae.core.types import Batch
 from dist_dsvae.engine.processes.runtime import Runtime
 from dist_dsvae.methods.abilities import Generative
 from dist_dsvae.models.norm_statistics import batch_norms
+from dist_dsvae.sampling.pixels import as_saved
 from dist_dsvae.sampling.temperature import PriorCodes
 
 
@@ -63,7 +64,7 @@ class Sampler:
         with self.runtime.autocast(), own:
             images = self.method.decode(codes, "prior")
         is_image = images.dim() == 4
-        return Batch(as_8_bits(images) if is_image else images.float(), labels, positions)
+        return Batch(as_saved(images) if is_image else images.float(), labels, positions)
 
     def of_classes(self, classes: Sequence[int], per_class: int) -> dict[int, Tensor]:
         """The first ``per_class`` samples [N, C, H, W] of each class in ``classes``."""
@@ -89,11 +90,6 @@ class Sampler:
             for label, images in picked.items():
                 images.append(batch.images[batch.labels == label])
         return {label: torch.cat(images)[:per_class] for label, images in picked.items()}
-
-
-def as_8_bits(images: Tensor) -> Tensor:
-    """Images in [-1, 1], rounded to the 256 values of a saved picture."""
-    return images.float().clamp(-1.0, 1.0).add(1.0).mul(127.5).round().div(127.5).sub(1.0)
 
 
 @contextmanager

@@ -10,10 +10,10 @@ from torch import Tensor
 from dist_dsvae.core import distributed
 from dist_dsvae.core.noise import Draw, permutation
 from dist_dsvae.engine.evaluating.evaluator import Candidate, EvaluationInputs, Evaluator, Scored
-from dist_dsvae.engine.evaluating.sampler import as_8_bits
 from dist_dsvae.evaluation.judging.judge import Judge
 from dist_dsvae.evaluation.metrics import Figures
 from dist_dsvae.methods.abilities import Autoencoding
+from dist_dsvae.sampling.pixels import as_saved
 
 
 class SwapScores(Evaluator):
@@ -48,7 +48,7 @@ class SwapScores(Evaluator):
         for rows in torch.split(differing, config.batch_size)[runtime.rank :: runtime.world_size]:
             with runtime.autocast():
                 images = method.decode(torch.cat([zs[rows], zu[partner[rows]]], dim=1), "images")
-            logits = self.classifier(as_8_bits(images)).logits
+            logits = self.classifier(as_saved(images)).logits
             assert logits is not None
             taken_for = logits.argmax(dim=1)
             for i, of in enumerate((labels[rows], labels[partner[rows]])):

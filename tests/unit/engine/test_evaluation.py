@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from dist_dsvae.config import CGANConfig, TrainConfig
 from dist_dsvae.core.types import Batch
 from dist_dsvae.engine.evaluating.progress import Progress
-from dist_dsvae.engine.evaluating.sampler import Sampler, as_8_bits
+from dist_dsvae.engine.evaluating.sampler import Sampler
 from dist_dsvae.engine.evaluating.scoring import add_up, diversity, neighbour_figures
 from dist_dsvae.engine.processes.runtime import Runtime
 from dist_dsvae.evaluation.coverage import Points, coverage_figures
@@ -22,6 +22,7 @@ from dist_dsvae.evaluation.diversity import pair_sum
 from dist_dsvae.evaluation.image_sums import ImageSums
 from dist_dsvae.evaluation.judging.judge import Judge
 from dist_dsvae.sampling.generate import sample_codes
+from dist_dsvae.sampling.pixels import as_saved
 from tests.unit.evaluation.test_precision_recall import precision_recall
 from tests.unit.methods.making import NUM_CLASSES, make_any
 
@@ -86,7 +87,7 @@ def test_batch_statistics_leave_the_running_ones_alone() -> None:
     # what torch's own training mode makes of them
     training = copy.deepcopy(by_batch.method).train()
     codes = sample_codes(training, batch.labels, seed=5, positions=batch.positions, dtype=torch.float64)
-    torch.testing.assert_close(as_8_bits(training.decode(codes, "prior")), batch.images, rtol=0, atol=0)
+    torch.testing.assert_close(as_saved(training.decode(codes, "prior")), batch.images, rtol=0, atol=0)
 
 
 def test_a_short_last_batch_has_the_statistics_of_a_whole_one() -> None:
@@ -98,10 +99,11 @@ def test_a_short_last_batch_has_the_statistics_of_a_whole_one() -> None:
 
 def test_images_are_rounded_to_the_values_of_a_picture() -> None:
     images = torch.tensor([-1.2, -1.0, 0.0, 0.003, 1.0, 3.0])
-    rounded = as_8_bits(images)
+    rounded = as_saved(images)
     assert ((rounded + 1) * 127.5 - ((rounded + 1) * 127.5).round()).abs().max() < 1e-4
     assert (rounded - images.clamp(-1, 1)).abs().max() <= 1 / 255 + 1e-6
-    assert torch.equal(as_8_bits(rounded), rounded)
+    assert torch.equal(as_saved(rounded), rounded)
+    assert as_saved(torch.tensor([torch.nan])).isnan()  # a model that broke is not scored as black
 
 
 class KilledError(Exception):

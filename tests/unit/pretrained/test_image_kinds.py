@@ -7,7 +7,8 @@ import pytest
 import torch
 from PIL import Image
 
-from dist_dsvae.pretrained.image_kinds import ImageError, Kind, read_images, to_bytes, to_network
+from dist_dsvae.pretrained.image_kinds import ImageError, Kind, read_images, to_network
+from dist_dsvae.sampling.pixels import to_bytes
 from tests.unit.methods.making import SHAPES
 from tests.unit.pretrained.making import pixels
 
