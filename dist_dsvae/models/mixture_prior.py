@@ -59,13 +59,11 @@ class MixturePrior(nn.Module):
         if spread:
             nn.init.normal_(mean, std=spread)
         log_variance = torch.zeros(num_classes, zs_dim)
-        self.mean: Tensor
-        self.log_variance: Tensor
-        if fit == "gradient":
-            self.mean, self.log_variance = nn.Parameter(mean), nn.Parameter(log_variance)
-        else:
-            self.register_buffer("mean", mean)
-            self.register_buffer("log_variance", log_variance)
+        # Learned by whatever way, so parameters: an average of the encoders' weights needs that of the classes
+        # that their codes have, and buffers are not averaged.
+        learns = fit == "gradient"
+        self.mean = nn.Parameter(mean, requires_grad=learns)
+        self.log_variance = nn.Parameter(log_variance, requires_grad=learns)
         self.fit = fit
         self.separation = separation
         self.pair_separation = pair_separation
