@@ -59,8 +59,8 @@ class MixturePrior(nn.Module):
         if spread:
             nn.init.normal_(mean, std=spread)
         log_variance = torch.zeros(num_classes, zs_dim)
-        # Learned by whatever way, so parameters: an average of the encoders' weights needs that of the classes
-        # that their codes have, and buffers are not averaged.
+        # Learned in whatever way, so parameters: averaged encoders need the average of the classes that
+        # their codes had meanwhile, and of buffers there is none.
         learns = fit == "gradient"
         self.mean = nn.Parameter(mean, requires_grad=learns)
         self.log_variance = nn.Parameter(log_variance, requires_grad=learns)

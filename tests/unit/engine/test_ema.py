@@ -98,8 +98,10 @@ def test_updates_that_no_step_makes_get_a_sentence() -> None:
         moving_average(method, TrainConfig(ema_half_life_updates=5.0), SAMPLES)
 
 
-def test_all_networks_that_a_trained_method_needs() -> None:
-    method = make_method("small32")
+@pytest.mark.parametrize("fit", ["gradient", "moments"])
+def test_all_networks_that_a_trained_method_needs(fit: str) -> None:
+    """The mixture among them, however it learns: averaged encoders' codes lie where it was meanwhile."""
+    method = make_method("small32", mixture_fit=fit)
     everything = averaged_networks(method, TrainConfig(ema_networks="all"))
     assert everything == ("encoder_s", "encoder_u", "decoder", "mixture_prior")
     average = ExponentialMovingAverage(method, everything, Pace(half_life=1.0, ramp_up=0.0))
@@ -111,6 +113,7 @@ def test_all_networks_that_a_trained_method_needs() -> None:
             parameter += 1.0
     average.update()
     moved = {name for name, _ in method.named_parameters()} & expected.keys()
+    assert {"mixture_prior.mean", "mixture_prior.log_variance"} <= moved
     for name in moved:
         torch.testing.assert_close(average.averaged[name], before[name] + 0.5)
     own = {name: t.clone() for name, t in method.state_dict().items()}

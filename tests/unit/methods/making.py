@@ -78,10 +78,13 @@ def summed(method: Method, terms: dict[str, Tensor]) -> Tensor:
 
 
 def named_gradients(method: nn.Module, value: Tensor) -> dict[str, Tensor | None]:
-    """Of all parameters by their names, by one backward pass; None where ``value`` does not depend on one."""
-    names, parameters = zip(*method.named_parameters(), strict=True)
+    """Of all parameters by their names, by one backward pass; None where ``value`` does not depend on one,
+    or where no gradient is ever asked for.
+    """
+    names, parameters = zip(*((n, p) for n, p in method.named_parameters() if p.requires_grad), strict=True)
     found = torch.autograd.grad(value, parameters, retain_graph=True, allow_unused=True)
-    return dict(zip(names, found, strict=True))
+    nothing: dict[str, Tensor | None] = {name: None for name, _ in method.named_parameters()}
+    return nothing | dict(zip(names, found, strict=True))
 
 
 def assert_routed(
