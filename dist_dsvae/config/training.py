@@ -49,8 +49,7 @@ class TrainConfig:
     ema_ramp_up: the half-life is at most this share of the updates made so far, so that the initial
         weights are soon forgotten; 0 means no such bound.
     ema_networks: whose weights are averaged: "decoder" (the classifier's network), or "all" that sampling,
-        encoding and evaluation use: encoders, decoder and mixture prior (a copy of one that follows moments,
-        which are averages already).
+        encoding and evaluation use: encoders, decoder and mixture prior.
     ema_half_life_samples: deprecated: the half-life in samples drawn, without a ramp-up, instead of
         ema_half_life_updates.
     mixed_precision: "no", "bf16", "fp16", or "auto": bf16 where the processor multiplies it
