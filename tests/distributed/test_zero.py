@@ -159,7 +159,7 @@ def test_each_of_two_ranks_holds_half_of_the_state(runs: Runs, method: str, stag
 
 @pytest.mark.parametrize(("method", "stage"), RUNS)
 def test_the_mixture_and_the_average_of_all_networks_move(runs: Runs, method: str, stage: str) -> None:
-    """The mixture: with an optimiser's updates, or as buffers, in the forward."""
+    """The mixture: with an optimiser's updates, or by the codes' moments, in the forward."""
     run_dir = runs.directory(method, stage)
     before, after = tensors_of(run_dir, SAVED), tensors_of(run_dir)
     for name in ("mean", "log_variance"):
@@ -172,9 +172,7 @@ def test_the_mixture_and_the_average_of_all_networks_move(runs: Runs, method: st
         )
     lags = lags_of(after)
     assert lags.keys() == {"encoder_s", "encoder_u", "decoder", "mixture_prior"}
-    assert [network for network, lag in lags.items() if not lag.any()] == (
-        ["mixture_prior"] if method == "beyond" else []  # buffers are copied
-    )
+    assert [network for network, lag in lags.items() if not lag.any()] == []
 
 
 @pytest.mark.parametrize(("method", "stage"), RUNS)
