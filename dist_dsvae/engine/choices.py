@@ -9,7 +9,6 @@ import logging
 from dataclasses import replace
 
 from dist_dsvae.config import ExperimentConfig
-from dist_dsvae.config.reading import ConfigError
 from dist_dsvae.core import distributed
 from dist_dsvae.data.mixing import measure_mixing, warning_about
 from dist_dsvae.data.shards.manifest import Manifest
@@ -23,15 +22,8 @@ def with_choices_made(
 ) -> ExperimentConfig:
     """``config`` with augmentation and shuffle window chosen; warns if batches see few of the classes.
 
-    record: of the run that is resumed, as it trained. Raises ConfigError if points are to be augmented, or if
-    a batch is larger than the training split.
+    record: of the run that is resumed, as it trained. Raises ConfigError if points are to be augmented.
     """
-    if record is None and config.data.batch_size > train.num_samples:
-        raise ConfigError(
-            f"data.batch_size is {config.data.batch_size:,}, but the training split {train.location} has "
-            f"{train.num_samples:,} samples, and a batch must not hold one twice. Set it to "
-            f"{train.num_samples} or less."
-        )
     config = without_auto(config, train.shape, train.num_samples, record)
     window = config.data.shuffle_window_shards
     if window is None and record is not None:

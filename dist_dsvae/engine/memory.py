@@ -24,7 +24,7 @@ from dist_dsvae.models.mixture_prior import MixturePrior
 from dist_dsvae.models.sampled_classes import is_sampled
 
 _MANY_CLASSES = 10_000  # below, what is left out is most of it
-_COPIES = 4  # of a parameter: itself, its gradient, Adam's two moments
+_COPIES = 4  # of a trained parameter: itself, its gradient, Adam's two moments
 # What a GM step holds beyond those at its peak, in matrices [C, d], or of the rows of sampled classes:
 # log-variances, what the densities keep for their derivatives, these, and all gradients once more in one
 # piece. Measured with one thread; with two, three more are held in passing
@@ -79,7 +79,7 @@ def needed_bytes(
 ) -> int:
     """Of each process, at the least. batch_size: of one process. Nothing is allocated."""
     networks = sketch_method(method, model, shape, num_classes)
-    values = _COPIES * sum(parameter.numel() for parameter in networks.parameters())
+    values = sum((_COPIES if p.requires_grad else 1) * p.numel() for p in networks.parameters())
     values += sum(buffer.numel() for buffer in networks.buffers())
     compared = _compared_classes(method, num_classes)
     for module in networks.modules():

@@ -88,6 +88,8 @@ class Trainer:
 
         # The iteration: all of it on the device, captured as a CUDA graph where that is possible
         self.streams = Streams(self.method, splits, config.data, self.slice, runtime, seed=config.seed)
+        if self.resumed_from is None:
+            self.streams.check_batch()
         self.iterate = Iteration(
             self.method,
             runtime,

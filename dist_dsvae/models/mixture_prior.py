@@ -26,8 +26,8 @@ class MixturePrior(nn.Module):
 
     log_variance_floor: log-variances are clamped from below to it wherever they are used; the
         joint likelihood is unbounded as a variance goes to 0.
-    fit: "gradient": both are parameters, for an optimiser to train. "moments": both are buffers that
-        ``follow`` moves to the moments of the classes' zs. "fixed": buffers that nothing moves.
+    fit: "gradient": an optimiser trains both. "moments": ``follow`` moves both to the moments of the classes'
+        zs, without a gradient. "fixed": nothing moves them.
     spread: standard deviation of the means at first, in place of Xavier's; 0: Xavier's.
     separation: ``follow`` holds the classes' means at least so many of a component's standard deviations
         apart (root mean square over classes and dimensions, about the mean of means).

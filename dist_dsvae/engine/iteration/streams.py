@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from torch import Tensor, nn
 
 from dist_dsvae.config import DataConfig
+from dist_dsvae.config.reading import ConfigError
 from dist_dsvae.core.noise import Noise, seed_of
 from dist_dsvae.core.types import Batch
 from dist_dsvae.data.feed import Feed
@@ -56,6 +57,19 @@ class Streams:
             for split, manifest in self._manifests.items()
         }
         self.to_batch: Mapping[Split, ToBatch] = {split: feed.to_batch for split, feed in self._feeds.items()}
+
+    def check_batch(self) -> None:
+        """Raise ConfigError if a batch is larger than a split that it is drawn from.
+
+        A run of an earlier version may have begun with such batches, so one that is resumed is not checked.
+        """
+        for manifest in self._manifests.values():
+            if self._global_batch_size > manifest.num_samples:
+                raise ConfigError(
+                    f"data.batch_size is {self._global_batch_size:,}, but {manifest.location} has "
+                    f"{manifest.num_samples:,} samples, so every batch would hold some of them twice. Set it "
+                    f"to {manifest.num_samples} or less."
+                )
 
     @property
     def num_samples(self) -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +10,6 @@ import pytest
 
 from dist_dsvae.building.writer import Layout, Sample, write_split
 from dist_dsvae.config import DataConfig, ExperimentConfig, ModelConfig
-from dist_dsvae.config.reading import ConfigError
 from dist_dsvae.core.noise import Draw, permutation
 from dist_dsvae.core.types import ImageShape
 from dist_dsvae.data.mixing import measure_mixing, warning_about
@@ -100,24 +98,6 @@ def test_training_warns_with_the_remedy(ordered: Manifest, caplog: pytest.LogCap
     assert caplog.messages == []
     # a run that is resumed keeps its window, whatever would be chosen for it now
     assert chosen(ordered, None, by_hand).data.shuffle_window_shards == 4
-
-
-def test_a_batch_that_is_larger_than_the_data_gets_a_sentence(mixed: Manifest) -> None:
-    def config(batch_size: int) -> ExperimentConfig:
-        data = DataConfig(train="", batch_size=batch_size)
-        return ExperimentConfig(data=data, model=ModelConfig(architecture="small"))
-
-    whole, beyond = config(mixed.num_samples), config(mixed.num_samples + 1)
-    made = with_choices_made(whole, mixed, None)
-    with pytest.raises(
-        ConfigError, match=rf"has {mixed.num_samples:,} samples.* Set it to {mixed.num_samples} or"
-    ):
-        with_choices_made(beyond, mixed, None)
-    # a run of an earlier version that began with such batches goes on
-    assert (
-        with_choices_made(beyond, mixed, replace(made, data=beyond.data)).data.batch_size
-        == mixed.num_samples + 1
-    )
 
 
 def test_labels_that_mean_nothing_are_in_no_order(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from dist_dsvae.config import DataConfig, TrainConfig
+from dist_dsvae.config.reading import ConfigError
 from dist_dsvae.core.errors import DataError
 from dist_dsvae.data.open_splits import open_splits
 from dist_dsvae.data.stream import Slice
@@ -28,9 +29,9 @@ SPLITS = {"train": f"{SHARDS}/train", "unlabelled": f"{SHARDS}/test"}
 ONLY_UNLABELLED = {"gm_updates": 0, "joint_updates": 0, "unlabelled_updates": 2}
 
 
-def make_streams(source: str, **method: int) -> Streams:
-    data = DataConfig(**SPLITS, batch_size=8, num_workers=0, source=source)
-    part = Slice(global_batch_size=8, rank=0, world_size=1)
+def make_streams(source: str, batch_size: int = 8, **method: int) -> Streams:
+    data = DataConfig(**SPLITS, batch_size=batch_size, num_workers=0, source=source)
+    part = Slice(global_batch_size=batch_size, rank=0, world_size=1)
     return Streams(make_method(**method), open_splits(data), data, part, Runtime(TrainConfig()), seed=0)
 
 
@@ -47,6 +48,15 @@ def test_both_streams_are_found_again_at_any_iteration(source: str) -> None:
                 assert torch.equal(e, g)
     positions = [[inputs.tensors[-1][0].item() for inputs in iteration] for iteration in walked]
     assert positions == [[24 * i, 24 * i + 8, 24 * i + 16, 16 * i, 16 * i + 8] for i in range(4)]
+
+
+def test_a_batch_larger_than_a_split_that_it_is_drawn_from_gets_a_sentence() -> None:
+    make_streams("stream", 10_000).check_batch()  # all of train; nothing is drawn from the smaller unlabelled
+    make_streams("stream", 2_000, **ONLY_UNLABELLED).check_batch()
+    with pytest.raises(ConfigError, match=r"size is 10,001, .*train has 10,000 samples.* to 10000 or less"):
+        make_streams("stream", 10_001).check_batch()
+    with pytest.raises(ConfigError, match=r"size is 2,001, .*test has 2,000 samples.* to 2000 or less"):
+        make_streams("stream", 2_001, **ONLY_UNLABELLED).check_batch()
 
 
 def test_an_unlabelled_epoch_is_every_sample_once() -> None:
