@@ -6,6 +6,7 @@ from pathlib import Path
 sys.path.insert(1, str(Path(__file__).resolve().parents[1]))  # the package beside it, installed or not
 
 from dist_dsvae.commands.doctor import main
+from dist_dsvae.commands.starting import leave
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(leave(main()))

@@ -5,7 +5,8 @@ from pathlib import Path
 
 sys.path.insert(1, str(Path(__file__).resolve().parents[1]))  # the package beside it, installed or not
 
+from dist_dsvae.commands.starting import leave
 from dist_dsvae.commands.train import main
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(leave(main()))

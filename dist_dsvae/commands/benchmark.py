@@ -22,7 +22,7 @@ import inspect
 import sys
 
 from dist_dsvae.commands.benchmarks import benchmark_options as options
-from dist_dsvae.commands.starting import HelpFormatter, fail
+from dist_dsvae.commands.starting import HelpFormatter, fail, leave
 
 # of each its options, the module that measures, and what it gives
 _BENCHMARKS = {
@@ -65,4 +65,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":  # where a benchmark starts processes of its own
-    sys.exit(main())
+    sys.exit(leave(main()))

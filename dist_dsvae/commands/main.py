@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib
 import sys
 
+from dist_dsvae.commands.starting import leave
+
 COMMANDS = {
     "train": "train an experiment",
     "build": "turn raw pictures or data sets into shards, or index those of other tools",
@@ -24,8 +26,7 @@ def main() -> int:
     if name in COMMANDS:
         sys.argv = [f"dsvae {name}", *sys.argv[2:]]
         command = importlib.import_module(f"dist_dsvae.commands.{name}")
-        status: int = command.main()
-        return status
+        return leave(command.main())
     known = "\n".join(f"  {each:10s}{what}" for each, what in COMMANDS.items())
     if name in ("-h", "--help"):
         print(f"usage: dsvae COMMAND [--help] ...\n\ncommands:\n{known}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import atexit
 import json
 import os
 import re
@@ -61,6 +62,32 @@ def fail(reason: str | Exception) -> int:
         with suppress(OSError):
             Path(report).write_text(json.dumps({"message": told}), encoding="utf-8")
     return 1
+
+
+def leave(status: int) -> int:
+    """``status``; one of several processes leaves with it before Python takes the interpreter down.
+
+    PyTorch's gloo threads let go of a collective's tensors at their leisure and need the interpreter for it;
+    one that asks for it in its last moments aborts the process, and a command that did its work fails
+    (https://github.com/pytorch/pytorch/issues/190489). Threads are waited for and exit handlers run as ever.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        _leaves_with.append(status)
+    return status
+
+
+_leaves_with: list[int] = []
+
+
+def _leave_at_once() -> None:
+    if _leaves_with:
+        for stream in (sys.stdout, sys.stderr):
+            with suppress(OSError, ValueError):  # closed, or its reader is gone
+                stream.flush()
+        os._exit(_leaves_with[-1])
+
+
+atexit.register(_leave_at_once)  # before whatever is imported from here on: of the handlers it runs last
 
 
 def command_line() -> str:

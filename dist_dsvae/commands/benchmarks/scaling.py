@@ -119,7 +119,7 @@ def launch_workers(args: argparse.Namespace, num_processes: int) -> dict[str, An
         check=False,
     )
     if done.returncode:
-        raise SystemExit(f"{num_processes} processes failed:\n{done.stderr[-2000:]}")
+        raise SystemExit(f"{num_processes} processes failed:\n{done.stderr}")
     result: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
     return result
 

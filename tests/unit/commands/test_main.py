@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
 import re
 import subprocess
 import sys
@@ -159,3 +160,37 @@ def test_an_experiment_is_asked_for() -> None:
     refused = dsvae("train")
     assert refused.returncode == 2
     assert "which experiment? Give its file, or a name: `dsvae train quickstart`" in refused.stderr
+
+
+_LEAVING = """
+import sys
+from dist_dsvae.commands.starting import leave
+import atexit, threading, time
+
+class TakenDown:
+    def __del__(self):
+        print("taken down", flush=True)
+
+def late():
+    time.sleep(0.2)
+    print("thread", flush=True)
+
+kept = TakenDown()
+sys.modules["kept"] = kept
+atexit.register(print, "handler")
+threading.Thread(target=late).start()
+sys.exit(leave(3))
+"""
+
+
+@pytest.mark.parametrize(
+    ("processes", "printed"), [("1", ["thread", "handler", "taken down"]), ("2", ["thread", "handler"])]
+)
+def test_one_of_several_processes_leaves_before_the_interpreter_is_taken_down(
+    processes: str, printed: list[str]
+) -> None:
+    environment = {**os.environ, "WORLD_SIZE": processes}
+    done = subprocess.run(
+        [sys.executable, "-c", _LEAVING], env=environment, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout.splitlines()) == (3, printed)
