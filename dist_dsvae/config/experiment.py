@@ -116,7 +116,6 @@ class OptimizerConfig:
     epsilon: added to Adam's denominator.
     clip_gradient_norm: largest global L2 norm of one step's gradient; 0 switches clipping off.
     decay_epochs: every learning rate falls to 0 along a half cosine over so many epochs; 0 leaves them.
-    decay_start_epoch: where that fall begins; the rates stay as they are before.
     """
 
     learning_rate: float = positive(5e-4)
@@ -127,7 +126,6 @@ class OptimizerConfig:
     epsilon: float = positive(1e-8)
     clip_gradient_norm: float = between(0, LARGE, 0.0)
     decay_epochs: float = between(0, LARGE, 0.0)
-    decay_start_epoch: float = between(0, LARGE, 0.0)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -28,15 +28,11 @@ def variance_rate(config: OptimizerConfig, epoch: float) -> float:
 
 
 def learning_rate(config: OptimizerConfig, epoch: float, *, variances: bool) -> float:
-    """Of the mixture's variances, or of all other weights.
-
-    Along half a cosine, which begins at ``decay_start_epoch`` and is 0 from ``decay_epochs`` later on.
-    """
+    """Of the mixture's variances, or of all other weights; along half a cosine, to 0 at ``decay_epochs``."""
     rate = variance_rate(config, epoch) if variances else config.learning_rate
     if not config.decay_epochs:
         return rate
-    share = min(max((epoch - config.decay_start_epoch) / config.decay_epochs, 0.0), 1.0)
-    return rate * (0.5 * (1.0 + math.cos(math.pi * share)))
+    return rate * (0.5 * (1.0 + math.cos(math.pi * min(epoch / config.decay_epochs, 1.0))))
 
 
 def learning_rates(config: OptimizerConfig, epoch: float, updates: Iterable[Update]) -> dict[str, float]:

@@ -11,7 +11,7 @@ from torch import nn
 
 from dist_dsvae.config import OptimizerConfig
 from dist_dsvae.engine.iteration.guard import Guard, NonFiniteLossError, raise_if_weights_are_bad
-from dist_dsvae.engine.iteration.optimizer import UpdateOptimizer, learning_rate, variance_rate
+from dist_dsvae.engine.iteration.optimizer import UpdateOptimizer, variance_rate
 from dist_dsvae.methods.update import Reduction, Update
 from tests.unit.methods.making import make_method
 
@@ -30,16 +30,6 @@ def test_variance_schedules(schedule: str, expected: dict[float, float]) -> None
     config = OptimizerConfig(variance_schedule=schedule)
     for epoch, rate in expected.items():
         assert variance_rate(config, epoch) == pytest.approx(rate)
-
-
-def test_rates_fall_from_where_they_are_told_to() -> None:
-    config = OptimizerConfig(decay_epochs=4.0, decay_start_epoch=6.0, variance_schedule="reference")
-    expected = {0.0: 1.0, 6.0: 1.0, 7.0: 0.5 + 0.5 / math.sqrt(2), 8.0: 0.5, 10.0: 0.0, 11.0: 0.0}
-    for epoch, factor in expected.items():
-        assert learning_rate(config, epoch, variances=False) == pytest.approx(5e-4 * factor)
-        assert learning_rate(config, epoch, variances=True) == pytest.approx(
-            variance_rate(config, epoch) * factor
-        )
 
 
 def network() -> nn.Module:
