@@ -71,7 +71,7 @@ def leave(status: int) -> int:
     one that asks for it in its last moments aborts the process, and a command that did its work fails
     (https://github.com/pytorch/pytorch/issues/190489). Threads are waited for and exit handlers run as ever.
     """
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+    if os.environ.get("WORLD_SIZE", "1") != "1":  # whatever it says: most commands have no use for it
         _leaves_with.append(status)
     return status
 

@@ -184,7 +184,13 @@ sys.exit(leave(3))
 
 
 @pytest.mark.parametrize(
-    ("processes", "printed"), [("1", ["thread", "handler", "taken down"]), ("2", ["thread", "handler"])]
+    ("processes", "printed"),
+    [
+        ("1", ["thread", "handler", "taken down"]),
+        ("2", ["thread", "handler"]),
+        ("", ["thread", "handler"]),
+        ("many", ["thread", "handler"]),
+    ],
 )
 def test_one_of_several_processes_leaves_before_the_interpreter_is_taken_down(
     processes: str, printed: list[str]
