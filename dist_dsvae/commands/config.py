@@ -14,6 +14,8 @@ from __future__ import annotations
 import argparse
 import difflib
 import json
+import os
+import sys
 import textwrap
 from collections.abc import Iterator, Sequence
 
@@ -37,7 +39,16 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def main() -> int:
-    parser = make_parser()
+    try:
+        show(make_parser())
+        sys.stdout.flush()
+    except BrokenPipeError:  # `dsvae config | head`: the reader has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 0
+
+
+def show(parser: argparse.ArgumentParser) -> None:
+    """Print what the command line asks for; leaves with a sentence where that is not to be had."""
     args = parser.parse_args()
     if args.words and (args.names or args.shown or args.schema):
         parser.error(f"{args.words[0]} asks for keys; leave out the option, or the word.")
@@ -53,7 +64,6 @@ def main() -> int:
         print(json.dumps(schema(), indent=1))
     else:
         explain(parser, args.words)
-    return 0
 
 
 def explain(parser: argparse.ArgumentParser, words: Sequence[str]) -> None:

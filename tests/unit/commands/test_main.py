@@ -50,6 +50,15 @@ def test_all_commands_are_listed_and_others_refused() -> None:
     assert "There is no command 'trian'" in refused.stderr
 
 
+def test_what_a_reader_leaves_unread_is_no_error() -> None:
+    command = [sys.executable, "-m", "dist_dsvae.commands.main", "config"]
+    with subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as started:
+        assert started.stdout is not None
+        assert started.stderr is not None
+        started.stdout.close()  # before anything is printed
+        assert (started.stderr.read(), started.wait()) == (b"", 0)
+
+
 def test_a_command_records_how_it_was_called(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", ["dsvae build", "toy", "a folder"])
     assert command_line() == "dsvae build toy 'a folder'"
