@@ -17,6 +17,7 @@ from dist_dsvae.evaluation.comparing.results import read_results
 
 REPOSITORY = Path(__file__).parents[2]
 RESULTS = REPOSITORY / "docs/results"
+PAGES_OF_TABLES = ("docs/results.md", "docs/trials.md")
 PAGES = (
     "README.md",
     "docs/reproduce.md",
@@ -78,6 +79,11 @@ def words(text: str) -> str:
     return re.sub(r"\s+", " ", text)
 
 
+def tables_pages() -> str:
+    """Of the pages that hold tables of figures."""
+    return "\n".join((REPOSITORY / page).read_text(encoding="utf-8") for page in PAGES_OF_TABLES)
+
+
 def said(claim: Claim) -> str:
     """The claim's sentence with the figures of its results."""
     results = read_results(RESULTS / f"{claim.results}.json")
@@ -109,7 +115,7 @@ def test_marked_tables_are_those_of_the_results(page: Path) -> None:
 
 
 def test_every_result_is_shown_and_says_how_it_came_about() -> None:
-    text = (REPOSITORY / "docs/results.md").read_text(encoding="utf-8")
+    text = tables_pages()
     quoted = {claim.results for claim in CLAIMS}
     names = [path.stem for path in RESULTS.glob("*.json")]
     assert len(names) >= 6
@@ -122,7 +128,7 @@ def test_every_result_is_shown_and_says_how_it_came_about() -> None:
 
 
 def test_other_tables_of_figures_say_why_they_are_written_by_hand() -> None:
-    text = TABLE.sub("", (REPOSITORY / "docs/results.md").read_text(encoding="utf-8"))
+    text = TABLE.sub("", tables_pages())
     excused = re.sub(f"{BY_HAND.pattern}{FIGURES.pattern}", "", text, flags=re.MULTILINE)
     tables = [table for table in FIGURES.findall(excused) if re.search(r"\d\.\d", table)]
     assert tables == []
