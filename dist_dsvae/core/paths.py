@@ -35,7 +35,7 @@ def expanded(text: str) -> str:
                 f"(export {name}=...), or write the path out."
             )
     kind, separator, path = text.rpartition("=")
-    if path.startswith("~") and kind.replace("_", "").isalnum():  # a kind of weights, as in KIND=~/file
+    if path.startswith("~") and re.fullmatch(r"[\w-]+", kind):  # a kind of weights, as in KIND=~/file
         return kind + separator + expanded(path)
     # not Path's: it would fail on a user who does not exist, and tidy up what is no path
     return os.path.expanduser(os.path.expandvars(text))  # noqa: PTH111

@@ -76,7 +76,7 @@ def save_published(published: Published, directory: Path) -> None:
 
     Raises PublishedModelError where its files would replace others than an earlier model's.
     """
-    _check_replaceable(directory)
+    check_replaceable(directory)
     directory.mkdir(parents=True, exist_ok=True)
     state = published.method.state_dict()
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
@@ -117,7 +117,8 @@ def _write_weights(place: Path, tensors: dict[str, Tensor]) -> None:
     place.chmod(0o644)  # safetensors makes it the owner's alone
 
 
-def _check_replaceable(directory: Path) -> None:
+def check_replaceable(directory: Path) -> None:
+    """Raise PublishedModelError where saving to ``directory`` would replace files that are no model's."""
     config, weights = directory / CONFIG_FILE, directory / WEIGHTS_FILE
     try:
         if config.exists():

@@ -86,8 +86,9 @@ def posed(images: Tensor, numbers: Tensor) -> Tensor:
     # in affine_grid's coordinates both sides go from -1 to 1, so turning needs their ratio
     across = torch.stack([scale * cosine, -scale * sine * (height / width), _MOVE * right], dim=1)
     along = torch.stack([scale * sine * (width / height), scale * cosine, _MOVE * down], dim=1)
-    grid = F.affine_grid(torch.stack([across, along], dim=1), list(images.shape), align_corners=False)
-    changed = F.grid_sample(images, grid, padding_mode="reflection", align_corners=False)
+    with torch.autocast(images.device.type, enabled=False):  # in bf16 places are off by up to half a pixel
+        grid = F.affine_grid(torch.stack([across, along], dim=1), list(images.shape), align_corners=False)
+        changed = F.grid_sample(images, grid, padding_mode="reflection", align_corners=False)
     changed = coloured(changed, 0.25 + 0.5 * numbers[:, :3])
     channels_last = images.is_contiguous(memory_format=torch.channels_last)
     return changed.contiguous(memory_format=torch.channels_last if channels_last else torch.contiguous_format)

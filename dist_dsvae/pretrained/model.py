@@ -18,7 +18,7 @@ from huggingface_hub import ModelCard, ModelHubMixin
 from torch import Tensor
 
 from dist_dsvae.core.types import CodeKind, Codes, Gaussian
-from dist_dsvae.methods.published import Published, save_published
+from dist_dsvae.methods.published import Published, check_replaceable, save_published
 from dist_dsvae.pretrained import card, exploring
 from dist_dsvae.pretrained.description import Described
 from dist_dsvae.pretrained.hub import HubOptions, published_at
@@ -89,6 +89,17 @@ class PretrainedModel(Described, ModelHubMixin, library_name="dist_dsvae"):
         return cls(
             published, device=device, mixed_precision=mixed_precision, batch_size=batch_size, align=align
         )
+
+    def save_pretrained(self, save_directory: str | Path, **options: Any) -> str | None:
+        """Write the model, its card and the card's pictures into a folder.
+
+        options: as ``ModelHubMixin`` has them. Raises PublishedModelError where files that are no model's
+        would be replaced.
+        """
+        # before the library removes config.json, which it does ahead of _save_pretrained
+        check_replaceable(Path(save_directory))
+        saved: str | None = super().save_pretrained(save_directory, **options)
+        return saved
 
     def _save_pretrained(self, save_directory: Path) -> None:
         """For ``save_pretrained`` and ``push_to_hub``: the two files, and the pictures of the card."""

@@ -28,7 +28,7 @@ from dist_dsvae.config.reading import ConfigError, differing_keys, from_tree, to
 from dist_dsvae.core import distributed
 from dist_dsvae.core.faces.crop_record import RECORD_KEY
 from dist_dsvae.core.files import write_atomically
-from dist_dsvae.core.text import read_json
+from dist_dsvae.core.text import read_json, read_text
 from dist_dsvae.core.versions import version_of
 from dist_dsvae.data.shards.manifest import Manifest
 from dist_dsvae.runs.auto_augmentation import as_trained
@@ -134,7 +134,12 @@ def _check_ours(run_dir: Path) -> None:
         raise CheckpointError(f"{run_dir} is a file, so no run can live there. Choose another --run-dir.")
     try:
         if read_record(run_dir) is not None:
-            return
+            if _is_written_by_a_run(run_dir):
+                return
+            raise CheckpointError(
+                f"{run_dir} holds a config.json that no run wrote, and a run would replace it. Choose "
+                "another --run-dir, or move that file away."
+            )
     except ConfigError as error:
         raise CheckpointError(f"{error} Choose another --run-dir.") from None
     taken = [name for name in _WRITTEN if (run_dir / name).exists()]
@@ -143,6 +148,14 @@ def _check_ours(run_dir: Path) -> None:
             f"{run_dir} is no run's directory (it has no config.json), but holds {', '.join(taken)}, which a "
             "run would replace. Choose another --run-dir, or move them away."
         )
+
+
+def _is_written_by_a_run(run_dir: Path) -> bool:
+    """Whether config.json is a run's: with others beside it, or complete, as a kill at the start leaves it."""
+    path = run_dir / "config.json"
+    if any((run_dir / name).exists() for name in ("checkpoints", "dataset.json", "environment.json")):
+        return True
+    return read_text(path) == to_json(from_tree(ExperimentConfig, read_json(path)))
 
 
 def take_over(run_dir: Path, chosen: Path, step: int) -> None:

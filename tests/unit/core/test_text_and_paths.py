@@ -54,6 +54,7 @@ def _home(monkeypatch: pytest.MonkeyPatch) -> None:
         ("$DATA/x", "/data/x"),
         ("${DATA}x/train", "/datax/train"),
         ("facenet=~/weights.pt", "facenet=/home/me/weights.pt"),
+        ("inception-v3-tf=~/weights.pt", "inception-v3-tf=/home/me/weights.pt"),
         ("plain/./path/", "plain/./path/"),
         ("http://host/~me/$DATA", "http://host/~me/$DATA"),
         ("pipe:cat ~/x/$DATA", "pipe:cat ~/x/$DATA"),

@@ -204,6 +204,13 @@ def test_poses_equal_the_slow_ones(shape: tuple[int, int, int], memory_format: t
     np.testing.assert_allclose(got.numpy(), expected, rtol=0, atol=1e-9)
 
 
+def test_poses_are_the_same_within_an_iteration_in_bf16() -> None:
+    images, numbers = (tensor.float() for tensor in some(3, 64, 64))
+    with torch.autocast("cpu", torch.bfloat16):
+        got = posed(images, numbers)
+    torch.testing.assert_close(got, posed(images, numbers), rtol=0, atol=0)
+
+
 def test_the_middle_of_every_range_is_the_image_itself() -> None:
     images, _ = some(3, 16, 16)
     still = torch.full((12, NUM_POSE_NUMBERS), UNCHANGED, dtype=torch.float64)

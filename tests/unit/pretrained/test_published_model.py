@@ -45,6 +45,15 @@ def test_round_trip(directory: Path) -> None:
         assert (directory.parent / "again" / name).read_bytes() == (directory / name).read_bytes()
 
 
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
+def test_files_that_are_no_models_stay(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text("{}")
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    with pytest.raises(PublishedModelError, match="cannot be saved"):
+        make_model(DSVAEConfig()).save_pretrained(tmp_path)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
 def test_half_the_bytes(directory: Path) -> None:
     before, size = (
         PretrainedModel.from_pretrained(directory),
