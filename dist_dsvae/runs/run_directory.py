@@ -151,7 +151,7 @@ def _check_ours(run_dir: Path) -> None:
 
 
 def _is_written_by_a_run(run_dir: Path) -> bool:
-    """Whether config.json is a run's: with others beside it, or complete, as a kill at the start leaves it."""
+    """Whether config.json is a run's: with others beside it, or complete as a killed start leaves it."""
     path = run_dir / "config.json"
     if any((run_dir / name).exists() for name in ("checkpoints", "dataset.json", "environment.json")):
         return True
