@@ -42,7 +42,8 @@ def say_start() -> None:
 def say(sentence: str) -> None:
     """A word to the person at the terminal, by one of several processes."""
     if os.environ.get("RANK", "0") == "0":
-        print(sentence, file=sys.stderr, flush=True)
+        with suppress(OSError):  # that nobody reads it, or a full disk, stops no work
+            print(sentence, file=sys.stderr, flush=True)
 
 
 def fail(reason: str | Exception) -> int:
@@ -56,7 +57,8 @@ def fail(reason: str | Exception) -> int:
     if isinstance(reason, OSError) and not isinstance(reason, ValueError):
         where = f": {reason.filename}" if reason.filename else ""
         sentence = f"{reason.strerror or reason}{where}. Mend that, then start the same command again."
-    print(f"error: {sentence}", file=sys.stderr, flush=True)
+    with suppress(OSError):
+        print(f"error: {sentence}", file=sys.stderr, flush=True)
     if report := os.environ.get("TORCHELASTIC_ERROR_FILE"):
         told = {"message": f"error: {sentence}", "extraInfo": {"timestamp": str(int(time.time()))}}
         with suppress(OSError):

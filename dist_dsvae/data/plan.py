@@ -92,3 +92,32 @@ class Plan:
         row_of = np.concatenate([np.arange(count) for count in counts])
         order = permutation(len(shard_of), self.seed, Draw.WINDOW_ORDER, epoch, window).numpy()
         return shard_of[order], row_of[order]
+
+
+class SpreadSamples:
+    """Samples of shards of these sizes; all, or at most ``limit``, of at most ``max_shards``, evenly spread.
+
+    number: of samples. shards: that hold any of them, ascending.
+    """
+
+    def __init__(self, sizes: IntArray, limit: int | None, max_shards: int | None) -> None:
+        chosen = np.arange(len(sizes))
+        if max_shards is not None and max_shards < len(sizes):
+            chosen = np.unique(np.linspace(0, len(sizes) - 1, max_shards).astype(np.int64))
+        self._chosen, self._first = chosen, np.cumsum(sizes) - sizes
+        self._ends = np.cumsum(sizes[chosen])  # of the chosen shards, counted through them alone
+        total = int(self._ends[-1]) if len(chosen) else 0
+        self._spread: IntArray | None = None
+        if limit is not None and limit < total:
+            self._spread = np.linspace(0, total - 1, limit).astype(np.int64)
+        self.number = total if self._spread is None else len(self._spread)
+        holding = chosen[sizes[chosen] > 0]
+        self.shards = holding if self._spread is None else np.unique(self.samples(0, self.number)[0])
+
+    def samples(self, first: int, last: int) -> tuple[IntArray, IntArray, IntArray]:
+        """Shards, rows in them and places in the split of the first-th sample until before the last-th."""
+        through = np.arange(first, last) if self._spread is None else self._spread[first:last]
+        which = np.searchsorted(self._ends, through, side="right")
+        shards = self._chosen[which]
+        before = np.where(which > 0, self._ends[which - 1], 0)
+        return shards, through - before, self._first[shards] + through - before

@@ -32,7 +32,7 @@ from dist_dsvae.core.errors import CorruptSampleError, DataError
 from dist_dsvae.core.noise import Draw, hash_words
 from dist_dsvae.core.text import clause
 from dist_dsvae.data.decode import Array, BatchBuffers, decode_into, empty_batch
-from dist_dsvae.data.plan import IntArray, Plan
+from dist_dsvae.data.plan import IntArray, Plan, SpreadSamples
 from dist_dsvae.data.reader import ShardReader
 from dist_dsvae.data.shards.manifest import Manifest
 from dist_dsvae.data.workers import leave_signals_to_the_trainer, worker_failed
@@ -263,27 +263,19 @@ def one_pass(
     max_shards: read only this many shards, evenly spread likewise.
     skip_corrupt: leave corrupt samples out (each is logged) instead of raising DataError.
     """
-    sizes = manifest.num_samples_per_shard
-    shard_of = np.repeat(np.arange(len(sizes)), sizes)
-    row_of = np.concatenate([np.arange(size) for size in sizes])
-    taken = np.arange(len(shard_of))
-    if max_shards is not None and max_shards < len(sizes):
-        taken = taken[np.isin(shard_of, np.linspace(0, len(sizes) - 1, max_shards).astype(np.int64))]
-    if limit is not None and limit < len(taken):
-        taken = taken[np.linspace(0, len(taken) - 1, limit).astype(np.int64)]
-    visited, reached = np.unique(shard_of[taken]), -1
+    taken = SpreadSamples(manifest.num_samples_per_shard, limit, max_shards)
+    visited, reached = taken.shards, -1
     with closing(ShardReader(manifest, max_open_shards=2)) as reader:
-        for first in range((first_batch + rank) * batch_size, len(taken), batch_size * world_size):
-            chosen = taken[first : first + batch_size]
-            if shard_of[chosen[0]] != reached:
-                reached = int(shard_of[chosen[0]])
+        for first in range((first_batch + rank) * batch_size, taken.number, batch_size * world_size):
+            shards, rows, chosen = taken.samples(first, min(first + batch_size, taken.number))
+            if shards[0] != reached:
+                reached = int(shards[0])
                 coming = int(np.searchsorted(visited, reached))
                 reader.expect(visited[coming : coming + SHARDS_AHEAD].tolist())
             images = empty_batch(manifest.shape, len(chosen))
             labels: list[int] = []
             kept: list[int] = []
-            for i, place in enumerate(chosen.tolist()):
-                shard, row = int(shard_of[place]), int(row_of[place])
+            for i, (shard, row) in enumerate(zip(shards.tolist(), rows.tolist(), strict=True)):
                 try:
                     labels.append(read_one(reader, shard, row, images[len(kept)]))
                     kept.append(i)

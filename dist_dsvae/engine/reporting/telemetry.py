@@ -25,6 +25,7 @@ from torch import Tensor
 from dist_dsvae.core import distributed
 from dist_dsvae.core.text import duration
 from dist_dsvae.engine.reporting.outputs import MetricsFile
+from dist_dsvae.engine.reporting.steady_output import standard_output
 from dist_dsvae.engine.reporting.trackers import Trackers
 from dist_dsvae.methods.update import Update
 
@@ -106,7 +107,7 @@ class Telemetry:
         self._last_tick = self._last_line = (time.perf_counter(), samples_seen, step)
         if not self.active:
             return
-        self.console = Console(highlight=False)
+        self.console = Console(file=standard_output(), highlight=False)
         self.seconds_between_lines = _SECONDS_BETWEEN_LINES[self.console.is_terminal]
         self._metrics = MetricsFile(run_dir / "metrics.jsonl", samples_seen)
         self._trackers, self._last_shown = trackers, -1
