@@ -9,6 +9,7 @@ from unittest.mock import patch
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from dist_dsvae.config import CGANConfig, TrainConfig
@@ -163,6 +164,35 @@ def test_a_killed_evaluation_goes_on_where_it_was(tmp_path: Path) -> None:
     assert len(seen) == 60  # another evaluation starts anew
     again.finish()
     assert not (tmp_path / "p").exists()
+
+
+def test_two_evaluations_under_one_name_take_nothing_of_each_other(tmp_path: Path) -> None:
+    folder = tmp_path / "evaluation/.scores"
+    hot = Progress(folder, {"temperature": 1.0})
+    hot.save("generated", {"sum": torch.tensor(1.0)})
+    cold = Progress(folder, {"temperature": 0.5})  # begins while the other works
+    hot.save("generated", {"sum": torch.tensor(2.0)})
+    assert cold.load("generated") is None
+    assert hot.load("generated") == {"sum": torch.tensor(2.0)}
+    cold.save("generated", {"sum": torch.tensor(3.0)})
+    assert hot.load("generated") is None
+    assert Progress(folder, {"temperature": 0.5}).load("generated") == {"sum": torch.tensor(3.0)}
+    hot.save("diversity", {"sum": torch.tensor(4.0)})
+    cold.finish()
+    assert not folder.exists()
+
+
+def test_a_file_that_is_no_part_is_neither_taken_nor_removed(tmp_path: Path) -> None:
+    folder = tmp_path / ".scores"
+    folder.mkdir()
+    save_file({"sum": torch.tensor(1.0)}, folder / "mine.safetensors")
+    (folder / "damaged.safetensors").write_bytes(b"no tensors")
+    progress = Progress(folder, {"a": 1})
+    assert progress.load("mine") is None
+    assert progress.load("damaged") is None
+    progress.save("generated", {"sum": torch.tensor(2.0)})
+    progress.finish()
+    assert {path.name for path in folder.iterdir()} == {"mine.safetensors", "damaged.safetensors"}
 
 
 def test_neighbours_and_diversity_equal_those_of_one_call() -> None:
