@@ -11,9 +11,11 @@ on one thread of a CPU, so every byte is the same for any number of processes. A
 from __future__ import annotations
 
 import io
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +33,7 @@ from dist_dsvae.sampling.temperature import AT_ONE, Temperatures
 
 UNIT = 64
 _TEMPORARY = "samples"
+_NAME_BYTES = 255  # that Linux, and most of its file systems, take
 
 
 def write_many(
@@ -143,12 +146,31 @@ def _encoder(model: PretrainedModel) -> tuple[str, Callable[[Any], bytes]]:
 def folder_names(classes: tuple[str, ...]) -> list[str]:
     """A folder's name for each class: its own, without what a file system or a glob minds.
 
-    Classes whose names would become one, or nothing, get their number in front.
+    Classes whose names would become one, or nothing, or are too long, get their number in front.
     """
-    plain = ["".join("-" if c in "/\\\0" else c for c in name).lstrip(".").strip() for name in classes]
-    return [
-        name if name and plain.count(name) == 1 else f"{label}-{name}" for label, name in enumerate(plain)
-    ]
+    plain = [_plain(name) for name in classes]
+    kept = [bool(name) and plain.count(name) == 1 and name == _cut(name) for name in plain]
+    taken = {name for name, keeps in zip(plain, kept, strict=True) if keeps}
+    found = []
+    for label, (name, keeps) in enumerate(zip(plain, kept, strict=True)):
+        if not keeps:
+            prefixes = (f"{label}-" + (f"{turn}-" if turn else "") for turn in count())
+            # another class may be called what this one is with its number in front
+            name = next(tried for prefix in prefixes if (tried := _cut(prefix + name)) not in taken)
+            taken.add(name)
+        found.append(name)
+    return found
+
+
+def _plain(name: str) -> str:
+    """Without what would lead elsewhere or hide the folder, in any order at the beginning."""
+    return re.sub(r"^[\s.]+|\s+$", "", "".join("-" if c in "/\\\0" else c for c in name))
+
+
+def _cut(name: str) -> str:
+    """The whole letters of it that fit into a file's name."""
+    content = name.encode(errors="surrogateescape")
+    return name if len(content) <= _NAME_BYTES else content[:_NAME_BYTES].decode(errors="ignore").rstrip()
 
 
 def _pack(

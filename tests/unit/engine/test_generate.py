@@ -315,10 +315,6 @@ def test_the_card_has_figures_of_these_weights_alone(runs: dict[str, Path]) -> N
     )
 
 
-def test_folder_names_are_apart() -> None:
-    assert bulk_samples.folder_names(("a/b", "a-b", "..", "c", "")) == ["0-a-b", "1-a-b", "2-", "c", "4-"]
-
-
 def test_a_seed_is_a_seed_on_every_thread_count() -> None:
     model = make_model(CGANConfig())
     threads = torch.get_num_threads()
