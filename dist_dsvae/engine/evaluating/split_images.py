@@ -3,7 +3,7 @@
 images --+-> judges -> Inception Score; where the classes are the judge's, label accuracy and diversity too
 real ----+-> judges -> FID, precision, recall
 
-The sums over a split are computed once, and kept for others.
+The sums over real images are computed once, and kept for others.
 """
 
 from __future__ import annotations
@@ -53,8 +53,9 @@ logger = logging.getLogger(__name__)
 class SplitImages:
     """``num_images`` images of a split, evenly spread over it.
 
-    cache: folder where their sums wait for the next evaluation. skip_corrupt: as ``stream.one_pass``.
+    cache: folder where sums wait for the next evaluation. skip_corrupt: as ``stream.one_pass``.
     part: what progress calls them. compares_pairs: whether diversity is among the figures.
+    keeps: whether these sums go into the cache.
     """
 
     split: Manifest
@@ -66,6 +67,7 @@ class SplitImages:
     skip_corrupt: bool
     part: str = "real"
     compares_pairs: bool = True
+    keeps: bool = True
 
     def scores(self, judges: Judges, progress: Progress) -> tuple[ImageSums, Figures]:
         """Sums and figures, from the cache where they are there. Called by all ranks."""
@@ -73,18 +75,20 @@ class SplitImages:
         saved = load_tensors(place)
         if saved is None:
             saved = self._computed(judges, progress)
-            try:
-                save_tensors(place, saved)
-            except OSError as error:  # it would only have saved time
-                logger.warning(
-                    "the sums over real images cannot be kept in %s: %s", place.parent, error.strerror
-                )
+            if self.keeps:
+                self._keep(place, saved)
         sums = judges.sums(self.num_images, self.config, self.runtime.device)
         sums.merge(saved, saved["kept"])
         figures = inception_figures(sums)
         if "diversity" in saved:
             figures["diversity"] = saved["diversity"].item()
         return sums, figures
+
+    def _keep(self, place: Path, sums: dict[str, Tensor]) -> None:
+        try:
+            save_tensors(place, sums)
+        except OSError as error:  # it would only have saved time
+            logger.warning("the sums over real images cannot be kept in %s: %s", place.parent, error.strerror)
 
     def _place(self, judges: Judges) -> Path:
         """A name for all that the sums depend on."""
@@ -179,7 +183,7 @@ def score_images(
     same_classes = images.classes == real.classes
     judges = replace(judges, knows_labels=judges.knows_labels and same_classes)
 
-    def scores(part: str, split: Manifest, count: int) -> tuple[ImageSums, Figures]:
+    def scores(part: str, split: Manifest, count: int, keeps: bool) -> tuple[ImageSums, Figures]:
         stored = SplitImages(
             split,
             count,
@@ -189,11 +193,14 @@ def score_images(
             skip_corrupt=False,
             part=part,
             compares_pairs=same_classes,  # pairs of classes that mean nothing to the other split say nothing
+            keeps=keeps,
         )
         return stored.scores(judges, Progress(tell=on_progress))
 
-    drawn, figures = scores("images", images, num_images)
-    reference, real_figures = scores("real", real, num_real)
+    # The real ones first, so that a split beside itself is read once. Others are hardly asked for again, and
+    # nobody empties the cache.
+    reference, real_figures = scores("real", real, num_real, keeps=True)
+    drawn, figures = scores("images", images, num_images, keeps=False)
     figures["fid"] = frechet_distance(reference.moments, drawn.moments)
     figures |= neighbour_figures(reference, drawn)._asdict()
     return {

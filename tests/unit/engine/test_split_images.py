@@ -16,7 +16,9 @@ from dist_dsvae.commands import evaluate
 from dist_dsvae.config import DataConfig, EvaluationConfig
 from dist_dsvae.data.open_split import open_split
 from dist_dsvae.engine.evaluating import split_images
-from dist_dsvae.engine.evaluating.judges import open_judges
+from dist_dsvae.engine.evaluating.judges import Judges, open_judges
+from dist_dsvae.engine.evaluating.progress import Progress
+from dist_dsvae.engine.evaluating.split_images import SplitImages
 from tests.unit.data.making import run_build
 
 JUDGE = "shards/fashion-mnist-mini/classifier"
@@ -49,8 +51,26 @@ def noise(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "shards/train"
 
 
+@pytest.fixture
+def computed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The parts whose sums are computed, not found in the cache."""
+    parts: list[str] = []
+    compute = SplitImages._computed
+
+    def counted(self: SplitImages, judges: Judges, progress: Progress) -> dict[str, torch.Tensor]:
+        parts.append(self.part)
+        return compute(self, judges, progress)
+
+    monkeypatch.setattr(SplitImages, "_computed", counted)
+    return parts
+
+
 def test_a_split_beside_itself(
-    noise: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    noise: Path,
+    computed: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     out = tmp_path / "itself"
     asked = ["--images", TEST, "--real", TEST, "--classifier", JUDGE, "--out", str(out), "--json", *SMALL]
@@ -71,6 +91,7 @@ def test_a_split_beside_itself(
     status, said = scored(monkeypatch, capsys, *asked)
     assert status == 1
     assert f"{out}.json exists already" in said
+    assert computed == ["real"]  # and the images found there
 
 
 def test_each_seed_has_its_own_neighbours(
@@ -101,6 +122,20 @@ def test_noise_is_far_from_real_images_and_has_none_of_their_labels(
     assert result["settings"]["samples"] == result["settings"]["real_samples"] == 60
     assert result["figures"]["fid"] > 5
     assert result["figures"]["recall"] < 0.1
+
+
+def test_only_sums_over_real_images_are_kept(
+    noise: Path,
+    computed: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    asked = ["--images", str(noise), "--real", TEST, "--classifier", JUDGE, *SMALL]
+    for parts in (["real", "images"], ["real", "images", "images"]):
+        assert scored(monkeypatch, capsys, *asked)[0] == 0
+        assert computed == parts
+        assert len(list((tmp_path / "cache/dist_dsvae/real-images").iterdir())) == 1
 
 
 def test_a_judge_without_labels_leaves_diversity(
