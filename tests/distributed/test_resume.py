@@ -93,6 +93,17 @@ def test_resume_on_another_number_of_processes(config: Path, undisturbed: Path) 
         assert got == pytest.approx(expected, rel=0.1, abs=0.05)
 
 
+def test_three_processes_too(tmp_path: Path) -> None:
+    """A sum of three is rounded by the order in which it is made, and gloo's depends on where in a bucket."""
+    config = write_config(tmp_path / "c.json", method={"gm_updates": 1}, train={"epochs": 6 * 24 / 10_000})
+    train(3, tmp_path / "undisturbed", config)
+    train(3, tmp_path / "stopped", config, "--set", f"train.epochs={3 * 24 / 10_000}")
+    output = train(3, tmp_path / "stopped", config)
+    assert "after 72 samples" in output
+    assert differing_tensors(tmp_path / "stopped", tmp_path / "undisturbed", 6) == []
+    assert metrics(tmp_path / "stopped") == metrics(tmp_path / "undisturbed")
+
+
 def test_a_finished_run_does_nothing_more(config: Path, undisturbed: Path) -> None:
     before = metrics(undisturbed)
     output = train(2, undisturbed, config)

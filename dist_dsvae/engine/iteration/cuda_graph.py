@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 
 from dist_dsvae.core import distributed
+from dist_dsvae.engine.iteration.warm_up import without_trace
 from dist_dsvae.engine.processes.runtime import Runtime
 
 logger = logging.getLogger(__name__)
@@ -115,14 +116,9 @@ class Graphed:
 
     def _warm_up(self) -> None:
         """Run eagerly until libraries have chosen kernels and allocated; leaves no trace in the state."""
-        before = [tensor.detach().clone() for tensor in self.state()]
-        devices = {tensor.device for tensor in self.inputs if tensor.device.type == "cuda"}
-        with torch.random.fork_rng(devices=[d.index for d in devices]):
+        with without_trace(self.state, self.inputs):
             for _ in range(_WARM_UP_CALLS if distributed.is_initialized() else _WARM_UP_CALLS_ALONE):
                 self.function(*self.inputs)
-        with torch.no_grad():
-            for tensor, value in zip(self.state(), before, strict=True):
-                tensor.copy_(value)
 
     def _check(self, inputs: tuple[Tensor, ...]) -> None:
         if len(inputs) != len(self.inputs):

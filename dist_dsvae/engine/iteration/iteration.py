@@ -24,10 +24,13 @@ from dist_dsvae.engine.iteration.ema import moving_average
 from dist_dsvae.engine.iteration.guard import Guard
 from dist_dsvae.engine.iteration.streams import ToBatch, splits_drawn
 from dist_dsvae.engine.iteration.updates import FlatUpdate, OverlappedUpdate
+from dist_dsvae.engine.iteration.warm_up import without_trace
 from dist_dsvae.engine.iteration.zero import update_optimizers
 from dist_dsvae.engine.processes.runtime import Runtime
 from dist_dsvae.engine.reporting.telemetry import LossMeter
 from dist_dsvae.methods.update import Method, Reduction, Split
+
+Turn = tuple[str, Batch, Noise]  # the name of an update, and what it gets
 
 
 class Iteration:
@@ -66,6 +69,8 @@ class Iteration:
         self.noise = JointNoise(runtime.dtype)
         self.counts = JointCounts(method)
         self.run_update = self._updates()
+        # one process reduces nothing, and DeepSpeed's buckets stay as they are
+        self._settled = runtime.world_size == 1 or runtime.zero_stage > 0
 
     def _updates(self) -> dict[str, FlatUpdate | OverlappedUpdate]:
         """A callable per update of the method, by how its gradients are reduced."""
@@ -92,16 +97,33 @@ class Iteration:
             self.ema.set_weight(iteration)
 
     def __call__(self, *inputs: Tensor) -> None:
-        batches = iter(self._batches(inputs))
-        batch: Batch | None = None
+        turns = list(self._turns(inputs))
+        if not self._settled:
+            self._settled = True
+            self._settle(turns)
         with self.counts():
-            for update in self.method.updates:
-                for _ in range(update.repeats):
-                    if update.fresh_batch or batch is None:
-                        batch, noise = next(batches)
-                    self.meter.add(update.name, self.run_update[update.name](batch, noise))
+            for name, batch, noise in turns:
+                self.meter.add(name, self.run_update[name](batch, noise))
         if self.ema is not None:
             self.ema.update()
+
+    def _turns(self, inputs: Sequence[Tensor]) -> Iterator[Turn]:
+        batches = iter(self._batches(inputs))
+        batch: Batch | None = None
+        for update in self.method.updates:
+            for _ in range(update.repeats):
+                if update.fresh_batch or batch is None:
+                    batch, noise = next(batches)
+                yield update.name, batch, noise
+
+    def _settle(self, turns: Sequence[Turn]) -> None:
+        """Before the first iteration, fresh or resumed, so that it has the buckets of all that follow."""
+        for name, batch, noise in turns:
+            update = self.run_update[name]
+            if isinstance(update, OverlappedUpdate):
+                with without_trace(self.method.buffers, batch):
+                    update.settle_buckets(batch, noise)
+                return
 
     def _batches(self, inputs: Sequence[Tensor]) -> list[tuple[Batch, Noise]]:
         """The batches in the order of the updates; what makes them is done once for all of a split."""

@@ -78,11 +78,26 @@ class OverlappedUpdate(_OneUpdate):
     wrapped: nn.Module
 
     def __call__(self, batch: Batch, noise: Noise) -> Tensor:
-        with self.casts(self.runtime.half):
-            terms: dict[str, Tensor] = self.wrapped(batch, noise, self.update.name)
-        loss, values = objective(self.method, self.update.terms, terms)
-        self.runtime.backward(loss)
+        values = self._backward(batch, noise)
         bad = self.guard.inspect(self.update.name, values, batch.positions[0])
         self.guard.record(distributed.all_reduce_sum(bad))
         self.optimizer.step(self.guard.tripped, self.runtime.scaler)
         return values
+
+    def _backward(self, batch: Batch, noise: Noise) -> Tensor:
+        """Leaves the gradients in ``.grad``; returns the terms."""
+        with self.casts(self.runtime.half):
+            terms: dict[str, Tensor] = self.wrapped(batch, noise, self.update.name)
+        loss, values = objective(self.method, self.update.terms, terms)
+        self.runtime.backward(loss)
+        return values
+
+    def settle_buckets(self, batch: Batch, noise: Noise) -> None:
+        """Have DistributedDataParallel lay its buckets out as they will stay. Changes buffers alone.
+
+        It does so after its first backward pass, by the order in which gradients came. Where a sum over three
+        ranks or more is rounded depends on its place in a bucket, so no pass before that may count: which one
+        was the first differs between a run that was resumed and one that was not.
+        """
+        self._backward(batch, noise)
+        self.wrapped.zero_grad(set_to_none=True)
