@@ -17,6 +17,7 @@ import torch
 from torch import nn
 
 from dist_dsvae.core import distributed
+from dist_dsvae.engine.iteration.batch_norm import with_mean_statistics
 from dist_dsvae.engine.iteration.ema import ExponentialMovingAverage
 from dist_dsvae.engine.iteration.zero import Optimizer
 from dist_dsvae.engine.reporting.telemetry import LossMeter
@@ -53,7 +54,10 @@ class RunState:
         return tensors
 
     def snapshot(self) -> tuple[dict[str, Any], dict[str, Any]]:
-        """What a checkpoint holds: live tensors, and plain values. Called by all ranks."""
+        """What a checkpoint holds: live tensors, and plain values. Called by all ranks.
+
+        A tensor is written by one of the ranks, whichever that is; so what each has of its own is averaged.
+        """
         replaced, sums = zip(
             *distributed.gather_objects((self.num_replaced, self.meter.own_sums())), strict=True
         )
@@ -66,7 +70,11 @@ class RunState:
             "scaler": self.scaler.state_dict() if self.scaler is not None else None,
             "data_fingerprint": self.data_fingerprint,
         }
-        return self._tensors(), values
+        tensors = self._tensors()
+        tensors["method"] = with_mean_statistics(self.method, tensors["method"])
+        if self.ema is not None:
+            tensors["ema"] = with_mean_statistics(self.method, tensors["ema"])
+        return tensors, values
 
     def load(self, path: Path) -> None:
         """Load a checkpoint on all ranks. Raises CheckpointError if it is damaged or of other data."""

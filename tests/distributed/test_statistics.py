@@ -1,17 +1,25 @@
-"""Statistics of batch norm do not depend on the number of ranks."""
+"""Statistics of batch norm do not depend on the number of ranks, nor those that are saved on which rank."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
+from torch import nn
 
-from dist_dsvae.config import CVAEConfig, DSVAEConfig, MethodConfig
+from dist_dsvae.config import CVAEConfig, DSVAEConfig, EvaluationConfig, MethodConfig
 from dist_dsvae.core import distributed
 from dist_dsvae.data.shards.manifest import Manifest
+from dist_dsvae.engine.evaluating import code_scores
+from dist_dsvae.engine.evaluating.evaluate import evaluate_in_training
 from dist_dsvae.engine.iteration.batch_norm import synchronise
-from dist_dsvae.models.norm_statistics import Moments
+from dist_dsvae.engine.iteration.ema import ExponentialMovingAverage, Pace
+from dist_dsvae.engine.reporting.telemetry import LossMeter
+from dist_dsvae.engine.run_state import RunState
+from dist_dsvae.models.norm_statistics import Moments, batch_norms
+from dist_dsvae.runs import checkpoint
 from dist_dsvae.runs import measure_statistics as engine_statistics
 from dist_dsvae.runs.measure_statistics import Measured, measure
 from dist_dsvae.sampling import statistics_codes as sampling_statistics
@@ -50,3 +58,67 @@ def every(measured: Measured) -> list[Moments]:
 def test_two_ranks_measure_what_one_does(tmp_path: Path, config: MethodConfig, read: int) -> None:
     split = write_images(tmp_path / "split", ("a", "b", "c", "d", "e"), 12, SHAPES["small32"])
     on_ranks(2, two_measure_what_one_does, str(split.directory), config, read)
+
+
+def what_leaves_a_rank_is_the_mean(rank: int, world_size: int, folder: Path) -> None:
+    method = make_any(CVAEConfig())
+    ema = ExponentialMovingAverage(method, ("decoder",), Pace(half_life=4.0, ramp_up=0.0))
+    meter = LossMeter(method.updates, torch.device("cpu"))
+    with torch.no_grad():
+        for norm in batch_norms(method):
+            norm.running_mean.fill_(1.0 + rank)
+            norm.running_var.fill_(3.0 + 4.0 * rank)
+            norm.num_batches_tracked.fill_(7)
+    ema.restart()
+    own = {name: tensor.clone() for name, tensor in method.state_dict().items()}
+
+    code_scores.read_test_codes = lambda method, *_, **__: statistics(method.state_dict())
+    code_scores.code_figures = lambda codes: codes
+    settings = EvaluationConfig(batch_norm="running")
+    inputs = dict.fromkeys(("train", "test", "runtime", "skip_corrupt"))
+    assert_means(code_scores.final_figures(method, SimpleNamespace(config=settings, **inputs)))
+    assert_means(evaluate_in_training(folder, Statistics(), method, ema, RUN, ("step-00000001", 0, 0.0)))
+    assert all(torch.equal(tensor, own[name]) for name, tensor in method.state_dict().items())
+
+    state = RunState(method, {}, ema, meter, None, data_fingerprint="")
+    saved = checkpoint.save(folder, 1, *state.snapshot(), keep=1)
+    assert all(torch.equal(tensor, own[name]) for name, tensor in method.state_dict().items())
+    state.load(saved)
+    assert_means(statistics(method.state_dict()))
+    assert_means(statistics(ema.averaged))
+    for name, tensor in method.state_dict().items():
+        assert "running" in name or torch.equal(tensor, own[name]), name
+
+
+def statistics(tensors: dict[str, torch.Tensor]) -> dict[str, float]:
+    return {name: tensor.mean().item() for name, tensor in tensors.items() if "running" in name}
+
+
+def assert_means(found: dict[str, float]) -> None:
+    assert len(found) >= 4
+    for name, value in found.items():
+        assert value == (1.5 if name.endswith("running_mean") else 5.0), name
+
+
+class Statistics:
+    """An evaluation whose figures are the running statistics that it meets."""
+
+    inputs = SimpleNamespace(
+        config=EvaluationConfig(), data=SimpleNamespace(train=""), train=SimpleNamespace(num_classes=5)
+    )
+
+    def __call__(self, method: nn.Module, progress: object) -> tuple[dict[str, float], dict[str, float]]:
+        return statistics(method.state_dict()), {}
+
+    def settings(self) -> dict[str, object]:
+        return {}
+
+    describe_judges = settings
+
+
+RUN = SimpleNamespace(method=SimpleNamespace(name="cvae"), seed=0)
+
+
+def test_statistics_of_each_rank_are_saved_and_scored_as_their_mean(tmp_path: Path) -> None:
+    """A checkpoint has each tensor from one rank, and the ranks share out what is scored."""
+    on_ranks(2, what_leaves_a_rank_is_the_mean, tmp_path)

@@ -7,6 +7,7 @@ from torch import nn
 from dist_dsvae.core import distributed
 from dist_dsvae.engine.evaluating.evaluator import Candidate, EvaluationInputs, Evaluator, Scored
 from dist_dsvae.engine.evaluating.test_codes import TestCodes, read_test_codes
+from dist_dsvae.engine.iteration.batch_norm import mean_statistics
 from dist_dsvae.evaluation.metrics import Figures
 from dist_dsvae.evaluation.probes import Share, linear_probe_accuracy, mlp_probe_accuracy
 from dist_dsvae.runs.measure_statistics import Measured, measure, using
@@ -32,7 +33,7 @@ def final_figures(method: nn.Module, inputs: EvaluationInputs) -> Figures:
     method.eval()
     if inputs.config.batch_norm == "precise":
         measured = measure(method, train, skip_corrupt=skip, kinds=["images"])
-    with using(method, measured):
+    with mean_statistics(method), using(method, measured):
         codes = read_test_codes(method, train, inputs.test, inputs.runtime, skip_corrupt=skip)
     method.train()
     return code_figures(codes)

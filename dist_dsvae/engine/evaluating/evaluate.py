@@ -28,6 +28,7 @@ from dist_dsvae.data.shards.manifest import DataError, Manifest
 from dist_dsvae.engine.evaluating.evaluation import Evaluation
 from dist_dsvae.engine.evaluating.evaluator import EvaluationInputs
 from dist_dsvae.engine.evaluating.progress import OnProgress, Progress
+from dist_dsvae.engine.iteration.batch_norm import mean_statistics
 from dist_dsvae.engine.iteration.ema import ExponentialMovingAverage
 from dist_dsvae.engine.processes.runtime import Runtime
 from dist_dsvae.engine.reporting.outputs import Tolerant
@@ -166,7 +167,7 @@ def evaluate_in_training(
     """
     averaged = ema if evaluation.inputs.config.weights != "raw" else None
     described = record(run_dir, evaluation, config, moment, "ema" if averaged else "raw")
-    with averaged.applied() if averaged else nullcontext():
+    with averaged.applied() if averaged else nullcontext(), mean_statistics(method):
         figures, real = evaluation(method, Progress())
     if distributed.is_main():
         path = run_dir / "evaluation" / f"{moment[0]}.json"

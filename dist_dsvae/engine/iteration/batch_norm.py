@@ -3,11 +3,14 @@
 torch's SyncBatchNorm refuses CPU tensors, and on CUDA it reads the ranks' batch sizes on the host in
 every forward. Here every rank holds equally many samples, so one all-gather of moments will do, on
 any device. Parameters, buffers and state-dict keys are those of nn.BatchNorm.
+
+Where they are not synchronised, every rank has running statistics of its own. Training does not read them,
+and they move linearly; so their mean over the ranks is what a checkpoint holds, and what is evaluated.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, cast
 
@@ -37,6 +40,42 @@ def place(method: nn.Module, runtime: Runtime, *, sync_batch_norm: bool) -> None
         synchronise(method)
     method.to(runtime.device)
     method.to(memory_format=torch.channels_last)
+
+
+def with_mean_statistics(method: nn.Module, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """``tensors``, but for running statistics that each rank has of its own: their means over the ranks, new.
+
+    tensors: by the names of a state dict of ``method``, or of parts of it. Called by all ranks.
+    """
+    own = any(not isinstance(norm, SynchronisedBatchNorm) for norm in batch_norms(method))
+    names = [name for name in tensors if name.rpartition(".")[2] in ("running_mean", "running_var")]
+    if distributed.world_size() == 1 or not own or not names:
+        return dict(tensors)
+    means = distributed.all_reduce_flat([tensors[name] for name in names])
+    return {**tensors, **dict(zip(names, means, strict=True))}
+
+
+@contextmanager
+def mean_statistics(method: nn.Module) -> Iterator[None]:
+    """Inside, every rank has the running statistics of ``with_mean_statistics``; after, its own, to the bit.
+
+    Called by all ranks.
+    """
+    live = method.state_dict()
+    means = with_mean_statistics(method, live)
+    changed = [name for name in live if means[name] is not live[name]]
+    own = {name: live[name].clone() for name in changed}
+    _copy({name: means[name] for name in changed}, live)
+    try:
+        yield
+    finally:
+        _copy(own, live)
+
+
+@torch.no_grad()
+def _copy(tensors: Mapping[str, Tensor], into: Mapping[str, Tensor]) -> None:
+    for name, tensor in tensors.items():
+        into[name].copy_(tensor)
 
 
 class JointCounts:
