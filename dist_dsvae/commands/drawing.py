@@ -26,6 +26,8 @@ from dist_dsvae.sampling.holes import holes_for
 from dist_dsvae.sampling.image_file import check_replaceable, write_image
 from dist_dsvae.sampling.temperature import Temperatures
 
+_A_DAY = 24 * 60 * 60
+
 
 def drawn(args: argparse.Namespace, device: torch.device) -> str:
     """Draw what was asked for; what to tell about it. Raises ValueError or OSError where it cannot be."""
@@ -81,7 +83,9 @@ def _is_of_the_box(args: argparse.Namespace) -> bool:
 
 def draw_many(args: argparse.Namespace, device: torch.device) -> str:
     """By all processes of the launcher, on their devices if none is named; the main one tells of it."""
-    runtime = Runtime(TrainConfig(cpu_threads=1), "no")
+    # The others wait while the main process packs and hashes what may be millions of files; where one of
+    # them ends, it is the launcher that ends the rest.
+    runtime = Runtime(TrainConfig(cpu_threads=1, collective_timeout_seconds=_A_DAY), "no")
     try:
         model = load(args, runtime.device if args.device is None else device)
         sentence = write_many(
