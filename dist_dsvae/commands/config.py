@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import difflib
 import json
-import os
 import sys
 import textwrap
 from collections.abc import Iterator, Sequence
@@ -24,6 +23,7 @@ from dist_dsvae.config.reference import Key, about_section, keys, plain
 from dist_dsvae.config.schema import schema
 from dist_dsvae.core.shipped import config_file, config_names
 from dist_dsvae.core.text import read_text
+from dist_dsvae.engine.reporting.steady_output import discard_rest
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -43,7 +43,7 @@ def main() -> int:
         show(make_parser())
         sys.stdout.flush()
     except BrokenPipeError:  # `dsvae config | head`: the reader has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        discard_rest(sys.stdout)
     return 0
 
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from dist_dsvae.core.errors import CorruptSampleError
 from dist_dsvae.data.decode import empty_batch
+from dist_dsvae.data.plan import located
 from dist_dsvae.data.reader import ShardReader
 from dist_dsvae.data.shards.manifest import Manifest
 from dist_dsvae.data.stream import read_one
@@ -18,13 +19,12 @@ from dist_dsvae.data.stream import read_one
 
 def read_samples(split: Manifest, places: Sequence[int]) -> Tensor:
     """Samples by their number in the order of the shards: uint8 [N, C, H, W]."""
-    firsts = np.cumsum([0, *split.num_samples_per_shard])
+    shards, rows = located(np.cumsum(split.num_samples_per_shard), np.asarray(places, dtype=np.int64))
     images = empty_batch(split.shape, len(places))
     with closing(ShardReader(split, max_open_shards=2)) as reader:
-        for i, place in enumerate(places):
-            shard = int(np.searchsorted(firsts, place, side="right")) - 1
+        for i, (shard, row) in enumerate(zip(shards.tolist(), rows.tolist(), strict=True)):
             reader.expect([shard])
-            read_one(reader, shard, int(place - firsts[shard]), images[i])
+            read_one(reader, shard, row, images[i])
     return torch.from_numpy(images).movedim(-1, 1)
 
 

@@ -94,6 +94,12 @@ class Plan:
         return shard_of[order], row_of[order]
 
 
+def located(ends: IntArray, places: IntArray) -> tuple[IntArray, IntArray]:
+    """Shards, and rows in them, of places counted through all shards; ends: of their sizes, cumulated."""
+    shards = np.searchsorted(ends, places, side="right")
+    return shards, places - np.where(shards > 0, ends[shards - 1], 0)
+
+
 class SpreadSamples:
     """Samples of shards of these sizes; all, or at most ``limit``, of at most ``max_shards``, evenly spread.
 
@@ -117,7 +123,6 @@ class SpreadSamples:
     def samples(self, first: int, last: int) -> tuple[IntArray, IntArray, IntArray]:
         """Shards, rows in them and places in the split of the first-th sample until before the last-th."""
         through = np.arange(first, last) if self._spread is None else self._spread[first:last]
-        which = np.searchsorted(self._ends, through, side="right")
+        which, rows = located(self._ends, through)
         shards = self._chosen[which]
-        before = np.where(which > 0, self._ends[which - 1], 0)
-        return shards, through - before, self._first[shards] + through - before
+        return shards, rows, self._first[shards] + rows

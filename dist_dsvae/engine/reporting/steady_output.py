@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from contextlib import suppress
-from typing import IO, Any
+from typing import IO, Any, cast
 
 
 class SteadyOutput:
@@ -32,13 +32,17 @@ class SteadyOutput:
 
     def _lost(self, error: OSError) -> None:
         if isinstance(error, BrokenPipeError):
-            # What is left in the buffer would fail again as Python ends, with status 120.
             with suppress(OSError, ValueError):
-                os.dup2(os.open(os.devnull, os.O_WRONLY), self._file.fileno())
+                discard_rest(self._file)
+
+
+def discard_rest(file: IO[str]) -> None:
+    """Of a file that nobody reads any more: its buffer would fail again as Python ends, with status 120."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, file.fileno())
+    os.close(nowhere)
 
 
 def standard_output() -> IO[str]:
     """``sys.stdout`` as it is now, steady."""
-    steady: Any = SteadyOutput(sys.stdout)
-    found: IO[str] = steady
-    return found
+    return cast(IO[str], SteadyOutput(sys.stdout))
