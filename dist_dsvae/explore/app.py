@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import gradio as gr
+from gradio import processing_utils
 from PIL import Image
 
+from dist_dsvae.core.files import write_atomically
 from dist_dsvae.explore.appearance import HEAD, KEYS, STYLE, theme
 from dist_dsvae.explore.control_checks import Page
 from dist_dsvae.explore.controls import LOOKING, MODEL, Change, TabChanges
@@ -113,6 +115,9 @@ def serve(page: gr.Blocks, host: str, port: int, max_bytes: int) -> str:
 
     Everything that would reach beyond this machine, or let others reach in, is off.
     """
+    # Gradio's own writes in place: whoever is shown the same picture at that moment may get a part of it, and
+    # its editor, which asks once, then has no picture and does not tell of the first stroke.
+    processing_utils.save_pil_to_cache = _save_whole
     page.queue(max_size=_MAX_WAITING)
     _, address, _ = page.launch(
         server_name=host,
@@ -134,6 +139,15 @@ def serve(page: gr.Blocks, host: str, port: int, max_bytes: int) -> str:
         js=KEYS,
     )
     return str(address)
+
+
+def _save_whole(image: Image.Image, cache_dir: str, name: str = "image", format: str = "webp") -> str:
+    """Gradio's ``save_pil_to_cache``, whose files are there as a whole or not at all."""
+    content = processing_utils.encode_pil_to_bytes(image, format)
+    path = (Path(cache_dir) / processing_utils.hash_bytes(content) / f"{name}.{format}").resolve()
+    path.parent.mkdir(exist_ok=True, parents=True)
+    write_atomically(path, content)
+    return str(path)
 
 
 def usable_port(host: str, port: int) -> int:

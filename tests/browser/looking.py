@@ -42,10 +42,7 @@ def wait_for(page: Any, name: str, expected: Callable[[np.ndarray], bool]) -> np
     deadline = time.monotonic() + SECONDS
     image = None
     while time.monotonic() < deadline:
-        try:
-            image = image_of(page, name)
-        except OSError:
-            image = None  # Gradio writes the file of a picture that another page shows anew, in place
+        image = image_of(page, name)
         if image is not None and expected(image):
             return image
         page.wait_for_timeout(100)
@@ -71,6 +68,15 @@ def settled(page: Any, place: Any) -> dict[str, float]:
             FRAMES,
         )
     raise AssertionError("the page does not come to rest")
+
+
+def stroke(page: Any, box: dict[str, float]) -> None:
+    """Paint with the brush, through the middle of a place that ``settled`` found."""
+    x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+    page.mouse.move(x - 30, y)
+    page.mouse.down()
+    page.mouse.move(x + 30, y, steps=5)
+    page.mouse.up()
 
 
 def like(image: Image.Image) -> Callable[[np.ndarray], bool]:

@@ -33,6 +33,7 @@ from tests.browser.looking import (
     message,
     open_tab,
     settled,
+    stroke,
     upload,
     wait_for,
 )
@@ -220,12 +221,7 @@ def test_inpaint_by_brush_and_by_name(pages: Pages, model: PretrainedModel) -> N
     page.get_by_label("bottom-half").check()
     wait_for(page, INPAINTED, named["bottom-half"])
 
-    box = settled(page, ground)
-    x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
-    page.mouse.move(x - 30, y)
-    page.mouse.down()
-    page.mouse.move(x + 30, y, steps=5)
-    page.mouse.up()
+    stroke(page, settled(page, ground))
     page.wait_for_function("document.querySelector('input[type=radio][value=painted]').checked")
     page.get_by_role("button", name="Inpaint", exact=True).click()
     original = np.asarray(renderings.enlarged(image).convert("RGB")).astype(int)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from dist_dsvae.config import CGANConfig, ClassifierConfig, CVAEConfig, DSVAEConfig, MethodConfig
 from dist_dsvae.methods.published import save_published
@@ -16,7 +18,7 @@ from tests.unit.pretrained.making import make_published
 
 gr = pytest.importorskip("gradio", reason="the page needs the extra explore")
 
-from dist_dsvae.explore.app import build_page, usable_port  # noqa: E402
+from dist_dsvae.explore.app import build_page, serve, usable_port  # noqa: E402
 from dist_dsvae.explore.controls import telling  # noqa: E402
 from dist_dsvae.explore.subject import ShownModel, Subject, open_source  # noqa: E402
 from dist_dsvae.pretrained.requests import RequestError  # noqa: E402
@@ -173,3 +175,23 @@ def test_the_command_says_what_is_wrong(arguments: list[str], sentence: str) -> 
     assert done.returncode != 0
     assert sentence in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_picture_shown_again_is_not_written_in_place() -> None:
+    """Whoever reads it at that moment would get a part of it."""
+    page = build_page(Subject("model", ShownModel(make_model(DSVAEConfig())), None, ""), 1000)
+    serve(page, "127.0.0.1", usable_port("127.0.0.1", 0), 1000)
+    image = Image.new("RGB", (64, 64), "teal")
+    try:
+        edited = {"background": image, "layers": [], "composite": None}
+        for component, value, place in (
+            (gr.Image(format="png"), image, lambda data: data),
+            (gr.Gallery(format="png"), [image], lambda data: data.root[0].image),
+            (gr.ImageEditor(format="png"), edited, lambda data: data.background),
+        ):
+            path = Path(place(component.postprocess(value)).path)
+            with path.open("rb") as reader:
+                assert Path(place(component.postprocess(value)).path) == path
+                assert not os.path.samestat(os.fstat(reader.fileno()), path.stat())
+    finally:
+        page.close(verbose=False)
