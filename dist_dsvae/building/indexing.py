@@ -7,8 +7,10 @@ tars --scan (worker processes)--> offsets, raw labels, shapes --all splits toget
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from dist_dsvae.building.foreign_shard import (
     ScannedShard,
@@ -23,7 +25,8 @@ from dist_dsvae.building.parallel import run_tasks
 from dist_dsvae.building.tar_scan import find_tars
 from dist_dsvae.building.writer import index_tar
 from dist_dsvae.core.errors import DataError
-from dist_dsvae.core.text import TextError, read_text
+from dist_dsvae.core.faces.crop_record import FaceCrops
+from dist_dsvae.core.text import TextError, read_json, read_text
 from dist_dsvae.core.types import ImageShape
 from dist_dsvae.data.shards.index_file import index_file_of, open_index
 from dist_dsvae.data.shards.manifest import MANIFEST_FILE, Manifest
@@ -47,7 +50,8 @@ def index(
 ) -> list[Manifest]:
     """Write a manifest into ``directory``, or into its sub-folders if those hold the tars.
 
-    names: of the classes in the order of their ids; by default they come from the shards.
+    names: of the classes in the order of their ids; by default they come from the shards, and where those
+    have numbers from the manifests that are replaced. How faces were cut out is kept, too.
     max_empty_classes: so many may have no sample in any split; None for a tenth of them, but at least one.
     All splits get the same list of classes and must have the same image shape.
     progress: called with the number of shards done since the last call.
@@ -59,8 +63,9 @@ def index(
     _check_index_names(tars)
     for split in splits:
         _check_replaceable(split)
+    known = {split: _known(split) for split in splits}
     shards = run_tasks(scan_shard, tars, num_workers, lambda tar: progress(1))
-    classes = tuple(names) if names is not None else _name_classes(shards)
+    classes = tuple(names) if names is not None else _name_classes(shards, [*known.values()])
     shape = _common_shape(shards)
     places = places_of(classes)
     ids = [class_ids(shard, places) for shard in shards]
@@ -76,6 +81,7 @@ def index(
             classes,
             shape,
             command,
+            known[split],
         )
         for split in splits
     ]
@@ -172,6 +178,40 @@ def _check_replaceable(split: Path) -> None:
         )
 
 
+def _known(split: Path) -> Mapping[str, Any]:
+    """What the manifest that is there says, whatever else is damaged; empty where it says nothing."""
+    try:
+        document = read_json(split / MANIFEST_FILE)
+    except (OSError, ValueError):
+        return {}
+    return document if isinstance(document, dict) else {}
+
+
+def _known_classes(
+    known: Sequence[Mapping[str, Any]], shards: Sequence[ScannedShard]
+) -> tuple[str, ...] | None:
+    """The one list of classes of the manifests that were there, if all labels of the shards fit it."""
+    lists = {tuple(map(str, classes)) for each in known if isinstance(classes := each.get("classes"), list)}
+    if len(lists) != 1:
+        return None
+    (classes,) = lists
+    numbers = {label for shard in shards for label in shard.labels if isinstance(label, int)}
+    named = [item for shard in shards for item in shard.names.items()]
+    fits = min(numbers) >= 0 and max(numbers) < len(classes) == len(set(classes))
+    return classes if fits and all(classes[label] == name for label, name in named) else None
+
+
+def _known_crops(
+    known: Mapping[str, Any], shape: ImageShape, scanned: Sequence[ScannedShard]
+) -> FaceCrops | None:
+    """How faces were cut out, by the manifest that was there, if that was of as many and such shards."""
+    if (known.get("shape"), known.get("num_shards")) != (shape._asdict(), len(scanned)):
+        return None
+    with suppress(DataError):
+        return FaceCrops.from_document(known)
+    return None
+
+
 def _common_shape(shards: Sequence[ScannedShard]) -> ImageShape:
     """The one height and width; one channel if all images are grey, otherwise three."""
     first: tuple[ImageShape, str, Path] | None = None
@@ -201,8 +241,8 @@ def _spoken(shape: ImageShape) -> str:
     return f"a point of {shape.channels} coordinates"
 
 
-def _name_classes(shards: Sequence[ScannedShard]) -> tuple[str, ...]:
-    """Class names from the shards alone: sorted names, or names by number."""
+def _name_classes(shards: Sequence[ScannedShard], known: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
+    """Class names from the shards: sorted names, or names by number, of ``known`` manifests if they fit."""
     texts = {label for shard in shards for label in shard.labels if isinstance(label, str)}
     numbers = {label for shard in shards for label in shard.labels if isinstance(label, int)}
     if texts and numbers:
@@ -219,6 +259,8 @@ def _name_classes(shards: Sequence[ScannedShard]) -> tuple[str, ...]:
             f"The sample '{shard.keys[shard.labels.index(worst)]}' of the shard {shard.path} has the label "
             f"{worst}; class ids count from 0 and stay below {_MOST_CLASSES:,}. Correct the label."
         )
+    if (classes := _known_classes(known, shards)) is not None:
+        return classes
     names: dict[int, str] = {}
     for shard in shards:
         for label, name in shard.names.items():
@@ -242,6 +284,7 @@ def _write(
     classes: tuple[str, ...],
     shape: ImageShape,
     command: str,
+    known: Mapping[str, Any],
 ) -> Manifest:
     shards = []
     for shard, labels in scanned:
@@ -255,6 +298,7 @@ def _write(
         shards=shards,
         command=command,
         source="index",
+        face_crops=_known_crops(known, shape, [shard for shard, _ in scanned]),
     )
     manifest.save()
     return manifest

@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from pathlib import Path
 
 from rich.console import Console
 
@@ -50,7 +49,7 @@ def make_parser() -> argparse.ArgumentParser:
         type=place_argument,
         metavar="PREFIX",
         help="of the comparison's files, or a directory for them (comparison.*, beside the first run); "
-        "of the scores of --images, PREFIX.json (none)",
+        "of the scores of --images, PREFIX.json, or a directory for scores.json (none)",
     )
     parser.add_argument("--step", type=option_types.step, help="of the checkpoint (default: the newest)")
     parser.add_argument("--name", default="scores", help="of the file in <run>/evaluation (scores)")
@@ -157,10 +156,10 @@ def score_stored(args: argparse.Namespace, console: Console) -> None:
     from dist_dsvae.engine.evaluating.split_images import FORMAT, score_images
     from dist_dsvae.engine.memory import out_of_memory_while
     from dist_dsvae.engine.processes.runtime import Runtime
-    from dist_dsvae.evaluation.comparing.proven_files import check_replaceable, write_proven
+    from dist_dsvae.evaluation.comparing.proven_files import check_replaceable, prefix_of, write_proven
     from dist_dsvae.evaluation.printed_figures import Bars, table_of
 
-    prefix = None if args.out is None else Path(args.out)
+    prefix = None if args.out is None else prefix_of(args.out, "scores")
     if prefix is not None:
         check_replaceable(prefix, FORMAT, ("json",))
     runtime = Runtime(TrainConfig(), args.mixed_precision)

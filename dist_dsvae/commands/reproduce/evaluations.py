@@ -19,7 +19,11 @@ from dist_dsvae.methods.published import WEIGHTS_FILE
 from dist_dsvae.runs.run_directory import read_record
 
 SCORES = "scores"
-_TEMPERATURES = ("temperature_zs", "temperature_zu")
+_ROLES = {  # of the judges, by the keys that place them
+    "classifier": "classifier",
+    "fid_network": "feature_network",
+    "identity_network": "identity_network",
+}
 
 
 @dataclass(frozen=True)
@@ -42,22 +46,16 @@ class WantedEvaluation:
 
     def is_there(self) -> bool:
         """Whether the newest checkpoint was evaluated with these settings and these judges."""
+        wanted = asdict(self.settings)
         try:
             found = read_json(self.run.directory / "evaluation" / f"{self.name}.json")
-            known, judges = found["settings"], found["judges"] or {}
+            judges = found["judges"] or {}
             newest = self.run.newest()
-            if newest is None or found["checkpoint"] != newest.name:
+            if newest is None or found["checkpoint"] != newest.name or found["asked"] != wanted:
                 return False
         except (OSError, ValueError, KeyError, TypeError):
             return False
-        wanted = asdict(self.settings)
-        if not wanted["real_samples"]:  # as many as are generated
-            del wanted["real_samples"]
-        if "diversity" in found["figures"] and "ms_ssim" not in known:
-            return False  # older ones counted luminance from mid-grey
-        known = {**dict.fromkeys(_TEMPERATURES, 1.0), **known}
-        same = all(known[name] == value for name, value in wanted.items() if name in known)
-        return same and _is_judge(wanted["classifier"], judges.get("classifier"))
+        return all(_is_judge(wanted[key], judges.get(role)) for key, role in _ROLES.items())
 
     def job(self) -> Job:
         """What makes it."""
@@ -78,9 +76,9 @@ class WantedEvaluation:
 
 
 def _is_judge(place: str | None, found: Any) -> bool:
-    """Whether the network of ``place`` made an evaluation that tells ``found`` of its judge."""
+    """Whether the network that is at ``place`` now made an evaluation that tells ``found`` of its judge."""
     if place is None or found is None:
-        return (place is None) == (found is None)
+        return True  # the same was asked for, so nothing was, or data that it does not judge
     path = at_hand(place.partition("=")[2] or place)
     path = path / WEIGHTS_FILE if path.is_dir() else path
     # one that is not on this disk has a name that says which it is
@@ -98,11 +96,16 @@ def scores_of(run: PlannedRun) -> WantedEvaluation:
 
 
 def at_temperatures(run: PlannedRun, temperatures: Sequence[tuple[float, float]]) -> list[WantedEvaluation]:
-    """Those of the trade-off curve, at (zs, zu) each; of pairs a method with one code has none."""
+    """Those of the trade-off curve, at (zs, zu) each; of pairs a method with one code has none.
+
+    The first is the one that tables show.
+    """
+    own = run.config.evaluation.temperature_zs, run.config.evaluation.temperature_zu
     found = {}
-    for zs, zu in [(1.0, 1.0), *temperatures]:
-        if zs == zu or has_zs(run):
-            name = SCORES if zs == zu == 1 else f"temperature-{zs:g}-{zu:g}"
+    for zs, zu in [own, *temperatures]:
+        is_own = zu == own[1] and (zs == own[0] or not has_zs(run))
+        if is_own or zs == zu or has_zs(run):
+            name = SCORES if is_own else f"temperature-{zs:g}-{zu:g}"
             found[name] = WantedEvaluation(
                 run, name, replace(run.config.evaluation, temperature_zs=zs, temperature_zu=zu)
             )

@@ -39,10 +39,12 @@ LABELS = {
     "cgan": "cGAN",
     "cvae_gan": "cVAE-GAN",
 }
+_OF_THE_BUDGET = ("data.", "train.")  # keys, which decide how many iterations a config asks for
 _NO_END_EPOCHS = 1e9  # where the clock ends a run
 # A run that has ended by the clock has trained at least this share of its seconds: what it did after its last
 # iteration was not counted
 _SHARE_OF_SECONDS = 0.95
+_SECONDS_OF_AN_ITERATION = 60  # at most: the clock is looked at after each
 
 
 @dataclass(frozen=True)
@@ -109,15 +111,24 @@ class PlannedRun:
         return values["samples_seen"] // self.samples_per_iteration, float(values["train_seconds"])
 
     def has_ended(self) -> bool:
-        """Whether the budget is used up. Raises ConfigError if the run there is of another configuration."""
+        """Whether the budget is used up.
+
+        Raises ConfigError if the run there went beyond it, or is of another configuration.
+        """
         check_same_experiment(self.directory, self.config)
         newest = self.newest()
         if newest is None:
             return False
         iterations, seconds = self.progress()
-        if iterations >= self.iterations:
-            return True
         limit = self.config.train.max_seconds
+        if iterations > self.iterations or 0 < limit < seconds * _SHARE_OF_SECONDS - _SECONDS_OF_AN_ITERATION:
+            asked = f"{limit:,.0f} seconds" if limit else f"{self.iterations:,} iterations"
+            raise ConfigError(
+                f"{self.directory} was trained for {iterations:,} iterations in {seconds:,.0f} seconds; now "
+                f"{asked} are asked for. Give a budget as large, or another folder with --runs."
+            )
+        if iterations == self.iterations:
+            return True
         return 0 < limit * _SHARE_OF_SECONDS <= seconds and self._ended_itself(newest)
 
     def _ended_itself(self, newest: Path) -> bool:
@@ -161,8 +172,8 @@ def plan_runs(
                 f".json). It has {', '.join(available)}."
             )
     overrides = tuple(overrides)
-    for_all = tuple(change for change in overrides if not change.startswith("method."))
-    configs = {  # of all methods, as the budget is that of the shortest; others may lack what is changed
+    for_all = tuple(change for change in overrides if change.startswith(_OF_THE_BUDGET))
+    configs = {  # of all methods, as the budget is that of the shortest; others may lack what else is changed
         method: load_config(Path(name), overrides if method in (methods or available) else for_all)
         for method, name in available.items()
     }
@@ -203,8 +214,8 @@ def configs_of(data: str) -> dict[str, str]:
     """The configurations of a data set by method. Raises ConfigError for one that has none."""
     names = config_names()
     found = {method: name.format(data) for method, name in CONFIGS.items() if name.format(data) in names}
-    if "dsvae" not in found:
-        known = [name for name in names if "/" not in name]
+    known = [name for name in names if "/" not in name]
+    if data not in known:
         near = difflib.get_close_matches(data, known, 1)
         hint = f"Did you mean {near[0]!r}? " if near else ""
         raise ConfigError(f"There is no experiment {data!r}. {hint}There are {', '.join(known)}.")

@@ -100,6 +100,11 @@ def _row(method: str, runs: Sequence[PlannedRun], evaluated: Mapping[Path, Evalu
                 f"{first.path} and {other.path} are to be one method with two seeds, but differ in "
                 f"{'; '.join(differing)}. Train one of them anew, under another --runs."
             )
+        if other.weights != first.weights:
+            raise ComparisonError(
+                f"{first.path} was evaluated with the weights {first.weights!r}, {other.path} with "
+                f"{other.weights!r}. Say which with --set evaluation.weights=ema or raw."
+            )
     return {
         "label": LABELS[method],
         "seeds": list(those),

@@ -12,6 +12,7 @@ import re
 import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import nullcontext
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -94,7 +95,7 @@ def evaluate(
             raise Preempted
 
     try:
-        key = result | {"batch_size": settings.batch_size, "corrupt": config.data.corrupt_sample}
+        key = result | {"corrupt": config.data.corrupt_sample}
         progress = Progress(folder / f".{name}", key, pause, on_progress)
         method.eval()
         measured = Measured()
@@ -198,6 +199,7 @@ def record(
         "train_seconds": train_seconds,
         "training_seed": config.seed,
         "weights": weights,
+        "asked": asdict(evaluation.inputs.config),
         "settings": evaluation.settings(),
         "judges": evaluation.describe_judges(),
     }

@@ -38,12 +38,14 @@ class SwapScores(Evaluator):
         """codes: labels [N], zs and zu_mean [N, d] as ``test_codes.read_out`` gives them.
 
         Each image gives its zs once; a seeded permutation says whose zu it meets. Pairs of one class tell
-        nothing and are left out.
+        nothing and are left out; without others there are no figures.
         """
         config, runtime = self.inputs.config, self.inputs.runtime
         labels, zs, zu = codes["labels"], codes["zs"], codes["zu_mean"]
         partner = permutation(len(labels), config.seed, Draw.SWAP_PARTNER).to(labels.device)
         differing = (labels != labels[partner]).nonzero()[:, 0]
+        if not len(differing):
+            return {}
         counts = torch.zeros(2, dtype=torch.float64, device=runtime.device)
         for rows in torch.split(differing, config.batch_size)[runtime.rank :: runtime.world_size]:
             with runtime.autocast():
@@ -54,5 +56,5 @@ class SwapScores(Evaluator):
             for i, of in enumerate((labels[rows], labels[partner[rows]])):
                 counts[i] += (taken_for == of).sum()
         distributed.all_reduce_sum(counts)
-        follows_zs, follows_zu = (counts / max(len(differing), 1)).tolist()
+        follows_zs, follows_zu = (counts / len(differing)).tolist()
         return {"swap_follows_zs": follows_zs, "swap_follows_zu": follows_zu}

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from dist_dsvae.evaluation.comparing.comparison import Comparison
 from dist_dsvae.evaluation.comparing.comparison_report import as_json, heading, markdown
 from dist_dsvae.evaluation.comparing.paper import paper_order
-from dist_dsvae.evaluation.comparing.proven_files import write_proven
+from dist_dsvae.evaluation.comparing.proven_files import prefix_of, write_proven
 
 _MAIN = ("inception_score", "fid", "diversity", "label_accuracy", "coverage")
 _PANELS_PER_LINE = 4
@@ -30,9 +30,7 @@ def save_comparison(comparison: Comparison, out: str | None) -> list[Path]:
     """
     prefix = comparison.runs[0].path.parent / "comparison"
     if out is not None:
-        prefix = Path(out) / "comparison" if out.endswith("/") or Path(out).is_dir() else Path(out)
-    if prefix.suffix in (".md", ".json", ".png"):
-        prefix = prefix.with_suffix("")
+        prefix = prefix_of(out, "comparison")
     others = {"md": markdown(comparison).encode(), "png": png(comparison)}
     return write_proven(prefix, as_json(comparison), others)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,16 @@ from dist_dsvae.core.text import read_json
 from dist_dsvae.evaluation.comparing.evaluated import ComparisonError
 
 _PROOF = "files_sha256"
+_ENDINGS = (".md", ".json", ".png")
+
+
+def prefix_of(out: str, name: str) -> Path:
+    """Of files that a person wants at ``out``: OUT/NAME in a directory, existing or ending in "/"; else OUT.
+
+    An ending that the files get anyway is not repeated.
+    """
+    prefix = Path(out) / name if out.endswith("/") or Path(out).is_dir() else Path(out)
+    return prefix.with_suffix("") if prefix.suffix in _ENDINGS else prefix
 
 
 def write_proven(prefix: Path, document: Mapping[str, Any], others: Mapping[str, bytes]) -> list[Path]:
@@ -53,8 +64,15 @@ def _is_proven(path: Path, ending: str, proof: Mapping[str, str]) -> bool:
 def check_replaceable(prefix: Path, form: str, endings: Iterable[str]) -> dict[str, str]:
     """The hashes in the PREFIX.json that is there, by ending: for those who work long before they write.
 
-    form: the document's format. Raises ComparisonError where a file of another kind is in the way.
+    form: the document's format. Raises ComparisonError where a file of another kind is in the way, or
+    nothing can be written.
     """
+    folder = next(path for path in prefix.absolute().parents if path.exists())
+    if not folder.is_dir() or not os.access(folder, os.W_OK):
+        raise ComparisonError(
+            f"{prefix}.json cannot be written: {folder} is no directory that lets this user write. Choose "
+            "another place with --out."
+        )
     proof = _proof_of(prefix.with_name(f"{prefix.name}.json"), form)
     for ending in endings:
         path = prefix.with_name(f"{prefix.name}.{ending}")

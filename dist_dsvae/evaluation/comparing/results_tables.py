@@ -141,6 +141,9 @@ def _settings(settings: Mapping[str, Any]) -> Iterable[str]:
         yield f"{settings['samples']:,} samples{each}"
     if "real_samples" in settings:
         yield f"{settings['real_samples']:,} real"
+    for code in ("zs", "zu"):
+        if (temperature := settings.get(f"temperature_{code}", 1)) != 1:
+            yield f"temperature of {code} {temperature:g}"
     if "precision" in settings:
         yield "float32" if settings["precision"] == "no" else settings["precision"]
 

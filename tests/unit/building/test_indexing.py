@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import tarfile
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,11 @@ from PIL import Image
 
 from dist_dsvae.building.indexing import index, read_class_names
 from dist_dsvae.building.verify import verify
+from dist_dsvae.core.faces.align import Alignment
+from dist_dsvae.core.faces.crop_record import FaceCrops
 from dist_dsvae.data.shards.manifest import DataError, Manifest
+from dist_dsvae.data.shards.table import TABLE_FILE
+from tests.unit.building.drawn_faces import Marks
 from tests.unit.data.making import images_of, png, run_build, write_values
 
 Files = Mapping[str, bytes]
@@ -117,6 +122,24 @@ def test_our_own_shards_keep_their_index(tmp_path: Path) -> None:
     again = index_one(tmp_path / "train", num_workers=2)
     assert [again.index(number).tolist() for number in range(3)] == before
     assert again.fingerprint == ours.fingerprint
+
+
+def test_what_a_manifest_knew_is_kept(tmp_path: Path) -> None:
+    """Class names that the shards cannot tell, and how faces were cut out; not of other shards."""
+    crops = FaceCrops(alignment=Alignment(32), detector=Marks().record)
+    write_tar(tmp_path / "a.tar", labelled(2, 0))
+    first = index_one(tmp_path, names=["anna", "ben", "carla"])
+    replace(first, face_crops=crops).save()
+    (tmp_path / TABLE_FILE).unlink()  # a reason to index
+    again = index_one(tmp_path)
+    assert (again.classes, again.face_crops) == (("anna", "ben", "carla"), crops)
+    write_tar(tmp_path / "a.tar", described((0, "otto"), (1, "paul")))
+    assert index_one(tmp_path).classes == ("otto", "paul")
+    write_tar(tmp_path / "b.tar", labelled(2))
+    more = index_one(tmp_path)
+    assert (more.classes, more.face_crops) == (("otto", "paul", "2"), None)
+    (tmp_path / "manifest.json").write_text('{"format_version": 1, "classes": 3')
+    assert index_one(tmp_path).classes == ("otto", "paul", "2")
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -68,20 +68,28 @@ def trained(run: PlannedRun, iterations: int, seconds: float, *, ended: bool = F
 
 
 def evaluated(
-    run: PlannedRun, name: str = "scores", *, diversity: float = 0.8, score: float = 5.0, **settings: Any
+    run: PlannedRun,
+    name: str = "scores",
+    *,
+    diversity: float = 0.8,
+    score: float = 5.0,
+    weights: str = "ema",
+    sha256: str | None = None,
+    **settings: Any,
 ) -> None:
-    """An evaluation of its newest checkpoint by the embedded judge."""
+    """An evaluation of its newest checkpoint. sha256: of the judge, by default the embedded one."""
     newest = run.newest()
     assert newest is not None
-    judge = {"name": "own:classifier", "sha256": sha256_of(JUDGE_FILE)}
+    judge = {"name": "own:classifier", "sha256": sha256 or sha256_of(JUDGE_FILE)}
     document = {
         "format": FORMAT, "run": run.directory.name, "method": run.config.method.name,
         "data": run.config.data.train,
         "checkpoint": newest.name, "samples_seen": 1, "train_seconds": 1.0, "training_seed": run.seed,
-        "weights": "ema",
+        "weights": weights,
+        "asked": asdict(replace(run.config.evaluation, **settings)),
         "settings": {
             "samples": 1000, "samples_per_class": 100, "real_samples": 1000, "real_split": "test", "seed": 0,
-            "data_fingerprint": "ab", "precision": "bf16", "ms_ssim": {"black": -1.0}, **settings,
+            "data_fingerprint": "ab", "precision": "bf16", **settings,
         },
         "judges": {"classifier": judge, "feature_network": judge},
         "figures": {"inception_score": score, "fid": 10 - score, "diversity": diversity},
@@ -117,6 +125,9 @@ def test_every_top_level_config_is_an_experiment_with_all_methods() -> None:
         ConfigError, match=r"no experiment 'quickstrat'. Did you mean 'quickstart'\? There are "
     ):
         configs_of("quickstrat")
+    for name in ("baselines/cvae-quickstart", "classifier/quickstart", "paper/quickstart"):
+        with pytest.raises(ConfigError, match=f"There is no experiment '{name}'"):
+            configs_of(name)
 
 
 def test_equal_updates_whatever_a_method_draws(tmp_path: Path) -> None:
@@ -137,6 +148,10 @@ def test_what_only_some_methods_know_can_be_changed_for_them(tmp_path: Path) -> 
     change = ("method.discriminator_gain=1", "data.batch_size=48")
     runs = planned(tmp_path, Budget("updates"), *change, methods=["cvae_gan"])
     assert {(run.config.method.discriminator_gain, run.iterations) for run in runs} == {(1, 2000)}  # type: ignore[union-attr]
+    fitted = planned(
+        tmp_path, Budget("updates"), "evaluation.prior=fitted", methods=["dsvae"]
+    )  # cgan has none
+    assert [run.config.evaluation.prior for run in fitted] == ["fitted"] * 2
     wrong = (
         "cvae-quickstart.json with --set method.discriminator_gain=1: Unknown key 'method.discriminator_gain'"
     )
@@ -164,9 +179,14 @@ def test_commands_name_config_seed_and_budget(tmp_path: Path) -> None:
 def test_a_run_has_ended_when_its_budget_is_used_up(tmp_path: Path) -> None:
     run = planned(tmp_path, Budget("updates", iterations=20))[0]
     assert not run.has_ended()
-    trained(run, 20, 50.0)
+    trained(run, 20, 500.0)
     assert run.has_ended()
     assert not planned(tmp_path, Budget("updates", iterations=21))[0].has_ended()  # it is trained further
+    for smaller in (Budget("updates", iterations=19), Budget("paper")):
+        with pytest.raises(
+            ConfigError, match=r"dsvae-seed0 was trained for 20 iterations in 500 seconds; now "
+        ):
+            planned(tmp_path, smaller)[0].has_ended()
     with pytest.raises(
         ConfigError, match=r"was started with another configuration: model.zu_dim \(12 -> 3\)"
     ):
@@ -205,16 +225,29 @@ def test_an_evaluation_is_missing_unless_it_is_of_now(tmp_path: Path) -> None:
     other = replace(wanted, settings=replace(wanted.settings, samples_per_class=50))
     assert not other.is_there()
     assert other.arguments()[-2:] == ("--set", "evaluation.samples_per_class=50")  # as the run does not say
-    assert not replace(wanted, settings=replace(wanted.settings, classifier=None)).is_there()
-    place = run.directory / "evaluation/scores.json"
-    document = json.loads(place.read_text())
-    del document["settings"]["ms_ssim"]
-    place.write_text(json.dumps(document))
-    assert not wanted.is_there()  # of when luminance was counted from mid-grey
+    file = tmp_path / "weights.pt"
+    file.write_bytes(b"weights")
+    for change in (
+        {"classifier": None},
+        {"classifier": "nowhere.pt"},
+        {"fid_network": str(file)},
+        {"identity_network": str(file)},
+        {"held_out": str(tmp_path)},
+        {"weights": "raw"},
+    ):
+        assert not replace(wanted, settings=replace(wanted.settings, **change)).is_there(), change
+    more = replace(run, config=replace(run.config, evaluation=replace(wanted.settings, real_samples=10**6)))
+    evaluated(more)
+    assert scores_of(more).is_there()  # all that there are
+    judged = replace(wanted.settings, classifier=f"inception-v3={file}")
+    by_file = replace(run, config=replace(run.config, evaluation=judged))
+    evaluated(by_file, sha256=sha256_of(file))
+    assert scores_of(by_file).is_there()
+    other_kind = replace(judged, classifier=f"inception-v3-tf={file}")
+    assert not replace(scores_of(by_file), settings=other_kind).is_there()
+    file.write_bytes(b"other weights")
+    assert not scores_of(by_file).is_there()
     evaluated(run)
-    fake = tmp_path / "weights.pt"
-    fake.write_bytes(b"other weights")
-    assert not replace(wanted, settings=replace(wanted.settings, classifier=f"kind={fake}")).is_there()
     (run.directory / "checkpoints/step-00000020").rename(run.directory / "checkpoints/step-00000021")
     assert not wanted.is_there()
 
@@ -228,6 +261,16 @@ def test_temperatures_of_both_codes_are_for_methods_that_have_both(tmp_path: Pat
     assert [(w.temperature_zs, w.temperature_zu) for w in at_temperatures(runs[2], asked)] == [
         (None, 1.0),
         (None, 0.8),
+    ]
+    own = planned(tmp_path, Budget("updates"), "evaluation.temperature_zu=0.5", methods=["dsvae", "cvae_gan"])
+    assert [wanted.name for wanted in at_temperatures(own[0], [(0.5, 0.5)])] == [
+        "scores",
+        "temperature-0.5-0.5",
+    ]
+    assert at_temperatures(own[0], [])[0] == scores_of(own[0])
+    assert [wanted.name for wanted in at_temperatures(own[2], [(0.5, 0.5), (1, 1)])] == [
+        "scores",
+        "temperature-1-1",
     ]
     trained(runs[0], 20, 1.0)
     arguments = at_temperatures(runs[0], asked)[2].arguments()
@@ -286,6 +329,12 @@ def test_seeds_and_temperatures_become_a_table_and_a_curve(tmp_path: Path) -> No
     assert "FID: dsvae is 0.2 ahead of cVAE-GAN on average" in text
     write_results("quickstart", runs, [], budget, [], tmp_path / "out")  # its own files are replaced
     assert not (tmp_path / "out/quickstart.png").exists()  # which is of a curve that there is no more
+    evaluated(runs[1], weights="raw")
+    with pytest.raises(
+        ComparisonError, match=r"dsvae-seed0 was evaluated with the weights 'ema', .*dsvae-seed7"
+    ):
+        write_results("quickstart", runs, [], budget, [], tmp_path / "out")
+    evaluated(runs[1])
     (tmp_path / "out/quickstart.md").write_text("a person's")
     with pytest.raises(ComparisonError, match="is not as this command wrote it"):
         write_results("quickstart", runs, [], budget, [], tmp_path / "out")

@@ -21,6 +21,7 @@ from dist_dsvae.engine.evaluating.evaluate import with_changes
 from dist_dsvae.engine.evaluating.evaluator import Candidate, EvaluationInputs
 from dist_dsvae.engine.evaluating.progress import Progress
 from dist_dsvae.engine.evaluating.resemblance import Identity
+from dist_dsvae.engine.evaluating.swapping import SwapScores
 from dist_dsvae.engine.processes.runtime import Runtime
 from dist_dsvae.evaluation.judging.judge import Judge
 from tests.unit.engine.making import write_images
@@ -38,6 +39,13 @@ class Pixels(nn.Module):
     def forward(self, rgb: Tensor) -> tuple[None, Tensor]:
         self.num_seen += len(rgb)
         return None, rgb[:, 0].flatten(1)
+
+
+class Logits(nn.Module):
+    """Of three classes, by three pixels."""
+
+    def forward(self, rgb: Tensor) -> tuple[Tensor, Tensor]:
+        return rgb[:, 0].flatten(1)[:, :3], rgb[:, 0].flatten(1)
 
 
 class Generator(nn.Module):
@@ -249,3 +257,14 @@ def test_points_have_no_faces(splits: dict[str, Manifest], tmp_path: Path) -> No
     inputs = EvaluationInputs(config, DataConfig(train="x"), points, points, Runtime(TrainConfig()))
     with pytest.raises(ValueError, match="the data are points: a face network looks at pictures"):
         Identity(inputs)
+
+
+def test_pictures_of_one_class_have_nobody_to_swap_with(tmp_path: Path) -> None:
+    """A share of no pairs is not 0."""
+    for classes, expected in ((KNOWN[:1], set()), (KNOWN, {"swap_follows_zs", "swap_follows_zu"})):
+        split = write_images(tmp_path / str(len(classes)), classes, 12, SHAPE)
+        inputs = EvaluationInputs(
+            EvaluationConfig(), DataConfig(train="x"), split, split, Runtime(TrainConfig())
+        )
+        scored = SwapScores(inputs, Judge("pixels", "0" * 64, 3, 16, Logits()))
+        assert scored(Candidate(Perfect(), inputs, Progress())).figures.keys() == expected

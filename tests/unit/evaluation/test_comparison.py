@@ -28,6 +28,7 @@ from dist_dsvae.evaluation.comparing.comparison_files import save_comparison
 from dist_dsvae.evaluation.comparing.comparison_report import as_json, caption, markdown, sheet, tables_of
 from dist_dsvae.evaluation.comparing.evaluated import FORMAT, ComparisonError, read_runs
 from dist_dsvae.evaluation.comparing.paper import paper_figures
+from dist_dsvae.evaluation.comparing.proven_files import prefix_of
 
 REPOSITORY = Path(__file__).parents[3]
 METHODS = {"dsvae": DSVAEConfig, "cvae": CVAEConfig, "cvae_gan": CVAEGANConfig}
@@ -391,8 +392,19 @@ def test_files(tmp_path: Path) -> None:
     (tmp_path / "comparison.md").write_text("edited")
     with pytest.raises(ComparisonError, match="is not as this command wrote it"):
         save_comparison(comparison, None)
+    with pytest.raises(ComparisonError, match=r"comparison.md is no directory that lets this user write"):
+        save_comparison(comparison, str(tmp_path / "comparison.md/x/y"))
     cells = as_json(comparison)["rows"][0]["cells"]
     assert cells[0]["values"] == {str(tmp_path / "b"): 6.0}
+
+
+def test_where_files_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for out, prefix in (
+        (".", "scores"), ("..", "../scores"), ("dir/", "dir/scores"), (str(tmp_path), f"{tmp_path}/scores"),
+        ("theirs", "theirs"), ("theirs.json", "theirs"), ("v1.5", "v1.5"),
+    ):  # fmt: skip
+        assert prefix_of(out, "scores") == Path(prefix)
 
 
 # Mistakes
