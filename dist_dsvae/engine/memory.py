@@ -24,7 +24,7 @@ from dist_dsvae.models.mixture_prior import MixturePrior
 from dist_dsvae.models.sampled_classes import is_sampled
 
 _MANY_CLASSES = 10_000  # below, what is left out is most of it
-_COPIES = 4  # of a trained parameter: itself, its gradient, Adam's two moments
+_MOMENTS = 2  # Adam's, of a trained parameter, which has a gradient besides
 # What a GM step holds beyond those at its peak, in matrices [C, d], or of the rows of sampled classes:
 # log-variances, what the densities keep for their derivatives, these, and all gradients once more in one
 # piece. Measured with one thread; with two, three more are held in passing
@@ -46,14 +46,16 @@ def check_memory(
     batch_size: int,
     device: torch.device,
     dtype: torch.dtype = torch.float32,
+    zero_stage: int = 0,
 ) -> None:
     """Raise TooLargeError, on every rank, if training cannot fit the memory that is free on any.
 
-    batch_size: of one process. dtype: of the weights. Called by all ranks.
+    batch_size: of one process. dtype: of the weights. zero_stage: of DeepSpeed, 0 without. Called by all.
     """
     if num_classes < _MANY_CLASSES:
         return
-    needed = needed_bytes(method, model, shape, num_classes, batch_size, dtype)
+    divided = (zero_stage, distributed.world_size())
+    needed = needed_bytes(method, model, shape, num_classes, batch_size, dtype, *divided)
     if device.type == "cuda":
         place, available = "its GPU", torch.cuda.mem_get_info(device)[0]
     else:
@@ -61,11 +63,13 @@ def check_memory(
         place, available = "the machine", psutil.virtual_memory().available // ranks_here
     least = min(distributed.gather_objects(available))
     if needed > least:
+        divide = "" if zero_stage else "divide the state among processes (configs/accelerate/zero2.yaml), "
+        fewer = f"{_fewer_compared(method, num_classes)}lower model.zs_dim and model.zu_dim"
         raise TooLargeError(
             f'Training "{method.name}" on {num_classes:,} classes takes at least '
             f"{needed / 2**30:.1f} GiB for each process, and {place} has {least / 2**30:.1f} GiB free for "
-            f"it. The memory grows with classes times code size: {_fewer_compared(method, num_classes)}lower "
-            "model.zs_dim and model.zu_dim, train on fewer classes, or take a machine with more memory."
+            f"it. The memory grows with classes times code size: {fewer}, train on fewer classes, {divide}or "
+            "take a machine with more memory."
         )
 
 
@@ -76,10 +80,18 @@ def needed_bytes(
     num_classes: int,
     batch_size: int,
     dtype: torch.dtype = torch.float32,
+    zero_stage: int = 0,
+    world_size: int = 1,
 ) -> int:
-    """Of each process, at the least. batch_size: of one process. Nothing is allocated."""
+    """Of each process, at the least. batch_size: of one process. Nothing is allocated.
+
+    zero_stage: 1 divides Adam's moments over the processes, 2 the gradients, too.
+    """
     networks = sketch_method(method, model, shape, num_classes)
-    values = sum((_COPIES if p.requires_grad else 1) * p.numel() for p in networks.parameters())
+    trained = sum(p.numel() for p in networks.parameters() if p.requires_grad)
+    values = sum(p.numel() for p in networks.parameters())
+    values += trained // (world_size if zero_stage >= 2 else 1)
+    values += _MOMENTS * trained // (world_size if zero_stage else 1)
     values += sum(buffer.numel() for buffer in networks.buffers())
     compared = _compared_classes(method, num_classes)
     for module in networks.modules():

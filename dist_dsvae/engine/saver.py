@@ -1,16 +1,18 @@
 """Saver: checkpoints written in the background while training goes on.
 
-    training thread    stage: live tensors --copy--> host memory    ...next iterations...
+    training thread    share out: each tensor is one rank's to write
+                       stage: this rank's live tensors --copy--> host memory    ...next iterations...
     background thread                                  write, checksum, marker, rename, prune
                                                        (``checkpoint.save``, over a gloo group of its own)
 
 Training waits for the copy alone, and for the write of the checkpoint before if that is still under
-way. Host memory for one copy of the state is taken at the first save and kept (pinned for a GPU).
+way. Host memory for a rank's share of the state is taken at the first save and kept (pinned for a GPU):
+all ranks of a job together hold one copy.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
@@ -18,6 +20,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.distributed import ProcessGroup
 
 from dist_dsvae.core import distributed
 from dist_dsvae.runs import checkpoint
@@ -55,7 +58,7 @@ class CheckpointSaver:
         Raises CheckpointError, on every rank, if the checkpoint before this could not be written.
         """
         self.wait()
-        self._staged = _staged(state, self._staged)
+        self._staged = _staged(_share(state, self._group), self._staged)
         self._settle()
         self._pending = self._thread.submit(
             checkpoint.save,
@@ -90,6 +93,35 @@ def _work_on(device: int | None) -> None:
     """In a new thread, which would start on GPU 0, whichever its process trains on."""
     if device is not None:
         torch.cuda.set_device(device)
+
+
+def _share(state: dict[str, Any], group: ProcessGroup | None) -> dict[str, Any]:
+    """What this rank writes of ``state``: each tensor is for one of the ranks that hold it. Called by all.
+
+    The largest first, each to the one that has the fewest bytes so far.
+    """
+    held = distributed.gather_objects(dict(_sizes(state)), group)
+    loads = [0] * len(held)
+    own: dict[str, Any] = {}
+    sizes = {path: size for of_rank in held for path, size in of_rank.items()}
+    for path in sorted(sizes, key=lambda path: (-sizes[path], path)):
+        rank = min((rank for rank, of_rank in enumerate(held) if path in of_rank), key=loads.__getitem__)
+        loads[rank] += sizes[path]
+        if rank == distributed.rank():
+            tensor, branch = state, own
+            for name in path[:-1]:
+                tensor, branch = tensor[name], branch.setdefault(name, {})
+            branch[path[-1]] = tensor[path[-1]]
+    return own
+
+
+def _sizes(state: dict[str, Any], path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], int]]:
+    """Where each tensor is, and its bytes."""
+    for name, value in state.items():
+        if isinstance(value, Tensor):
+            yield (*path, name), value.nbytes
+        else:
+            yield from _sizes(value, (*path, name))
 
 
 def _staged(live: dict[str, Any], staged: dict[str, Any]) -> dict[str, Any]:

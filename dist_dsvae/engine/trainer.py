@@ -78,7 +78,8 @@ class Trainer:
         self.config = config = with_choices_made(config, self.train_shards, record)
         num_classes = self.train_shards.num_classes
         sections = config.method, config.model
-        check_memory(*sections, shape, num_classes, self.slice.batch_size, runtime.device, runtime.dtype)
+        share, stage = self.slice.batch_size, runtime.zero_stage
+        check_memory(*sections, shape, num_classes, share, runtime.device, runtime.dtype, stage)
 
         # Networks: the same initial weights on every rank, whatever the world size
         torch.manual_seed(config.seed)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from dist_dsvae.commands import evaluate, train
 from dist_dsvae.core.types import ImageShape
@@ -93,3 +94,10 @@ def test_it_trains_and_is_evaluated(
     assert evaluate.main() == 0, capsys.readouterr()
     scores = json.loads((tmp_path / "run/evaluation/scores.json").read_text())
     assert scores["figures"]["test_samples"] == (30 if size == 0 else 12)
+
+
+def test_launch_files_leave_the_precision_to_the_experiment() -> None:
+    """Another number of GPUs, or another file, is no reason to train or to score otherwise."""
+    files = sorted((REPOSITORY / "configs/accelerate").glob("*.yaml"))
+    assert len(files) == 5
+    assert {yaml.safe_load(file.read_text())["mixed_precision"] for file in files} == {"no"}

@@ -114,7 +114,7 @@ def graph(runtime: Runtime, make_trial: MakeTrial) -> Finding:
     with _deterministic():
         eager, captured = make_trial(runtime), make_trial(runtime)
         torch.cuda.reset_peak_memory_stats()
-        graphed = Graphed(captured.iteration, captured.iteration.state, runtime.timeout)
+        graphed = Graphed(captured.iteration, captured.iteration.state, runtime.timeout, runtime.fence.settle)
         try:
             different = _different_tensors(eager, captured, graphed, runtime)
             seconds = min(seconds_of(lambda: graphed(*captured.inputs), runtime) for _ in range(5))

@@ -54,6 +54,8 @@ class Graphed:
     function: takes tensors; its effects are in tensors alone, and it returns nothing.
     state: every tensor that the function changes, live; restored after warm-up.
     timeout: of the ranks' agreement that all of them captured.
+    settle: returns when the device is done with all that it was given (``Fence.settle``): capturing starts
+    with a wait for it that heeds neither signals nor missing ranks.
     inputs: those of the capture, which the graph reads; none before it. replay: launches all that was
     captured, on ``inputs`` as they are; None before.
     """
@@ -63,8 +65,10 @@ class Graphed:
         function: Function,
         state: Callable[[], Iterable[Tensor]],
         timeout: timedelta | None = None,
+        settle: Callable[[], None] = lambda: None,
     ) -> None:
         self.function = function
+        self._settle = settle
         self.state = state
         self.inputs: tuple[Tensor, ...] = ()
         self.replay: Callable[[], None] | None = None
@@ -93,6 +97,7 @@ class Graphed:
         """
         self.inputs = tuple(tensor.clone() for tensor in inputs)
         self._warm_up()
+        self._settle()
         replay: Callable[[], None] | None = None
         problem: str | None = None
         no_memory: torch.OutOfMemoryError | None = None
@@ -142,7 +147,7 @@ def graphed_where_possible(
         return function
     reason = obstacle(runtime)
     if reason is None:
-        return Graphed(function, state, runtime.timeout)
+        return Graphed(function, state, runtime.timeout, runtime.fence.settle)
     if setting == "on" or runtime.device.type == "cuda":
         logger.warning("training without CUDA graphs, which is slower: %s", reason)
     return function

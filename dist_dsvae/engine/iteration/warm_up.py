@@ -13,10 +13,11 @@ from torch import Tensor
 def without_trace(state: Callable[[], Iterable[Tensor]], inputs: Iterable[Tensor]) -> Iterator[None]:
     """What happens to the tensors of ``state`` inside is undone after it; so is what is drawn at random.
 
-    state: the tensors, live, the same ones before and after.
+    state: the tensors, live, the same ones before and after. Their values wait on the host, as what happens
+    inside needs the device's memory.
     inputs: of what runs inside; the generators of their devices are put back, and the CPU's.
     """
-    before = [tensor.detach().clone() for tensor in state()]
+    before = [tensor.detach().to("cpu", copy=True) for tensor in state()]
     devices = {tensor.device.index for tensor in inputs if tensor.device.type == "cuda"}
     with torch.random.fork_rng(devices=list(devices)):
         yield

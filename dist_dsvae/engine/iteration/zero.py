@@ -60,6 +60,7 @@ def update_optimizers(
 
     def through_engine(update: Update) -> bool:
         client.update = update
+        runtime.fence.settle()  # DeepSpeed waits for the norm on the host, deaf to signals and missing ranks
         engine.step()
         return bool(engine.optimizer.overflow)
 

@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from dist_dsvae.config import DSVAEConfig, ModelConfig
+from dist_dsvae.core import distributed
 from dist_dsvae.core.types import ImageShape
 from dist_dsvae.engine.memory import TooLargeError, check_memory, needed_bytes
 
@@ -89,6 +90,20 @@ def test_a_mixture_that_no_optimiser_trains_is_held_once() -> None:
         return needed_bytes(method, model, POINTS, 20_000 + more_classes, 6) - fewer
 
     assert more("gradient") - more("moments") == 3 * (2 * dim) * more_classes * 4
+
+
+def test_what_is_divided_is_counted_once_for_all_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    sampled = (*config_of(512, sampled_classes=4096), POINTS, 1_000_000, 32)
+    whole, one, two = (needed_bytes(*sampled, zero_stage=stage, world_size=8) for stage in (0, 1, 2))
+    mixture = 2 * 512 * 1_000_000 * 4  # of what is trained, nearly all
+    assert whole - one == pytest.approx(2 * mixture * 7 / 8, rel=0.1)
+    assert one - two == pytest.approx((whole - one) / 2)
+    monkeypatch.setattr(distributed, "world_size", lambda: 8)
+    monkeypatch.setattr(distributed, "gather_objects", lambda value: [value])
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=one))
+    check_memory(*sampled, torch.device("cpu"), zero_stage=1)
+    with pytest.raises(TooLargeError, match=r"divide the state among processes \(configs/accelerate/zero2"):
+        check_memory(*sampled, torch.device("cpu"))
 
 
 def bytes_taken(classes: int, dim: int, sampled: int) -> int:

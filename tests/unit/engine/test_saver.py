@@ -8,8 +8,10 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 from torch.distributed.checkpoint import state_dict_saver
 
+from dist_dsvae.core import distributed
 from dist_dsvae.engine.saver import CheckpointSaver
 from dist_dsvae.runs import checkpoint
 from dist_dsvae.runs.checkpoint import CheckpointError, complete_checkpoints, load
@@ -56,6 +58,40 @@ def test_host_memory_is_taken_once(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert len(places) == 2
     assert places[0] == places[1]
     assert places[0][0] != state["a"].data_ptr()
+
+
+def test_each_tensor_is_held_by_one_rank(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Host memory is for a rank's share; under ZeRO a rank has moments of its own alone."""
+    weights = {f"w{n}": torch.full((n,), float(n)) for n in range(1, 40)}
+    states = [
+        {"method": weights, "ema": {"w": torch.ones(300)}, "moments": {f"of {rank}": torch.ones(50)}}
+        for rank in range(3)
+    ]
+    held: list[Any] = []
+    saved: list[dict[str, dict[str, Tensor]]] = []
+
+    def gather(value: Any, group: object = None) -> list[Any]:
+        held.append(value)
+        return held[:3]
+
+    def note(folder: Path, step: int, copies: dict[str, Any], *_: object, **__: object) -> Path:
+        saved.append(copies)
+        return folder
+
+    monkeypatch.setattr(distributed, "gather_objects", gather)
+    monkeypatch.setattr(checkpoint, "save", note)
+    for rank in (0, 1, 2, 0, 1, 2):  # when all have told what they hold
+        monkeypatch.setattr(distributed, "rank", lambda rank=rank: rank)
+        saver = CheckpointSaver(tmp_path, keep=1)
+        saver.save(1, states[rank], {})
+        saver.close()
+    shares = [{(part, name): t for part in own for name, t in own[part].items()} for own in saved[3:]]
+    everything = {(part, name): t for state in states for part in state for name, t in state[part].items()}
+    assert sum(map(len, shares)) == len(everything)
+    for share in shares:
+        assert all(torch.equal(tensor, everything[place]) for place, tensor in share.items())
+    loads = [sum(tensor.nbytes for tensor in share.values()) for share in shares]
+    assert max(loads) - min(loads) < 0.1 * min(loads)
 
 
 def test_a_failure_is_raised_at_the_next_wait(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
