@@ -142,16 +142,20 @@ class Trainer:
             self._train(telemetry)
             self._save_and_wait(telemetry)
             self.stop_requests.leave_at_once()
+            self._release()  # the last figures need memory
             return self._finish(telemetry)
         except RuntimeError as error:
             raise self.watchdog.explain(error) from error
         finally:
-            if isinstance(self.graphed, Graphed):
-                self.graphed.release()
+            self._release()
             self.saver.close()
             self.watchdog.close()
             self.stop_requests.close()
             telemetry.close()
+
+    def _release(self) -> None:
+        if isinstance(self.graphed, Graphed):
+            self.graphed.release()
 
     def _train(self, telemetry: Telemetry) -> None:
         train = self.config.train

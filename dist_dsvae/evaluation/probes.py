@@ -15,20 +15,23 @@ ITERATIONS, FEWEST_ITERATIONS = 200, 30
 _WORK = 1e9  # N C d of a fit that may take all its iterations
 _REMEMBERED_VALUES, _FEWEST_REMEMBERED = 10_000_000, 10  # by L-BFGS, twice, in float64
 _SCORES_AT_ONCE = 2**22
+_ROWS_AT_ONCE = 2**14  # for their moments
 _DECAY = 1e-4  # of the weights of a linear probe
 MLP_EPOCHS = 20
 _HIDDEN, _BATCH = 256, 256  # of a perceptron
 
 
-def accuracy(scores: Tensor, labels: Tensor) -> float:
-    """Share of rows of ``scores`` [N, C] whose largest entry is at ``labels`` [N]."""
-    return (scores.argmax(dim=1) == labels).double().mean().item()
+class _Standard:
+    """Codes [B, d] by the mean and the deviation of the training set's [N, d], in float64."""
 
+    def __init__(self, train: Tensor) -> None:
+        parts = torch.split(train, _ROWS_AT_ONCE)
+        self.mean = torch.stack([part.double().sum(0) for part in parts]).sum(0) / len(train)
+        squares = torch.stack([(part.double() - self.mean).square().sum(0) for part in parts]).sum(0)
+        self.std = (squares / (len(train) - 1)).sqrt().clamp(min=1e-8)
 
-def _standardised(train: Tensor, test: Tensor) -> tuple[Tensor, Tensor]:
-    """Both sets of codes [N, d] by the training set's mean and deviation."""
-    mean, std = train.mean(0), train.std(0).clamp(min=1e-8)
-    return (train - mean) / std, (test - mean) / std
+    def __call__(self, codes: Tensor) -> Tensor:
+        return (codes.double() - self.mean) / self.std
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,16 +62,18 @@ def linear_probe_accuracy(
 
     Codes are standardised by the training set's moments. The fit is convex and starts from zero
     (full-batch L-BFGS in float64), so the figure does not depend on a seed, and on the number of ranks
-    by rounding alone. All ranks give the same rows; each computes its ``share``. Memory is bounded:
-    scores of at most 32 MiB at a time, and with many classes fewer gradients are remembered. Up to
+    by rounding alone. All ranks give the same rows; each computes its ``share``, and takes no more of them
+    to float64. Memory is bounded: scores of at most 32 MiB at a time, and with many classes fewer
+    gradients are remembered. Up to
     N C d = 1e9 there are 200 iterations, beyond fewer, at least 30: there accuracy is a lower bound.
     """
-    train, test = _standardised(train_codes.double(), test_codes.double())
-    own, own_labels = train[share.number :: share.count], train_labels[share.number :: share.count]
-    dim = train.shape[1]
-    weight = torch.zeros(num_classes, dim + 1, dtype=torch.float64, device=train.device)
+    standard = _Standard(train_codes)
+    own = standard(train_codes[share.number :: share.count])
+    own_labels = train_labels[share.number :: share.count]
+    num_rows, dim = train_codes.shape
+    weight = torch.zeros(num_classes, dim + 1, dtype=torch.float64, device=train_codes.device)
     weight.requires_grad_()
-    work = max(len(train) * num_classes * dim, 1)
+    work = max(num_rows * num_classes * dim, 1)
     optimizer = torch.optim.LBFGS(
         [weight],
         max_iter=max(FEWEST_ITERATIONS, min(ITERATIONS, int(ITERATIONS * _WORK / work))),
@@ -89,9 +94,9 @@ def linear_probe_accuracy(
     def gradient_and_loss() -> Tensor:
         """[C (d + 1) + 1], of the rows of all ranks."""
         weight.grad = torch.zeros_like(weight)
-        total = torch.zeros((), dtype=torch.float64, device=train.device)
+        total = torch.zeros((), dtype=torch.float64, device=weight.device)
         for rows, labels in _chunks(own, own_labels, rows_at_once):
-            value = F.cross_entropy(_linear(rows, weight), labels, reduction="sum") / len(train)
+            value = F.cross_entropy(_linear(rows, weight), labels, reduction="sum") / num_rows
             value.backward()  # type: ignore[no-untyped-call]
             total += value.detach()
         return share.add(torch.cat([weight.grad.flatten(), total.view(1)]))
@@ -113,11 +118,16 @@ def linear_probe_accuracy(
             while from_rank_0():
                 gradient_and_loss()
     with torch.no_grad():
-        hits = [
-            (_linear(rows, weight).argmax(dim=1) == labels).sum()
-            for rows, labels in _chunks(test, test_labels, rows_at_once)
-        ]
-    return torch.stack(hits).sum().item() / len(test)
+        return _accuracy(lambda rows: _linear(standard(rows), weight), test_codes, test_labels, rows_at_once)
+
+
+def _accuracy(scores: Callable[[Tensor], Tensor], codes: Tensor, labels: Tensor, rows_at_once: int) -> float:
+    """Share of codes [N, d] whose largest of ``scores`` [B, C] is at the label, a part of them at a time."""
+    hits = [
+        (scores(rows).argmax(dim=1) == of_rows).sum()
+        for rows, of_rows in _chunks(codes, labels, rows_at_once)
+    ]
+    return torch.stack(hits).sum().item() / len(codes)
 
 
 def _chunks(codes: Tensor, labels: Tensor, size: int) -> Iterator[tuple[Tensor, Tensor]]:
@@ -145,23 +155,30 @@ def mlp_probe_accuracy(
     linearly to zero. Its decoupled weight decay is large on purpose: without, the perceptron learns the
     noise of 10,000 codes by heart. Initial weights and the order of samples come from ``seed`` alone.
     """
-    train, test = (codes.float() for codes in _standardised(train_codes.double(), test_codes.double()))
+    standard, device = _Standard(train_codes), train_codes.device
+    num_rows, dim = train_codes.shape
     generator = torch.Generator().manual_seed(seed)
-    parameters = _initial_layers((train.shape[1], _HIDDEN, num_classes), generator, train.device)
+    parameters = _initial_layers((dim, _HIDDEN, num_classes), generator, device)
     optimizer = torch.optim.AdamW(parameters, lr=2e-3, weight_decay=3.0)
-    num_batches = math.ceil(len(train) / _BATCH)
+    num_batches = math.ceil(num_rows / _BATCH)
     schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, MLP_EPOCHS * num_batches)
     with torch.enable_grad():
         for _ in range(MLP_EPOCHS):
-            order = torch.randperm(len(train), generator=generator).to(train.device)
+            order = torch.randperm(num_rows, generator=generator).to(device)
             for rows in torch.split(order, _BATCH):
-                loss = F.cross_entropy(_perceptron(train[rows], parameters), train_labels[rows])
+                codes = standard(train_codes[rows]).float()
+                loss = F.cross_entropy(_perceptron(codes, parameters), train_labels[rows])
                 optimizer.zero_grad()
                 loss.backward()  # type: ignore[no-untyped-call]
                 optimizer.step()
                 schedule.step()
     with torch.no_grad():
-        return accuracy(_perceptron(test, parameters), test_labels)
+        return _accuracy(
+            lambda rows: _perceptron(standard(rows).float(), parameters),
+            test_codes,
+            test_labels,
+            max(1, _SCORES_AT_ONCE // num_classes),
+        )
 
 
 def _initial_layers(sizes: tuple[int, ...], generator: torch.Generator, device: torch.device) -> list[Tensor]:

@@ -74,15 +74,14 @@ def read_out(
         batch = to_device_batch(host, runtime.device, runtime.dtype)
         for name, values in _read_batch(method, batch, runtime, with_drawn_zs).items():
             rows.setdefault(name, []).append(values)
-    own = {name: torch.cat(values) for name, values in rows.items()}
+    own = {name: torch.cat(rows.pop(name)) for name in [*rows]}  # what was put together goes at once
     # a rank without a batch learns from the others what to send none of
     known = {name: (values.shape[1:], values.dtype) for name, values in own.items()}
     shapes = next(found for found in distributed.gather_objects(known) if found)
     for name, (shape, dtype) in shapes.items():
         own.setdefault(name, torch.empty(0, *shape, dtype=dtype, device=runtime.device))
-    gathered = {name: distributed.gather_rows(own[name]) for name in shapes}
-    order = gathered.pop("positions").argsort()  # the split's own, whatever the number of ranks
-    return {name: rows[order] for name, rows in gathered.items()}
+    order = distributed.gather_rows(own["positions"]).argsort()  # the split's, however many ranks there are
+    return {name: distributed.gather_rows(own.pop(name))[order] for name in shapes if name != "positions"}
 
 
 def _read_batch(method: nn.Module, batch: Batch, runtime: Runtime, with_drawn_zs: bool) -> dict[str, Tensor]:

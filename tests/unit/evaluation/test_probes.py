@@ -11,12 +11,8 @@ import scipy.optimize
 import torch
 from torch.overrides import TorchFunctionMode
 
-from dist_dsvae.evaluation.probes import Share, accuracy, linear_probe_accuracy, mlp_probe_accuracy
-
-
-def test_accuracy() -> None:
-    scores = torch.tensor([[0.1, 0.9], [0.8, 0.2], [0.3, 0.7]])
-    assert accuracy(scores, torch.tensor([1, 0, 0])) == pytest.approx(2 / 3)
+from dist_dsvae.evaluation import probes
+from dist_dsvae.evaluation.probes import Share, linear_probe_accuracy, mlp_probe_accuracy
 
 
 def codes(count: int, seed: int, signal: float) -> tuple[torch.Tensor, torch.Tensor]:
@@ -98,6 +94,24 @@ def test_many_classes_take_bounded_memory() -> None:
     with Watch():
         assert linear_probe_accuracy(train, labels, test, labels, num_classes=2000) > 0.8
     assert largest <= 2**22
+
+
+def test_a_perceptron_takes_a_part_of_the_codes_to_float64(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(probes, "MLP_EPOCHS", 1)
+    train, test = codes(40_000, 0, 20.0), codes(40_000, 1, 20.0)
+    largest = 0
+
+    class Watch(TorchFunctionMode):
+        def __torch_function__(self, function, types, args=(), kwargs=None):
+            nonlocal largest
+            result = function(*args, **(kwargs or {}))
+            if isinstance(result, torch.Tensor) and result.dtype == torch.float64:
+                largest = max(largest, result.numel())
+            return result
+
+    with Watch():
+        assert mlp_probe_accuracy(*train, *test, num_classes=1024) > 0.9
+    assert 0 < largest < train[0].numel() / 2
 
 
 def test_probe_is_deterministic() -> None:
