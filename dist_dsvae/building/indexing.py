@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -190,7 +191,10 @@ def _known(split: Path) -> Mapping[str, Any]:
 def _known_classes(
     known: Sequence[Mapping[str, Any]], shards: Sequence[ScannedShard]
 ) -> tuple[str, ...] | None:
-    """The one list of classes of the manifests that were there, if all labels of the shards fit it."""
+    """The one list of classes of the manifests that were there, if all labels of the shards fit it.
+
+    One that only counts says no more than the shards do, which may be of fewer classes now.
+    """
     lists = {tuple(map(str, classes)) for each in known if isinstance(classes := each.get("classes"), list)}
     if len(lists) != 1:
         return None
@@ -198,17 +202,14 @@ def _known_classes(
     numbers = {label for shard in shards for label in shard.labels if isinstance(label, int)}
     named = [item for shard in shards for item in shard.names.items()]
     fits = min(numbers) >= 0 and max(numbers) < len(classes) == len(set(classes))
+    fits = fits and classes != _counted(len(classes))
     return classes if fits and all(classes[label] == name for label, name in named) else None
 
 
-def _known_crops(
-    known: Mapping[str, Any], shape: ImageShape, scanned: Sequence[ScannedShard]
-) -> FaceCrops | None:
-    """How faces were cut out, by the manifest that was there, if that was of as many and such shards."""
-    if (known.get("shape"), known.get("num_shards")) != (shape._asdict(), len(scanned)):
-        return None
+def _known_crops(known: Mapping[str, Any], fingerprint: str) -> FaceCrops | None:
+    """How faces were cut out, by the manifest that was there, if that was of the very same samples."""
     with suppress(DataError):
-        return FaceCrops.from_document(known)
+        return FaceCrops.from_document(known) if known.get("fingerprint") == fingerprint else None
     return None
 
 
@@ -241,6 +242,12 @@ def _spoken(shape: ImageShape) -> str:
     return f"a point of {shape.channels} coordinates"
 
 
+def _counted(count: int) -> tuple[str, ...]:
+    """Names of classes without any: numbers of equal length."""
+    width = len(str(count - 1))
+    return tuple(f"{label:0{width}d}" for label in range(count))
+
+
 def _name_classes(shards: Sequence[ScannedShard], known: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
     """Class names from the shards: sorted names, or names by number, of ``known`` manifests if they fit."""
     texts = {label for shard in shards for label in shard.labels if isinstance(label, str)}
@@ -266,8 +273,7 @@ def _name_classes(shards: Sequence[ScannedShard], known: Sequence[Mapping[str, A
         for label, name in shard.names.items():
             if names.setdefault(label, name) != name:
                 raise two_names(label, names[label], name, str(shard.path))
-    width = len(str(max(numbers)))
-    classes = tuple(names.get(label, f"{label:0{width}d}") for label in range(max(numbers) + 1))
+    classes = tuple(names.get(i, number) for i, number in enumerate(_counted(max(numbers) + 1)))
     twice = [name for name, count in Counter(classes).items() if count > 1]
     if twice:
         ids = [label for label, name in enumerate(classes) if name == twice[0]]
@@ -298,7 +304,7 @@ def _write(
         shards=shards,
         command=command,
         source="index",
-        face_crops=_known_crops(known, shape, [shard for shard, _ in scanned]),
     )
+    manifest = replace(manifest, face_crops=_known_crops(known, manifest.fingerprint))
     manifest.save()
     return manifest

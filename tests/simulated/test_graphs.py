@@ -102,7 +102,14 @@ def test_preparing_leaves_no_trace() -> None:
         names = [name for name, _ in iteration.method.named_buffers()]
         assert any("running_mean" in name for name in names)
         assert any(name.endswith("._u") for name in names)
-        Graphed(iteration, iteration.state).prepare(*make_inputs(iteration, first=0))
+        moved: list[bool] = []
+
+        def settle() -> None:
+            moved.append(not all(map(torch.equal, iteration.state(), before)))
+
+        graphed = Graphed(iteration, iteration.state, settle=settle)
+        graphed.prepare(*make_inputs(iteration, first=0))
+        assert moved == [True]  # it is waited for missing ranks before the host is in the copies back
         for now, then in zip(iteration.state(), before, strict=True):
             assert torch.equal(now, then)
         assert torch.equal(torch.get_rng_state(), random_state)

@@ -102,13 +102,15 @@ def at_temperatures(run: PlannedRun, temperatures: Sequence[tuple[float, float]]
     """
     own = run.config.evaluation.temperature_zs, run.config.evaluation.temperature_zu
     found = {}
-    for zs, zu in [own, *temperatures]:
-        is_own = zu == own[1] and (zs == own[0] or not has_zs(run))
-        if is_own or zs == zu or has_zs(run):
-            name = SCORES if is_own else f"temperature-{zs:g}-{zu:g}"
-            found[name] = WantedEvaluation(
-                run, name, replace(run.config.evaluation, temperature_zs=zs, temperature_zu=zu)
-            )
+    for asked_zs, zu in [own, *temperatures]:
+        zs = asked_zs
+        if not has_zs(run) and (asked_zs, zu) != own:
+            if asked_zs != zu:
+                continue
+            zs = own[0] if zu == own[1] else zu  # of no account: that of the same evaluation
+        name = SCORES if (zs, zu) == own else f"temperature-{zs:g}-{zu:g}"
+        settings = replace(run.config.evaluation, temperature_zs=zs, temperature_zu=zu)
+        found[name] = WantedEvaluation(run, name, settings)
     return list(found.values())
 
 

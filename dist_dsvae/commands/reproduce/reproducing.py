@@ -40,7 +40,7 @@ def reproduce(args: argparse.Namespace) -> None:
     runs = list(itertools.chain.from_iterable(by_name.values()))
     if args.only is not None:
         runs = [_only(runs, args.only)]
-    for name in by_name:
+    for name in by_name if not args.dry_run and args.only is None else ():
         check_replaceable(args.out / name, FORMAT, ("json", "md", "png"))
     drawings = [
         job for name, those in by_name.items() if args.figures for job in figure_jobs(those, args.out / name)

@@ -54,8 +54,8 @@ class Graphed:
     function: takes tensors; its effects are in tensors alone, and it returns nothing.
     state: every tensor that the function changes, live; restored after warm-up.
     timeout: of the ranks' agreement that all of them captured.
-    settle: returns when the device is done with all that it was given (``Fence.settle``): capturing starts
-    with a wait for it that heeds neither signals nor missing ranks.
+    settle: returns when the device is done with all that it was given (``Fence.settle``): putting the state
+    back waits for that without heeding signals or missing ranks.
     inputs: those of the capture, which the graph reads; none before it. replay: launches all that was
     captured, on ``inputs`` as they are; None before.
     """
@@ -97,7 +97,6 @@ class Graphed:
         """
         self.inputs = tuple(tensor.clone() for tensor in inputs)
         self._warm_up()
-        self._settle()
         replay: Callable[[], None] | None = None
         problem: str | None = None
         no_memory: torch.OutOfMemoryError | None = None
@@ -124,6 +123,7 @@ class Graphed:
         with without_trace(self.state, self.inputs):
             for _ in range(_WARM_UP_CALLS if distributed.is_initialized() else _WARM_UP_CALLS_ALONE):
                 self.function(*self.inputs)
+            self._settle()
 
     def _check(self, inputs: tuple[Tensor, ...]) -> None:
         if len(inputs) != len(self.inputs):

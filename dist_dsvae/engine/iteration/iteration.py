@@ -123,6 +123,7 @@ class Iteration:
             if isinstance(update, OverlappedUpdate):
                 with without_trace(self.method.buffers, batch):
                     update.settle_buckets(batch, noise)
+                    self.runtime.fence.settle()  # before buffers are put back, deaf to missing ranks
                 return
 
     def _batches(self, inputs: Sequence[Tensor]) -> list[tuple[Batch, Noise]]:

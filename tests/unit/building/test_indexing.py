@@ -133,6 +133,9 @@ def test_what_a_manifest_knew_is_kept(tmp_path: Path) -> None:
     (tmp_path / TABLE_FILE).unlink()  # a reason to index
     again = index_one(tmp_path)
     assert (again.classes, again.face_crops) == (("anna", "ben", "carla"), crops)
+    write_tar(tmp_path / "a.tar", labelled(0, 2))
+    others = index_one(tmp_path)
+    assert (others.classes, others.face_crops) == (("anna", "ben", "carla"), None)
     write_tar(tmp_path / "a.tar", described((0, "otto"), (1, "paul")))
     assert index_one(tmp_path).classes == ("otto", "paul")
     write_tar(tmp_path / "b.tar", labelled(2))
@@ -140,6 +143,14 @@ def test_what_a_manifest_knew_is_kept(tmp_path: Path) -> None:
     assert (more.classes, more.face_crops) == (("otto", "paul", "2"), None)
     (tmp_path / "manifest.json").write_text('{"format_version": 1, "classes": 3')
     assert index_one(tmp_path).classes == ("otto", "paul", "2")
+
+
+def test_numbers_are_no_names_to_keep(tmp_path: Path) -> None:
+    """Shards of fewer classes than before are as if they were the first."""
+    write_tar(tmp_path / "a.tar", labelled(*range(12)))
+    assert len(index_one(tmp_path).classes) == 12
+    write_tar(tmp_path / "a.tar", labelled(0, 1, 2))
+    assert index_one(tmp_path).classes == ("0", "1", "2")
 
 
 @pytest.mark.parametrize(

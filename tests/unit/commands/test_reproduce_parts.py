@@ -272,6 +272,8 @@ def test_temperatures_of_both_codes_are_for_methods_that_have_both(tmp_path: Pat
         "scores",
         "temperature-1-1",
     ]
+    assert at_temperatures(runs[2], [(0.8, 1.0)]) == [scores_of(runs[2])]  # a pair is for both codes
+    assert at_temperatures(own[2], [(0.5, 0.5)]) == [scores_of(own[2])]
     trained(runs[0], 20, 1.0)
     arguments = at_temperatures(runs[0], asked)[2].arguments()
     assert arguments[-4:] == (
