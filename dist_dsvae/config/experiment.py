@@ -12,7 +12,16 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from dist_dsvae.config.fields import LARGE, MAX_TEMPERATURE, WINDOW_SHARDS, between, free, place, positive
+from dist_dsvae.config.fields import (
+    LARGE,
+    LONGEST_WAIT,
+    MAX_TEMPERATURE,
+    WINDOW_SHARDS,
+    between,
+    free,
+    place,
+    positive,
+)
 from dist_dsvae.config.methods import DSVAEConfig, MethodConfig
 from dist_dsvae.config.training import TrainConfig
 
@@ -58,12 +67,12 @@ class DataConfig:
     source: Literal["stream", "resident"] = free("stream")
     corrupt_sample: Literal["raise", "replace"] = free("raise")
     num_workers: int = between(0, 1024, 2, free=True)
-    worker_timeout_seconds: float = between(0, LARGE, 600.0, free=True)
+    worker_timeout_seconds: float = between(0, LONGEST_WAIT, 600.0, free=True)
     cache_dir: str | None = place(None)
     cache_gib: float = between(0, LARGE, 20.0, free=True)
     fetch_tries: int = positive(8, free=True)
     fetch_pause_seconds: float = between(0, 3600, 0.5, free=True)
-    fetch_timeout_seconds: float = positive(30.0, free=True)
+    fetch_timeout_seconds: float = positive(30.0, free=True, up_to=LONGEST_WAIT)
     allow_pipe: bool = free(False)
     allow_redirects: bool = free(False)
 

@@ -8,6 +8,7 @@ from typing import Any
 MAX_TEMPERATURE = 10.0  # of sampling
 WINDOW_SHARDS = 8  # of the shuffle, where nothing else is chosen
 LARGE = 1e9  # stands for "no upper bound" where a number must not be negative
+LONGEST_WAIT = 2e6  # seconds, 23 days: systems count a wait in 2**31 milliseconds
 
 
 def free(default: Any) -> Any:

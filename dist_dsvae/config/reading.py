@@ -10,6 +10,7 @@ import re
 import types
 import typing
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -184,7 +185,8 @@ def _convert(value: Any, hint: Any, dotted: str) -> Any:
         inner = next(arg for arg in typing.get_args(hint) if arg is not type(None))
         return _convert(value, inner, dotted)
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        value = float(value)
+        with suppress(OverflowError):  # then it stays what it is, and no number of this kind
+            value = float(value)
     if not isinstance(value, hint) or (hint is int and isinstance(value, bool)):
         raise ConfigError(f"{dotted} is {_show(value)}; it must be {_TYPE_NAMES[hint]}.")
     if hint is float and not math.isfinite(value):

@@ -186,10 +186,10 @@ def _allowed(f: dataclasses.Field[Any], hint: Any) -> str:
 def _bounds(f: dataclasses.Field[Any]) -> str:
     low, high = f.metadata.get("between", (None, None))
     if f.metadata.get("positive"):
-        return " above 0" if high is None else f" above 0, up to {high:,g}"
+        return " above 0" if high is None or high >= LARGE else f" above 0, up to {high:,.10g}"
     if low is None:
         return ""
-    return f", {low:,} or more" if high >= LARGE else f", {low:,} to {high:,}"
+    return f", {low:,} or more" if high >= LARGE else f", {low:,} to {high:,.10g}"
 
 
 def _default(f: dataclasses.Field[Any]) -> str:

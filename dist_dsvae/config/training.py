@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
-from dist_dsvae.config.fields import LARGE, between, free, positive
+from dist_dsvae.config.fields import LARGE, LONGEST_WAIT, between, free, positive
 
 TrackerName = Literal["tensorboard", "wandb", "mlflow", "trackio"]
 MOST_PROFILED = 100  # iterations, beyond which viewers of traces give up
@@ -75,7 +75,7 @@ class TrainConfig:
     tensorboard: deprecated: true puts "tensorboard" into trackers, false takes it out.
     """
 
-    epochs: float = positive(100.0, free=True)
+    epochs: float = positive(100.0, free=True, up_to=LARGE)
     max_seconds: float = between(0, LARGE, 0.0, free=True)
     log_every_steps: int = positive(50, free=True)
     sample_every_steps: int = between(0, LARGE, 500, free=True)
@@ -91,7 +91,7 @@ class TrainConfig:
     cuda_graph: Literal["auto", "on", "off"] = free("auto")
     double_precision: bool = False
     sync_batch_norm: bool = True
-    collective_timeout_seconds: float = positive(600.0, free=True)
+    collective_timeout_seconds: float = positive(600.0, free=True, up_to=LONGEST_WAIT)
     cpu_threads: int = between(0, 4096, 0, free=True)
     evaluate_at_end: bool = free(True)
     trackers: tuple[TrackerName, ...] = free(("tensorboard",))

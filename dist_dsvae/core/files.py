@@ -6,7 +6,7 @@ import hashlib
 import os
 import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 
@@ -15,11 +15,16 @@ def write_atomically(path: Path, content: bytes) -> None:
     # a process of another machine or container may have this one's number
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
     with speaking_of(path):
-        with temporary.open("xb") as stream:
-            stream.write(content)
-            stream.flush()
-            os.fsync(stream.fileno())
-        temporary.replace(path)
+        try:
+            with temporary.open("xb") as stream:
+                stream.write(content)
+                stream.flush()
+                os.fsync(stream.fileno())
+            temporary.replace(path)
+        except BaseException:
+            with suppress(OSError):
+                temporary.unlink()  # on a full disk many tries would fill what is left
+            raise
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from dist_dsvae.core.versions import version_of
 from dist_dsvae.methods.published import Published, halve
 from dist_dsvae.pretrained.model import PretrainedModel
 from dist_dsvae.pretrained.programs import ProgramKind, check_packages, save_programs
-from dist_dsvae.runs.checkpoint import complete_checkpoints
+from dist_dsvae.runs.checkpoint import read_marker
 from dist_dsvae.runs.measure_statistics import adopt
 from dist_dsvae.runs.run import Run
 from dist_dsvae.runs.run_directory import last_command
@@ -113,10 +113,9 @@ def _evaluation(run_dir: Path, chosen: Path, weights: str) -> dict[str, Any]:
     scores = _read(run_dir / "evaluation/scores.json")
     if (scores.get("checkpoint"), scores.get("weights")) == (chosen.name, weights):
         return {key: scores[key] for key in ("figures", "real", "judges", "settings") if key in scores}
-    newest = complete_checkpoints(run_dir / "checkpoints")[-1]
-    if chosen.name != newest.name:
-        return {}
     summary = _read(run_dir / "evaluation/summary.json")
+    if summary.get("samples_seen") != read_marker(chosen)["samples_seen"]:  # of an end before, or another's
+        return {}
     figures = {key: value for key, value in summary.items() if key not in ("train_seconds", "samples_seen")}
     return {"figures": figures, "note": "At the end of training, with the last weights."} if figures else {}
 

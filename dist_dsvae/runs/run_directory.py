@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import platform
 import shlex
 import subprocess
@@ -103,7 +104,8 @@ def _candidates(run_dir: Path, resume: str) -> list[Path]:
     """Checkpoints that would do, best first."""
     _check_ours(run_dir)
     existing = complete_checkpoints(run_dir / "checkpoints")
-    if resume == "auto":
+    # A cluster or launcher that starts a job again gives it the same words, which were for its first start
+    if resume == "auto" or (existing and _is_started_again()):
         return existing[::-1]
     if resume == "never":
         if existing:
@@ -126,6 +128,12 @@ def _candidates(run_dir: Path, resume: str) -> list[Path]:
             "another --run-dir to go on from it there."
         )
     return chosen
+
+
+def _is_started_again() -> bool:
+    """By SLURM, after a requeue, or by torchrun, after a failure."""
+    counts = ("SLURM_RESTART_COUNT", "TORCHELASTIC_RESTART_COUNT")
+    return any(os.environ.get(name, "0") not in ("", "0") for name in counts)
 
 
 def _check_ours(run_dir: Path) -> None:

@@ -102,6 +102,7 @@ class RunLock:
             "token": uuid.uuid4().hex,
             "beats": "0" * _DIGITS,
         }
+        self._is_new = not run_dir.exists()
         try:
             run_dir.mkdir(parents=True, exist_ok=True)
         except (FileExistsError, NotADirectoryError):
@@ -119,8 +120,9 @@ class RunLock:
         self._beating.join()
         if (_read(self._path) or self._own)["token"] == self._own["token"]:  # or it cannot be read
             self._path.unlink(missing_ok=True)
-        with suppress(OSError):
-            self._run_dir.rmdir()  # nothing came of the run
+        if self._is_new:
+            with suppress(OSError):
+                self._run_dir.rmdir()  # nothing came of the run
 
     def _made(self) -> bool:
         try:

@@ -94,6 +94,9 @@ class ShardCache:
             except FileNotFoundError:
                 return None
             fcntl.flock(file, fcntl.LOCK_SH)
+            if not _is_at(file, path):  # removed before it was locked
+                file.close()
+                return None
             if os.fstat(file.fileno()).st_size != num_bytes:  # somebody has changed it since
                 file.close()
                 path.unlink(missing_ok=True)
@@ -184,11 +187,18 @@ def _lock_alone(path: Path, *, create: bool = False) -> BinaryIO | None:
         file.close()
         return None
     # renamed or removed before it was locked, the file is not the one of this name any more
-    with suppress(FileNotFoundError):
-        if os.path.samestat(os.fstat(file.fileno()), path.stat()):
-            return file
+    if _is_at(file, path):
+        return file
     with _unlocking(file):
         return None
+
+
+def _is_at(file: BinaryIO, path: Path) -> bool:
+    """Whether an open file still has that name."""
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except FileNotFoundError:
+        return False
 
 
 @contextmanager

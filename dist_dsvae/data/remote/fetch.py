@@ -22,6 +22,7 @@ from dist_dsvae.data.remote.location import GO_ON, AttemptError, Location
 logger = logging.getLogger(__name__)
 
 _TRIES_IF_LASTING = 2  # 404, wrong bytes: a second look, for a file may just be being replaced
+_MOST_DOUBLINGS = 64  # far beyond the longest pause
 _LONGEST_PAUSE_SECONDS = 30.0
 _LEAST_BYTES = 2**16  # what must arrive within timeout_seconds; less is a stalled server
 
@@ -47,7 +48,7 @@ class Retries:
     timeout_seconds: float = 30.0
 
     def pause_after(self, tried: int) -> float:
-        return min(self.pause_seconds * 2.0 ** (tried - 1), _LONGEST_PAUSE_SECONDS)
+        return min(self.pause_seconds * 2.0 ** min(tried - 1, _MOST_DOUBLINGS), _LONGEST_PAUSE_SECONDS)
 
     @property
     def total_seconds(self) -> float:

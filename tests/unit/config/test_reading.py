@@ -52,6 +52,14 @@ def test_round_trip(tmp_path: Path) -> None:
         ({"train": {"cpu_threads": -2}}, "train.cpu_threads is -2; it must be between 0 and"),
         ({"method": {"kl_weight": -1}}, "method.kl_weight is -1; it must be between 0 and"),
         ({"seed": 10**24}, "it must be between"),
+        ({"train": {"epochs": 1e308}}, "train.epochs is 1e+308; it must be"),
+        ({"train": {"epochs": 10**400}}, "it must be a number."),
+        (
+            {"train": {"collective_timeout_seconds": 1e15}},
+            "train.collective_timeout_seconds is 1000000000000000.0; it",
+        ),
+        ({"data": {"train": "x", "worker_timeout_seconds": 3e6}}, "it must be between 0 and 2,000,000"),
+        ({"data": {"train": "x", "fetch_timeout_seconds": 1e10}}, "it must be"),
         ({"train": {"evaluate_at_end": 1}}, "train.evaluate_at_end is 1; it must be true or false."),
         (
             {"train": {"trackers": "wandb"}},

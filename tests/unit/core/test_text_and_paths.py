@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 import tracemalloc
 from pathlib import Path
@@ -204,3 +205,18 @@ def test_half_a_character_is_no_text(half: str) -> None:
     for document in (f'{{"a": ["{half}"]}}', f'{{"{half}": 1}}'):
         with pytest.raises(ValueError, match="half a character"):
             parse_json(document)
+
+
+def test_a_failed_write_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A full disk, tried again and again."""
+    write_atomically(tmp_path / "a.json", b"old")
+
+    def full(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    for _ in range(3):
+        with pytest.raises(OSError, match=r"No space left on device: '.*a\.json'"):
+            write_atomically(tmp_path / "a.json", b"new")
+    assert [path.name for path in tmp_path.iterdir()] == ["a.json"]
+    assert (tmp_path / "a.json").read_bytes() == b"old"

@@ -323,3 +323,21 @@ def test_setting_back_twice_keeps_both_futures(tmp_path: Path) -> None:
     for name, value in (("abandoned-step-00000002", 5.0), ("abandoned-step-00000002-2", 6.0)):
         load(tmp_path / name, into)
         assert into["method"]["count"] == value
+
+
+@pytest.mark.parametrize("counter", ["SLURM_RESTART_COUNT", "TORCHELASTIC_RESTART_COUNT"])
+def test_a_job_that_is_started_again_goes_on_whatever_its_words_were(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, counter: str
+) -> None:
+    """They are those of the first start: a requeued job would set its run back for ever, or be refused."""
+    run, other = tmp_path / "run", tmp_path / "other"
+    paths = [save(run / "checkpoints", step, state(step), {}, keep=3) for step in (1, 2)]
+    origin = save(other / "checkpoints", 9, state(9.0), {}, keep=3)
+    assert checkpoint_to_resume(run, str(paths[0])) == paths[0]
+    monkeypatch.setenv(counter, "0")
+    with pytest.raises(CheckpointError, match="already holds checkpoints of its own"):
+        checkpoint_to_resume(run, str(origin))
+    monkeypatch.setenv(counter, "1")
+    for words in (str(paths[0]), str(origin), "never"):
+        assert checkpoint_to_resume(run, words) == paths[1]
+    assert checkpoint_to_resume(tmp_path / "new", str(origin)) == origin  # with none yet

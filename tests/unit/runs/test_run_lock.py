@@ -188,3 +188,10 @@ def test_a_lock_that_cannot_be_written_is_in_nobodys_way(
     (tmp_path / LOCK_FILE).write_text('{"tok')  # what a failing disk makes of it
     lock.release()
     assert not (tmp_path / LOCK_FILE).exists()
+
+
+def test_a_folder_that_was_there_stays(tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    for name in ("mine", "new"):
+        RunLock(tmp_path / name, QUICK).release()
+    assert [path.name for path in tmp_path.iterdir()] == ["mine"]
