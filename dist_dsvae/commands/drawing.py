@@ -144,7 +144,8 @@ def masks_of(args: argparse.Namespace, model: PretrainedModel) -> dict[str, Mask
     suitable = holes_for(aligned_faces=model.published.face_crops is not None)
     masks: dict[str, Mask] = {name: name for name in args.masks or ([] if args.mask_image else suitable)}
     if args.mask_image:
-        masks[args.mask_image.stem] = read_image(args.mask_image)
+        name = args.mask_image.stem
+        masks[name if name not in masks else args.mask_image.name] = read_image(args.mask_image)
     return masks
 
 

@@ -176,7 +176,8 @@ def load_published(directory: str | Path) -> Published:
                 f"{weights} holds values of {name} that are infinite or no numbers: the model was exported "
                 "from a run that had failed, or damaged since. Export an earlier checkpoint."
             )
-    method = make_method(config, model, shape, len(classes))
+    with torch.random.fork_rng(devices=[]):  # whoever opens a model goes on with the numbers of before
+        method = make_method(config, model, shape, len(classes))
     _make_room(method, tensors)
     with torch.no_grad():
         method.load_state_dict(tensors)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import html
 import json
+import logging
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -24,13 +25,16 @@ from dist_dsvae.core.text import one_line
 from dist_dsvae.evaluation.metrics import description_of
 from dist_dsvae.evaluation.printed_figures import shown
 from dist_dsvae.methods.abilities import Generative
+from dist_dsvae.methods.published import PublishedModelError
 from dist_dsvae.pretrained.card_programs import use_of_programs
 from dist_dsvae.sampling.generate import spread
 from dist_dsvae.sampling.grids import draw_grid, save_scatter
-from dist_dsvae.sampling.image_file import write_image
+from dist_dsvae.sampling.image_file import ForeignImageError, check_replaceable, write_image
 
 if TYPE_CHECKING:
     from dist_dsvae.pretrained.model import PretrainedModel
+
+logger = logging.getLogger(__name__)
 
 SAMPLES_FILE = "samples.png"
 _SEED = 0
@@ -38,6 +42,26 @@ _NUM_ROWS, _NUM_COLUMNS = 10, 8
 _NUM_POINTS = 3000
 _MANY_CLASSES = 40
 _NO_FIGURE = 1e15  # beyond what is measured of anything here
+
+
+def check_kept(model: PretrainedModel, directory: Path, **options: Any) -> None:
+    """Before a model is saved to ``directory``: what is there beside the model's own files.
+
+    options: of the card. Raises PublishedModelError for a picture that this program did not draw; warns of a
+    README.md that stays, and says other things.
+    """
+    if isinstance(model.published.method, Generative):
+        try:
+            check_replaceable(directory / SAMPLES_FILE)
+        except ForeignImageError as error:
+            raise PublishedModelError(f"A model cannot be saved to {directory}: {error}") from None
+    there = directory / "README.md"
+    if there.is_file() and there.read_bytes() != str(model.generate_model_card(**options)).encode():
+        logger.warning(
+            "%s is there already and stays, though it is not this model's card. Remove it and save again "
+            "for a new one.",
+            there,
+        )
 
 
 def save_samples(model: PretrainedModel, directory: Path) -> None:

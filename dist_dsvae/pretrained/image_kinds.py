@@ -200,7 +200,8 @@ def _read_array(array: npt.NDArray[Any], shape: ImageShape, name: str) -> tuple[
         raise ImageError(
             f"{name} is an array of {array.dtype}; allowed are uint8 (0 to 255) and floats in [-1, 1]."
         )
-    tensor = torch.from_numpy(np.ascontiguousarray(array))
+    # a copy: memory that is read-only, or of another byte order, is no tensor's
+    tensor = torch.from_numpy(np.array(array, array.dtype.newbyteorder("="), order="C"))
     if not shape.is_image:
         single = tensor.dim() == 1
         tensor = tensor[None] if single else tensor

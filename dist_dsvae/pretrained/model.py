@@ -94,10 +94,11 @@ class PretrainedModel(Described, ModelHubMixin, library_name="dist_dsvae"):
         """Write the model, its card and the card's pictures into a folder.
 
         options: as ``ModelHubMixin`` has them. Raises PublishedModelError where files that are no model's
-        would be replaced.
+        would be replaced. A README.md that is there stays, with a warning if it is not this model's.
         """
         # before the library removes config.json, which it does ahead of _save_pretrained
         check_replaceable(Path(save_directory))
+        card.check_kept(self, Path(save_directory), **(options.get("model_card_kwargs") or {}))
         saved: str | None = super().save_pretrained(save_directory, **options)
         return saved
 

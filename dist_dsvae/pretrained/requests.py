@@ -9,7 +9,7 @@ from typing import Any, get_args
 import numpy as np
 import numpy.typing as npt
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import Tensor
 
 from dist_dsvae.core.images import as_stored
@@ -60,12 +60,12 @@ def _class_id(wanted: int | str, classes: Sequence[str]) -> int:
 
 def seed_from(generator: Seed) -> int:
     """The seed of a request: the number itself, or one drawn from a generator (None: torch's own)."""
-    if isinstance(generator, bool) or not isinstance(generator, int | torch.Generator | None):
+    if isinstance(generator, bool) or not isinstance(generator, int | np.integer | torch.Generator | None):
         raise RequestError(f"generator is {generator!r}; give a whole number, a torch.Generator or None.")
-    if isinstance(generator, int):
+    if isinstance(generator, int | np.integer):
         if not -(2**63) <= generator < 2**63:
             raise RequestError(f"The seed is {generator}; it must fit into 64 bits.")
-        return generator
+        return int(generator)
     device = generator.device if generator is not None else torch.device("cpu")
     return int(torch.randint(2**62, (), generator=generator, device=device))
 
@@ -104,7 +104,7 @@ def code_kind(codes: CodeKind | None, *, can_encode: bool) -> CodeKind:
 
 def read_codes(zs: Rows, zu: Rows, dims: tuple[int, int]) -> Tensor:
     """zs ++ zu [N, sum of dims] in float32. dims: the model's. Raises RequestError for other shapes."""
-    parts = [torch.as_tensor(part).float() for part in (zs, zu)]
+    parts = [_tensor(part).float() for part in (zs, zu)]
     got = tuple(part.shape[-1] if part.dim() == 2 else -1 for part in parts)
     if got != dims or len(parts[0]) != len(parts[1]):
         raise RequestError(
@@ -114,11 +114,19 @@ def read_codes(zs: Rows, zu: Rows, dims: tuple[int, int]) -> Tensor:
     return torch.cat(parts, dim=1)
 
 
+def _tensor(rows: Rows) -> Tensor:
+    """Arrays are copied: flipped ones, of another byte order, or read-only are no tensor's memory."""
+    if isinstance(rows, np.ndarray):
+        rows = np.array(rows, rows.dtype.newbyteorder("="), order="C")
+    return torch.as_tensor(rows)
+
+
 def read_mask(mask: Mask, shape: ImageShape, num_images: int, *, aligned_faces: bool) -> Tensor:
     """bool [num_images, 1, H, W], True in the hole.
 
-    mask: a name of ``sampling.holes.holes_for``; a PIL picture, white in the hole, of any size; an array or
-    tensor [H, W], for all pictures, or [num_images, H, W], not 0 in the hole.
+    mask: a name of ``sampling.holes.holes_for``; a PIL picture, white in the hole, of any size, which is
+    turned upright and cut to the model's shape as pictures are (of aligned faces: one of the crop); an array
+    or tensor [H, W], for all pictures, or [num_images, H, W], not 0 in the hole.
     Raises RequestError for a mask of another size, for one without a hole, and for samples that are points.
     """
     if not shape.is_image:
@@ -140,13 +148,13 @@ def read_mask(mask: Mask, shape: ImageShape, num_images: int, *, aligned_faces: 
         try:
             # a depth beyond 8 bits, which convert() would clip; transparency says nothing about a hole
             eight_bits = as_stored(mask) if mask.mode.startswith(("I", "F")) else mask
-            whole = eight_bits.convert("L")
+            whole = ImageOps.exif_transpose(eight_bits).convert("L")
         except (OSError, ValueError) as error:
             raise RequestError(f"The mask cannot be read as a picture: {clause(error)}.") from None
-        grey = whole.resize((width, height), Image.Resampling.NEAREST)
+        grey = ImageOps.fit(whole, (width, height), Image.Resampling.NEAREST)
         holes = torch.from_numpy(np.asarray(grey) > 127)
     else:
-        holes = torch.as_tensor(mask).cpu() != 0
+        holes = _tensor(mask).cpu() != 0
     if tuple(holes.shape) not in ((height, width), (num_images, height, width)):
         raise RequestError(
             f"The mask has the shape {list(holes.shape)}; it must be [{height}, {width}], or "

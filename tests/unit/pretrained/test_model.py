@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +15,7 @@ from torch import Tensor
 from dist_dsvae import PretrainedModel
 from dist_dsvae.config import CGANConfig, ClassifierConfig, CVAEConfig, DSVAEConfig
 from dist_dsvae.core.types import Gaussian
+from dist_dsvae.methods.published import PublishedModelError
 from dist_dsvae.models.norm_statistics import Moments
 from dist_dsvae.pretrained.networks import in_chunks
 from dist_dsvae.pretrained.requests import RequestError
@@ -310,3 +313,63 @@ def test_a_distribution_stands_for_its_mean(model: PretrainedModel) -> None:
     zs, zu = torch.randn(2, 6), torch.randn(2, 4)
     assert torch.equal(model.decode(zs, Gaussian(zu, zu)), model.decode(zs, zu))
     assert model.classes == CLASSES
+
+
+def test_a_mask_is_turned_and_cut_as_the_picture_is(model: PretrainedModel) -> None:
+    height, width = model.shape.height, model.shape.width
+    wide = np.zeros((100, 300), np.uint8)
+    wide[:, 100:150] = 255  # the left half of the square in the middle
+    holes = model.holes(Image.fromarray(wide))[0, 0]
+    assert holes[:, : width // 2].all()
+    assert not holes[:, width // 2 :].any()
+    with pytest.raises(RequestError, match="no hole"):
+        model.holes(Image.fromarray(np.roll(wide, -100, axis=1)))  # beside the square
+    stored = io.BytesIO()
+    turned = Image.Exif()
+    turned[0x0112] = 6  # to be turned right by 90 degrees
+    top = Image.fromarray(np.repeat([[255], [0]], 50, axis=0).repeat(100, axis=1).astype(np.uint8))
+    top.save(stored, format="JPEG", exif=turned, quality=95)
+    holes = model.holes(Image.open(stored))[0, 0]
+    assert holes[:, width // 2 :].all()
+    assert not holes[:, : width // 2].any()
+    assert holes.shape == (height, width)
+
+
+def test_arrays_of_any_layout_and_numbers_of_numpy(model: PretrainedModel) -> None:
+    images = model.sample(0, 2, np.int64(3), kind="array")
+    assert np.array_equal(images, model.sample(0, 2, 3, kind="array"))
+    floats = images.astype(np.float32) / 127.5 - 1
+    flipped = floats.astype(">f4")[:, ::-1]
+    flipped.flags.writeable = False
+    assert torch.equal(model.encode(flipped).zs, model.encode(np.ascontiguousarray(floats[:, ::-1])).zs)
+    mask = np.zeros((model.shape.height, model.shape.width))
+    mask[:, :4] = 1
+    holes = model.holes(np.fliplr(mask))
+    assert holes[..., -4:].all()
+    assert not holes[..., :-4].any()
+
+
+def test_opening_a_model_draws_no_numbers(model: PretrainedModel, tmp_path: Path) -> None:
+    model.save_pretrained(tmp_path)
+    torch.manual_seed(0)
+    expected = torch.rand(3)
+    torch.manual_seed(0)
+    PretrainedModel.from_pretrained(str(tmp_path))
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_saving_over_a_model(
+    model: PretrainedModel, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What is a person's is found before anything is replaced; a card that stays is told of."""
+    model.save_pretrained(tmp_path)
+    model.save_pretrained(tmp_path)
+    assert caplog.text == ""
+    other = PretrainedModel(model.published._replace(about={"run": "another"}))
+    other.save_pretrained(tmp_path)
+    assert "README.md is there already and stays, though it is not this model's card" in caplog.text
+    config = (tmp_path / "config.json").read_bytes()
+    Image.new("RGB", (3, 3)).save(tmp_path / "samples.png")
+    with pytest.raises(PublishedModelError, match=r"cannot be saved to .*samples\.png exists already"):
+        model.save_pretrained(tmp_path)
+    assert (tmp_path / "config.json").read_bytes() == config
