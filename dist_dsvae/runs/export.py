@@ -114,7 +114,7 @@ def _evaluation(run_dir: Path, chosen: Path, weights: str) -> dict[str, Any]:
     if (scores.get("checkpoint"), scores.get("weights")) == (chosen.name, weights):
         return {key: scores[key] for key in ("figures", "real", "judges", "settings") if key in scores}
     summary = _read(run_dir / "evaluation/summary.json")
-    if summary.get("samples_seen") != read_marker(chosen)["samples_seen"]:  # of an end before, or another's
+    if summary.get("samples_seen") != read_marker(chosen).get("samples_seen"):  # of an end before
         return {}
     figures = {key: value for key, value in summary.items() if key not in ("train_seconds", "samples_seen")}
     return {"figures": figures, "note": "At the end of training, with the last weights."} if figures else {}
