@@ -313,6 +313,10 @@ def test_the_card_has_figures_of_these_weights_alone(runs: dict[str, Path]) -> N
     assert "At the end of training" in str(
         PretrainedModel(published_of_run(runs["cgan"])).generate_model_card()
     )
+    (folder / "summary.json").write_text(
+        json.dumps({"zs_accuracy": 0.5, "samples_seen": 24})
+    )  # then it went on
+    assert published_of_run(runs["cgan"], weights="raw").about["evaluation"] == {}
 
 
 def test_a_seed_is_a_seed_on_every_thread_count() -> None:
