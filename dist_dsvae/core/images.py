@@ -198,8 +198,13 @@ def _resized(pixels: Pixels, height: int, width: int) -> Pixels:
 
 def flatten(image: Image.Image) -> Image.Image:
     """The first frame, turned upright as its EXIF says, on white where transparent, 8-bit RGB."""
+    return as_stored(upright(image))
+
+
+def upright(image: Image.Image) -> Image.Image:
+    """Turned as its EXIF says."""
     turned = image.getexif().get(ExifTags.Base.Orientation, 1) != 1
-    return as_stored(ImageOps.exif_transpose(image) if turned else image)
+    return ImageOps.exif_transpose(image) if turned else image
 
 
 def as_stored(image: Image.Image) -> Image.Image:

@@ -195,13 +195,17 @@ def _read_pil(images: Sequence[Image.Image], shape: ImageShape, name: str) -> tu
     return torch.from_numpy(pixels).movedim(-1, 1), kind
 
 
+def native_copy(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """As a tensor can hold it: flipped or read-only memory, or that of another byte order, is no tensor's."""
+    return np.array(array, array.dtype.newbyteorder("="), order="C")
+
+
 def _read_array(array: npt.NDArray[Any], shape: ImageShape, name: str) -> tuple[Tensor, Kind]:
     if array.dtype != np.uint8 and array.dtype.kind != "f":
         raise ImageError(
             f"{name} is an array of {array.dtype}; allowed are uint8 (0 to 255) and floats in [-1, 1]."
         )
-    # a copy: memory that is read-only, or of another byte order, is no tensor's
-    tensor = torch.from_numpy(np.array(array, array.dtype.newbyteorder("="), order="C"))
+    tensor = torch.from_numpy(native_copy(array))
     if not shape.is_image:
         single = tensor.dim() == 1
         tensor = tensor[None] if single else tensor

@@ -12,9 +12,10 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from dist_dsvae.core.images import as_stored
+from dist_dsvae.core.images import as_stored, upright
 from dist_dsvae.core.text import clause
 from dist_dsvae.core.types import CodeKind, ImageShape
+from dist_dsvae.pretrained.image_kinds import native_copy
 from dist_dsvae.sampling.holes import HOLES, hole, holes_for
 
 ClassNames = int | str | Sequence[int | str] | Tensor | npt.NDArray[Any]
@@ -115,10 +116,7 @@ def read_codes(zs: Rows, zu: Rows, dims: tuple[int, int]) -> Tensor:
 
 
 def _tensor(rows: Rows) -> Tensor:
-    """Arrays are copied: flipped ones, of another byte order, or read-only are no tensor's memory."""
-    if isinstance(rows, np.ndarray):
-        rows = np.array(rows, rows.dtype.newbyteorder("="), order="C")
-    return torch.as_tensor(rows)
+    return torch.from_numpy(native_copy(rows)) if isinstance(rows, np.ndarray) else torch.as_tensor(rows)
 
 
 def read_mask(mask: Mask, shape: ImageShape, num_images: int, *, aligned_faces: bool) -> Tensor:
@@ -147,8 +145,8 @@ def read_mask(mask: Mask, shape: ImageShape, num_images: int, *, aligned_faces: 
     elif isinstance(mask, Image.Image):
         try:
             # a depth beyond 8 bits, which convert() would clip; transparency says nothing about a hole
-            eight_bits = as_stored(mask) if mask.mode.startswith(("I", "F")) else mask
-            whole = ImageOps.exif_transpose(eight_bits).convert("L")
+            turned = upright(mask)
+            whole = (as_stored(turned) if mask.mode.startswith(("I", "F")) else turned).convert("L")
         except (OSError, ValueError) as error:
             raise RequestError(f"The mask cannot be read as a picture: {clause(error)}.") from None
         grey = ImageOps.fit(whole, (width, height), Image.Resampling.NEAREST)
