@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import html
 import itertools
+import os
+import signal
 import socket
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +33,7 @@ _LOCAL = ("127.0.0.1", "localhost", "::1")
 _MAX_WAITING = 64
 _SECONDS_KEPT = 3600  # uploads and results on disk
 _SECONDS_BETWEEN_LOOKS = 10  # for a newer checkpoint
+_FOLDER = "GRADIO_TEMP_DIR"  # Gradio's variable for where a page keeps its files
 
 
 def build_page(source: Subject, max_bytes: int) -> gr.Blocks:
@@ -103,11 +109,34 @@ def explore(model: str | None, run: Path | None, host: str, port: int, max_uploa
     max_bytes = int(max_upload_mib * BYTES_PER_MIB)
     # Gradio opens the editor's layers itself, and whatever else is sent in their place.
     Image.MAX_IMAGE_PIXELS = MAX_PIXELS // 2  # Pillow refuses from twice this
-    page = build_page(open_source(model, run), max_bytes)
-    if host not in _LOCAL:
-        print(f"Anybody who can reach {host} can use this page: there is no password.", flush=True)
-    print(f"Open {serve(page, host, port, max_bytes)} (Ctrl-C ends it).", flush=True)
-    page.block_thread()
+    source = open_source(model, run)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # which removes the page's files too
+    with folder_of_its_own():
+        page = build_page(source, max_bytes)
+        if host not in _LOCAL:
+            print(f"Anybody who can reach {host} can use this page: there is no password.", flush=True)
+        print(f"Open {serve(page, host, port, max_bytes)} (Ctrl-C ends it).", flush=True)
+        page.block_thread()
+
+
+@contextmanager
+def folder_of_its_own() -> Iterator[Path]:
+    """A temporary folder for the uploads and pictures of the pages that are built and served in the block.
+
+    Gradio names a picture by its content, in a folder that all pages of a machine share, and a page that
+    ends removes its pictures there: from under any other that shows the same ones.
+    """
+    before = os.environ.get(_FOLDER)
+    if before is not None:
+        Path(before).mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory("", "dsvae-explore-", before, ignore_cleanup_errors=True) as folder:
+        os.environ[_FOLDER] = folder
+        try:
+            yield Path(folder)
+        finally:
+            os.environ.pop(_FOLDER)
+            if before is not None:
+                os.environ[_FOLDER] = before
 
 
 def serve(page: gr.Blocks, host: str, port: int, max_bytes: int) -> str:

@@ -33,8 +33,9 @@ def image_of(page: Any, name: str) -> np.ndarray | None:
 
 
 def content_of(page: Any, image: Any) -> np.ndarray:
-    content = page.request.get(image.get_attribute("src")).body()
-    return np.asarray(Image.open(io.BytesIO(content)).convert("RGB")).astype(int)
+    answer = page.request.get(image.get_attribute("src"))
+    assert answer.ok, f"{answer.url} is answered by {answer.status}: {answer.text()[:500]}"
+    return np.asarray(Image.open(io.BytesIO(answer.body())).convert("RGB")).astype(int)
 
 
 def wait_for(page: Any, name: str, expected: Callable[[np.ndarray], bool]) -> np.ndarray:

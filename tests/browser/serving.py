@@ -28,7 +28,7 @@ from tests.unit.explore.making import face_model, make_model, make_run, save_che
 pytest.importorskip("gradio", reason="the page needs the extra explore")
 playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright")
 
-from dist_dsvae.explore.app import build_page, serve, usable_port  # noqa: E402
+from dist_dsvae.explore.app import build_page, folder_of_its_own, serve, usable_port  # noqa: E402
 from dist_dsvae.explore.subject import ShownModel, Subject, open_source  # noqa: E402
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -129,7 +129,7 @@ def served(shots: Path) -> Iterator[Pages]:
     """The pages, served until the end of the block."""
     if CHROMIUM is None:
         pytest.skip("needs a Chromium")
-    with playwright.sync_playwright() as driver:
+    with folder_of_its_own(), playwright.sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         pages = Pages(browser, shots)
         yield pages
