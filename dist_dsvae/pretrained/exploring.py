@@ -73,7 +73,7 @@ def dimension_codes(
         raise RequestError(f"zu has no dimension {dim}; this model's are 0 to {method.zu_dim - 1}.")
     if not math.isfinite(extent):
         raise RequestError(f"extent is {extent}; it must be a finite number of the prior's deviations.")
-    labels = torch.tensor(classes, device=networks.device)
+    labels = torch.tensor(classes, dtype=torch.int64, device=networks.device)
     noise = Noise(seed, torch.zeros_like(labels))
     values = torch.linspace(-extent, extent, num_steps).tolist()
     return vary.varied_codes(method.prior_codes(labels, noise, noise), method.zu_dim, dim, values)
@@ -148,7 +148,8 @@ def painted(
         generated = kind._replace(device=originals.device).stored(generated)
         return (inpaint.filled(originals, generated, holes).to(kind.device),)
 
-    return kind.wrap(networks.run(paint, originals, holes, *known)[0])
+    with torch.inference_mode(False):  # Adam needs gradients, even where the caller wants none
+        return kind.wrap(networks.run(paint, originals, holes, *known)[0])
 
 
 def _refined(

@@ -85,7 +85,7 @@ class Kind(NamedTuple):
         if self.container == "pil":
             return ImageRows(ImageList(map(_as_pil, images)).in_rows(num_rows).rows)
         flat = self._replace(is_single=False).wrap(images)
-        return flat.reshape(num_rows, len(images) // num_rows, *flat.shape[1:])
+        return flat.reshape(num_rows, len(images) // max(num_rows, 1), *flat.shape[1:])
 
 
 class ImageList(list[Image.Image]):

@@ -29,7 +29,7 @@ def places(num_steps: int, *, eased: bool = False) -> Tensor:
 
     Eased steps turn at one speed along the "spherical" path, whose even ones rush at its ends.
     """
-    even = torch.linspace(0, 1, num_steps)
+    even = torch.linspace(0, 1, num_steps, dtype=torch.float32)
     return (1 - torch.cos(torch.pi * even)) / 2 if eased else even
 
 
@@ -60,7 +60,7 @@ def interpolated_codes(
     fractions: places on the path, 0..1. moving: "zs" shares one zu among all pictures; "zu" gives each class
         one zs and shares the path of zu.
     """
-    labels = torch.tensor(list(classes), device=device).repeat_interleave(len(fractions))
+    labels = torch.tensor(list(classes), dtype=torch.int64, device=device).repeat_interleave(len(fractions))
     walking = PathNoise(seed, fractions.to(device).repeat(len(classes)), path)
     # The same draw for all classes: zs differ by the classes' own Gaussians, and zu not at all.
     still = Noise(seed, torch.zeros_like(labels))

@@ -373,3 +373,26 @@ def test_saving_over_a_model(
     with pytest.raises(PublishedModelError, match=r"cannot be saved to .*samples\.png exists already"):
         model.save_pretrained(tmp_path)
     assert (tmp_path / "config.json").read_bytes() == config
+
+
+@pytest.mark.parametrize("kind", ["pil", "array", "tensor"])
+def test_nothing_asked_is_nothing_drawn(model: PretrainedModel, kind: str) -> None:
+    assert len(model.sample([], 2, kind=kind)) == 0
+    assert len(model.interpolate([], 4, kind=kind)) == 0
+    assert len(model.vary(0, [], 4, kind=kind)) == 0
+    assert len(model.swap_grid(pixels(0), pixels(2))) == 0
+
+
+def test_painting_and_paths_whatever_the_caller_s_modes_of_torch(model: PretrainedModel) -> None:
+    painted = model.inpaint(pixels(2), "right-half", refine_steps=2)
+    with torch.inference_mode():
+        within = torch.from_numpy(pixels(2)).movedim(3, 1).float() / 127.5 - 1
+        assert np.array_equal(model.inpaint(pixels(2), "right-half", refine_steps=2), painted)
+        mask = torch.ones(32, 32, dtype=torch.bool)
+        assert model.inpaint(within, mask, refine_steps=1).shape == within.shape
+    try:
+        torch.set_default_dtype(torch.float64)
+        again = model.interpolate("bag", 3, generator=5, kind="tensor")
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert torch.equal(again, model.interpolate("bag", 3, generator=5, kind="tensor"))
