@@ -42,6 +42,8 @@ def draw(args: argparse.Namespace, device: torch.device) -> str:
     """Draw a figure of a model; what to tell about it."""
     check_replaceable(args.out)
     check_writer(args.out)
+    if args.command in ("swap", "inpaint"):
+        _check_whose_options(args)
     model = load(args, device)
     wanted = class_ids(args.classes, model.classes) if args.classes else None
     if args.command in ("swap", "inpaint"):
@@ -60,6 +62,20 @@ def draw(args: argparse.Namespace, device: torch.device) -> str:
         changes = ", ".join(f"{dim} ({change:.3f})" for dim, change in drawn)
         return f"Dimensions of zu, and how much they change pictures: {changes}. Wrote {args.out}."
     return f"Wrote {args.out}."
+
+
+def _check_whose_options(args: argparse.Namespace) -> None:
+    """Raises RequestError for what goes with a split's pictures beside --images, or the other way round."""
+    of_split = {f"--{name}": getattr(args, name, None) for name in ("data", "rows", "columns", "pictures")}
+    of_files = {"--paste": args.paste, "--align": args.align != "auto", "--face": args.face != [0]}
+    given = [name for name, value in (of_split if args.images else of_files).items() if value]
+    if given and args.images:
+        raise RequestError(
+            f"{given[0]} chooses pictures of a split, and --images gives files, all of which are shown: "
+            "leave out one of the two."
+        )
+    if given:
+        raise RequestError(f"{given[0]} is for photographs: name their files with --images.")
 
 
 def load(args: argparse.Namespace, device: torch.device) -> PretrainedModel:
@@ -106,7 +122,7 @@ def draw_many(args: argparse.Namespace, device: torch.device) -> str:
 
 def draw_real(args: argparse.Namespace, model: PretrainedModel, wanted: list[int] | None) -> str:
     """The figures that begin with real pictures."""
-    counts = [args.rows, args.columns] if args.command == "swap" else [args.pictures]
+    counts = [args.rows or 6, args.columns or 8] if args.command == "swap" else [args.pictures or 4]
     if args.images:
         shown = [shown_files(model, args.images, wanted, args.face)] * len(counts)
     else:

@@ -40,10 +40,11 @@ def make_parser() -> argparse.ArgumentParser:
     interpolate.add_argument("--steps", type=option_types.panels, help="(10; of a film 50, a second for 25)")
     interpolate.add_argument("--path", choices=["linear", "spherical"], default="linear")
     vary = commands.add_parser("vary", help="single dimensions of zu (Figure 5)")
-    vary.add_argument(
+    which = vary.add_mutually_exclusive_group()
+    which.add_argument(
         "--dims", type=option_types.whole(0), nargs="+", help="dimensions (default: those that change most)"
     )
-    vary.add_argument(
+    which.add_argument(
         "--num-dims", type=option_types.panels, default=3, help="how many of those that change most"
     )
     vary.add_argument("--steps", type=option_types.panels, default=7)
@@ -54,8 +55,8 @@ def make_parser() -> argparse.ArgumentParser:
         help="deviations of the prior, on both sides",
     )
     swap = commands.add_parser("swap", help="zs of the left with zu of the top, real pictures (Figure 6)")
-    swap.add_argument("--rows", type=option_types.panels, default=6)
-    swap.add_argument("--columns", type=option_types.panels, default=8)
+    swap.add_argument("--rows", type=option_types.panels, help="pictures of a split (6)")
+    swap.add_argument("--columns", type=option_types.panels, help="pictures of a split (8)")
     inpaint = commands.add_parser("inpaint", help="original, corrupted, painted (Figure 7)")
     inpaint.add_argument("--masks", nargs="+", choices=list(HOLES), help="holes (default: those that suit)")
     inpaint.add_argument(
@@ -73,7 +74,7 @@ def make_parser() -> argparse.ArgumentParser:
         help="draws of the prior to refine besides",
     )
     inpaint.add_argument("--no-blend", action="store_true", help="leave the step at the hole's border")
-    inpaint.add_argument("--pictures", type=option_types.panels, default=4)
+    inpaint.add_argument("--pictures", type=option_types.panels, help="of a split (4)")
     many = commands.add_parser("many", help="many samples per class, by all processes")
     many.add_argument("--per-class", type=option_types.positive, required=True)
     many.add_argument("--shards", action="store_true", help="WebDataset shards in OUT/train, for training")

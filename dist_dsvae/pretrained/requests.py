@@ -78,7 +78,10 @@ def device_from(device: str | torch.device | None) -> torch.device:
     try:
         chosen = torch.device(device)
     except RuntimeError:
-        raise RequestError(f"device is {device!r}; allowed are cpu, cuda, cuda:1 and the like.") from None
+        chosen = None
+    here = ("cpu", "cuda", "mps") if torch.backends.mps.is_available() else ("cpu", "cuda")
+    if chosen is None or chosen.type not in here:
+        raise RequestError(f"device is {device!r}; allowed are cpu, cuda, cuda:1 and the like.")
     if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
         raise RequestError(
             f"device is {device!r}, but torch sees {torch.cuda.device_count()} GPU(s) here. Use cpu, or "

@@ -143,6 +143,12 @@ def test_pictures_and_masks_of_ones_own(runs: dict[str, Path], entry: Entries, t
         (["swap", "--run", "{dsvae}", "--images", "{tmp}/none.png"], "cannot be read as a picture"),
         (["swap", "--model", "{tmp}/none"], "There is no directory"),
         (["grid", "--run", "{dsvae}", "--device", "tpu9"], "device is 'tpu9'; allowed are"),
+        (["grid", "--run", "{dsvae}", "--device", "xpu"], "device is 'xpu'; allowed are"),
+        (
+            ["swap", "--run", "{dsvae}", "--images", "a.png", "--rows", "2"],
+            "--rows chooses pictures of a split",
+        ),
+        (["inpaint", "--run", "{dsvae}", "--face", "2"], "--face is for photographs: name their files with"),
         (["swap", "--run", "{dsvae}", "--data", "{tmp}/none"], "The shard directory"),
         (
             ["many", "--run", "{dsvae}", "--per-class", "2", "--out", "launch"],
