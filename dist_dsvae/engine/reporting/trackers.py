@@ -111,10 +111,13 @@ class _Record:
         self._tolerant = Tolerant(str(path))
         self.content: dict[str, Any] = {}
         try:
-            self.content = dict(read_json(path))
+            for name, known in dict(read_json(path)).items():
+                logged = {curve: int(step) for curve, step in known["logged"].items()}
+                self.content[name] = {"id": str(known["id"]), "logged": logged}
         except FileNotFoundError:
             pass
-        except (OSError, TypeError, ValueError) as error:
+        except (OSError, AttributeError, LookupError, TypeError, ValueError) as error:
+            self.content = {}
             logger.warning("%s cannot be read (%s); trackers begin new runs.", path, error)
 
     def id_of(self, name: str) -> str | None:

@@ -195,8 +195,14 @@ def test_a_server_that_is_not_there(
     assert ours[0].startswith("mlflow cannot be written (")
 
 
-def test_a_damaged_record_begins_a_new_run(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    (tmp_path / "trackers.json").write_text("[1")
+@pytest.mark.parametrize(
+    "record",
+    ["[1", '{"tensorboard": 3}', '{"tensorboard": {"logged": {}}}', '{"wandb": {"id": 1, "logged": {"a": "b"}}}'],
+)
+def test_a_damaged_record_begins_a_new_run(
+    record: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "trackers.json").write_text(record)
     with caplog.at_level(logging.WARNING):
         Trackers(config_of("tensorboard"), tmp_path, 0).close()
     assert "trackers begin new runs" in caplog.text
