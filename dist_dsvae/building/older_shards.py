@@ -6,6 +6,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from dist_dsvae.core.errors import DataError
+from dist_dsvae.core.files import sha256_of
 from dist_dsvae.core.text import read_json
 from dist_dsvae.data.shards.manifest import MANIFEST_FILE, Manifest
 from dist_dsvae.data.shards.table import TABLE_FILE
@@ -36,7 +37,7 @@ def files_of_older_shards(directory: Path) -> set[Path]:
             with suppress(DataError):
                 manifest.index(number)
                 own.add(index)
-            if manifest.source != "index" and tar.is_file() and tar.stat().st_size == shard.num_bytes:
+            if manifest.source != "index" and tar.is_file() and sha256_of(tar) == shard.sha256:
                 own.add(tar)
     if own and _is_report(directory / REPORT_FILE):
         own.add(directory / REPORT_FILE)

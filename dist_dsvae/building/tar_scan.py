@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from dist_dsvae.core.errors import DataError
+from dist_dsvae.core.text import printable
 from dist_dsvae.data.shards.system_names import is_system_name, is_system_path
 from dist_dsvae.data.shards.tar_members import TarMember, members_of, promises
 from dist_dsvae.data.shards.unpacked import TAR_SUFFIXES, open_uncompressed
@@ -60,6 +61,11 @@ def find_tars(directory: Path) -> list[Path]:
         if path.name.endswith(TAR_SUFFIXES):
             if not path.is_file():
                 raise DataError(f"The shard {path} is no file, but perhaps a broken link. Mend or remove it.")
+            if printable(path.name) != path.name:
+                raise DataError(
+                    f"The name of the shard {printable(str(path))} is not UTF-8, so no manifest can hold it. "
+                    "Rename the file."
+                )
             tars.append(path)
     return tars
 

@@ -13,6 +13,8 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
+from dist_dsvae.core.text import printable
+
 _DOORS = dict.fromkeys(
     ("train", "evaluate", "generate", "export", "explore", "benchmark", "doctor", "reproduce"), "launch"
 ) | {"build": "shards"}
@@ -96,4 +98,4 @@ def command_line() -> str:
     """What was typed, for records: "dsvae build ..." or "python shards/build.py ..."."""
     program, *arguments = sys.argv
     words = program.split() if program.startswith("dsvae ") else ["python", program]
-    return shlex.join([*words, *arguments])
+    return printable(shlex.join([*words, *arguments]))

@@ -6,7 +6,7 @@ Every function here is called by all ranks or by none.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -143,6 +143,20 @@ def broadcast_object(value: T) -> T:
     box = [value]
     dist.broadcast_object_list(box, src=0)
     return box[0]
+
+
+def from_main(find: Callable[[], T]) -> T:
+    """What ``find`` gives on rank 0, on every rank; so is an OSError or ValueError that it raises there."""
+    found: tuple[T | None, Exception | None] = None, None
+    if is_main():
+        try:
+            found = find(), None
+        except (OSError, ValueError) as error:
+            found = None, error
+    result, refused = broadcast_object(found)
+    if refused is not None:
+        raise refused
+    return result  # type: ignore[return-value]
 
 
 def gather_objects(value: T, group: dist.ProcessGroup | None = None) -> list[T]:

@@ -38,8 +38,8 @@ def building(
     """A fresh directory that becomes ``out`` when the block ends without an exception.
 
     overwrite: replace an ``out`` of which every file is this project's own; without it a non-empty ``out``
-    is an error. apart_from: what is read meanwhile; may neither hold ``out`` nor lie in it. proof: tells of
-    files in ``out`` that are this project's own though no inventory says so.
+    is an error. apart_from: what is read meanwhile; may neither hold ``out`` nor lie in it. proof: tells
+    which files are this project's own in an ``out`` that has no inventory.
     Raises DataError if ``out`` is taken, if another process is building it, or if the disk is full.
     """
     target = out.resolve()
@@ -55,7 +55,7 @@ def building(
     try:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield staging
-        _publish(staging, out, proof)
+        _publish(staging, out, overwrite, proof)
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
@@ -89,7 +89,7 @@ def check_free(
         raise DataError(f"{out} is the folder that you are in, or holds it. Give the name of a new folder.")
     if not any(target.iterdir()):
         return
-    foreign = next(inventory.foreign_files(target, proof(target)), None)
+    foreign = next(inventory.foreign_files(target, _proven_else(target, proof)), None)
     if foreign is not None:
         what = f"{foreign.relative_to(target)}, which this program cannot prove to have written"
         more = ", so --overwrite does not touch it" if overwrite else ""
@@ -101,6 +101,11 @@ def check_free(
         raise DataError(
             f"{out} exists already and is not empty. Add --overwrite to replace it, or choose another place."
         )
+
+
+def _proven_else(target: Path, proof: Proof) -> set[Path]:
+    """What ``proof`` tells of, where there is no inventory, which knows the contents of each file."""
+    return set() if inventory.is_marked(target) else proof(target)
 
 
 def _remove_leftovers(target: Path) -> None:
@@ -136,14 +141,14 @@ def _remove_made_now(staging: Path) -> None:
         inventory.remove_empty_folders(staging)
 
 
-def _publish(staging: Path, out: Path, proof: Proof) -> None:
+def _publish(staging: Path, out: Path, overwrite: bool, proof: Proof) -> None:
     target = out.resolve()
     inventory.take_inventory(staging)
     for directory in [staging, *(path for path in staging.rglob("*") if path.is_dir())]:
         fsync_directory(directory)
     if target.exists():
-        check_free(out, overwrite=True, proof=proof)  # a person may have put something there meanwhile
-        older = proof(target)
+        check_free(out, overwrite, proof=proof)  # a person, or another build, may have put something there
+        older = _proven_else(target, proof)
         replaced = staging.with_name(f"{staging.name}-replaced")
         target.rename(replaced)
         staging.rename(target)

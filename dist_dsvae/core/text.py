@@ -55,6 +55,11 @@ def decode_text(content: bytes, errors: Literal["strict", "replace"] = "strict")
     return text
 
 
+def printable(name: str) -> str:
+    """A file name as text: bytes that are no UTF-8 become U+FFFD."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+
+
 def one_line(text: object, most: int | None = None) -> str:
     """Anybody's text in a line, for people: nothing in it steers a terminal or turns the way of reading.
 

@@ -41,7 +41,7 @@ def open_splits(config: DataConfig) -> Splits:
     train = open_split(config.train, config)
     test = open_split(config.test, config) if config.test else None
     unlabelled = open_split(config.unlabelled, config) if config.unlabelled else None
-    for split in filter(None, [train, unlabelled]):
+    for split in filter(None, [train, test, unlabelled]):
         if len(set(distributed.gather_objects(split.fingerprint))) > 1:
             raise DataError(
                 f"{split.location} differs between the processes: give every machine the same shards."

@@ -75,13 +75,7 @@ def checkpoint_to_resume(run_dir: Path, resume: str) -> Path | None:
     resume: "auto" (the newest undamaged one, if any), "never", or a path to a checkpoint or a run.
     Raises CheckpointError where the choice cannot be had. Called by all ranks.
     """
-    try:
-        found: list[Path] | str = _candidates(run_dir, resume) if distributed.is_main() else []
-    except CheckpointError as error:
-        found = str(error)
-    candidates = distributed.broadcast_object(found)  # rank 0 decides for all
-    if isinstance(candidates, str):
-        raise CheckpointError(candidates)
+    candidates = distributed.from_main(lambda: _candidates(run_dir, resume))
     for candidate in candidates:
         try:
             verify(candidate)

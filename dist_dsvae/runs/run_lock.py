@@ -20,7 +20,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -59,23 +59,15 @@ def _end(sentence: str) -> None:
 def holding(run_dir: Path, pace: LockPace = LockPace()) -> Iterator[None]:  # noqa: B008 - immutable
     """The run directory is this job's inside the block. Called by all ranks; rank 0 holds.
 
-    Raises CheckpointError on all ranks if another job trains there.
+    Raises, on all ranks, CheckpointError if another job trains there, and OSError if it cannot be written.
     """
-    lock: RunLock | None = None
-    problem: str | None = None
-    if distributed.is_main():
-        try:
-            lock = RunLock(run_dir, pace)
-        except CheckpointError as error:
-            problem = str(error)
-    problem = distributed.broadcast_object(problem)
-    if problem is not None:
-        raise CheckpointError(problem)
-    try:
+    with ExitStack() as held:
+
+        def hold() -> None:
+            held.callback(RunLock(run_dir, pace).release)
+
+        distributed.from_main(hold)
         yield
-    finally:
-        if lock is not None:
-            lock.release()
 
 
 class RunLock:

@@ -47,14 +47,16 @@ def measured_of_checkpoint(checkpoint: Path, method: nn.Module, weights: str) ->
     images, the encoders' among them, are missing.
     """
     run = Run.open(checkpoint.parent.parent)
-    kept: Groups = {}
-    if distributed.is_main():
+
+    def find() -> Groups:
         kept = _load(checkpoint, method, weights)
         if not kept.keys() >= _networks(method).keys():
             skip = run.config.data.replaces_corrupt
             kept = _groups(measure_or_warn(method, lambda: _training_split(run), skip_corrupt=skip))
             _save(checkpoint, weights, kept)
-    return _measured(distributed.broadcast_object(kept), method)
+        return kept
+
+    return _measured(distributed.from_main(find), method)
 
 
 def measured_for_evaluation(

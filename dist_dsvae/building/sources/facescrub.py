@@ -22,13 +22,13 @@ from dist_dsvae.building.faces.work_cache import WorkCache, fingerprint_of
 from dist_dsvae.building.sources.file_encoder import FileEncoder
 from dist_dsvae.building.sources.own_images.folder import images_in
 from dist_dsvae.building.sources.own_images.found import with_labels
-from dist_dsvae.building.sources.own_images.listing import folders_in, printable
+from dist_dsvae.building.sources.own_images.listing import folders_in
 from dist_dsvae.building.sources.source import Source
 from dist_dsvae.building.writer import Sample
 from dist_dsvae.core.errors import DataError
 from dist_dsvae.core.faces.face import FaceBox, ImageOfPerson
 from dist_dsvae.core.files import sha256_of
-from dist_dsvae.core.text import TextError, read_text
+from dist_dsvae.core.text import TextError, printable, read_text
 from dist_dsvae.data.shards.system_names import HEADING, is_system_path
 
 LISTS = ("facescrub_actors.txt", "facescrub_actresses.txt")

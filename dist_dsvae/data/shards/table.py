@@ -103,9 +103,16 @@ def check_table(rows: object, name: str, remedy: str) -> npt.NDArray[np.void]:
     if min(int(rows[column].min()) for column in _NUMBERS) < 0:
         raise DataError(f"{name} has a negative number of samples or bytes. {remedy}")
     for file in rows["file"].tolist():
-        if not isinstance(file, bytes) or b"/" in file or not file.endswith(_SUFFIXES):
+        if not isinstance(file, bytes) or b"/" in file or not file.endswith(_SUFFIXES) or not _is_text(file):
             raise DataError(f"{name} names the file {file!r}, which is no plain name of a tar. {remedy}")
     return rows
+
+
+def _is_text(name: bytes) -> bool:
+    try:
+        return bool(name.decode())
+    except UnicodeDecodeError:
+        return False
 
 
 def samples_per_class_of(shards: Iterable[Shard], num_classes: int) -> tuple[int, ...]:

@@ -265,3 +265,10 @@ def test_places_compare_by_their_names() -> None:
     tree = Tree(path=Path("x.zip"), folders={(): ("a",), ("a",): ()}, files={})
     root = ArchivePlace(tree)
     assert (root.name, str(root / "a"), root / "a" == next(root.iterdir())) == ("x.zip", "x.zip/a", True)
+
+
+def test_a_tar_that_ends_with_a_zip_is_a_tar(run: Run) -> None:
+    write_zip("inner.zip", {"x/1.png": png(1), "y/2.png": png(2)})
+    write_tar("photos.tar", {**TREE, "photos/train/inner.zip": Path("inner.zip").read_bytes()})
+    assert run("zip", "photos.tar", "out", "--size", 20) == 0
+    assert Manifest.load("out/train").classes == ("ant", "bee")

@@ -187,3 +187,15 @@ def test_a_list_that_is_none(run: Run, capsys: pytest.CaptureFixture[str]) -> No
     Path("list.csv").write_bytes(b"\xff\xfe\x00")
     assert run("csv", "list.csv", "out") == 1
     assert "The list list.csv cannot be read (byte" in capsys.readouterr().err
+
+
+def test_a_label_with_a_separator_wants_quotes(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    save("1.png", "2.png")
+    write_list("path,label\n1.png,Smith, John\n2.png,Smith, Anna\n")
+    assert run("csv", "list.csv", "out", "--size", 20) == 1
+    assert (
+        "Line 2 of list.csv has 3 cells, and its first line names 2 columns. Put" in capsys.readouterr().err
+    )
+    write_list('path,label\n1.png,"Smith, John",\n2.png,"Smith, Anna"\n')
+    assert run("csv", "list.csv", "out", "--size", 20) == 0
+    assert Manifest.load("out/train").classes == ("Smith, Anna", "Smith, John")

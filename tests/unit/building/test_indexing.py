@@ -23,7 +23,7 @@ from dist_dsvae.building.verify import verify
 from dist_dsvae.core.faces.align import Alignment
 from dist_dsvae.core.faces.crop_record import FaceCrops
 from dist_dsvae.data.shards.manifest import DataError, Manifest
-from dist_dsvae.data.shards.table import TABLE_FILE
+from dist_dsvae.data.shards.table import TABLE_FILE, check_table
 from tests.unit.building.drawn_faces import Marks
 from tests.unit.data.making import images_of, png, run_build, write_values
 
@@ -349,3 +349,16 @@ def test_a_damaged_header_is_noticed(tmp_path: Path) -> None:
     path.write_bytes(content)
     with pytest.raises(DataError, match=r"a\.tar is truncated or damaged after the sample '000' \("):
         index(tmp_path, command="")
+
+
+def test_names_that_are_no_utf8(tmp_path: Path) -> None:
+    write_tar(tmp_path / "caf\udce9.tar", labelled(0, 1))
+    with pytest.raises(DataError, match="is not UTF-8, so no manifest can hold it"):
+        index(tmp_path, command="index")
+    assert [path.suffix for path in tmp_path.iterdir()] == [".tar"]
+    (tmp_path / "caf\udce9.tar").rename(tmp_path / "shard.tar")
+    index(tmp_path, command="index")
+    rows = np.load(tmp_path / TABLE_FILE)
+    rows["file"] = b"shar\xe9.tar"
+    with pytest.raises(DataError, match="which is no plain name of a tar"):
+        check_table(rows, "table", "")

@@ -250,3 +250,11 @@ def test_a_32_bit_image_below_zero_is_named(run: Run) -> None:
 def test_lists_in_any_unicode(tmp_path: Path, encoding: str) -> None:
     (tmp_path / "names.txt").write_bytes("0000045 Jürgen\r\n0000046 Jane\r\n".encode(encoding))
     assert read_persons(tmp_path / "names.txt") == {"0000045": "Jürgen", "0000046": "Jane"}
+
+
+def test_folders_whose_names_are_no_utf8(run: Run) -> None:
+    save("caf\udce9/ant/0.png", "caf\udce9/bee/0.png")
+    assert run("folder", "caf\udce9", "o\udcfct") == 0
+    manifest = Manifest.load("o\udcfct/train")
+    assert manifest.classes == ("ant", "bee")
+    assert "folder 'caf\ufffd' 'o\ufffdt'" in manifest.command

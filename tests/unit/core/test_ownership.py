@@ -10,6 +10,7 @@ import os
 import shutil
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -250,6 +251,35 @@ def test_older_shards_are_known_by_their_manifests(world: Path, tmp_path: Path) 
     (out / "train/000000.tar").write_bytes(b"another")
     with pytest.raises(DataError, match=r"it holds train/000000\.tar, which this program cannot prove"):
         check_free(out, overwrite=True, proof=files_of_older_shards)
+
+
+@pytest.mark.parametrize("has_inventory", [True, False])
+def test_a_tar_that_a_person_mended_is_theirs_though_its_size_is_as_it_was(
+    has_inventory: bool, world: Path, tmp_path: Path
+) -> None:
+    out = shards_without_inventory(world, tmp_path)
+    if has_inventory:
+        shutil.copy(world / "shards" / INVENTORY_FILE, out)
+    tar = out / "train/000000.tar"
+    tar.write_bytes(tar.read_bytes()[:-1] + b"!")
+    with pytest.raises(DataError, match=r"it holds train/000000\.tar, which this program cannot prove"):
+        check_free(out, overwrite=True, proof=files_of_older_shards)
+
+
+def test_of_two_builds_of_one_place_the_first_to_end_stays(tmp_path: Path) -> None:
+    def make(place: Path, word: str, meanwhile: Callable[[], object]) -> None:
+        with building(place) as staging:
+            (staging / "made").write_text(word, encoding="utf-8")
+            meanwhile()
+
+    def another() -> None:
+        make(tmp_path / "elsewhere", "by another", lambda: None)
+        (tmp_path / "elsewhere").rename(tmp_path / "out")
+
+    with pytest.raises(DataError, match=r"exists already and is not empty\. Add --overwrite"):
+        make(tmp_path / "out", "by this one", another)
+    assert (tmp_path / "out/made").read_text(encoding="utf-8") == "by another"
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
 def test_tars_that_were_only_indexed_are_their_makers(world: Path, tmp_path: Path) -> None:

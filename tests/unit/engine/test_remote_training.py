@@ -18,6 +18,7 @@ from dist_dsvae.core import distributed
 from dist_dsvae.core.errors import DataError
 from dist_dsvae.data.open_splits import open_splits
 from dist_dsvae.data.plan import Plan
+from dist_dsvae.data.shards.manifest import Manifest
 from tests.distributed.launching import checkpoint_tensors, epochs_of, metrics, write_config
 from tests.unit.data.http_server import serving
 from tests.unit.data.test_stream import png
@@ -83,11 +84,19 @@ def test_stopped_resumed_and_moved(
 
 def test_processes_that_see_different_shards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_split(tmp_path / "train")
-    config = load_config(write_config(tmp_path / "c.json", data={"train": str(tmp_path / "train")}))
+    write_split(tmp_path / "test")
+    (tmp_path / "test/000005.tar").unlink()  # or both would be one
+    index(tmp_path / "test", command="test")
+    config = load_config(
+        write_config(tmp_path / "c.json", data={name: str(tmp_path / name) for name in ("train", "test")})
+    )
 
     def gather(fingerprint: Any) -> list[Any]:
-        return [fingerprint, "another machine's"]
+        return [fingerprint, "another machine's" if fingerprint == differing else fingerprint]
 
     monkeypatch.setattr(distributed, "gather_objects", gather)
-    with pytest.raises(DataError, match="differs between the processes: give every machine the same shards"):
-        open_splits(config.data)
+    for name in ("train", "test"):
+        differing = Manifest.load(tmp_path / name).fingerprint
+        said = f"{name} differs between the processes: give every machine the same shards"
+        with pytest.raises(DataError, match=said):
+            open_splits(config.data)

@@ -197,7 +197,7 @@ def test_a_server_that_is_not_there(
 
 @pytest.mark.parametrize(
     "record",
-    ["[1", '{"tensorboard": 3}', '{"tensorboard": {"logged": {}}}', '{"wandb": {"id": 1, "logged": {"a": "b"}}}'],
+    ["[1", '{"wandb": 3}', '{"wandb": {"logged": {}}}', '{"wandb": {"id": 1, "logged": {"a": "b"}}}'],
 )
 def test_a_damaged_record_begins_a_new_run(
     record: str, tmp_path: Path, caplog: pytest.LogCaptureFixture

@@ -17,11 +17,12 @@ from functools import lru_cache
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
-from dist_dsvae.building.sources.own_images.listing import Listing, files_in, folders_in, printable
+from dist_dsvae.building.sources.own_images.listing import Listing, files_in, folders_in
 from dist_dsvae.building.sources.own_images.place import ArchivePlace, Tree
 from dist_dsvae.building.sources.own_images.split_folders import deeper_source
 from dist_dsvae.core.errors import DataError
 from dist_dsvae.core.images import FilePart, ImagePart
+from dist_dsvae.core.text import printable
 from dist_dsvae.data.shards.tar_members import members_of
 
 MOST_BYTES = 2**28  # of one entry, unpacked
@@ -106,10 +107,10 @@ def _entries(path: Path) -> Iterator[_Entry]:
         raise DataError(
             f"The archive {path} cannot be read ({error.strerror}). Give a .zip or a .tar."
         ) from error
+    if start[257:262] == b"ustar":  # first: a tar whose last file is a zip ends as a zip does
+        return _tar_entries(path)
     if zipfile.is_zipfile(path):
         return _zip_entries(path)
-    if start[257:262] == b"ustar":
-        return _tar_entries(path)
     raise DataError(
         f"{path} is neither a zip nor a plain tar. A compressed tar can be read after gunzip, unxz or the "
         "like; anything else unpack, and give the folder to: dsvae build folder."

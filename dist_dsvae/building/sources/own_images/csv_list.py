@@ -16,12 +16,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from dist_dsvae.building.sources.own_images.found import FoundImages
-from dist_dsvae.building.sources.own_images.listing import class_name, is_image, printable
+from dist_dsvae.building.sources.own_images.listing import class_name, is_image
 from dist_dsvae.building.sources.own_images.rows import TableRow, choose_splits, splits_of_rows
 from dist_dsvae.building.writer import Sample
 from dist_dsvae.core.errors import DataError
 from dist_dsvae.core.images import EncodedImage
-from dist_dsvae.core.text import TextError, read_text
+from dist_dsvae.core.text import TextError, printable, read_text
 
 SEPARATORS = (",", ";", "\t")
 NOT_LABELS = ("", "-1")  # the second as data sets have it whose labels are numbers
@@ -56,6 +56,11 @@ def images_listed_in(
     left_out: dict[str, list[str]] = {}
     seen: dict[str, tuple[str | None, str, int]] = {}
     for number, cells in lines:
+        if any(cells[len(header) :]):
+            raise DataError(
+                f"Line {number} of {file} has {len(cells)} cells, and its first line names {len(header)} "
+                'columns. Put quotes around a cell that holds a separator: "Smith, Anna".'
+            )
         told = _told(file, number, dict(zip(header, cells, strict=False)), columns)
         here = f"{file.name}, line {number}: {printable(told.path)}"
         if told.path in seen:

@@ -18,6 +18,7 @@ from dist_dsvae.building.sources.own_images.place import (
 from dist_dsvae.building.writer import Sample
 from dist_dsvae.core.errors import DataError
 from dist_dsvae.core.images import EncodedImage, foreign_format, open_encoded, open_image
+from dist_dsvae.core.text import printable
 from dist_dsvae.data.shards import system_names
 from dist_dsvae.data.shards.system_names import is_system_name
 
@@ -143,11 +144,6 @@ def is_image_folder(name: str) -> bool:
 def class_name(name: str) -> str:
     """A folder's name, or a word of a list, as the name of a class: in Unicode NFC."""
     return unicodedata.normalize("NFC", printable(name))
-
-
-def printable(name: str) -> str:
-    """A file name as text: bytes that are no UTF-8 become U+FFFD."""
-    return name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
 def is_image(path: Place) -> bool:
