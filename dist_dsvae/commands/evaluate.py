@@ -166,7 +166,9 @@ def score_stored(args: argparse.Namespace, console: Console) -> None:
     smaller = "Lower --set evaluation.batch_size=N and evaluation.neighbour_samples=N."
     explained = out_of_memory_while(f"{args.images} was scored", runtime.device, smaller)
     with explained, Bars(console, enabled=runtime.is_main) as bars:
-        settings = with_changes(EvaluationConfig(), overrides_of(args))
+        # Of generated samples, of which there are none: it would bound evaluation.diversity_samples
+        of_images = EvaluationConfig(samples_per_class=10**9)
+        settings = with_changes(of_images, overrides_of(args))
         result = score_images(args.images, args.real, settings, runtime, bars.update)
     if runtime.is_main:
         console.print(table_of(result))

@@ -50,12 +50,15 @@ def write_many(
 ) -> str:
     """Write ``per_class`` samples of each of ``classes``; returns a sentence. Called by all processes.
 
+    A class that is named twice is written once.
+
     Folders: OUT/CLASS/000000.png (.npy for points). as_shards: OUT/train, which training and evaluation
     read; ``command`` goes into its manifest. overwrite: see ``staging.building``.
     ``out`` lies where all processes see it.
     Raises DataError, on all processes, if ``out`` is taken or cannot be written.
     """
     at_least_one("per_class", per_class)
+    classes = list(dict.fromkeys(classes))
     with ExitStack() as stack:
         place: Path | None = None
         with _failing_together():

@@ -21,7 +21,7 @@ import os
 import re
 import shutil
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -59,6 +59,13 @@ def step_of(checkpoint: Path) -> int:
 def read_marker(checkpoint: Path) -> dict[str, Any]:
     """The plain values stored with a checkpoint. Raises CheckpointError if it is not complete."""
     return Marker.read(checkpoint).values
+
+
+def is_described_by(checkpoint: Path, record: Mapping[str, Any]) -> bool:
+    """Whether figures with this record are of ``checkpoint``, and not of one that had its name before."""
+    values = read_marker(checkpoint)
+    own = {key: values[key] for key in ("samples_seen", "train_seconds")} | {"checkpoint": checkpoint.name}
+    return all(record.get(key) == value for key, value in own.items())
 
 
 def save(

@@ -15,7 +15,7 @@ from dist_dsvae.core.versions import version_of
 from dist_dsvae.methods.published import Published, halve
 from dist_dsvae.pretrained.model import PretrainedModel
 from dist_dsvae.pretrained.programs import ProgramKind, check_packages, save_programs
-from dist_dsvae.runs.checkpoint import read_marker
+from dist_dsvae.runs.checkpoint import is_described_by, read_marker
 from dist_dsvae.runs.measure_statistics import adopt
 from dist_dsvae.runs.run import Run
 from dist_dsvae.runs.run_directory import last_command
@@ -111,7 +111,7 @@ def _evaluation(run_dir: Path, chosen: Path, weights: str) -> dict[str, Any]:
     Figures of other weights say nothing of these.
     """
     scores = _read(run_dir / "evaluation/scores.json")
-    if (scores.get("checkpoint"), scores.get("weights")) == (chosen.name, weights):
+    if is_described_by(chosen, scores) and scores.get("weights") == weights:
         return {key: scores[key] for key in ("figures", "real", "judges", "settings") if key in scores}
     summary = _read(run_dir / "evaluation/summary.json")
     if summary.get("samples_seen") != read_marker(chosen).get("samples_seen"):  # of an end before

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -128,3 +129,14 @@ def test_wrong_input_gets_a_sentence(run_dir: Path, tmp_path: Path, script: str)
         assert done.returncode == 1
         assert sentence in done.stderr
         assert "Traceback" not in done.stderr
+
+
+def test_other_shards_than_those_of_training_are_refused(run_dir: Path, tmp_path: Path) -> None:
+    """Of the same classes and size: what a run has learned may lie in their test split."""
+    shutil.copytree(run_dir, tmp_path / "run")
+    record = tmp_path / "run/dataset.json"
+    fingerprint = json.loads(record.read_text())["fingerprint"]
+    record.write_text(record.read_text().replace(fingerprint, "0" * 64))
+    done = evaluate(tmp_path / "run")
+    assert (done.returncode, "are not those that" in done.stderr) == (1, True)
+    assert "Restore those shards, or train anew." in done.stderr

@@ -16,6 +16,7 @@ from dist_dsvae.core.files import sha256_of
 from dist_dsvae.core.shipped import at_hand, config_names
 from dist_dsvae.core.text import read_json
 from dist_dsvae.methods.published import WEIGHTS_FILE
+from dist_dsvae.runs.checkpoint import is_described_by, step_of
 from dist_dsvae.runs.run_directory import read_record
 
 SCORES = "scores"
@@ -51,7 +52,7 @@ class WantedEvaluation:
             found = read_json(self.run.directory / "evaluation" / f"{self.name}.json")
             judges = found["judges"] or {}
             newest = self.run.newest()
-            if newest is None or found["checkpoint"] != newest.name or found["asked"] != wanted:
+            if newest is None or not is_described_by(newest, found) or found["asked"] != wanted:
                 return False
         except (OSError, ValueError, KeyError, TypeError):
             return False
@@ -72,7 +73,10 @@ class WantedEvaluation:
             if recorded[name] != value
         ]
         options = [word for change in changes for word in ("--set", change)]
-        return ("evaluate", "--run", str(self.run.directory), "--name", self.name, *options)
+        newest = self.run.newest()
+        # By its name: without, one before it would do for a damaged one
+        step = ("--step", str(step_of(newest))) if newest is not None else ()
+        return ("evaluate", "--run", str(self.run.directory), "--name", self.name, *step, *options)
 
 
 def _is_judge(place: str | None, found: Any) -> bool:

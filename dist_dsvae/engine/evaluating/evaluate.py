@@ -74,6 +74,11 @@ def evaluate(
             f"{config.data.train} has other classes or another image size than {run_dir} was trained on. "
             "Restore those shards, or train anew."
         )
+    if run.fingerprint not in (None, train.fingerprint):
+        raise DataError(
+            f"The shards in {config.data.train} are not those that {run_dir} was trained on: it may have "
+            "seen what is in the test split now. Restore those shards, or train anew."
+        )
     if test is None:
         raise DataError(
             f"{run_dir} has no test split (data.test is not set), so there is nothing to evaluate on."

@@ -14,6 +14,8 @@ from torch import Tensor, nn
 from dist_dsvae.core import distributed
 from dist_dsvae.methods.update import Update, constants
 
+_LEAST_LOSS_SCALE = 2.0**-24  # float16's smallest number; GradScaler starts at 2**16, and halves
+
 
 class NonFiniteLossError(RuntimeError):
     """A loss term became infinite or not a number; the message says which and where."""
@@ -24,14 +26,18 @@ class Guard:
 
     All of it lives in tensors that are written in place, as a captured graph needs it.
 
-    settle: waits for the device before the host reads (``Fence.settle``).
+    settle: waits for the device before the host reads (``Fence.settle``). loss_scale: of fp16, live.
     tripped: float32 scalar on the device, 0 or 1; it never returns to 0.
     """
 
     def __init__(
-        self, updates: Sequence[Update], device: torch.device, settle: Callable[[], None] = lambda: None
+        self,
+        updates: Sequence[Update],
+        device: torch.device,
+        settle: Callable[[], None] = lambda: None,
+        loss_scale: Tensor | None = None,
     ) -> None:
-        self._settle = settle
+        self._settle, self._loss_scale = settle, loss_scale
         self.tripped = torch.zeros((), dtype=torch.float32, device=device)
         self._stopped = torch.zeros((), dtype=torch.bool, device=device)  # the same, as a condition
         self._last_position = torch.full((), -1, dtype=torch.int64, device=device)
@@ -62,8 +68,18 @@ class Guard:
         return [self.tripped, self._stopped, self._last_position, *self._last_terms.values()]
 
     def raise_if_tripped(self) -> None:
-        """Raise NonFiniteLossError on every rank if any tripped. Reads the flag: a host sync."""
+        """Raise NonFiniteLossError on every rank if any tripped. Reads the flag: a host sync.
+
+        So it does if fp16's loss scale fell, with the last of very many updates that were left out, below
+        what keeps a gradient: at 0 the next one that is finite would be divided by it.
+        """
         self._settle()
+        if self._loss_scale is not None and self._loss_scale.item() < _LEAST_LOSS_SCALE:
+            raise NonFiniteLossError(
+                "Gradients became infinite or NaN again and again, although every loss was finite, so no "
+                "update was applied. The last checkpoint is intact: go on from it with --mixed_precision no "
+                "or bf16, or start a new run with a lower optimizer.learning_rate."
+            )
         if self.tripped.item() == 0:
             return
         named = [

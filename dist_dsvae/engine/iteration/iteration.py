@@ -63,7 +63,8 @@ class Iteration:
         self.num_batches = len(self.splits)
         self.num_samples = self.num_batches * global_batch_size
         self.optimizers = update_optimizers(method, optimizer, runtime, global_batch_size)
-        self.guard = Guard(method.updates, runtime.device, runtime.fence.settle)
+        loss_scale = next(runtime.scale_state(), None)
+        self.guard = Guard(method.updates, runtime.device, runtime.fence.settle, loss_scale)
         self.meter = LossMeter(method.updates, runtime.device, runtime.fence.settle)
         self.ema = moving_average(method, train, self.num_samples)
         self.noise = JointNoise(runtime.dtype)

@@ -113,7 +113,9 @@ class StopRequests:
         if not self._seen and now - self._last_look > _SECONDS_BETWEEN_LOOKS:
             self._last_look = now
             with suppress(OSError):  # a file system that stumbles is asked again
-                self._seen = -1 if (self._run_dir / REQUEST_FILE).exists() else 0
+                # a signal may have come while a slow one answered
+                if (self._run_dir / REQUEST_FILE).exists() and not self._seen:
+                    self._seen = -1
 
     def _exchange(self, seen: int, asked: int) -> list[list[int]]:
         """Start telling the others both numbers; every rank's [seen, asked] of the iteration before."""

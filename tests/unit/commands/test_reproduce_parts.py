@@ -80,11 +80,13 @@ def evaluated(
     """An evaluation of its newest checkpoint. sha256: of the judge, by default the embedded one."""
     newest = run.newest()
     assert newest is not None
+    marked = marker.Marker.read(newest).values
     judge = {"name": "own:classifier", "sha256": sha256 or sha256_of(JUDGE_FILE)}
     document = {
         "format": FORMAT, "run": run.directory.name, "method": run.config.method.name,
         "data": run.config.data.train,
-        "checkpoint": newest.name, "samples_seen": 1, "train_seconds": 1.0, "training_seed": run.seed,
+        "checkpoint": newest.name, "samples_seen": marked["samples_seen"],
+        "train_seconds": marked["train_seconds"], "training_seed": run.seed,
         "weights": weights,
         "asked": asdict(replace(run.config.evaluation, **settings)),
         "settings": {
@@ -222,6 +224,11 @@ def test_an_evaluation_is_missing_unless_it_is_of_now(tmp_path: Path) -> None:
     assert not wanted.is_there()
     evaluated(run)
     assert wanted.is_there()
+    assert wanted.arguments()[5:7] == ("--step", "20")  # not the one before, should this be damaged
+    scores = run.directory / "evaluation/scores.json"
+    scores.write_text(scores.read_text().replace('"train_seconds": 50.0', '"train_seconds": 49.0'))
+    assert not wanted.is_there()  # of a checkpoint that had the name before
+    evaluated(run)
     other = replace(wanted, settings=replace(wanted.settings, samples_per_class=50))
     assert not other.is_there()
     assert other.arguments()[-2:] == ("--set", "evaluation.samples_per_class=50")  # as the run does not say

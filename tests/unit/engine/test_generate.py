@@ -23,6 +23,7 @@ from dist_dsvae.core.inventory import INVENTORY_FILE
 from dist_dsvae.data.shards.manifest import DataError, Manifest
 from dist_dsvae.data.stream import one_pass
 from dist_dsvae.runs import bulk_samples
+from dist_dsvae.runs.checkpoint import read_marker
 from dist_dsvae.runs.export import published_of_run
 from dist_dsvae.sampling.temperature import AT_ONE
 from tests.distributed.launching import REPOSITORY, environment, launcher_words, write_config
@@ -252,8 +253,8 @@ def test_many_are_the_same_for_any_number_of_processes(tmp_path: Path) -> None:
 @pytest.mark.parametrize("architecture", ["small32", "mlp2d"])
 def test_many_as_shards_are_ready_for_training(architecture: str, tmp_path: Path) -> None:
     model = make_model(DSVAEConfig(), architecture)
-    sentence = bulk_samples.write_many(model, tmp_path / "out", [1, 3], 5, 0, as_shards=True, command="me")
-    assert "10 samples of 2 classes" in sentence
+    sentence = bulk_samples.write_many(model, tmp_path / "out", [1, 3, 1], 5, 0, as_shards=True, command="me")
+    assert "10 samples of 2 classes" in sentence  # one was named twice
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"train", INVENTORY_FILE}
     manifest = Manifest.load(tmp_path / "out/train")
     assert (manifest.classes, manifest.shape, manifest.command) == (CLASSES, model.shape, "me")
@@ -302,14 +303,17 @@ def test_what_one_process_meets_all_raise(tmp_path: Path, monkeypatch: pytest.Mo
 def test_the_card_has_figures_of_these_weights_alone(runs: dict[str, Path]) -> None:
     folder = runs["cgan"] / "evaluation"
     folder.mkdir(exist_ok=True)
-    scores = {"checkpoint": "step-00000004", "weights": "raw", "figures": {"fid": 12.5}, "seconds": 1}
+    marked = read_marker(runs["cgan"] / "checkpoints/step-00000004")
+    scores = {key: marked[key] for key in ("samples_seen", "train_seconds")}
+    scores |= {"checkpoint": "step-00000004", "weights": "raw", "figures": {"fid": 12.5}, "seconds": 1}
     about = published_of_run(runs["cgan"], weights="raw").about
     assert about["evaluation"] == {}  # the run was not evaluated
     (folder / "scores.json").write_text(json.dumps(scores))
     evaluated = published_of_run(runs["cgan"], weights="raw")
     assert evaluated.about["evaluation"] == {"figures": {"fid": 12.5}}
-    (folder / "scores.json").write_text(json.dumps(scores | {"weights": "ema"}))
-    assert published_of_run(runs["cgan"], weights="raw").about["evaluation"] == {}
+    for other in ({"weights": "ema"}, {"train_seconds": 1e6}):  # or of a run that was here before
+        (folder / "scores.json").write_text(json.dumps(scores | other))
+        assert published_of_run(runs["cgan"], weights="raw").about["evaluation"] == {}
     (folder / "summary.json").write_text(json.dumps({"zs_accuracy": 0.5, "samples_seen": 48}))
     summary = published_of_run(runs["cgan"], weights="raw").about["evaluation"]
     assert summary == {

@@ -101,6 +101,25 @@ def test_guard_is_silent_while_all_is_finite() -> None:
     guard.raise_if_tripped()
 
 
+def test_a_loss_scale_that_is_gone_is_told_before_it_spoils_the_weights() -> None:
+    """fp16 leaves out an update whose gradients are not finite, and says nothing."""
+    net = network()
+    optimizer, scaler = optimizer_for(net), torch.amp.GradScaler("cpu")
+    scaler.scale(ZERO)
+    guard = Guard([], torch.device("cpu"), loss_scale=scaler._scale)
+
+    def leave_out_an_update() -> None:
+        for parameter in net.parameters():
+            parameter.grad = torch.full_like(parameter, math.nan)
+        optimizer.step(guard.tripped, scaler)
+        guard.raise_if_tripped()
+
+    for _ in range(40):  # from 2**16
+        leave_out_an_update()
+    with pytest.raises(NonFiniteLossError, match="again and again, although every loss was finite"):
+        leave_out_an_update()
+
+
 @pytest.mark.parametrize("name", ["decoder.layers.0.0.weight", "mixture_prior.log_variance"])
 def test_a_state_that_is_not_finite_is_not_saved(name: str) -> None:
     """A weight, and a statistic that moves without an optimiser: here the mixture is a buffer."""

@@ -66,6 +66,17 @@ def test_a_disk_that_stumbles_is_no_request(
     assert requests.agreed() == "stop-request"
 
 
+def test_a_signal_while_a_slow_disk_answers_is_kept(
+    requests: StopRequests, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def slow(*_: object, **__: object) -> bool:
+        signal.raise_signal(signal.SIGTERM)
+        return False
+
+    monkeypatch.setattr(Path, "exists", slow)
+    assert requests.agreed() == "SIGTERM"
+
+
 def test_a_new_start_forgets_both(tmp_path: Path) -> None:
     for name in ("stop-request", "stopped-early.json"):
         (tmp_path / name).touch()

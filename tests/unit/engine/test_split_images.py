@@ -147,6 +147,7 @@ def test_a_judge_without_labels_leaves_diversity(
     assert judges is not None
     monkeypatch.setattr(split_images, "open_judges", lambda *_: replace(judges, knows_labels=False))
     asked = ["--images", str(noise), "--real", str(noise), "--classifier", "any", "--json", *SMALL]
+    asked += ["--set", "evaluation.diversity_samples=101"]  # whatever the default of samples_per_class
     status, printed = scored(monkeypatch, capsys, *asked)
     assert status == 0
     result = json.loads(printed.splitlines()[-1])
