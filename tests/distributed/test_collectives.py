@@ -78,6 +78,14 @@ def collectives_do_what_they_say(rank: int, world_size: int) -> None:
     assert rows[:, 0].tolist() == [r for r in range(world_size) for _ in range(r)]
     assert distributed.broadcast_object(f"from {rank}") == "from 0"
     assert distributed.gather_objects(rank) == list(range(world_size))
+    assert distributed.from_main(lambda: f"found by {rank}") == "found by 0"
+    with pytest.raises(PermissionError, match="not for you: '/root'"):
+        distributed.from_main(lambda: refuse(rank))
+
+
+def refuse(rank: int) -> None:
+    assert rank == 0
+    raise PermissionError(13, "not for you", "/root")
 
 
 @pytest.mark.parametrize("world_size", [2, 3])
