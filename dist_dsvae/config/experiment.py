@@ -180,9 +180,11 @@ class EvaluationConfig:
     weights: the moving average ("ema"), the last weights ("raw"), or the average where there is one.
     batch_norm: "precise" measures batch norms anew for the very weights (``sampling.statistics_codes``): the
         encoders' on training pictures, the decoder's on the kind of codes that are decoded, those of the
-        prior for samples, those of pictures for reconstructions and swaps. "running": the moving averages of
-        training, in the decoder over both kinds. "batch": generate with the statistics of batches of
-        batch_size samples of all classes, as the authors' code does; all else as "running".
+        prior for samples, those of pictures for reconstructions and swaps. "images": so, but samples with
+        those of pictures, too, and not when scored alone but wherever they are drawn: faces are smoother,
+        though scores may be lower. "running": the moving averages of training, in the decoder over both
+        kinds. "batch": generate with the statistics of batches of batch_size samples of all classes, as the
+        authors' code does; all else as "running".
     prior: draw codes from the method's prior ("model"), or from Gaussians fitted to the codes of training
         images ("fitted", ``sampling.fitted_prior``; for methods that encode).
     temperature_zs: the standard normals that a sample's zs is made of are multiplied by it: below 1 samples
@@ -206,11 +208,21 @@ class EvaluationConfig:
     batch_size: int = between(2, LARGE, 100, free=True)
     seed: int = between(0, 2**62, 0, free=True)
     weights: Literal["auto", "ema", "raw"] = free("auto")
-    batch_norm: Literal["precise", "running", "batch"] = free("precise")
+    batch_norm: Literal["precise", "images", "running", "batch"] = free("precise")
     prior: Literal["model", "fitted"] = free("model")
     temperature_zs: float = positive(1.0, free=True, up_to=MAX_TEMPERATURE)
     temperature_zu: float = positive(1.0, free=True, up_to=MAX_TEMPERATURE)
     every_steps: int = between(0, LARGE, 0, free=True)
+
+    @property
+    def measures_batch_norm(self) -> bool:
+        """Whether batch norms are measured for the weights that are scored."""
+        return self.batch_norm in ("precise", "images")
+
+    @property
+    def samples_as_images(self) -> bool:
+        """Whether samples are decoded with the statistics of pictures' codes."""
+        return self.batch_norm == "images"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import itertools
 import logging
 from collections.abc import Callable
 from typing import Literal, get_args
@@ -108,7 +110,8 @@ class Networks:
     def prior(self, temperatures: Temperatures) -> tuple[PriorCodes, Statistics | None]:
         """The prior at ``temperatures``, and the statistics of its codes (None: those of the running norm).
 
-        Those of the last few temperatures other than 1 are kept. Raises RequestError for what is none.
+        Those of the last few temperatures other than 1 are kept. Where samples are decoded as images are
+        (``evaluation.batch_norm``), they are at every temperature. Raises RequestError for what is none.
         """
         method = self.generative()
         for name, temperature in temperatures._asdict().items():
@@ -118,13 +121,22 @@ class Networks:
                     f"{MAX_TEMPERATURE:g} (1 is the prior as it is)."
                 )
         prior = temperatures.tempered(method.prior_codes)
-        if temperatures == AT_ONE:
+        if temperatures == AT_ONE or self._samples_as_images:
             return prior, method.decoding_network().statistics_of("prior")
         statistics = self._tempered.get(temperatures)
         if statistics is None:
             statistics = prior_statistics(method, prior, FEW_CODES)
             self._tempered = dict([*self._tempered.items(), (temperatures, statistics)][-_KEPT_TEMPERATURES:])
         return prior, tuple(Moments(*(t.to(self.device) for t in moments)) for moments in statistics)
+
+    @functools.cached_property
+    def _samples_as_images(self) -> bool:
+        decoder = self.generative().decoding_network()
+        prior, images = decoder.statistics_of("prior"), decoder.statistics_of("images")
+        if not prior or not images:
+            return False
+        pairs = zip(itertools.chain(*prior), itertools.chain(*images), strict=True)
+        return all(torch.equal(one, other) for one, other in pairs)
 
     def encode(self, images: Tensor, kind: Kind, labels: ClassNames | None) -> Codes:
         """Codes of pictures as ``read_images`` gave them, in float32 on the caller's device."""

@@ -87,6 +87,17 @@ def measure(
     return measured
 
 
+def for_samples(measured: Measured, *, as_images: bool) -> Measured:
+    """``measured`` as samples are decoded: as_images gives them the statistics of images' codes.
+
+    A method that encodes none, or whose images could not be read, keeps those of its prior.
+    """
+    if not as_images or "images" not in measured.decoder:
+        return measured
+    images = measured.decoder["images"]
+    return dataclasses.replace(measured, decoder={"images": images, "prior": images})
+
+
 def measure_or_warn(
     method: nn.Module, train: Callable[[], Manifest], *, skip_corrupt: bool, num_codes: int | None = None
 ) -> Measured:

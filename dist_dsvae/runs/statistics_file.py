@@ -29,7 +29,7 @@ from dist_dsvae.data.shards.manifest import Manifest
 from dist_dsvae.methods.abilities import Autoencoding, Generative
 from dist_dsvae.models.norm_statistics import Moments, Statistics, batch_norms
 from dist_dsvae.runs.checkpoint import MARKER
-from dist_dsvae.runs.measure_statistics import Measured, measure, measure_or_warn
+from dist_dsvae.runs.measure_statistics import Measured, for_samples, measure, measure_or_warn
 from dist_dsvae.runs.run import Run
 
 logger = logging.getLogger(__name__)
@@ -56,7 +56,8 @@ def measured_of_checkpoint(checkpoint: Path, method: nn.Module, weights: str) ->
             _save(checkpoint, weights, kept)
         return kept
 
-    return _measured(distributed.from_main(find), method)
+    measured = _measured(distributed.from_main(find), method)
+    return for_samples(measured, as_images=run.config.evaluation.samples_as_images)
 
 
 def measured_for_evaluation(

@@ -31,7 +31,7 @@ def final_figures(method: nn.Module, inputs: EvaluationInputs) -> Figures:
     train, skip = inputs.train, inputs.skip_corrupt
     measured = Measured()
     method.eval()
-    if inputs.config.batch_norm == "precise":
+    if inputs.config.measures_batch_norm:
         measured = measure(method, train, skip_corrupt=skip, kinds=["images"])
     with mean_statistics(method), using(method, measured):
         codes = read_test_codes(method, train, inputs.test, inputs.runtime, skip_corrupt=skip)

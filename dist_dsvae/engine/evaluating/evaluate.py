@@ -104,7 +104,7 @@ def evaluate(
         progress = Progress(folder / f".{name}", key, pause, on_progress)
         method.eval()
         measured = Measured()
-        if settings.batch_norm == "precise":
+        if settings.measures_batch_norm:
             with progress.shown("measuring batch norm on training images, unless it is known"):
                 skip = config.data.replaces_corrupt
                 measured = measured_for_evaluation(chosen, method, weights, train, skip_corrupt=skip)

@@ -27,7 +27,7 @@ from dist_dsvae.engine.evaluating.progress import Progress
 from dist_dsvae.engine.evaluating.resemblance import Identity
 from dist_dsvae.engine.evaluating.swapping import SwapScores
 from dist_dsvae.evaluation.metrics import Figures
-from dist_dsvae.runs.measure_statistics import Measured, measure, using
+from dist_dsvae.runs.measure_statistics import Measured, for_samples, measure, using
 
 
 class Evaluation:
@@ -79,14 +79,15 @@ class Evaluation:
     ) -> tuple[Figures, Figures]:
         """Figures of the method, and those of real images under the same judges; in training mode after.
 
-        measured: statistics of batch norm for "precise", where they are known already.
+        measured: statistics of batch norm, where they are to be measured and are known already.
         """
         inputs = self.inputs
         method.eval()
-        if inputs.config.batch_norm != "precise":
+        if not inputs.config.measures_batch_norm:
             measured = Measured()
         elif measured is None:
             measured = measure(method, inputs.train, skip_corrupt=inputs.skip_corrupt)
+        measured = for_samples(measured, as_images=inputs.config.samples_as_images)
         figures: Figures = {}
         real: Figures = {}
         try:

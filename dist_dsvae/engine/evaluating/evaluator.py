@@ -19,7 +19,7 @@ from dist_dsvae.engine.evaluating.sampler import Sampler
 from dist_dsvae.engine.evaluating.test_codes import TestCodes, read_test_codes
 from dist_dsvae.engine.processes.runtime import Runtime
 from dist_dsvae.evaluation.metrics import Figures
-from dist_dsvae.methods.abilities import Generative
+from dist_dsvae.methods.abilities import Autoencoding, Generative
 from dist_dsvae.runs.measure_statistics import measure_prior
 from dist_dsvae.sampling.fitted_prior import FittedPrior, fit_prior
 from dist_dsvae.sampling.temperature import PriorCodes, Temperatures
@@ -108,13 +108,14 @@ class Candidate:
 
     @functools.cached_property
     def prior(self) -> PriorCodes:
-        """What samples are drawn from; "precise" statistics are made those of its codes."""
+        """What samples are drawn from; measured statistics of the prior are made those of its codes."""
         method, config = self.method, self.inputs.config
         assert isinstance(method, Generative)
         own: PriorCodes = method.prior_codes
         base = self._fitted_prior().codes if config.prior == "fitted" else own
         prior = Temperatures(config.temperature_zs, config.temperature_zu).tempered(base)
-        if config.batch_norm == "precise" and prior is not own:
+        as_images = config.samples_as_images and isinstance(method, Autoencoding)
+        if config.measures_batch_norm and not as_images and prior is not own:
             method.decoding_network().set_statistics("prior", measure_prior(method, prior))
         return prior
 

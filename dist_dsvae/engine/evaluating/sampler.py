@@ -38,7 +38,7 @@ class Sampler:
     num_samples: int
     batch_size: int
     seed: int
-    batch_norm: Literal["precise", "running", "batch"]
+    batch_norm: Literal["precise", "images", "running", "batch"]
     prior: PriorCodes
 
     @property

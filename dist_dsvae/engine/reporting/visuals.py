@@ -21,7 +21,7 @@ from dist_dsvae.data.transforms import normalise
 from dist_dsvae.engine.processes.runtime import Runtime
 from dist_dsvae.engine.reporting.outputs import Tolerant
 from dist_dsvae.methods.abilities import Autoencoding, Generative
-from dist_dsvae.runs.measure_statistics import measure_or_warn, using
+from dist_dsvae.runs.measure_statistics import for_samples, measure_or_warn, using
 from dist_dsvae.sampling.generate import class_grid, sample_codes, spread
 from dist_dsvae.sampling.grids import draw_grid, save_scatter
 from dist_dsvae.sampling.image_file import ForeignImageError, write_image
@@ -56,6 +56,7 @@ class Visuals:
         measured = measure_or_warn(
             self.method, lambda: self.train, skip_corrupt=self._skip_corrupt, num_codes=FEW_CODES
         )
+        measured = for_samples(measured, as_images=self.config.evaluation.samples_as_images)
         with torch.no_grad(), using(self.method, measured), self.runtime.autocast():
             paths: list[Path] = []
             self._tolerant(lambda: paths.extend(draw(method, directory, name)))

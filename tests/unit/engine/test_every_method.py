@@ -146,6 +146,14 @@ def test_train_resume_evaluate_export(method: str, entry: Entries, tmp_path: Pat
         same = {name for name, value in result["figures"].items() if cool_result["figures"][name] == value}
         assert {"reconstruction_error", "swap_follows_zs"} <= same  # of codes of images
         assert not {"fid", "diversity"} & same
+        as_images = ["--set", "evaluation.batch_norm=images", "--name", "as-images"]
+        status, printed = entry(evaluate, "--run", run_dir, *FEW, *as_images)
+        assert status == 0, printed
+        other = json.loads((tmp_path / "resumed/evaluation/as-images.json").read_text())
+        assert other["settings"] == result["settings"] | {"batch_norm": "images"}
+        same = {name for name, value in result["figures"].items() if other["figures"][name] == value}
+        assert {"reconstruction_error", "swap_follows_zs"} <= same
+        assert not {"fid", "diversity"} & same
 
     status, printed = entry(export, "--run", run_dir, "--out", str(tmp_path / "model"))
     assert status == 0, printed

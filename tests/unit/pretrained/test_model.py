@@ -17,6 +17,7 @@ from dist_dsvae.config import CGANConfig, ClassifierConfig, CVAEConfig, DSVAECon
 from dist_dsvae.core.types import Gaussian
 from dist_dsvae.methods.published import PublishedModelError
 from dist_dsvae.models.norm_statistics import Moments
+from dist_dsvae.pretrained import networks
 from dist_dsvae.pretrained.networks import in_chunks
 from dist_dsvae.pretrained.requests import RequestError
 from tests.unit.pretrained.making import CLASSES, make_model, pixels
@@ -396,3 +397,20 @@ def test_painting_and_paths_whatever_the_caller_s_modes_of_torch(model: Pretrain
     finally:
         torch.set_default_dtype(torch.float32)
     assert torch.equal(again, model.interpolate("bag", 3, generator=5, kind="tensor"))
+
+
+def test_samples_as_images_are_so_at_every_temperature(monkeypatch: pytest.MonkeyPatch) -> None:
+    def measured(*_: object) -> None:
+        raise AssertionError("a prior's statistics are measured")
+
+    monkeypatch.setattr(networks, "prior_statistics", measured)
+    model = make_model(DSVAEConfig())
+    decoder = model.published.method.decoder
+    statistics = decoder.blank_statistics()
+    decoder.set_statistics("images", statistics)
+    with pytest.raises(AssertionError, match="are measured"):
+        model.sample("bag", temperature_zs=0.5)
+    model = make_model(DSVAEConfig())
+    for kind in ("images", "prior"):
+        model.published.method.decoder.set_statistics(kind, statistics)
+    assert len(model.sample("bag", temperature_zs=0.5)) == 1

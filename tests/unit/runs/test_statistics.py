@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,7 @@ from dist_dsvae.config import (
     CVAEGANConfig,
     DataConfig,
     DSVAEConfig,
+    EvaluationConfig,
     ExperimentConfig,
     MethodConfig,
     ModelConfig,
@@ -38,7 +40,7 @@ from dist_dsvae.engine.reporting import visuals
 from dist_dsvae.engine.reporting.visuals import Visuals
 from dist_dsvae.models.norm_statistics import Moments, Statistics, batch_norms
 from dist_dsvae.runs import measure_statistics, statistics_file
-from dist_dsvae.runs.measure_statistics import Measured, adopt, measure, using
+from dist_dsvae.runs.measure_statistics import Measured, adopt, for_samples, measure, using
 from dist_dsvae.runs.statistics_file import measured_of_checkpoint
 from dist_dsvae.sampling import statistics_codes as sampling_statistics
 from tests.unit.engine.making import write_images
@@ -330,3 +332,24 @@ def test_without_the_training_pictures(
     found = measured_of_checkpoint(checkpoint, method, "raw")
     assert found.decoder.keys() == {"images", "prior"}
     assert found.encoders.keys() == {"encoder_s", "encoder_u"}
+
+
+def test_samples_as_images(
+    checkpoint: Path, split: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """``evaluation.batch_norm: "images"``: by one set of statistics, in what is drawn and in the grids."""
+    method, config = make_method().eval(), make_config(split)
+    own = measured_of_checkpoint(checkpoint, method, "raw")
+    assert not torch.equal(own.decoder["prior"][0].mean, own.decoder["images"][0].mean)
+    as_images = dataclasses.replace(config, evaluation=EvaluationConfig(batch_norm="images"))
+    (checkpoint.parent.parent / "config.json").write_text(to_json(as_images))
+    found = measured_of_checkpoint(checkpoint, method, "raw")
+    assert found.decoder["prior"] is found.decoder["images"]
+    assert torch.equal(found.decoder["images"][0].mean, own.decoder["images"][0].mean)
+    prior_alone = Measured({"prior": own.decoder["prior"]})
+    assert for_samples(prior_alone, as_images=True) == prior_alone  # there is nothing else
+
+    drawn_by: list[Measured] = []
+    monkeypatch.setattr(visuals, "using", lambda method, measured: drawn_by.append(measured) or nullcontext())
+    dataclasses.replace(drawing_of(method, split, split), config=as_images).draw(tmp_path, "step-1")
+    assert drawn_by[0].decoder["prior"] is drawn_by[0].decoder["images"]
