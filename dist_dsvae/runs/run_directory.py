@@ -118,8 +118,8 @@ def _candidates(run_dir: Path, resume: str) -> list[Path]:
         )
     if existing and chosen[0].resolve() not in [checkpoint.resolve() for checkpoint in existing]:
         raise CheckpointError(
-            f"{run_dir} already holds checkpoints of its own, and {chosen[0]} is another run's. Choose "
-            "another --run-dir to go on from it there."
+            f"{run_dir} already holds checkpoints of its own, and {chosen[0]} is another run's. Go on from "
+            "its own with --resume auto, or choose another --run-dir to start from that one there."
         )
     return chosen
 

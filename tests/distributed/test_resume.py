@@ -134,7 +134,7 @@ def test_setting_a_run_back(config: Path, undisturbed: Path) -> None:
     assert names[:2] == ["abandoned-step-00000020", "abandoned-step-00000024"]
     assert differing_tensors(run_dir, undisturbed, ITERATIONS) == []
     foreign = train(1, run_dir, config, "--resume", str(undisturbed), check=False)
-    assert "is another run's. Choose another --run-dir" in foreign
+    assert "is another run's. Go on from its own with --resume auto" in foreign
 
 
 def test_run_directory(undisturbed: Path) -> None:
