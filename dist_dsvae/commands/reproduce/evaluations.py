@@ -124,7 +124,7 @@ def at_temperatures(run: PlannedRun, temperatures: Sequence[tuple[float, float]]
 def judge_jobs(runs: Sequence[PlannedRun], overrides: Sequence[str], *, also_made: bool = False) -> list[Job]:
     """Training, then exporting, of each classifier that runs name, that a config here makes, and is missing.
 
-    overrides: of its configuration. also_made: those that are there as well.
+    overrides: of its configuration. also_made: those that are there as well. Raises ConfigError.
     """
     jobs = []
     for place in dict.fromkeys(run.config.evaluation.classifier for run in runs):
@@ -133,6 +133,7 @@ def judge_jobs(runs: Sequence[PlannedRun], overrides: Sequence[str], *, also_mad
         directory = Path(place).parent
         for name in config_names():
             if name.startswith("classifier/") and load_config(Path(name)).run_dir == str(directory):
+                load_config(Path(name), overrides)  # what is wrong with them is said before anything starts
                 changes = [word for change in overrides for word in ("--set", change)]
                 log = directory.with_name(f"{directory.name}.log")
                 train = ("train", name, "--run-dir", str(directory), *changes)

@@ -128,8 +128,31 @@ def check(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
         parser.error(
             "--only trains one run and writes nothing; leave out --dry-run, --figures and --write-docs."
         )
+    for override in args.overrides:
+        key = override.partition("=")[0]
+        option = {"seed": "--seeds", "run_dir": "--runs"}.get(key)
+        if key == "train.max_seconds" and args.budget != "paper":
+            option = "--budget minutes with --minutes"
+        if key == "train.epochs" and args.budget == "minutes":
+            option = "--minutes"
+        if option is not None:
+            parser.error(f"--set {key} is given by {option} here. Leave it out.")
+    if not args.names and (vain := _given_in_vain(parser, args)):
+        parser.error(f"{vain} is about runs of data sets, and none is named. Name one, or leave it out.")
+    if args.write_docs and args.dry_run:
+        parser.error("--dry-run writes nothing; leave out --write-docs.")
+    if args.only is not None and args.temperatures:
+        parser.error("--only trains one run and evaluates nothing; leave out --temperatures.")
     if len(set(args.seeds)) < len(args.seeds):
         parser.error("--seeds names a seed twice; once is enough.")
+
+
+def _given_in_vain(parser: argparse.ArgumentParser, args: argparse.Namespace) -> str | None:
+    """Of the options that were given, one that does nothing for ``--write-docs`` alone."""
+    for key, value in vars(args).items():
+        if key not in ("names", "write_docs", "out") and str(value) != str(parser.get_default(key)):
+            return f"--{key.replace('overrides', 'set').replace('_', '-')}"
+    return None
 
 
 class Stopped(BaseException):

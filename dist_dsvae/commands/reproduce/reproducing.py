@@ -49,6 +49,8 @@ def reproduce(args: argparse.Namespace) -> None:
         raise ConfigError(
             f"--temperatures: {points[0]} has points, of which there is no diversity. Leave it out."
         )
+    if not judge_jobs(runs, args.judge_overrides, also_made=True) and args.judge_overrides:
+        raise ConfigError("--judge-set: no judge is trained for these runs. Leave it out.")
     if args.dry_run:
         print(report(time_needed(runs), len(runs), len(places)))
         return

@@ -57,6 +57,11 @@ def write_pages(results_dir: Path) -> list[Path]:
     results_dir: such as docs/results, for the pages docs/*.md.
     Raises ComparisonError as ``with_tables`` does.
     """
+    if not any(results_dir.glob("*.json")):
+        raise ComparisonError(
+            f"There are no results in {results_dir}, so no page has a table of them. Give the folder of the "
+            "results with --out, or reproduce some."
+        )
     changed = []
     for page in sorted(results_dir.resolve().parent.glob("*.md")):
         before = read_text(page)

@@ -395,6 +395,16 @@ def test_stopping_stops_what_was_started(tmp_path: Path, monkeypatch: pytest.Mon
         ("", "reproduce what? Name a data set of configs/"),
         ("toy --budget minutes", "--minutes N and --budget minutes go together"),
         ("toy --minutes 3", "--minutes N and --budget minutes go together"),
+        ("toy --set seed=7", "--set seed is given by --seeds here"),
+        ("toy --set run_dir=x", "--set run_dir is given by --runs here"),
+        (
+            "toy --set train.max_seconds=9",
+            "--set train.max_seconds is given by --budget minutes with --minutes",
+        ),
+        ("--write-docs --seeds 1", "--seeds is about runs of data sets, and none is named"),
+        ("--write-docs --judge-set a=1", "--judge-set is about runs of data sets, and none is named"),
+        ("toy --write-docs --dry-run", "--dry-run writes nothing; leave out --write-docs"),
+        ("toy --only 0 --temperatures 0.5", "--only trains one run and evaluates nothing"),
         (
             "toy --budget paper --iterations 3",
             "--iterations is the budget of updates, but the budget is paper",
@@ -424,6 +434,13 @@ def test_options_that_do_not_go_together(
         ("quickstrat", "There is no experiment 'quickstrat'. Did you mean 'quickstart'?"),
         ("quickstart --only 15", "--only 15: there are 15 runs, 0 to 14."),
         ("quickstart --set model.zz=1", "Unknown key 'model.zz'"),
+        (
+            "quickstart --set evaluation.classifier=runs/classifier-quickstart/model "
+            "--judge-set train.epoch=8",
+            "Unknown key 'train.epoch'",
+        ),
+        ("quickstart --judge-set train.epochs=8", "--judge-set: no judge is trained for these runs"),
+        ("--write-docs --out nowhere", "There are no results in nowhere"),
     ],
 )
 def test_what_cannot_be_done_is_said_before_anything_starts(

@@ -230,6 +230,16 @@ def test_a_fine_tuned_run_resumes_exactly(
     (started,) = json.loads((whole / "environment.json").read_text())
     assert started["init_from"].endswith("step-00000002")
 
+    again = ("--config", str(both), "--run-dir", str(halves))
+    status, printed = entry(train, *again, "--init-from", str(former["cvae"]))
+    assert status == 1
+    assert f"but this run began with the weights of {former['dsvae']}, and goes on with its own" in printed
+    status, printed = entry(train, *again)
+    assert status == 0, printed
+    assert json.loads((halves / "config.json").read_text())["init_from"] == str(former["dsvae"])
+    status, printed = entry(train, "--config", str(both), "--run-dir", str(former["dsvae"]), *origin)
+    assert status == 1
+
 
 def test_samples_of_another_size_are_refused(former: dict[str, Path], entry: Entries, tmp_path: Path) -> None:
     write_images(tmp_path / "large", HERE, 6, ImageShape(1, 64, 64))
