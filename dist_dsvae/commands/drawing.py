@@ -22,7 +22,7 @@ from dist_dsvae.runs.open_model import open_model, shown_files, shown_of_split, 
 from dist_dsvae.runs.scatter import draw_points
 from dist_dsvae.sampling.film import check_writer
 from dist_dsvae.sampling.generate import spread
-from dist_dsvae.sampling.holes import holes_for
+from dist_dsvae.sampling.holes import NUM_STARTS, holes_for
 from dist_dsvae.sampling.image_file import check_replaceable, write_image
 from dist_dsvae.sampling.temperature import Temperatures
 
@@ -50,7 +50,7 @@ def draw(args: argparse.Namespace, device: torch.device) -> str:
         return draw_real(args, model, wanted)
     classes = wanted or spread(len(model.classes), 3 if args.command in ("interpolate", "vary") else 10)
     if args.command == "grid":
-        temperatures = Temperatures(args.temperature_zs, args.temperature_zu)
+        temperatures = _temperatures(args, model)
         figures.grid(model, args.out, classes, args.columns, args.seed, temperatures)
     elif args.command == "interpolate":
         is_film = args.out.suffix.lower() in FILM_SUFFIXES
@@ -62,6 +62,16 @@ def draw(args: argparse.Namespace, device: torch.device) -> str:
         changes = ", ".join(f"{dim} ({change:.3f})" for dim, change in drawn)
         return f"Dimensions of zu, and how much they change pictures: {changes}. Wrote {args.out}."
     return f"Wrote {args.out}."
+
+
+def _temperatures(args: argparse.Namespace, model: PretrainedModel) -> Temperatures:
+    found = Temperatures(args.temperature_zs, args.temperature_zu)
+    if not found.apply_to(model.published.method):
+        raise RequestError(
+            f"A {model.published.config.name} has one code, which --temperature-zu is of. Leave out "
+            "--temperature-zs."
+        )
+    return found
 
 
 def _check_whose_options(args: argparse.Namespace) -> None:
@@ -76,6 +86,10 @@ def _check_whose_options(args: argparse.Namespace) -> None:
         )
     if given:
         raise RequestError(f"{given[0]} is for photographs: name their files with --images.")
+    if args.command == "inpaint" and not args.refine_steps and args.starts != NUM_STARTS:
+        raise RequestError(
+            "--starts are refined, which --refine-steps 0 leaves out. Leave out one of the two."
+        )
 
 
 def load(args: argparse.Namespace, device: torch.device) -> PretrainedModel:
@@ -110,7 +124,7 @@ def draw_many(args: argparse.Namespace, device: torch.device) -> str:
             class_ids(args.classes, model.classes),
             args.per_class,
             args.seed,
-            Temperatures(args.temperature_zs, args.temperature_zu),
+            _temperatures(args, model),
             as_shards=args.shards,
             overwrite=args.overwrite,
             command=command_line(),
@@ -123,6 +137,10 @@ def draw_many(args: argparse.Namespace, device: torch.device) -> str:
 def draw_real(args: argparse.Namespace, model: PretrainedModel, wanted: list[int] | None) -> str:
     """The figures that begin with real pictures."""
     counts = [args.rows or 6, args.columns or 8] if args.command == "swap" else [args.pictures or 4]
+    if args.face != [0] and model.published.face_crops is None:
+        raise RequestError(
+            "--face chooses among the faces of photographs, and this model is not of aligned faces."
+        )
     if args.images:
         shown = [shown_files(model, args.images, wanted, args.face)] * len(counts)
     else:

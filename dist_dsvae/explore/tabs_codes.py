@@ -27,7 +27,7 @@ from dist_dsvae.explore.renderings import Base
 from dist_dsvae.explore.subject import ShownModel
 from dist_dsvae.explore.uploads import Given
 from dist_dsvae.explore.words import words_for
-from dist_dsvae.methods.abilities import Classifying
+from dist_dsvae.methods.abilities import Classifying, LabelFree
 from dist_dsvae.pretrained.requests import RequestError
 from dist_dsvae.sampling.temperature import Temperatures
 from dist_dsvae.sampling.vary import EXTENT
@@ -95,9 +95,10 @@ def samples_tab(model: ShownModel) -> TabChanges:
             )
         with gr.Row():
             first = TYPICAL if is_image else Temperatures()
+            both = isinstance(model.model.published.method, LabelFree)  # else the label is in the place of zs
             temperatures = [
-                _temperature(f"Variety of {what}", value)
-                for what, value in ((words.what, first.zs), (words.how, first.zu))
+                _temperature(f"Variety of {what}", value, is_shown)
+                for what, value, is_shown in ((words.what, first.zs, both), (words.how, first.zu, True))
             ]
     inputs = [classes, number, seed, shared, best, *temperatures]
     drawing = Change(telling(draw), inputs, [result])
@@ -109,13 +110,14 @@ def samples_tab(model: ShownModel) -> TabChanges:
     return TabChanges([drawing], [drawing])
 
 
-def _temperature(label: str, value: float) -> Any:
+def _temperature(label: str, value: float, is_shown: bool) -> Any:
     return gr.Slider(
         *(0.1, _MAX_TEMPERATURE),
         value=value,
         step=0.05,
         label=label,
         info="The temperature: 1 as the model learnt it, below more typical, above more diverse",
+        visible=is_shown,
         buttons=[],
     )
 

@@ -13,6 +13,7 @@ from typing import NamedTuple
 from torch import Tensor
 
 from dist_dsvae.core.noise import Draw, Normals
+from dist_dsvae.methods.abilities import LabelFree
 
 # Codes [B, code_dim] of labels [B] from the normals of zs and of zu: ``Generative.prior_codes`` is one.
 PriorCodes = Callable[[Tensor, Normals, Normals], Tensor]
@@ -34,6 +35,13 @@ class Temperatures(NamedTuple):
 
     zs: float = 1.0
     zu: float = 1.0
+
+    def apply_to(self, method: object) -> bool:
+        """Whether each is of a code that ``method`` has: with the label in the place of zs there is zu alone.
+
+        One temperature for all codes is for every method.
+        """
+        return self.zs in (1, self.zu) or isinstance(method, LabelFree)
 
     def tempered(self, prior: PriorCodes) -> PriorCodes:
         """``prior`` at these temperatures."""

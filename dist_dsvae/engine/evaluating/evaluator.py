@@ -113,7 +113,13 @@ class Candidate:
         assert isinstance(method, Generative)
         own: PriorCodes = method.prior_codes
         base = self._fitted_prior().codes if config.prior == "fitted" else own
-        prior = Temperatures(config.temperature_zs, config.temperature_zu).tempered(base)
+        temperatures = Temperatures(config.temperature_zs, config.temperature_zu)
+        if not temperatures.apply_to(method):
+            raise DataError(
+                "evaluation.temperature_zs is set, but this method has one code, which "
+                "evaluation.temperature_zu is of. Leave it out."
+            )
+        prior = temperatures.tempered(base)
         as_images = config.samples_as_images and isinstance(method, Autoencoding)
         if config.measures_batch_norm and not as_images and prior is not own:
             method.decoding_network().set_statistics("prior", measure_prior(method, prior))

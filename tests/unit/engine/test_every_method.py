@@ -146,6 +146,8 @@ def test_train_resume_evaluate_export(method: str, entry: Entries, tmp_path: Pat
         same = {name for name, value in result["figures"].items() if cool_result["figures"][name] == value}
         assert {"reconstruction_error", "swap_follows_zs"} <= same  # of codes of images
         assert not {"fid", "diversity"} & same
+        status, printed = entry(evaluate, "--run", run_dir, *FEW, "--temperature-zs", "0.5", "--name", "none")
+        assert (status, "but this method has one code" in printed) == (1, True)
         as_images = ["--set", "evaluation.batch_norm=images", "--name", "as-images"]
         status, printed = entry(evaluate, "--run", run_dir, *FEW, *as_images)
         assert status == 0, printed

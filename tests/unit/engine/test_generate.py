@@ -150,6 +150,18 @@ def test_pictures_and_masks_of_ones_own(runs: dict[str, Path], entry: Entries, t
             "--rows chooses pictures of a split",
         ),
         (["inpaint", "--run", "{dsvae}", "--face", "2"], "--face is for photographs: name their files with"),
+        (
+            ["swap", "--run", "{dsvae}", "--images", "a.png", "--face", "2"],
+            "this model is not of aligned faces",
+        ),
+        (
+            ["inpaint", "--run", "{dsvae}", "--refine-steps", "0", "--starts", "3"],
+            "--starts are refined, which",
+        ),
+        (
+            ["grid", "--run", "{cgan}", "--temperature-zs", "0.5"],
+            "A cgan has one code, which --temperature-zu",
+        ),
         (["swap", "--run", "{dsvae}", "--data", "{tmp}/none"], "The shard directory"),
         (
             ["many", "--run", "{dsvae}", "--per-class", "2", "--out", "launch"],
