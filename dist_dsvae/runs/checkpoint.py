@@ -64,8 +64,8 @@ def read_marker(checkpoint: Path) -> dict[str, Any]:
 def is_described_by(checkpoint: Path, record: Mapping[str, Any]) -> bool:
     """Whether figures with this record are of ``checkpoint``, and not of one that had its name before."""
     values = read_marker(checkpoint)
-    own = {key: values[key] for key in ("samples_seen", "train_seconds")} | {"checkpoint": checkpoint.name}
-    return all(record.get(key) == value for key, value in own.items())
+    same_moment = all(record.get(key) == values.get(key) for key in ("samples_seen", "train_seconds"))
+    return record.get("checkpoint") == checkpoint.name and same_moment
 
 
 def save(
