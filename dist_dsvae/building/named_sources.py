@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 from urllib.error import URLError
 
 from dist_dsvae.building.build_progress import progress_of
@@ -34,7 +34,17 @@ from dist_dsvae.core.images import Codec
 
 
 def codec_of(arguments: argparse.Namespace) -> Codec:
+    of_the_other = {"png_level": "--png-level"} if arguments.format == "jpg" else {"quality": "--quality"}
+    _check_default(Codec, of_the_other, arguments, f"as --format is {arguments.format}. Change that")
     return Codec(extension=arguments.format, quality=arguments.quality, png_level=arguments.png_level)
+
+
+def _check_default(of: Any, options: Mapping[str, str], arguments: argparse.Namespace, reason: str) -> None:
+    """Raise DataError if one of ``options``, by the fields of the dataclass ``of``, was chosen in vain."""
+    for field in fields(of):
+        option = options.get(field.name)
+        if option is not None and getattr(arguments, option[2:].replace("-", "_")) != field.default:
+            raise DataError(f"{option} has no effect {reason}, or leave {option} out.")
 
 
 def encoder_of(arguments: argparse.Namespace) -> FileEncoder:
@@ -93,6 +103,9 @@ def own_images(arguments: argparse.Namespace, find: Callable[[], FoundImages]) -
         raise DataError(
             "--held-out-classes and --exclude belong to --unlabelled. Add that, or leave them out."
         )
+    if not arguments.faces:
+        of_faces = {"choice": "--choose", "min_face": "--min-face", "duplicate_bits": "--duplicate-bits"}
+        _check_default(FaceOptions, of_faces, arguments, "without --faces. Add that")
     name, encoder = arguments.subcommand, encoder_of(arguments)
     if arguments.unlabelled:
         choice = choice_of(arguments, None)

@@ -17,6 +17,11 @@ def contradictions(config: ExperimentConfig) -> Iterator[str]:
     """A sentence for every pair of settings that cannot both be meant, with what to change."""
     yield from contradictions_in_evaluation(config.evaluation)
     data, method, train, evaluation = config.data, config.method, config.train, config.evaluation
+    if data.unlabelled is not None and not getattr(method, "unlabelled_updates", 0):
+        yield (
+            f"data.unlabelled is {data.unlabelled}, but no update takes unlabelled pictures. Set "
+            "method.unlabelled_updates, which dsvae has, or leave it out."
+        )
     if isinstance(method, DSVAEConfig) and method.unlabelled_updates and data.unlabelled is None:
         yield (
             f"method.unlabelled_updates is {method.unlabelled_updates}, but data.unlabelled is not set. Name "

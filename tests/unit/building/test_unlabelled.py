@@ -122,6 +122,10 @@ def test_classes_of_few_pictures_are_left_out(run: Run) -> None:
             "neither excluded nor held",
         ),
         (["raw/a/x.png"], ["--held-out-classes", 1], "--exclude belong to --unlabelled"),
+        (["raw/a/x.png"], ["--min-face", 50], "--min-face has no effect without --faces. Add that, or leave"),
+        (["raw/a/x.png"], ["--choose", "largest"], "--choose has no effect without --faces"),
+        (["raw/a/x.png"], ["--quality", 5, "--format", "png"], "--quality has no effect as --format is png"),
+        (["raw/a/x.png"], ["--png-level", 9, "--format", "jpg"], "--png-level has no effect as --format"),
         (["raw/a/x.png"], ["--min-pictures", 2], "No class of raw has 2 pictures; the largest has 1"),
     ],
 )
