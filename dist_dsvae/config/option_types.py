@@ -29,6 +29,8 @@ def whole(low: int, high: int = MANY) -> Callable[[str], int]:
             value = int(text)
         except ValueError:
             raise _refused(text, f"it must be a whole number {bounds}") from None
+        if value > high >= MANY:
+            raise _refused(text, f"it must be a whole number of at most {high:,}")
         if not low <= value <= high:
             raise _refused(text, f"it must be a whole number {bounds}")
         return value

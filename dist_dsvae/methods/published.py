@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from dist_dsvae.config import MethodConfig, ModelConfig
 from dist_dsvae.config.reading import from_tree, to_tree
 from dist_dsvae.core.faces.crop_record import RECORD_KEY, FaceCrops
-from dist_dsvae.core.text import read_json
+from dist_dsvae.core.text import clause, read_json
 from dist_dsvae.core.types import CodeKind, ImageShape
 from dist_dsvae.methods.abilities import Generative
 from dist_dsvae.methods.choose import make_method, sketch_method
@@ -153,7 +153,11 @@ def load_published(directory: str | Path) -> Published:
         config = from_tree(_Described, {"method": description["method"]}).method
         sketch = sketch_method(config, model, shape, len(classes))
     except (KeyError, TypeError, ValueError, RuntimeError, OverflowError) as error:
-        raise PublishedModelError(f"{directory / CONFIG_FILE} does not describe a model: {error}") from None
+        what = f"it lacks {error}" if isinstance(error, KeyError) else clause(error)
+        raise PublishedModelError(
+            f"{directory / CONFIG_FILE} does not describe a model: {what}. Copy it again, or export the run "
+            "again."
+        ) from None
     weights = directory / WEIGHTS_FILE
     try:
         sizes = _sizes(weights)

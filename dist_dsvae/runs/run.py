@@ -15,6 +15,7 @@ from dist_dsvae.core.faces.crop_record import FaceCrops
 from dist_dsvae.core.text import clause, read_json
 from dist_dsvae.core.types import ImageShape
 from dist_dsvae.methods.choose import make_method
+from dist_dsvae.methods.published import WEIGHTS_FILE
 from dist_dsvae.methods.update import Method, averaged_networks, put_weights, weights_of
 from dist_dsvae.runs import checkpoint
 from dist_dsvae.runs.checkpoint import CheckpointError
@@ -40,6 +41,11 @@ class Run:
     @classmethod
     def open(cls, directory: Path) -> Run:
         """Raises CheckpointError if ``directory`` is not a run."""
+        if (directory / WEIGHTS_FILE).is_file():
+            raise CheckpointError(
+                f"{directory} is an exported model, not a run directory. Give it as --model where a command "
+                "has that option, or give the run that it was exported from."
+            )
         try:
             config = from_tree(ExperimentConfig, read_json(directory / "config.json"))
             dataset = read_json(directory / "dataset.json")

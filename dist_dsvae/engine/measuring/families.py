@@ -17,6 +17,7 @@ class Family(NamedTuple):
 
 
 FAMILIES: dict[str, Family] = {
+    "vgg": Family(ImageShape(3, 128, 128), 512, 512),
     "vgg64": Family(ImageShape(3, 64, 64), 512, 512),
     "conv32": Family(ImageShape(3, 32, 32), 100, 200),
     "small": Family(ImageShape(1, 32, 32), 16, 12),

@@ -154,6 +154,10 @@ def _again(path: Path, name: str) -> str:
 
 
 def _missing(path: Path, name: str) -> str:
+    if not any((path / part).is_dir() for part in ("evaluation", "checkpoints")):
+        return (
+            f"{path} is not a run directory, so there are no scores of it. Give one such as runs/quickstart."
+        )
     others = []
     for place in sorted((path / "evaluation").glob("*.json")):
         try:

@@ -20,6 +20,7 @@ from dist_dsvae.config import CGANConfig, DSVAEConfig
 from dist_dsvae.core import distributed
 from dist_dsvae.core.images import Codec
 from dist_dsvae.core.inventory import INVENTORY_FILE
+from dist_dsvae.core.shipped import model_in_the_box
 from dist_dsvae.data.shards.manifest import DataError, Manifest
 from dist_dsvae.data.stream import one_pass
 from dist_dsvae.runs import bulk_samples
@@ -137,6 +138,7 @@ def test_pictures_and_masks_of_ones_own(runs: dict[str, Path], entry: Entries, t
         (["grid", "--model", "{tmp}", "--step", "3"], "choose among a run's checkpoints"),
         (["grid", "--model", "{tmp}"], "has no model.safetensors and no config.json"),
         (["grid", "--run", "{tmp}"], "is not a run directory"),
+        (["grid", "--run", "{model}"], "is an exported model, not a run directory. Give it as --model"),
         (["grid", "--run", "{dsvae}", "--step", "9"], "has no checkpoint of step 9"),
         (["grid", "--run", "{dsvae}", "--classes", "Bagg"], "no class 'Bagg'. Did you mean 'Bag'"),
         (["vary", "--run", "{dsvae}", "--dims", "99"], "no dimension 99"),
@@ -172,7 +174,8 @@ def test_pictures_and_masks_of_ones_own(runs: dict[str, Path], entry: Entries, t
 def test_what_is_wrong_gets_a_sentence(
     arguments: list[str], message: str, runs: dict[str, Path], entry: Entries, tmp_path: Path
 ) -> None:
-    filled = [argument.format(tmp=tmp_path, **runs) for argument in arguments]
+    places = {"tmp": tmp_path, "model": model_in_the_box(), **runs}
+    filled = [argument.format(**places) for argument in arguments]
     out = [] if "--out" in filled else ["--out", str(tmp_path / "out.png")]
     status, printed = entry(generate, *filled, *out)
     assert status == 1

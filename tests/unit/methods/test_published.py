@@ -108,7 +108,7 @@ def test_what_is_wrong_gets_a_sentence(published: tuple[DSVAE, Path], tmp_path: 
         ),
         (description | {"model": description["model"] | {"zs_dim": 4096}}, "does not fit config.json"),
         (description | {"classes": [str(i) for i in range(100_000)]}, "does not fit config.json"),
-        ({k: v for k, v in description.items() if k != "shape"}, "does not describe a model"),
+        ({k: v for k, v in description.items() if k != "shape"}, "describe a model: it lacks 'shape'"),
     ):
         (directory / "config.json").write_text(json.dumps(changed))
         with pytest.raises(PublishedModelError, match=message):
