@@ -13,7 +13,8 @@ from typing import NamedTuple
 import pytest
 
 from dist_dsvae.evaluation.comparing.marked_pages import with_tables
-from dist_dsvae.evaluation.comparing.results import read_results
+from dist_dsvae.evaluation.comparing.proven_files import check_replaceable
+from dist_dsvae.evaluation.comparing.results import FORMAT, read_results
 
 REPOSITORY = Path(__file__).parents[2]
 RESULTS = REPOSITORY / "docs/results"
@@ -157,3 +158,9 @@ def test_the_test_can_fail() -> None:
         "Inception\nScore of 9.99",
     ):
         assert scores_without_claim("README.md", wrong), wrong
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in RESULTS.glob("*.json")))
+def test_reproduce_may_replace_what_it_wrote(name: str) -> None:
+    """A table or picture that was changed by hand would stop the command of its page."""
+    check_replaceable(RESULTS / name, FORMAT, ("json", "md", "png"))
