@@ -145,7 +145,7 @@ def _trade_off(curve: Sequence[WantedEvaluation]) -> dict[str, Any]:
 
 def _machines(runs: Iterable[PlannedRun]) -> dict[str, Any]:
     """What trained, by the runs' own records."""
-    records = [read_json(run.directory / "environment.json")[-1] for run in runs]
+    records = [record for run in runs for record in _starts_that_trained(run)]
     return {
         "hardware": " and ".join(sorted({_machine(record) for record in records})),
         "software": {
@@ -154,6 +154,13 @@ def _machines(runs: Iterable[PlannedRun]) -> dict[str, Any]:
         },
         "commit": ", ".join(sorted({record["git"] for record in records if record.get("git")})) or None,
     }
+
+
+def _starts_that_trained(run: PlannedRun) -> list[Mapping[str, Any]]:
+    """Not one that only found the run at its end."""
+    starts: list[Mapping[str, Any]] = read_json(run.directory / "environment.json")
+    seen = run.progress()[0] * run.samples_per_iteration
+    return [start for start in starts if start.get("samples_seen", 0) < seen] or starts[-1:]
 
 
 def _machine(record: Mapping[str, Any]) -> str:

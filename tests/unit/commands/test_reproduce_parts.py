@@ -59,7 +59,9 @@ def trained(run: PlannedRun, iterations: int, seconds: float, *, ended: bool = F
         "platform": "elsewhere", "device": "cpu", "threads": 1, "world_size": 1, "mixed_precision": "bf16",
         "packages": {"torch": "2.15.0", "dist_dsvae": "0.1.0"}, "git": "0123456789ab",
     }  # fmt: skip
-    (run.directory / "environment.json").write_text(json.dumps([record]))
+    at_its_end = record | {"samples_seen": seen, "git": "ba9876543210", "threads": 7}  # which trained nothing
+    starts = [record | {"samples_seen": 0}, at_its_end]
+    (run.directory / "environment.json").write_text(json.dumps(starts))
     (run.directory / "dataset.json").write_text(json.dumps({"classes": list(run.train.classes)}))
     if ended:
         (run.directory / "evaluation").mkdir()
