@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from functools import lru_cache
 from pathlib import Path
 
 from dist_dsvae.core.errors import DataError
@@ -37,11 +38,21 @@ def files_of_older_shards(directory: Path) -> set[Path]:
             with suppress(DataError):
                 manifest.index(number)
                 own.add(index)
-            if manifest.source != "index" and tar.is_file() and sha256_of(tar) == shard.sha256:
+            if manifest.source != "index" and tar.is_file() and _has(tar, shard.num_bytes, shard.sha256):
                 own.add(tar)
     if own and _is_report(directory / REPORT_FILE):
         own.add(directory / REPORT_FILE)
     return {path for path in own if path.is_file() and not path.is_symlink()}
+
+
+def _has(tar: Path, num_bytes: int, sha256: str) -> bool:
+    status = tar.stat()
+    return status.st_size == num_bytes and _sha256_as_of(tar, status.st_ino, status.st_mtime_ns) == sha256
+
+
+@lru_cache  # a build asks several times, and shards are large
+def _sha256_as_of(path: Path, inode: int, changed_ns: int) -> str:
+    return sha256_of(path)
 
 
 def _is_report(path: Path) -> bool:

@@ -20,7 +20,13 @@ def contradictions(config: ExperimentConfig) -> Iterator[str]:
     if data.unlabelled is not None and not getattr(method, "unlabelled_updates", 0):
         yield (
             f"data.unlabelled is {data.unlabelled}, but no update takes unlabelled pictures. Set "
-            "method.unlabelled_updates, which dsvae has, or leave it out."
+            "method.unlabelled_updates, which dsvae has, or go without: --set data.unlabelled=null."
+        )
+    zs, zu = evaluation.temperature_zs, evaluation.temperature_zu
+    if zs not in (1, zu) and not isinstance(method, DSVAEConfig):
+        yield (
+            f"evaluation.temperature_zs is {zs:g}, but {method.name} has one code, which "
+            "evaluation.temperature_zu is of. Leave it out."
         )
     if isinstance(method, DSVAEConfig) and method.unlabelled_updates and data.unlabelled is None:
         yield (

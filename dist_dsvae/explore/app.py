@@ -110,12 +110,12 @@ def explore(model: str | None, run: Path | None, host: str, port: int, max_uploa
     # Gradio opens the editor's layers itself, and whatever else is sent in their place.
     Image.MAX_IMAGE_PIXELS = MAX_PIXELS // 2  # Pillow refuses from twice this
     source = open_source(model, run)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # which removes the page's files too
     with folder_of_its_own():
         page = build_page(source, max_bytes)
         if host not in _LOCAL:
             print(f"Anybody who can reach {host} can use this page: there is no password.", flush=True)
         print(f"Open {serve(page, host, port, max_bytes)} (Ctrl-C ends it).", flush=True)
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that the page's files go then, too
         page.block_thread()
 
 

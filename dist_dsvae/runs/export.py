@@ -92,7 +92,7 @@ def published_of_run(
             "export": f"dsvae export --run {shlex.quote(str(run_dir))} --weights {which}",
         },
         "versions": {package: version_of(package) or "not installed" for package in ("dist_dsvae", "torch")},
-        "evaluation": _evaluation(run_dir, chosen, which),
+        "evaluation": _evaluation(run, chosen, which),
     }
     return Published(
         method.cpu(),
@@ -105,13 +105,16 @@ def published_of_run(
     )
 
 
-def _evaluation(run_dir: Path, chosen: Path, weights: str) -> dict[str, Any]:
+def _evaluation(run: Run, chosen: Path, weights: str) -> dict[str, Any]:
     """The run's scores, if they are of these weights; else the figures of its end, if this is its end.
 
-    Figures of other weights say nothing of these.
+    Figures of other weights, or of samples that are decoded otherwise, say nothing of these.
     """
+    run_dir = run.directory
     scores = _read(run_dir / "evaluation/scores.json")
-    if is_described_by(chosen, scores) and scores.get("weights") == weights:
+    as_images = scores.get("settings", {}).get("batch_norm") == "images"
+    is_alike = scores.get("weights") == weights and as_images == run.config.evaluation.samples_as_images
+    if is_alike and is_described_by(chosen, scores):
         return {key: scores[key] for key in ("figures", "real", "judges", "settings") if key in scores}
     summary = _read(run_dir / "evaluation/summary.json")
     if summary.get("samples_seen") != read_marker(chosen).get("samples_seen"):  # of an end before

@@ -57,7 +57,10 @@ def measured_of_checkpoint(checkpoint: Path, method: nn.Module, weights: str) ->
         return kept
 
     measured = _measured(distributed.from_main(find), method)
-    return for_samples(measured, as_images=run.config.evaluation.samples_as_images)
+    as_images = run.config.evaluation.samples_as_images
+    if as_images and isinstance(method, Autoencoding) and "images" not in measured.decoder:
+        logger.warning("So samples are decoded with the statistics of the prior, not of pictures' codes.")
+    return for_samples(measured, as_images=as_images)
 
 
 def measured_for_evaluation(

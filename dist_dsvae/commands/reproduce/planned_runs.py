@@ -200,7 +200,7 @@ def plan_runs(
                     seed,
                     directory,
                     available[method],
-                    with_choices_made(config, manifests[method], read_record(directory)),
+                    with_choices_made(config, manifests[method], _record_of_trained(directory)),
                     changes,
                     drawn[method],
                     iterations,
@@ -208,6 +208,11 @@ def plan_runs(
                 )
             )
     return planned
+
+
+def _record_of_trained(directory: Path) -> ExperimentConfig | None:
+    """Of a run that there is something to resume of."""
+    return read_record(directory) if complete_checkpoints(directory / "checkpoints") else None
 
 
 def configs_of(data: str) -> dict[str, str]:

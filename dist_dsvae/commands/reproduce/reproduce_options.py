@@ -133,16 +133,16 @@ def check(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
         option = {"seed": "--seeds", "run_dir": "--runs"}.get(key)
         if key == "train.max_seconds" and args.budget != "paper":
             option = "--budget minutes with --minutes"
-        if key == "train.epochs" and args.budget == "minutes":
-            option = "--minutes"
+        if key == "train.epochs" and (args.budget == "minutes" or args.iterations is not None):
+            option = "--minutes" if args.budget == "minutes" else "--iterations"
         if option is not None:
-            parser.error(f"--set {key} is given by {option} here. Leave it out.")
+            parser.error(f"--set {key} has no effect here; give {option}.")
     if not args.names and (vain := _given_in_vain(parser, args)):
         parser.error(f"{vain} is about runs of data sets, and none is named. Name one, or leave it out.")
     if args.write_docs and args.dry_run:
         parser.error("--dry-run writes nothing; leave out --write-docs.")
-    if args.only is not None and args.temperatures:
-        parser.error("--only trains one run and evaluates nothing; leave out --temperatures.")
+    if args.only is not None and (args.temperatures or args.judge_overrides):
+        parser.error("--only trains one run and evaluates nothing; leave out --temperatures and --judge-set.")
     if len(set(args.seeds)) < len(args.seeds):
         parser.error("--seeds names a seed twice; once is enough.")
 

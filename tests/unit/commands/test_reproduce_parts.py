@@ -397,15 +397,19 @@ def test_stopping_stops_what_was_started(tmp_path: Path, monkeypatch: pytest.Mon
         ("", "reproduce what? Name a data set of configs/"),
         ("toy --budget minutes", "--minutes N and --budget minutes go together"),
         ("toy --minutes 3", "--minutes N and --budget minutes go together"),
-        ("toy --set seed=7", "--set seed is given by --seeds here"),
-        ("toy --set run_dir=x", "--set run_dir is given by --runs here"),
+        ("toy --set seed=7", "--set seed has no effect here; give --seeds"),
+        ("toy --set run_dir=x", "--set run_dir has no effect here; give --runs"),
         (
             "toy --set train.max_seconds=9",
-            "--set train.max_seconds is given by --budget minutes with --minutes",
+            "--set train.max_seconds has no effect here; give --budget minutes with",
         ),
         ("--write-docs --seeds 1", "--seeds is about runs of data sets, and none is named"),
         ("--write-docs --judge-set a=1", "--judge-set is about runs of data sets, and none is named"),
         ("toy --write-docs --dry-run", "--dry-run writes nothing; leave out --write-docs"),
+        (
+            "toy --iterations 9 --set train.epochs=9",
+            "--set train.epochs has no effect here; give --iter",
+        ),
         ("toy --only 0 --temperatures 0.5", "--only trains one run and evaluates nothing"),
         (
             "toy --budget paper --iterations 3",

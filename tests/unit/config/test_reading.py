@@ -158,6 +158,10 @@ def test_identity_ignores_free_keys_only() -> None:
         (["evaluation.weights=ema"], 'evaluation.weights is "ema", but train.ema_half_life_updates is 0'),
         (["method.unlabelled_updates=1"], "method.unlabelled_updates is 1, but data.unlabelled is not set"),
         (["data.unlabelled=x"], "data.unlabelled is x, but no update takes unlabelled pictures"),
+        (
+            ["method.name=cvae", "evaluation.temperature_zs=0.5"],
+            "evaluation.temperature_zs is 0.5, but cvae has one code",
+        ),
         (["method.gm_updates=0", "method.joint_updates=0"], "are all 0, so there is nothing to train"),
         (["method.gm_updates=0", "method.joint_batch=last"], 'method.joint_batch is "last", the batch of'),
         (

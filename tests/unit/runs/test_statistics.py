@@ -335,7 +335,11 @@ def test_without_the_training_pictures(
 
 
 def test_samples_as_images(
-    checkpoint: Path, split: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    checkpoint: Path,
+    split: Manifest,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     """``evaluation.batch_norm: "images"``: by one set of statistics, in what is drawn and in the grids."""
     method, config = make_method().eval(), make_config(split)
@@ -348,6 +352,11 @@ def test_samples_as_images(
     assert torch.equal(found.decoder["images"][0].mean, own.decoder["images"][0].mean)
     prior_alone = Measured({"prior": own.decoder["prior"]})
     assert for_samples(prior_alone, as_images=True) == prior_alone  # there is nothing else
+    assert "statistics of the prior" not in caplog.text
+    dataset = checkpoint.parent.parent / "dataset.json"
+    dataset.write_text(dataset.read_text().replace(split.fingerprint, "of other shards"))
+    assert measured_of_checkpoint(checkpoint, method, "ema").decoder.keys() == {"prior"}
+    assert "So samples are decoded with the statistics of the prior" in caplog.text
 
     drawn_by: list[Measured] = []
     monkeypatch.setattr(visuals, "using", lambda method, measured: drawn_by.append(measured) or nullcontext())
