@@ -50,7 +50,7 @@ def _has(tar: Path, num_bytes: int, sha256: str) -> bool:
     return status.st_size == num_bytes and _sha256_as_of(tar, status.st_ino, status.st_mtime_ns) == sha256
 
 
-@lru_cache  # a build asks several times, and shards are large
+@lru_cache(maxsize=None)  # a build asks several times, and shards are large
 def _sha256_as_of(path: Path, inode: int, changed_ns: int) -> str:
     return sha256_of(path)
 
