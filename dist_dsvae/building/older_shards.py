@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 
 from dist_dsvae.core.errors import DataError
@@ -50,7 +50,7 @@ def _has(tar: Path, num_bytes: int, sha256: str) -> bool:
     return status.st_size == num_bytes and _sha256_as_of(tar, status.st_ino, status.st_mtime_ns) == sha256
 
 
-@lru_cache(maxsize=None)  # a build asks several times, and shards are large
+@cache  # a build asks several times, and shards are large
 def _sha256_as_of(path: Path, inode: int, changed_ns: int) -> str:
     return sha256_of(path)
 
