@@ -138,6 +138,15 @@ def served(shots: Path) -> Iterator[Pages]:
 
 
 @contextmanager
+def served_apart(subject: Subject) -> Iterator[tuple[str, Path]]:
+    """The address of a page, and the folder of its own, until the end of the block."""
+    with folder_of_its_own() as folder:
+        page = build_page(subject, MAX_BYTES)
+        yield serve(page, "127.0.0.1", usable_port("127.0.0.1", 0), MAX_BYTES), folder
+        page.close(verbose=False)
+
+
+@contextmanager
 def commanded(folder: Path) -> Iterator[str]:
     """Where ``dsvae explore``, in an empty folder and without arguments, says that its page is."""
     log = folder / "box.log"

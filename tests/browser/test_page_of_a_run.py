@@ -8,12 +8,11 @@ import numpy as np
 from PIL import Image
 
 from dist_dsvae.explore import renderings
-from dist_dsvae.explore.app import build_page, folder_of_its_own, serve, usable_port
 from dist_dsvae.explore.examples import TYPICAL
 from dist_dsvae.explore.subject import open_source
 from dist_dsvae.runs.open_model import open_model
 from tests.browser.looking import SAMPLES, image_of, like, wait_for
-from tests.browser.serving import MAX_BYTES, Pages, playwright
+from tests.browser.serving import Pages, playwright, served_apart
 from tests.unit.explore.making import save_checkpoint
 from tests.unit.pretrained.making import CLASSES
 
@@ -56,15 +55,12 @@ def test_a_newer_checkpoint_is_picked_up_on_an_open_page(pages: Pages) -> None:
 
 def test_a_page_that_ends_leaves_the_pictures_of_others(pages: Pages) -> None:
     first = pages.open(pages.saved_url)
-    with folder_of_its_own() as folder:
-        server = build_page(open_source(None, pages.saved), MAX_BYTES)
-        second = pages.open(serve(server, "127.0.0.1", usable_port("127.0.0.1", 0), MAX_BYTES))
+    with served_apart(open_source(None, pages.saved)) as (url, folder):
+        second = pages.open(url)
         shown = image_of(second, SAMPLES)
         assert shown is not None
         wait_for(first, SAMPLES, lambda seen: np.array_equal(seen, shown))
         assert [*folder.rglob("image.*")]
         second.context.close()
-        server.close(verbose=False)
-        assert [*folder.rglob("image.*")] == []
     assert not folder.exists()
     assert np.array_equal(image_of(first, SAMPLES), shown)
