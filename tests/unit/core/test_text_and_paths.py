@@ -92,7 +92,7 @@ def test_every_path_of_a_config(tmp_path: Path) -> None:
     for key, value in paths.items():
         tree[key] = {**tree.get(key, {}), **value} if isinstance(value, dict) else value
     (tmp_path / "c.json").write_text(json.dumps(tree), encoding="utf-16")
-    config = load_config(tmp_path / "c.json", ["data.unlabelled=$DATA/z"])
+    config = load_config(tmp_path / "c.json", ["data.unlabelled=$DATA/z", "method.unlabelled_updates=1"])
     assert (config.data.train, config.data.test, config.data.unlabelled) == (
         "/home/me/a",
         "/data/b",
