@@ -77,7 +77,7 @@ def _temperatures(args: argparse.Namespace, model: PretrainedModel) -> Temperatu
 def _check_whose_options(args: argparse.Namespace) -> None:
     """Raises RequestError for what goes with a split's pictures beside --images, or the other way round."""
     of_split = {f"--{name}": getattr(args, name, None) for name in ("data", "rows", "columns", "pictures")}
-    of_files = {"--paste": args.paste, "--align": args.align != "auto", "--face": args.face != [0]}
+    of_files = {"--align": args.align != "auto", "--face": args.face != [0]}
     given = [name for name, value in (of_split if args.images else of_files).items() if value]
     if given and args.images:
         raise RequestError(

@@ -17,11 +17,6 @@ def contradictions(config: ExperimentConfig) -> Iterator[str]:
     """A sentence for every pair of settings that cannot both be meant, with what to change."""
     yield from contradictions_in_evaluation(config.evaluation)
     data, method, train, evaluation = config.data, config.method, config.train, config.evaluation
-    if data.unlabelled is not None and not getattr(method, "unlabelled_updates", 0):
-        yield (
-            f"data.unlabelled is {data.unlabelled}, but no update takes unlabelled pictures. Set "
-            "method.unlabelled_updates, which dsvae has, or go without: --set data.unlabelled=null."
-        )
     zs, zu = evaluation.temperature_zs, evaluation.temperature_zu
     if zs not in (1, zu) and not isinstance(method, DSVAEConfig):
         yield (

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 from dataclasses import replace
 
-from dist_dsvae.config import ExperimentConfig
+from dist_dsvae.config import DSVAEConfig, ExperimentConfig
 from dist_dsvae.core import distributed
 from dist_dsvae.data.mixing import measure_mixing, warning_about
 from dist_dsvae.data.shards.manifest import Manifest
@@ -20,7 +20,8 @@ logger = logging.getLogger(__name__)
 def with_choices_made(
     config: ExperimentConfig, train: Manifest, record: ExperimentConfig | None
 ) -> ExperimentConfig:
-    """``config`` with augmentation and shuffle window chosen; warns if batches see few of the classes.
+    """``config`` with augmentation and shuffle window chosen; warns if batches see few of the classes, and of
+    pictures that no update takes.
 
     record: of the run that is resumed, as it trained; its ``init_from`` stays. Raises ConfigError if points
     are to be augmented.
@@ -32,9 +33,9 @@ def with_choices_made(
     if window is None and record is not None:
         window = record.data.window_shards
     mixing = measure_mixing(train, config.data.batch_size, window)
-    warning = warning_about(train, config.data.batch_size, mixing)
-    if warning is not None and distributed.is_main():
-        logger.warning("%s", warning)
+    for warning in (warning_about(train, config.data.batch_size, mixing), _warning_about_unlabelled(config)):
+        if warning is not None and distributed.is_main():
+            logger.warning("%s", warning)
     return replace(config, data=replace(config.data, shuffle_window_shards=mixing.window_shards))
 
 
@@ -48,3 +49,10 @@ def _keep_origin(config: ExperimentConfig, record: ExperimentConfig) -> Experime
             record.init_from or "none",
         )
     return replace(config, init_from=record.init_from)
+
+
+def _warning_about_unlabelled(config: ExperimentConfig) -> str | None:
+    takes_some = isinstance(config.method, DSVAEConfig) and config.method.unlabelled_updates > 0
+    if config.data.unlabelled is None or takes_some:
+        return None
+    return "No update takes the pictures of data.unlabelled: that is method.unlabelled_updates, of dsvae."

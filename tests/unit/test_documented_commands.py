@@ -64,12 +64,12 @@ SMALL = {
     "evaluate.py": "--samples-per-class 4 --set evaluation.diversity_samples=3 --set evaluation.splits=2 "
     "--set evaluation.neighbour_samples=9",
     "generate.py many": "--per-class 2",
-    "generate.py swap": "--rows 2 --columns 2",
-    "generate.py inpaint": "--pictures 1 --refine-steps 1 --masks right-half",
+    "generate.py inpaint": "--refine-steps 1 --masks right-half",
     "generate.py points": "--num-points 20",
     "build.py toy": "--num-points 60 --num-test-points 12 --workers 1",
     **dict.fromkeys(("build.py folder", "build.py zip", "build.py csv", "build.py hf"), "--workers 1"),
 }
+SMALL_SPLIT = {"generate.py swap": "--rows 2 --columns 2", "generate.py inpaint": "--pictures 1"}
 SMALL_CONSTANTS = {
     "dist_dsvae.engine.evaluating.test_codes:PROBE_TRAIN_SAMPLES": 100,
     "dist_dsvae.runs.measure_statistics:NUM_CODES": 64,
@@ -176,7 +176,8 @@ def small(command: Command) -> list[str]:
         return [*words, *(f"--set={key}={value}" for key, value in settings.items())]
     is_comparison = "--compare" in words
     extra = "" if is_comparison else SMALL.get(script, SMALL.get(f"{script} {words[0]}", ""))
-    return words + extra.split()
+    of_split = "" if "--images" in words else SMALL_SPLIT.get(f"{script} {words[0]}", "")
+    return [*words, *extra.split(), *of_split.split()]
 
 
 @pytest.mark.slow

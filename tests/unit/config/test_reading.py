@@ -157,7 +157,6 @@ def test_identity_ignores_free_keys_only() -> None:
         (["evaluation.every_steps=1"], "evaluation.every_steps is set, but data.test is not"),
         (["evaluation.weights=ema"], 'evaluation.weights is "ema", but train.ema_half_life_updates is 0'),
         (["method.unlabelled_updates=1"], "method.unlabelled_updates is 1, but data.unlabelled is not set"),
-        (["data.unlabelled=x"], "data.unlabelled is x, but no update takes unlabelled pictures"),
         (
             ["method.name=cvae", "evaluation.temperature_zs=0.5"],
             "evaluation.temperature_zs is 0.5, but cvae has one code",

@@ -88,7 +88,7 @@ def test_every_path_of_a_config(tmp_path: Path) -> None:
         "run_dir": "~/runs/x",
         "init_from": "~/runs/y",
     }
-    tree = json.loads(write_config(tmp_path / "c.json", method={"unlabelled_updates": 1}).read_text())
+    tree = json.loads(write_config(tmp_path / "c.json").read_text())
     for key, value in paths.items():
         tree[key] = {**tree.get(key, {}), **value} if isinstance(value, dict) else value
     (tmp_path / "c.json").write_text(json.dumps(tree), encoding="utf-16")

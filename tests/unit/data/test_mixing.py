@@ -96,6 +96,11 @@ def test_training_warns_with_the_remedy(ordered: Manifest, caplog: pytest.LogCap
     caplog.clear()
     assert chosen(ordered, None).data.shuffle_window_shards == 64
     assert caplog.messages == []
+    unlabelled = DataConfig(train="", unlabelled="x", batch_size=32)
+    with_choices_made(
+        ExperimentConfig(data=unlabelled, model=ModelConfig(architecture="small")), ordered, None
+    )
+    assert caplog.messages[0].startswith("No update takes the pictures of data.unlabelled")
     # a run that is resumed keeps its window, whatever would be chosen for it now
     assert chosen(ordered, None, by_hand).data.shuffle_window_shards == 4
 
