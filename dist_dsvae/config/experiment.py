@@ -181,10 +181,10 @@ class EvaluationConfig:
     batch_norm: "precise" measures batch norms anew for the very weights (``sampling.statistics_codes``): the
         encoders' on training pictures, the decoder's on the kind of codes that are decoded, those of the
         prior for samples, those of pictures for reconstructions and swaps. "images": so, but samples with
-        those of pictures, too, and not when scored alone but wherever they are drawn: faces are smoother,
-        though scores may be lower. "running": the moving averages of training, in the decoder over both
-        kinds. "batch": generate with the statistics of batches of batch_size samples of all classes, as the
-        authors' code does; all else as "running".
+        those of pictures, too, not only where they are scored but wherever they are drawn: faces are
+        smoother, though scores may be lower. "running": the moving averages of training, in the decoder over
+        both kinds. "batch": generate with the statistics of batches of batch_size samples of all classes, as
+        the authors' code does; all else as "running".
     prior: draw codes from the method's prior ("model"), or from Gaussians fitted to the codes of training
         images ("fitted", ``sampling.fitted_prior``; for methods that encode).
     temperature_zs: the standard normals that a sample's zs is made of are multiplied by it: below 1 samples

@@ -104,7 +104,7 @@ def check_free(
 
 
 def _proven_else(target: Path, proof: Proof) -> set[Path]:
-    """What ``proof`` tells of, where there is no inventory, which knows the contents of each file."""
+    """The files that ``proof`` tells of; none where there is an inventory, which knows their contents."""
     return set() if inventory.is_marked(target) else proof(target)
 
 
