@@ -29,6 +29,11 @@ if TYPE_CHECKING:
     from dist_dsvae.engine.processes.runtime import Runtime
 
 _BEGIN = time.perf_counter()
+_OF_A_TRIAL = ("bf16", "iteration", "graph")
+_CHECKS_OF = {  # options of some checks alone
+    "disk": ("disk",),
+    **dict.fromkeys(("architecture", "classes", "batch_size"), _OF_A_TRIAL),
+}
 
 
 def main() -> int:
@@ -36,7 +41,9 @@ def main() -> int:
     if packages.missing():  # of what everything below imports
         report.add(packages.versions())
         return conclude(report, as_json="--json" in sys.argv)
-    args = make_parser().parse_args()
+    parser = make_parser()
+    args = parser.parse_args()
+    _check_of_those_asked_for(parser, args)
     logging.basicConfig(level=logging.ERROR)
     warnings.filterwarnings("ignore")  # of libraries: what matters here is a finding
     from dist_dsvae.engine.doctor.examination import examine
@@ -78,6 +85,15 @@ def make_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--mixed_precision", "--mixed-precision", choices=["auto", "no", "bf16", "fp16"])
     return parser
+
+
+def _check_of_those_asked_for(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
+    for option, checks in _CHECKS_OF.items():
+        is_given = getattr(args, option) != parser.get_default(option)
+        if is_given and args.only and not set(args.only).intersection(checks):
+            parser.error(
+                f"--{option.replace('_', '-')} is for {', '.join(checks)} alone, which --only leaves out."
+            )
 
 
 def trial_of(args: argparse.Namespace, runtime: Runtime) -> Trial:

@@ -32,8 +32,13 @@ def samples(
     *,
     shared_zu: bool,
 ) -> Tensor:
-    """The numbers[i]-th sample of class labels[i]; with shared_zu, equal numbers share their zu."""
+    """The numbers[i]-th sample of class labels[i]; with shared_zu, equal numbers share their zu.
+
+    Raises RequestError for a temperature of a code that the model does not have.
+    """
     method = networks.generative()
+    if not temperatures.apply_to(method):
+        raise RequestError("This model has one code, which temperature_zu is of. Leave out temperature_zs.")
     prior, statistics = networks.prior(temperatures)
     positions = numbers * method.num_classes + labels
     zu_positions = numbers if shared_zu else positions

@@ -10,8 +10,8 @@ from typing import Any
 
 from dist_dsvae.commands.reproduce.jobs import Job
 from dist_dsvae.commands.reproduce.planned_runs import PlannedRun
-from dist_dsvae.config import DSVAEConfig, EvaluationConfig
-from dist_dsvae.config.reading import load_config
+from dist_dsvae.config import DSVAEConfig, EvaluationConfig, ExperimentConfig
+from dist_dsvae.config.reading import ConfigError, differing_keys, load_config
 from dist_dsvae.core.files import sha256_of
 from dist_dsvae.core.shipped import at_hand, config_names
 from dist_dsvae.core.text import read_json
@@ -124,7 +124,8 @@ def at_temperatures(run: PlannedRun, temperatures: Sequence[tuple[float, float]]
 def judge_jobs(runs: Sequence[PlannedRun], overrides: Sequence[str], *, also_made: bool = False) -> list[Job]:
     """Training, then exporting, of each classifier that runs name, that a config here makes, and is missing.
 
-    overrides: of its configuration. also_made: those that are there as well. Raises ConfigError.
+    overrides: of its configuration. also_made: those that are there as well. Raises ConfigError, also where
+    one that is there was trained otherwise: the commands beside the table would tell of another judge.
     """
     jobs = []
     for place in dict.fromkeys(run.config.evaluation.classifier for run in runs):
@@ -133,7 +134,10 @@ def judge_jobs(runs: Sequence[PlannedRun], overrides: Sequence[str], *, also_mad
         directory = Path(place).parent
         for name in config_names():
             if name.startswith("classifier/") and load_config(Path(name)).run_dir == str(directory):
-                load_config(Path(name), overrides)  # what is wrong with them is said before anything starts
+                # what is wrong with them is said before anything starts
+                asked = load_config(Path(name), overrides)
+                if at_hand(place).exists():
+                    _check_trained_so(directory, asked)
                 changes = [word for change in overrides for word in ("--set", change)]
                 log = directory.with_name(f"{directory.name}.log")
                 train = ("train", name, "--run-dir", str(directory), *changes)
@@ -141,3 +145,19 @@ def judge_jobs(runs: Sequence[PlannedRun], overrides: Sequence[str], *, also_mad
                 jobs += [Job(f"The judge of {name}: training", train, log)]
                 jobs += [Job(f"The judge of {name}: exporting", export, log)]
     return jobs
+
+
+def _check_trained_so(directory: Path, asked: ExperimentConfig) -> None:
+    """Raises ConfigError if the run in ``directory`` has a record, and trained otherwise than ``asked``."""
+    record = read_record(directory)
+    if record is None:
+        return
+    chosen = replace(asked.data, shuffle_window_shards=record.data.shuffle_window_shards)  # by the data
+    differing = differing_keys(record, replace(asked, data=chosen))
+    if record.train.epochs != asked.train.epochs:  # free, as a run may be made longer
+        differing.append(f"train.epochs ({record.train.epochs:g} -> {asked.train.epochs:g})")
+    if differing:
+        raise ConfigError(
+            f"{directory} holds the judge already, trained otherwise: {'; '.join(differing)}. Say with "
+            "--judge-set how it was trained, or move that folder away to have it trained anew."
+        )

@@ -80,6 +80,17 @@ def check_accumulation() -> None:
         )
 
 
+def check_compiler() -> None:
+    """Accelerate would compile each method's forward, under a CUDA graph that is captured besides."""
+    asked = os.environ.get("ACCELERATE_DYNAMO_BACKEND", "no")
+    if asked.lower() != "no":
+        raise LaunchError(
+            f"The launcher asks for torch.compile with {asked} (--dynamo_backend, or dynamo_config in its "
+            "file). Leave it out: on a GPU whole iterations are captured as a CUDA graph instead "
+            "(train.cuda_graph)."
+        )
+
+
 def check_precisions(of_processes: Sequence[str]) -> None:
     """Of all processes: each decides alone, by its own machine, what "auto" is."""
     if len(set(of_processes)) > 1:

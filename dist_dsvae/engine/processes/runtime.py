@@ -26,6 +26,7 @@ from dist_dsvae.core.cores import available_cores
 from dist_dsvae.engine.processes.fence import Fence, Patience
 from dist_dsvae.engine.processes.launch_checks import (
     check_accumulation,
+    check_compiler,
     check_kind,
     check_launcher,
     check_precisions,
@@ -54,6 +55,7 @@ class Runtime:
         self.timeout = timedelta(seconds=config.collective_timeout_seconds)
         self.patience = Patience(self.timeout)
         self.mixed_precision = resolved_precision(config, mixed_precision, use_cpu=use_cpu)
+        check_compiler()
         zero = deepspeed_is_asked_for(config, self.mixed_precision)
         if not zero:
             check_accumulation()

@@ -23,7 +23,7 @@ from dist_dsvae.commands.reproduce.planned_runs import Budget, PlannedRun, confi
 from dist_dsvae.commands.reproduce.reproduce_options import Stopped
 from dist_dsvae.commands.reproduce.time_needed import TimeNeeded, report
 from dist_dsvae.commands.reproduce.write_results import write_results
-from dist_dsvae.config.reading import ConfigError, to_json
+from dist_dsvae.config.reading import ConfigError, load_config, to_json
 from dist_dsvae.core.files import sha256_of
 from dist_dsvae.core.shipped import config_names, root
 from dist_dsvae.evaluation.comparing.evaluated import FORMAT, ComparisonError
@@ -309,6 +309,27 @@ def test_a_missing_judge_is_trained_and_exported_where_a_config_makes_it(tmp_pat
     embedded = planned(tmp_path, Budget("updates"))
     assert judge_jobs(embedded, []) == []
     assert judge_jobs(planned(tmp_path, Budget("updates"), "evaluation.classifier=some/model"), []) == []
+
+
+def test_a_judge_that_is_there_is_told_of_as_it_was_trained(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = "runs/classifier-quickstart/model"
+    runs = planned(tmp_path, Budget("updates"), f"evaluation.classifier={place}")
+    monkeypatch.chdir(tmp_path)
+    Path(place).mkdir(parents=True)
+    assert len(judge_jobs(runs, [], also_made=True)) == 2  # of unknown training: it may be from elsewhere
+    so = ["train.epochs=3", "method.width=8"]
+    record = load_config(Path("classifier/quickstart"), [*so, "data.shuffle_window_shards=7"])
+    Path("runs/classifier-quickstart/config.json").write_text(to_json(record))
+    assert len(judge_jobs(runs, [*so, "train.cpu_threads=1"], also_made=True)) == 2
+    assert judge_jobs(runs, so) == []
+    with pytest.raises(
+        ConfigError, match=r"trained otherwise: method.width \(8 -> 9\); train.epochs \(3 -> 4\)"
+    ):
+        judge_jobs(runs, ["train.epochs=4", "method.width=9"], also_made=True)
+    with pytest.raises(ConfigError, match="Say with --judge-set how it was trained"):
+        judge_jobs(runs, [], also_made=True)
 
 
 # What is written

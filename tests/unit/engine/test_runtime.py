@@ -11,6 +11,7 @@ from accelerate.utils import DistributedType
 from dist_dsvae.config import TrainConfig
 from dist_dsvae.engine.processes import launch_checks
 from dist_dsvae.engine.processes.launch_checks import LaunchError
+from dist_dsvae.engine.processes.runtime import Runtime
 
 
 @pytest.mark.parametrize(
@@ -91,6 +92,15 @@ def test_accumulation_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "4")
     with pytest.raises(LaunchError, match=r"asks for 4 steps .* Leave it out"):
         launch_checks.check_accumulation()
+
+
+def test_the_compiler_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    for left_out in ("no", "NO"):
+        monkeypatch.setenv("ACCELERATE_DYNAMO_BACKEND", left_out)
+        launch_checks.check_compiler()
+    monkeypatch.setenv("ACCELERATE_DYNAMO_BACKEND", "INDUCTOR")
+    with pytest.raises(LaunchError, match=r"torch.compile with INDUCTOR .* Leave it out"):
+        Runtime(TrainConfig())
 
 
 def test_machines_that_would_choose_other_precisions() -> None:

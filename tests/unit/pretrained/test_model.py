@@ -255,6 +255,7 @@ def test_methods_are_asked_what_they_can() -> None:
     assert cgan.sample("bag", 2, 0, kind="array").shape == (2, 32, 32, 1)
     assert judge.classify(images).sum(1).tolist() == pytest.approx([1, 1])
     assert cvae.code_dims == (5, 4)
+    cvae.sample("bag", temperature_zs=0.5, temperature_zu=0.5)
     zs, _ = cvae.encode(images, ["bag", 3])
     assert zs.argmax(1).tolist() == [1, 3]
     assert cvae.inpaint(images, "centre", [0], refine_steps=1, num_starts=2).shape == images.shape
@@ -263,6 +264,7 @@ def test_methods_are_asked_what_they_can() -> None:
         (lambda: cgan.encode(images), "a cgan, which cannot encode pictures; it can make pictures"),
         (lambda: cgan.inpaint(images, "centre"), "cannot encode"),
         (lambda: cgan.classify(images), "cannot classify"),
+        (lambda: cgan.sample(temperature_zs=0.5), "has one code, which temperature_zu is of"),
         (lambda: judge.sample(), "a classifier, which cannot make pictures; it can classify"),
         (lambda: judge.decode(zs, zs), "cannot make"),
         (lambda: cvae.encode(images), "a cvae, whose encoder is told the label: give each picture's class"),
