@@ -37,7 +37,8 @@ from dist_dsvae.core.files import sha256_of, write_atomically
 from dist_dsvae.core.noise import Draw, permutation
 from dist_dsvae.core.types import ImageShape
 from dist_dsvae.data.shards.index_file import index_file_of
-from dist_dsvae.data.shards.manifest import UNLABELLED, Manifest, Shard
+from dist_dsvae.data.shards.manifest import UNLABELLED, Manifest
+from dist_dsvae.data.shards.store import Shard
 
 T = TypeVar("T")
 Archive = Literal["none", "gz", "xz"]

@@ -1,4 +1,4 @@
-"""The errors that everything under ``dist_dsvae.data`` raises for its users."""
+"""The errors about data that a user can mend."""
 
 from __future__ import annotations
 

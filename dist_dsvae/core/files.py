@@ -28,6 +28,18 @@ def write_atomically(path: Path, content: bytes) -> None:
 
 
 @contextmanager
+def kept_if_it_fails(path: Path) -> Iterator[None]:
+    """A file that what is inside removes is back if that ends with an exception."""
+    content = path.read_bytes() if path.is_file() else None
+    try:
+        yield
+    except BaseException:
+        if content is not None and not path.exists():
+            write_atomically(path, content)
+        raise
+
+
+@contextmanager
 def speaking_of(path: Path) -> Iterator[None]:
     """Errors inside name ``path``, not the temporary file or folder beside it that nobody asked for."""
     try:

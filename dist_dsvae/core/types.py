@@ -36,7 +36,8 @@ class Gaussian(NamedTuple):
 class Codes(NamedTuple):
     """What an encoder makes of images: zs [B, zs_dim] and the posterior of zu [B, zu_dim].
 
-    In the conditional baselines zs is the one-hot label, and zu is z.
+    Where zs has a Gaussian posterior, too, zs is its mean. In the conditional baselines zs is the one-hot
+    label, and zu is z.
     """
 
     zs: Tensor

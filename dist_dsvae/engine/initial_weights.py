@@ -27,7 +27,7 @@ from dist_dsvae.methods.conditional import first_class_place
 from dist_dsvae.methods.published import WEIGHTS_FILE, load_published
 from dist_dsvae.methods.update import averaged_networks, in_network, weights_of
 from dist_dsvae.runs import checkpoint
-from dist_dsvae.runs.checkpoint import CheckpointError
+from dist_dsvae.runs.marker import MARKER, CheckpointError
 from dist_dsvae.runs.run import Run
 from dist_dsvae.runs.run_directory import checkpoint_to_resume
 
@@ -70,7 +70,7 @@ def take_weights(
         places = {here: place_of[name] for here, name in enumerate(classes) if name in place_of}
         transfer = _Transfer(axes, shape, places, len(former.classes), len(classes))
         transfer.into(method.state_dict(), weights)
-        _settle_spectral_norms(method, axes)
+        _converge_spectral_norms(method, axes)
         if ema is not None and keeps_average:
             prefix = f"{networks[0]}." if not in_network(networks, networks[0]) else ""
             live = {f"{prefix}{name}": tensor for name, tensor in ema.averaged.items()}
@@ -131,7 +131,7 @@ def _former(source: str) -> _Former:
             classes=published.classes,
             weights=published.method.state_dict(),
         )
-    is_checkpoint = (given / checkpoint.MARKER).is_file()
+    is_checkpoint = (given / MARKER).is_file()
     run_dir = given.parent.parent if is_checkpoint else given
     run = Run.open(run_dir)
     chosen = checkpoint_to_resume(run_dir, str(given) if is_checkpoint else "auto")
@@ -224,12 +224,12 @@ class _Transfer:
                 here[first + own].copy_(there[first + other])
 
 
-def _settle_spectral_norms(method: nn.Module, axes: Mapping[str, int]) -> None:
+def _converge_spectral_norms(method: nn.Module, axes: Mapping[str, int]) -> None:
     """Weights of which a part is new have other singular vectors than those that came with the rest."""
     for name in axes:
         if name.endswith(".parametrizations.weight.original"):
             norms = cast(Any, method.get_submodule(name.removesuffix(".original")))
-            norms[0].settle(norms.original)
+            norms[0].converge(norms.original)
 
 
 def _sentence(former: _Former, axes: Mapping[str, int], classes: tuple[str, ...]) -> str:

@@ -22,7 +22,7 @@ from dist_dsvae.engine.iteration.ema import ExponentialMovingAverage
 from dist_dsvae.engine.iteration.zero import Optimizer
 from dist_dsvae.engine.reporting.telemetry import LossMeter
 from dist_dsvae.runs import checkpoint
-from dist_dsvae.runs.checkpoint import CheckpointError
+from dist_dsvae.runs.marker import CheckpointError
 
 
 @dataclass(eq=False)

@@ -30,7 +30,7 @@ class CheckpointSaver:
     """Writes the checkpoints of one run. Made by all ranks; ``save`` and ``wait`` are called by all.
 
     keep, keep_every: see ``checkpoint.save``. timeout: of the collectives among the writers.
-    settle: returns when the device is done with all that it was given (``Fence.settle``).
+    synchronize: returns when the device is done with all that it was given (``Fence.synchronize``).
     """
 
     def __init__(
@@ -39,13 +39,13 @@ class CheckpointSaver:
         keep: int,
         keep_every: int = 0,
         timeout: timedelta | None = None,
-        settle: Callable[[], None] = lambda: None,
+        synchronize: Callable[[], None] = lambda: None,
     ) -> None:
         self.directory = directory
         self.keep = keep
         self.keep_every = keep_every
         self._group = distributed.new_cpu_group(timeout)
-        self._settle = settle
+        self._synchronize = synchronize
         device = torch.cuda.current_device() if torch.cuda.is_available() else None
         self._thread = ThreadPoolExecutor(1, "checkpoint", initializer=_work_on, initargs=(device,))
         self._staged: dict[str, Any] = {}
@@ -59,7 +59,7 @@ class CheckpointSaver:
         """
         self.wait()
         self._staged = _staged(_share(state, self._group), self._staged)
-        self._settle()
+        self._synchronize()
         self._pending = self._thread.submit(
             checkpoint.save,
             self.directory,

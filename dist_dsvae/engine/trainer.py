@@ -127,7 +127,7 @@ class Trainer:
         self.watchdog = Watchdog()
         directory, train = run_dir / "checkpoints", config.train
         keep = (train.keep_checkpoints, train.keep_every_steps)
-        self.saver = CheckpointSaver(directory, *keep, runtime.timeout, runtime.fence.settle)
+        self.saver = CheckpointSaver(directory, *keep, runtime.timeout, runtime.fence.synchronize)
 
     # The loop
 
@@ -161,8 +161,8 @@ class Trainer:
         train = self.config.train
         iterations = self.streams.iterations(self.iteration)
         clock = Clock(self.state, train, telemetry.seconds_between_lines)
-        device = self.runtime.device
-        profiling = Profiling(train.profile, self.run_dir, device, self.runtime.fence.settle, telemetry.say)
+        device, synchronize = self.runtime.device, self.runtime.fence.synchronize
+        profiling = Profiling(train.profile, self.run_dir, device, synchronize, telemetry.say)
         while self.iteration < self.total_iterations:
             # Stop, if any rank was asked to or time is up
             if reason := self.stop_requests.agreed(clock):
@@ -279,7 +279,7 @@ class Trainer:
         """Rank 0 draws; the others meet it at the next step's collective."""
         if not self.runtime.is_main:
             return []
-        self.runtime.fence.settle()
+        self.runtime.fence.synchronize()
         with self.ema.applied() if self.ema else nullcontext():
             paths = self.visuals.draw(self.run_dir / "samples", checkpoint_name(self.iteration))
         telemetry.images(paths, self.state.samples_seen)
@@ -288,7 +288,7 @@ class Trainer:
     def _evaluate(self, telemetry: Telemetry) -> None:
         """Score the present weights on all ranks; training's state is untouched."""
         assert self.evaluation is not None
-        self.runtime.fence.settle()
+        self.runtime.fence.synchronize()
         seen, seconds = self.state.samples_seen, round(self.state.train_seconds, 1)
         moment = (checkpoint_name(self.iteration), seen, seconds)
         what = (self.run_dir, self.evaluation, self.method, self.ema)
@@ -297,7 +297,7 @@ class Trainer:
     def _save(self) -> None:
         """Start a checkpoint; training goes on while it is written."""
         self.guard.raise_if_tripped()
-        raise_if_weights_are_bad(self.method, self.state.samples_seen, self.runtime.fence.settle)
+        raise_if_weights_are_bad(self.method, self.state.samples_seen, self.runtime.fence.synchronize)
         self.saver.save(self.iteration, *self.state.snapshot())
         self.saved_samples = self.state.samples_seen
 

@@ -48,11 +48,11 @@ class Base(NamedTuple):
 
     zs: Tensor
     zu: Tensor
-    codes: CodeKind
+    code_kind: CodeKind
 
     def decoded(self, model: PretrainedModel) -> list[Image.Image]:
         """A picture of each of its rows."""
-        images: list[Image.Image] = model.decode(self.zs, self.zu, "pil", codes=self.codes)
+        images: list[Image.Image] = model.decode(self.zs, self.zu, "pil", code_kind=self.code_kind)
         return images
 
 
@@ -106,7 +106,7 @@ def _cloud(
 def between(model: PretrainedModel, first: str, second: str, seed: int) -> Image.Image:
     """The way from one class to another in ``NUM_PLACES`` pictures, zu the same in all."""
     way = _between(model, first, second, torch.linspace(0, 1, NUM_PLACES), seed)
-    return draw_grid(model.decode(way.zs, way.zu, codes=way.codes)[None])
+    return draw_grid(model.decode(way.zs, way.zu, code_kind=way.code_kind)[None])
 
 
 def place_between(model: PretrainedModel, first: str, second: str, fraction: float, seed: int) -> Image.Image:
@@ -179,7 +179,7 @@ def crossed(model: PretrainedModel, first: Image.Image, second: Image.Image, lab
     """Two pictures give rows their zs and columns their zu; the diagonal gives them back."""
     both, given = [first, second], [label for label in labels if label is not None] or None
     zs, zu = model.encode(both, given)
-    images = model.decode(zs.repeat_interleave(2, dim=0), zu.mean.repeat(2, 1), codes="images")
+    images = model.decode(zs.repeat_interleave(2, dim=0), zu.mean.repeat(2, 1), code_kind="images")
     heads = to_network(read_images(both, model.shape)[0])
     return draw_grid(
         images.unflatten(0, (2, 2)),

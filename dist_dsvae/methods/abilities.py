@@ -38,8 +38,8 @@ class Generative(Protocol):
         Noise at equal positions gives equal codes: equal zu for equal positions of ``zu_noise``.
         """
 
-    def decode(self, codes: Tensor, kind: CodeKind) -> Tensor:
-        """[B, code_dim] -> images [B, C, H, W] in [-1, 1], or points [B, C]. kind: of the codes."""
+    def decode(self, codes: Tensor, code_kind: CodeKind) -> Tensor:
+        """[B, code_dim] -> images [B, C, H, W] in [-1, 1], or points [B, C]. code_kind: whose they are."""
 
     def decoding_network(self) -> Decoder:
         """What makes images of codes, and holds the statistics of each kind of them."""

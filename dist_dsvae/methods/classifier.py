@@ -43,10 +43,11 @@ class Classifier(nn.Module):
     # Once trained (``abilities``)
 
     def log_posterior(self, images: Tensor) -> Tensor:
+        """log p(class | image), [B, num_classes], of images [B, C, H, W] in [-1, 1]."""
         return torch.log_softmax(self.logits_and_features(images)[0], dim=1)
 
     def logits_and_features(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits [B, num_classes], and what they are computed from, [B, d]."""
+        """Logits [B, num_classes], and what they are computed from, [B, d], of images [B, C, H, W]."""
         features = self.network.features(images)
         return self.network.head(features), features
 

@@ -17,7 +17,7 @@ from dist_dsvae.core.noise import Draw, Normals
 from dist_dsvae.core.types import CodeKind, Codes, Gaussian, ImageShape
 from dist_dsvae.models.architectures import Architecture
 from dist_dsvae.models.decoder import Decoder
-from dist_dsvae.models.encoder import EncoderU, sample_gaussian
+from dist_dsvae.models.encoder import GaussianEncoder, sample_gaussian
 from dist_dsvae.models.mixture_prior import standard_normal_log_density
 
 
@@ -58,8 +58,8 @@ class ConditionalGenerator(nn.Module):
         """[B, num_classes + zu_dim]: the one-hot label and z ~ N(0, I)."""
         return conditional_codes(labels, zu_noise.normal(Draw.SAMPLE_ZU, self.zu_dim), self.num_classes)
 
-    def decode(self, codes: Tensor, kind: CodeKind) -> Tensor:
-        return self.decoder.decode(codes, kind)
+    def decode(self, codes: Tensor, code_kind: CodeKind) -> Tensor:
+        return self.decoder.decode(codes, code_kind)
 
     def decoding_network(self) -> Decoder:
         return self.decoder
@@ -75,7 +75,7 @@ class ConditionalAutoencoder(ConditionalGenerator):
         super().__init__()
         self.num_classes, self.zu_dim = num_classes, zu_dim
         with_labels = shape._replace(channels=shape.channels + num_classes)
-        self.encoder_u = EncoderU(architecture, with_labels, zu_dim)
+        self.encoder_u = GaussianEncoder(architecture, with_labels, zu_dim)
         self.decoder = Decoder(architecture, shape, num_classes + zu_dim)
 
     def log_prior(self, codes: Tensor, labels: Tensor | None) -> Tensor:

@@ -40,7 +40,7 @@ from dist_dsvae.models.blocks import running_statistics_kept
 from dist_dsvae.models.casting import in_half
 from dist_dsvae.models.decoder import Decoder
 from dist_dsvae.models.discriminator import Discriminator, LatentClassifier
-from dist_dsvae.models.encoder import EncoderS, EncoderU, sample_gaussian
+from dist_dsvae.models.encoder import DeterministicEncoder, GaussianEncoder, sample_gaussian
 from dist_dsvae.models.mixture_prior import (
     MixturePrior,
     kl_divergence,
@@ -83,9 +83,9 @@ class DSVAE(nn.Module):
         self.config = config
         self.num_classes = num_classes
         self.zs_dim, self.zu_dim = model.zs_dim, model.zu_dim
-        encoder_s = EncoderU if config.zs_posterior == "gaussian" else EncoderS
+        encoder_s = GaussianEncoder if config.zs_posterior == "gaussian" else DeterministicEncoder
         self.encoder_s = encoder_s(architecture, shape, model.zs_dim)
-        self.encoder_u = EncoderU(architecture, shape, model.zu_dim)
+        self.encoder_u = GaussianEncoder(architecture, shape, model.zu_dim)
         self.decoder = Decoder(architecture, shape, model.zs_dim + model.zu_dim)
         self.latent_classifier = LatentClassifier(architecture, model.zu_dim, num_classes)
         self.discriminator = Discriminator(architecture, shape, num_classes, config.discriminator_gain)
@@ -274,8 +274,8 @@ class DSVAE(nn.Module):
         zs, zu = codes[:, : self.zs_dim], codes[:, self.zs_dim :]
         return self.mixture_prior.log_prior(zs, labels) + standard_normal_log_density(zu)
 
-    def decode(self, codes: Tensor, kind: CodeKind) -> Tensor:
-        return self.decoder.decode(codes, kind)
+    def decode(self, codes: Tensor, code_kind: CodeKind) -> Tensor:
+        return self.decoder.decode(codes, code_kind)
 
     def decoding_network(self) -> Decoder:
         return self.decoder

@@ -22,12 +22,13 @@ from typing import Any, NamedTuple, get_args
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from dist_dsvae.config import MethodConfig, ModelConfig
 from dist_dsvae.config.reading import from_tree, to_tree
 from dist_dsvae.core.faces.crop_record import RECORD_KEY, FaceCrops
+from dist_dsvae.core.files import write_atomically
 from dist_dsvae.core.text import clause, read_json
 from dist_dsvae.core.types import CodeKind, ImageShape
 from dist_dsvae.methods.abilities import Generative
@@ -70,6 +71,10 @@ class Published(NamedTuple):
     place: str = ""
     face_crops: FaceCrops | None = None
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """For other processes: networks go by their state, as torch pickles no spectral norms."""
+        return _unpickled, (self._replace(method=None)._asdict(), self.method.state_dict())  # type: ignore[arg-type]
+
 
 def save_published(published: Published, directory: Path) -> None:
     """Write a model into ``directory`` (made if it is missing), whatever device it is on.
@@ -80,7 +85,6 @@ def save_published(published: Published, directory: Path) -> None:
     directory.mkdir(parents=True, exist_ok=True)
     state = published.method.state_dict()
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
-    _write_weights(directory / WEIGHTS_FILE, tensors)
     description: dict[str, Any] = {
         "format": FORMAT,
         "method": to_tree(published.config),
@@ -91,7 +95,8 @@ def save_published(published: Published, directory: Path) -> None:
     }
     if published.face_crops is not None:
         description[RECORD_KEY] = published.face_crops.to_tree()
-    (directory / CONFIG_FILE).write_text(json.dumps(description, indent=1) + "\n", encoding="utf-8")
+    _write_weights(directory / WEIGHTS_FILE, tensors)
+    write_atomically(directory / CONFIG_FILE, f"{json.dumps(description, indent=1)}\n".encode())
 
 
 def halve(directory: Path) -> None:
@@ -113,8 +118,8 @@ def halve(directory: Path) -> None:
 
 
 def _write_weights(place: Path, tensors: dict[str, Tensor]) -> None:
-    save_file(tensors, place, metadata={"format": FORMAT})
-    place.chmod(0o644)  # safetensors makes it the owner's alone
+    """Whole or not at all: an earlier model's weights stay where the disk is full. Raises OSError."""
+    write_atomically(place, save(tensors, metadata={"format": FORMAT}))
 
 
 def check_replaceable(directory: Path) -> None:
@@ -145,7 +150,7 @@ def load_published(directory: str | Path) -> Published:
     directory = Path(directory)
     description = _read_description(directory)
     try:
-        shape = ImageShape(**description["shape"])
+        shape = _shape(description["shape"])
         classes = _classes(description["classes"])
         about = dict(description.get("about", {}))
         face_crops = _face_crops(description, shape)
@@ -180,12 +185,38 @@ def load_published(directory: str | Path) -> Published:
                 f"{weights} holds values of {name} that are infinite or no numbers: the model was exported "
                 "from a run that had failed, or damaged since. Export an earlier checkpoint."
             )
-    with torch.random.fork_rng(devices=[]):  # whoever opens a model goes on with the numbers of before
-        method = make_method(config, model, shape, len(classes))
-    _make_room(method, tensors)
-    with torch.no_grad():
+    method = _made(config, model, shape, classes, tensors)
+    return Published(method, shape, classes, config, model, about, face_crops=face_crops)
+
+
+def _made(
+    config: MethodConfig,
+    model: ModelConfig,
+    shape: ImageShape,
+    classes: tuple[str, ...],
+    tensors: Mapping[str, Tensor],
+) -> nn.Module:
+    """The method in evaluation mode, with these weights, on the CPU."""
+    # a caller's inference mode would make weights that no gradient goes through, as inpainting needs it
+    with torch.inference_mode(False), torch.no_grad():
+        with torch.random.fork_rng(devices=[]):  # whoever opens a model goes on with the numbers of before
+            method = make_method(config, model, shape, len(classes))
+        _make_room(method, tensors)
         method.load_state_dict(tensors)
-    return Published(method.eval(), shape, classes, config, model, about, face_crops=face_crops)
+    return method.eval()
+
+
+def _unpickled(fields: dict[str, Any], tensors: Mapping[str, Tensor]) -> Published:
+    method = _made(fields["config"], fields["model"], fields["shape"], fields["classes"], tensors)
+    device = next(iter(tensors.values())).device
+    return Published(**{**fields, "method": method.requires_grad_(False).to(device)})
+
+
+def _shape(found: Mapping[str, Any]) -> ImageShape:
+    shape = ImageShape(**found)
+    if not all(type(size) is int for size in shape):
+        raise ValueError(f"shape is {dict(found)}, but sizes are whole numbers")
+    return shape
 
 
 def _face_crops(description: Mapping[str, Any], shape: ImageShape) -> FaceCrops | None:

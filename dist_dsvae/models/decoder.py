@@ -56,24 +56,24 @@ class Decoder(nn.Module):
                 images = self.layers(codes)
         return images
 
-    def decode(self, codes: Tensor, kind: CodeKind) -> Tensor:
+    def decode(self, codes: Tensor, code_kind: CodeKind) -> Tensor:
         """Images of codes of one kind: in evaluation mode by that kind's statistics, if there are any."""
-        images: Tensor = self(codes, self.statistics_of(kind))
+        images: Tensor = self(codes, self.statistics_of(code_kind))
         return images
 
-    def statistics_of(self, kind: CodeKind) -> Statistics | None:
+    def statistics_of(self, code_kind: CodeKind) -> Statistics | None:
         """Those that ``set_statistics`` gave."""
-        if kind not in self.statistics:
+        if code_kind not in self.statistics:
             return None
-        found = dict(self.statistics[kind].named_buffers())
+        found = dict(self.statistics[code_kind].named_buffers())
         return tuple(Moments(found[f"mean_{i}"], found[f"variance_{i}"]) for i in range(len(found) // 2))
 
-    def set_statistics(self, kind: CodeKind, statistics: Statistics | None) -> None:
+    def set_statistics(self, code_kind: CodeKind, statistics: Statistics | None) -> None:
         """Normalise codes of this kind by ``statistics`` from now on; None: by the running ones."""
-        if kind in self.statistics:
-            del self.statistics[kind]
+        if code_kind in self.statistics:
+            del self.statistics[code_kind]
         if statistics:
-            self.statistics[kind] = _Statistics(statistics)
+            self.statistics[code_kind] = _Statistics(statistics)
 
     def blank_statistics(self) -> Statistics:
         """Of the right shapes, to load others into."""

@@ -1,4 +1,4 @@
-"""Encoders: an image (or point) to a feature vector, and from there to zs or to the Gaussian of zu."""
+"""Encoders: an image (or point) to a feature vector, and from there to a code or to its Gaussian."""
 
 from __future__ import annotations
 
@@ -60,27 +60,30 @@ def _encoding(in_channels: int, layer: Layer | Residual) -> nn.Module:
     return ResidualBlock(main, shortcut)
 
 
-class EncoderS(nn.Module):
-    """Encoder_s: images -> zs [B, zs_dim], deterministic (the Dirac posterior of section 3.3)."""
+class DeterministicEncoder(nn.Module):
+    """Images -> codes [B, code_dim], the Dirac posterior of section 3.3: Encoder_s as the paper has it."""
 
-    def __init__(self, architecture: Architecture, shape: ImageShape, zs_dim: int) -> None:
+    def __init__(self, architecture: Architecture, shape: ImageShape, code_dim: int) -> None:
         super().__init__()
         self.trunk = Trunk(architecture, shape)
-        self.head = FullPrecisionLinear(self.trunk.num_features, zs_dim)
+        self.head = FullPrecisionLinear(self.trunk.num_features, code_dim)
 
     def forward(self, images: Tensor) -> Tensor:
-        zs: Tensor = self.head(self.trunk(images))
-        return zs
+        codes: Tensor = self.head(self.trunk(images))
+        return codes
 
 
-class EncoderU(nn.Module):
-    """Encoder_u: images -> the posterior Gaussian of zu, mean and log-variance [B, zu_dim] each."""
+class GaussianEncoder(nn.Module):
+    """Images -> the posterior Gaussian of a code, mean and log-variance [B, code_dim] each.
 
-    def __init__(self, architecture: Architecture, shape: ImageShape, zu_dim: int) -> None:
+    Encoder_u of the paper; Encoder_s, too, with ``method.zs_posterior`` "gaussian".
+    """
+
+    def __init__(self, architecture: Architecture, shape: ImageShape, code_dim: int) -> None:
         super().__init__()
         self.trunk = Trunk(architecture, shape)
         # both heads in one matrix product
-        self.head = FullPrecisionLinear(self.trunk.num_features, 2 * zu_dim)
+        self.head = FullPrecisionLinear(self.trunk.num_features, 2 * code_dim)
 
     def forward(self, images: Tensor) -> Gaussian:
         mean, log_variance = self.head(self.trunk(images)).chunk(2, dim=1)

@@ -47,7 +47,7 @@ class SpectralNorm(nn.Module):
         if not weight.is_meta:
             for vector in (u, v):
                 vector.copy_(F.normalize(vector.normal_(), dim=0))
-            self.settle(weight)
+            self.converge(weight)
         self.ready: Tensor | None = None
 
     def forward(self, weight: Tensor) -> Tensor:
@@ -55,7 +55,7 @@ class SpectralNorm(nn.Module):
         return self.ready if self.ready is not None else _normalised([self], [weight], [weight.dtype])[0]
 
     @torch.no_grad()
-    def settle(self, weight: Tensor) -> None:
+    def converge(self, weight: Tensor) -> None:
         """Bring u and v to a weight that is not the one they followed."""
         rows, v = weight.detach().flatten(1), self._v.clone()
         for _ in range(_FIRST_ITERATIONS):

@@ -26,7 +26,7 @@ from dist_dsvae.evaluation.metrics import description_of
 from dist_dsvae.evaluation.printed_figures import shown
 from dist_dsvae.methods.abilities import Generative
 from dist_dsvae.methods.published import PublishedModelError
-from dist_dsvae.pretrained.card_programs import use_of_programs
+from dist_dsvae.pretrained.card_programs import PROGRAM_FILES, use_of_programs
 from dist_dsvae.sampling.generate import spread
 from dist_dsvae.sampling.grids import draw_grid, save_scatter
 from dist_dsvae.sampling.image_file import ForeignImageError, check_replaceable, write_image
@@ -48,7 +48,7 @@ def check_kept(model: PretrainedModel, directory: Path, **options: Any) -> None:
     """Before a model is saved to ``directory``: what is there beside the model's own files.
 
     options: of the card. Raises PublishedModelError for a picture that this program did not draw; warns of a
-    README.md that stays, and says other things.
+    README.md that stays, and says other things, and of another model's programs and picture.
     """
     if isinstance(model.published.method, Generative):
         try:
@@ -61,6 +61,14 @@ def check_kept(model: PretrainedModel, directory: Path, **options: Any) -> None:
             "%s is there already and stays, though it is not this model's card. Remove it and save again "
             "for a new one.",
             there,
+        )
+    others = [] if isinstance(model.published.method, Generative) else [SAMPLES_FILE]
+    if stale := [name for name in [*others, *PROGRAM_FILES] if (directory / name).exists()]:
+        logger.warning(
+            "%s of another model, or of this one as it was, stay in %s beside it. Remove them; dsvae export "
+            "writes new ones.",
+            ", ".join(stale),
+            directory,
         )
 
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from dist_dsvae.core.noise import Draw, Noise
+from dist_dsvae.methods.abilities import LabelFree
 from dist_dsvae.pretrained.image_kinds import Kind, to_network
 from dist_dsvae.pretrained.networks import Networks
 from dist_dsvae.pretrained.requests import ClassNames, RequestError
@@ -37,8 +38,6 @@ def samples(
     Raises RequestError for a temperature of a code that the model does not have.
     """
     method = networks.generative()
-    if not temperatures.apply_to(method):
-        raise RequestError("This model has one code, which temperature_zu is of. Leave out temperature_zs.")
     prior, statistics = networks.prior(temperatures)
     positions = numbers * method.num_classes + labels
     zu_positions = numbers if shared_zu else positions
@@ -64,6 +63,10 @@ def path_codes(
             f'moving is {moving!r} and path {path!r}; allowed are "zs", "zu" and "linear", "spherical".'
         )
     method, device = networks.generative(), networks.device
+    if moving == "zs" and not isinstance(method, LabelFree):
+        raise RequestError(
+            f"A {networks.name} has the label in the place of zs, which no path goes through. Move zu."
+        )
     return interpolate.interpolated_codes(
         method, classes, fractions, moving=moving, seed=seed, path=path, device=device
     )

@@ -42,6 +42,10 @@ class Shown(NamedTuple):
     note: str = ""
     faces: Sequence[AlignedFace | None] = ()
 
+    def told_labels(self, model: PretrainedModel) -> list[int] | None:
+        """Those that ``inpaint`` is told: of files what was named; of a split what the model needs."""
+        return self.labels if self.faces or model.needs_labels else None
+
 
 def grid(
     model: PretrainedModel,
@@ -176,11 +180,11 @@ def inpainted(
 ) -> dict[str, list[HoleScores]]:
     """Figure 7: for every picture original, corrupted, painted and, with refine_steps, refined.
 
-    A label is told only to models that need it. Returns for every mask the scores of the originals, of the
-    painted and of the refined pictures; the legend shows the errors.
+    A label of a split's picture is told only to models that need it. Returns for every mask the scores of the
+    originals, of the painted and of the refined pictures; the legend shows the errors.
     """
     _check_images(model)
-    truth, labels = to_network(shown.images), shown.labels if model.needs_labels else None
+    truth, labels = to_network(shown.images), shown.told_labels(model)
     rows, names, scores = [], [], dict[str, list[HoleScores]]()
     for name, mask in masks.items():
         holes = model.holes(mask, len(truth))

@@ -43,8 +43,10 @@ def published_at(place: str | Path, **options: Unpack[HubOptions]) -> Published:
     """The model of a directory or, if there is none of this name, of a hub's repository.
 
     Raises PublishedModelError for a file, an archive, a run directory, one that holds only pickles, a
-    path that does not exist, and for what cannot be fetched.
+    path that does not exist, and for what cannot be fetched; TypeError for other options.
     """
+    if unknown := options.keys() - HubOptions.__annotations__.keys():
+        raise TypeError(f"from_pretrained() got an unexpected keyword argument {min(unknown)!r}")
     published = load_published(_local_directory(place) or _fetched(str(place), **options))
     return published._replace(place=str(place))
 
@@ -61,8 +63,13 @@ def _local_directory(place: str | Path) -> Path | None:
     owner, _, name = str(place).partition("/")
     # Asking the hub for a mistyped path would take half a minute of attempts where there is no network.
     is_path = isinstance(place, Path) or path.is_absolute() or str(place).startswith((".", "~"))
-    if is_path or not name or Path(owner).is_dir():
+    if is_path or not name:
         raise PublishedModelError(f"There is no directory {place}. {_REMEDY}")
+    if Path(owner).is_dir():
+        raise PublishedModelError(
+            f"There is no directory {place}. {_REMEDY} (The hub is not asked for it, as there is a folder "
+            f"{owner} here: for a repository of that name start somewhere else.)"
+        )
     return None
 
 

@@ -45,12 +45,14 @@ class Kind(NamedTuple):
     """The kind of a caller's pictures, to give results of the same.
 
     dtype: uint8 for 8 bits per value, else a floating type. is_single: without the axis of a batch.
+    is_flat: a grey array [H, W], without that of channels as well.
     """
 
     container: Container
     dtype: torch.dtype
     device: torch.device
     is_single: bool = False
+    is_flat: bool = False
 
     @classmethod
     def named(cls, container: str | None, shape: ImageShape) -> Kind:
@@ -77,6 +79,7 @@ class Kind(NamedTuple):
             return converted[0] if self.is_single else converted
         if self.container == "array":
             array = (images.movedim(1, -1) if images.dim() > 2 else images).contiguous().numpy()
+            array = array[..., 0] if self.is_flat and self.is_single else array
             return array[0] if self.is_single else array
         return images[0] if self.is_single else images
 
@@ -84,7 +87,7 @@ class Kind(NamedTuple):
         """Stored images [R * K, ...] as rows: lists of lists of PIL pictures, else one axis more."""
         if self.container == "pil":
             return ImageRows(ImageList(map(_as_pil, images)).in_rows(num_rows).rows)
-        flat = self._replace(is_single=False).wrap(images)
+        flat = self._replace(is_single=False, is_flat=False).wrap(images)
         return flat.reshape(num_rows, len(images) // max(num_rows, 1), *flat.shape[1:])
 
 
@@ -206,17 +209,17 @@ def _read_array(array: npt.NDArray[Any], shape: ImageShape, name: str) -> tuple[
             f"{name} is an array of {array.dtype}; allowed are uint8 (0 to 255) and floats in [-1, 1]."
         )
     tensor = torch.from_numpy(native_copy(array))
+    is_flat = shape.is_image and tensor.dim() == 2 and shape.channels == 1
     if not shape.is_image:
         single = tensor.dim() == 1
         tensor = tensor[None] if single else tensor
     else:
-        if tensor.dim() == 2 and shape.channels == 1:
-            tensor = tensor[..., None]
+        tensor = tensor[..., None] if is_flat else tensor
         single = tensor.dim() == 3
         tensor = tensor[None] if single else tensor
         tensor = tensor.movedim(-1, 1) if tensor.dim() == 4 else tensor
     _check(tensor, array, shape, name, "height, width, channels")
-    return tensor, Kind("array", tensor.dtype, torch.device("cpu"), single)
+    return tensor, Kind("array", tensor.dtype, torch.device("cpu"), single, is_flat)
 
 
 def _check(tensor: Tensor, given: Any, shape: ImageShape, name: str, order: str) -> None:

@@ -37,7 +37,7 @@ def inpainted_photographs(
 
     Raises as ``PretrainedModel.inpaint`` and ``aligned_faces`` do.
     """
-    faces, labels = aligned_faces(shown), shown.labels if model.needs_labels else None
+    faces, labels = aligned_faces(shown), shown.told_labels(model)
     painted = model.inpaint(
         shown.images, mask, labels, refine_steps=refine_steps, num_starts=num_starts, blend=blend
     )

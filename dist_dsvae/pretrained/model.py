@@ -17,8 +17,9 @@ import torch
 from huggingface_hub import ModelCard, ModelHubMixin
 from torch import Tensor
 
+from dist_dsvae.core.files import kept_if_it_fails
 from dist_dsvae.core.types import CodeKind, Codes, Gaussian
-from dist_dsvae.methods.published import Published, check_replaceable, save_published
+from dist_dsvae.methods.published import CONFIG_FILE, Published, check_replaceable, save_published
 from dist_dsvae.pretrained import card, exploring
 from dist_dsvae.pretrained.description import Described
 from dist_dsvae.pretrained.hub import HubOptions, published_at
@@ -32,8 +33,8 @@ from dist_dsvae.pretrained.requests import (
     Seed,
     at_least_one,
     class_ids,
-    code_kind,
     device_from,
+    read_code_kind,
     read_codes,
     read_mask,
     seed_from,
@@ -96,11 +97,11 @@ class PretrainedModel(Described, ModelHubMixin, library_name="dist_dsvae"):
         options: as ``ModelHubMixin`` has them. Raises PublishedModelError where files that are no model's
         would be replaced. A README.md that is there stays, with a warning if it is not this model's.
         """
-        # before the library removes config.json, which it does ahead of _save_pretrained
-        check_replaceable(Path(save_directory))
-        card.check_kept(self, Path(save_directory), **(options.get("model_card_kwargs") or {}))
-        saved: str | None = super().save_pretrained(save_directory, **options)
-        return saved
+        directory = Path(save_directory)
+        check_replaceable(directory)
+        card.check_kept(self, directory, **(options.get("model_card_kwargs") or {}))
+        with kept_if_it_fails(directory / CONFIG_FILE):  # which the library removes ahead of all else
+            return super().save_pretrained(directory, **options)
 
     def _save_pretrained(self, save_directory: Path) -> None:
         """For ``save_pretrained`` and ``push_to_hub``: the two files, and the pictures of the card."""
@@ -140,6 +141,7 @@ class PretrainedModel(Described, ModelHubMixin, library_name="dist_dsvae"):
         """Whether ``encode``, ``swap`` and ``inpaint`` must be told the pictures' classes."""
         return self.can_encode and not self._networks.encodes_without_labels
 
+    @torch.inference_mode(False)  # as for ``published._made``
     def to(self, device: str | torch.device) -> Self:
         """Move the networks; results of pictures and codes on another device still go back there."""
         self._networks.device = device_from(device)
@@ -161,17 +163,17 @@ class PretrainedModel(Described, ModelHubMixin, library_name="dist_dsvae"):
         return self._networks.probabilities(*self._read(images))
 
     def decode(
-        self, zs: Rows, zu: Rows | Gaussian, kind: str = "tensor", *, codes: CodeKind | None = None
+        self, zs: Rows, zu: Rows | Gaussian, kind: str = "tensor", *, code_kind: CodeKind | None = None
     ) -> Any:
         """Pictures of codes zs [N, zs_dim] and zu [N, zu_dim] (of a distribution, its mean).
 
-        kind: "tensor" (float in [-1, 1]), "array" (uint8) or "pil". codes: whose they are, of "images" (the
-        default, where the model encodes any) or of the "prior"; batch norm goes by it.
+        kind: "tensor" (float in [-1, 1]), "array" (uint8) or "pil". code_kind: of "images" (the default,
+        where the model encodes any) or of the "prior"; batch norm goes by it.
         """
-        shown, of_kind = Kind.named(kind, self.shape), code_kind(codes, can_encode=self.can_encode)
+        shown, whose = Kind.named(kind, self.shape), read_code_kind(code_kind, can_encode=self.can_encode)
         joined = read_codes(zs, zu.mean if isinstance(zu, Gaussian) else zu, self.code_dims)
         shown = shown._replace(device=joined.device if shown.container == "tensor" else shown.device)
-        return shown.wrap(self._networks.decode(joined, shown, of_kind))
+        return shown.wrap(self._networks.decode(joined, shown, whose))
 
     # Samples of classes
 
@@ -290,11 +292,9 @@ class PretrainedModel(Described, ModelHubMixin, library_name="dist_dsvae"):
         column_labels: ClassNames | None = None,
     ) -> Any:
         """Every one of ``rows`` giving zs with every one of ``columns`` giving zu: [R, K, ...]."""
-        first, second = (
-            (self._read(rows, "rows"), row_labels),
-            (self._read(columns, "columns"), column_labels),
-        )
-        zs, zu, kind = exploring.codes_of_two(self._networks, first, second)
+        first, second = self._read(rows, "rows"), self._read(columns, "columns")
+        given = (first, row_labels), (second, column_labels)
+        zs, zu, kind = exploring.codes_of_two(self._networks, *given)
         return kind.wrap_grid(self._networks.decode(exploring.crossed(zs, zu), kind, "images"), len(zs))
 
     def inpaint(

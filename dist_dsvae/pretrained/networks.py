@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Literal, get_args
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from dist_dsvae.config.fields import MAX_TEMPERATURE
 from dist_dsvae.core.noise import Noise
@@ -34,13 +34,19 @@ class Networks:
     def __init__(self, published: Published, batch_size: int, mixed_precision: Precision) -> None:
         if mixed_precision not in get_args(Precision):
             raise RequestError(f'mixed_precision is {mixed_precision!r}; allowed are "no" and "bf16".')
-        self.method = published.method.float().eval().requires_grad_(False)
+        published.method.float().eval().requires_grad_(False)
+        self._published = published
         self.name = published.config.name
         self.classes = published.classes
         self.device = torch.device("cpu")
         self.batch_size = at_least_one("batch_size", batch_size)
         self.bf16 = mixed_precision == "bf16"
         self._tempered: dict[Temperatures, Statistics] = {}
+
+    @property
+    def method(self) -> nn.Module:
+        """Of ``published``, which goes to other processes (``Published.__reduce__``)."""
+        return self._published.method
 
     def generative(self) -> Generative:
         """The method; raises RequestError if it cannot draw."""
@@ -120,6 +126,10 @@ class Networks:
                     f"temperature_{name} is {temperature}; it must be above 0 and at most "
                     f"{MAX_TEMPERATURE:g} (1 is the prior as it is)."
                 )
+        if not temperatures.apply_to(method):
+            raise RequestError(
+                f"A {self.name} has one code, which temperature_zu is of. Leave out temperature_zs."
+            )
         prior = temperatures.tempered(method.prior_codes)
         if temperatures == AT_ONE or self._samples_as_images:
             return prior, method.decoding_network().statistics_of("prior")
@@ -146,7 +156,7 @@ class Networks:
             zs, (mean, log_variance) = self.posterior(method, to_network(images), labels)
             return tuple(part.to(kind.device) for part in (zs, mean, log_variance))
 
-        ids = () if self.encodes_without_labels else self.known_labels(labels, len(images))
+        ids = self.known_labels(labels, len(images))  # looked at where they are not needed, too
         zs, mean, log_variance = self.run(encode, images, *ids)
         return Codes(zs, Gaussian(mean, log_variance))
 

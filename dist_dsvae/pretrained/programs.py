@@ -50,8 +50,8 @@ class _Decoder(nn.Module):
         self.method = method
 
     def forward(self, zs: Tensor, zu: Tensor) -> Tensor:
-        kind: CodeKind = "images" if isinstance(self.method, Autoencoding) else "prior"
-        return self.method.decode(torch.cat([zs, zu], dim=1), kind)
+        code_kind: CodeKind = "images" if isinstance(self.method, Autoencoding) else "prior"
+        return self.method.decode(torch.cat([zs, zu], dim=1), code_kind)
 
 
 class _Sampler(nn.Module):

@@ -97,13 +97,13 @@ def at_least_one(name: str, number: int) -> int:
     return number
 
 
-def code_kind(codes: CodeKind | None, *, can_encode: bool) -> CodeKind:
+def read_code_kind(code_kind: CodeKind | None, *, can_encode: bool) -> CodeKind:
     """Whose codes are decoded: by default those of images, where there are any."""
-    if codes is None:
+    if code_kind is None:
         return "images" if can_encode else "prior"
-    if codes not in get_args(CodeKind):
-        raise RequestError(f'codes is {codes!r}; allowed are "images" and "prior".')
-    return codes
+    if code_kind not in get_args(CodeKind):
+        raise RequestError(f'code_kind is {code_kind!r}; allowed are "images" and "prior".')
+    return code_kind
 
 
 def read_codes(zs: Rows, zu: Rows, dims: tuple[int, int]) -> Tensor:

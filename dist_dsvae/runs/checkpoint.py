@@ -33,8 +33,6 @@ from dist_dsvae.core.files import fsync_directory, sha256_of
 from dist_dsvae.core.text import clause
 from dist_dsvae.runs.marker import MARKER, CheckpointError, Marker
 
-__all__ = ["MARKER", "CheckpointError"]
-
 _NAME = re.compile(r"step-(\d{8,})")
 _UNFINISHED = re.compile(r"\.step-\d{8,}\.(partial|removed)")
 _FILE = re.compile(r"__\d+_\d+\.distcp|\.metadata(\.tmp)?|checkpoint\.json")

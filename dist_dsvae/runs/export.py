@@ -56,6 +56,7 @@ def export(
         model.save_pretrained(staging, model_card_kwargs={"licence": licence, "programs": tuple(programs)})
         if half:
             halve(staging)
+            model = PretrainedModel.from_pretrained(staging)  # as it is read from now on
         if programs:
             say("Exporting the networks as programs, and comparing them with the model.")
             written = f" {save_programs(model, staging, programs)}"

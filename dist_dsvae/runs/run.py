@@ -18,7 +18,7 @@ from dist_dsvae.methods.choose import make_method
 from dist_dsvae.methods.published import WEIGHTS_FILE
 from dist_dsvae.methods.update import Method, averaged_networks, put_weights, weights_of
 from dist_dsvae.runs import checkpoint
-from dist_dsvae.runs.checkpoint import CheckpointError
+from dist_dsvae.runs.marker import CheckpointError
 from dist_dsvae.runs.run_directory import checkpoint_to_resume
 
 

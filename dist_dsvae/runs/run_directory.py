@@ -34,12 +34,11 @@ from dist_dsvae.core.versions import version_of
 from dist_dsvae.data.shards.manifest import Manifest
 from dist_dsvae.runs.auto_augmentation import as_trained
 from dist_dsvae.runs.checkpoint import (
-    MARKER,
-    CheckpointError,
     complete_checkpoints,
     set_back,
     verify,
 )
+from dist_dsvae.runs.marker import MARKER, CheckpointError
 
 logger = logging.getLogger(__name__)
 

@@ -28,7 +28,7 @@ import psutil
 
 from dist_dsvae.core import distributed
 from dist_dsvae.core.text import read_json
-from dist_dsvae.runs.checkpoint import CheckpointError
+from dist_dsvae.runs.marker import CheckpointError
 
 logger = logging.getLogger(__name__)
 

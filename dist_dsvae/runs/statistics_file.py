@@ -28,7 +28,7 @@ from dist_dsvae.data.open_split import open_split
 from dist_dsvae.data.shards.manifest import Manifest
 from dist_dsvae.methods.abilities import Autoencoding, Generative
 from dist_dsvae.models.norm_statistics import Moments, Statistics, batch_norms
-from dist_dsvae.runs.checkpoint import MARKER
+from dist_dsvae.runs.marker import MARKER
 from dist_dsvae.runs.measure_statistics import Measured, for_samples, measure, measure_or_warn
 from dist_dsvae.runs.run import Run
 

@@ -27,7 +27,7 @@ class ForeignImageError(ValueError):
 
 
 def check_replaceable(path: Path) -> None:
-    """Raise ImageError if a picture may not be written to ``path``: for those who draw long before."""
+    """Raise ForeignImageError if a picture may not be written to ``path``: for those who draw long before."""
     if path.is_dir():
         raise ForeignImageError(
             f"{path} is a folder. Give the name of a file in it, such as {path / 'grid.png'}."
@@ -42,7 +42,7 @@ def check_replaceable(path: Path) -> None:
 def write_image(path: Path, image: Image.Image) -> None:
     """Write a PNG, whole or not at all: a reader that follows a run never sees half a picture.
 
-    Raises ImageError as ``check_replaceable`` does.
+    Raises ForeignImageError as ``check_replaceable`` does.
     """
     check_replaceable(path)
     path.parent.mkdir(parents=True, exist_ok=True)

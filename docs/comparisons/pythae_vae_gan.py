@@ -41,7 +41,7 @@ from dist_dsvae.data.open_split import open_split
 from dist_dsvae.data.stream import one_pass
 from dist_dsvae.models.architectures import architecture_for
 from dist_dsvae.models.decoder import Decoder
-from dist_dsvae.models.encoder import EncoderU
+from dist_dsvae.models.encoder import GaussianEncoder
 
 _SHAPE = ImageShape(channels=1, height=32, width=32)
 _BATCH_SIZE = 96
@@ -112,7 +112,7 @@ def _images(split: str) -> Tensor:
 class _Encoder(BaseEncoder):  # type: ignore[misc]
     def __init__(self, latent_dim: int) -> None:
         super().__init__()
-        self.network = EncoderU(architecture_for("small", _SHAPE), _SHAPE, latent_dim)
+        self.network = GaussianEncoder(architecture_for("small", _SHAPE), _SHAPE, latent_dim)
 
     def forward(self, images: Tensor) -> ModelOutput:
         gaussian = self.network(images)

@@ -11,12 +11,12 @@ from torch.distributed.checkpoint import state_dict_saver
 
 from dist_dsvae.core import distributed
 from dist_dsvae.core.types import Batch
-from dist_dsvae.engine.iteration.batch_norm import synchronise
+from dist_dsvae.engine.iteration.batch_norm import convert_sync_batch_norm
 from dist_dsvae.engine.iteration.guard import Guard, NonFiniteLossError
 from dist_dsvae.methods.global_batch import aggregate_divergence, mean_feature
 from dist_dsvae.methods.update import Reduction, Update
 from dist_dsvae.runs import checkpoint
-from dist_dsvae.runs.checkpoint import CheckpointError
+from dist_dsvae.runs.marker import CheckpointError
 from tests.forking import on_ranks
 from tests.unit.engine.test_host_syncs import NoHostReads
 from tests.unit.methods.making import SHAPES, make_batch, make_method, noise_for, summed
@@ -38,7 +38,7 @@ def inputs(convolutional: bool, count: int) -> torch.Tensor:
 
 
 def batch_norm_equals_that_of_one_process(rank: int, world_size: int, convolutional: bool) -> None:
-    alone, together = network(convolutional), synchronise(network(convolutional))
+    alone, together = network(convolutional), convert_sync_batch_norm(network(convolutional))
     x = inputs(convolutional, 12)
     mine = x.chunk(world_size)[rank].clone().requires_grad_()
     x.requires_grad_()
@@ -94,7 +94,7 @@ def test_collectives(world_size: int) -> None:
 
 
 def synchronised_forward_and_backward_do_not_read(rank: int, world_size: int) -> None:
-    method = synchronise(make_method("small32"))
+    method = convert_sync_batch_norm(make_method("small32"))
     batch = make_batch(SHAPES["small32"], first=6 * rank)
     with NoHostReads():
         for step in method.updates:
@@ -150,7 +150,7 @@ def test_aggregates_over_ranks() -> None:
 def sampled_classes_are_those_of_the_global_batch(rank: int, world_size: int) -> None:
     """One draw for all ranks: loss, and gradients of encoder and mixture, are those of one process."""
     alone = make_method("mlp2d", sampled_classes=2)
-    together = synchronise(make_method("mlp2d", sampled_classes=2))
+    together = convert_sync_batch_norm(make_method("mlp2d", sampled_classes=2))
     whole = make_batch(SHAPES["mlp2d"], size=4 * world_size, first=24)
     mine = Batch(*(tensor.chunk(world_size)[rank] for tensor in whole))
     expected = alone(whole, noise_for(whole), "gm")["gm"]

@@ -14,7 +14,7 @@ from dist_dsvae.core import distributed
 from dist_dsvae.data.shards.manifest import Manifest
 from dist_dsvae.engine.evaluating import code_scores
 from dist_dsvae.engine.evaluating.evaluate import evaluate_in_training
-from dist_dsvae.engine.iteration.batch_norm import synchronise
+from dist_dsvae.engine.iteration.batch_norm import convert_sync_batch_norm
 from dist_dsvae.engine.iteration.ema import ExponentialMovingAverage, Pace
 from dist_dsvae.engine.reporting.telemetry import LossMeter
 from dist_dsvae.engine.run_state import RunState
@@ -33,7 +33,7 @@ def two_measure_what_one_does(
 ) -> None:
     sampling_statistics.BATCH_SIZE = 16  # of 48 pictures and codes: three batches, two of them rank 0's
     engine_statistics.BATCH_SIZE = read
-    method = synchronise(make_any(config)).eval()
+    method = convert_sync_batch_norm(make_any(config)).eval()
     manifest = Manifest.load(split)
     together = measure(method, manifest, skip_corrupt=False, num_codes=48)
     digests = distributed.gather_objects([moments.mean.sum().item() for moments in every(together)])

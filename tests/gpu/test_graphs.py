@@ -25,7 +25,7 @@ from dist_dsvae.config import OptimizerConfig, TrainConfig
 from dist_dsvae.core import distributed
 from dist_dsvae.data.feed import copied_ahead
 from dist_dsvae.data.stream import Inputs
-from dist_dsvae.engine.iteration.batch_norm import synchronise
+from dist_dsvae.engine.iteration.batch_norm import convert_sync_batch_norm
 from dist_dsvae.engine.iteration.cuda_graph import Graphed
 from dist_dsvae.engine.iteration.iteration import Iteration
 from dist_dsvae.engine.processes.runtime import Runtime
@@ -229,7 +229,7 @@ def one_rank_with_every_collective(rank: int, port: int) -> None:
     torch.backends.cudnn.deterministic = True
     Runtime(TrainConfig())  # the process group comes first: batch norm asks for it
     distributed.world_size = lambda: NotAlone(1)
-    eager, captured = (make(method=synchronise(make_method("small32"))) for _ in range(2))
+    eager, captured = (make(method=convert_sync_batch_norm(make_method("small32"))) for _ in range(2))
     graphed = Graphed(captured, captured.state)
     with profile(activities=[ProfilerActivity.CPU]) as profiler:
         eager(*make_inputs(eager, first=0))

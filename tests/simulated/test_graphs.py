@@ -104,10 +104,10 @@ def test_preparing_leaves_no_trace() -> None:
         assert any(name.endswith("._u") for name in names)
         moved: list[bool] = []
 
-        def settle() -> None:
+        def synchronize() -> None:
             moved.append(not all(map(torch.equal, iteration.state(), before)))
 
-        graphed = Graphed(iteration, iteration.state, settle=settle)
+        graphed = Graphed(iteration, iteration.state, synchronize=synchronize)
         graphed.prepare(*make_inputs(iteration, first=0))
         assert moved == [True]  # it is waited for missing ranks before the host is in the copies back
         for now, then in zip(iteration.state(), before, strict=True):

@@ -19,7 +19,7 @@ from dist_dsvae.config import OptimizerConfig, TrainConfig
 from dist_dsvae.config.reading import load_config
 from dist_dsvae.core import distributed
 from dist_dsvae.engine.iteration import guard, updates
-from dist_dsvae.engine.iteration.batch_norm import synchronise
+from dist_dsvae.engine.iteration.batch_norm import convert_sync_batch_norm
 from dist_dsvae.engine.iteration.iteration import Iteration
 from dist_dsvae.engine.processes import runtime as runtime_module
 from dist_dsvae.engine.processes.runtime import Runtime
@@ -57,7 +57,7 @@ def making(architecture: str, seconds: float = 60.0) -> Callable[[], Iteration]:
 
     def make() -> Iteration:
         Runtime(train)  # the process group comes first: batch norm asks how many ranks there are
-        return make_iteration(config, train=train, method=synchronise(make_method(architecture)))
+        return make_iteration(config, train=train, method=convert_sync_batch_norm(make_method(architecture)))
 
     return make
 

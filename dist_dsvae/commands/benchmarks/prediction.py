@@ -23,7 +23,7 @@ from dist_dsvae.config.reading import load_config
 from dist_dsvae.core.types import ImageShape
 from dist_dsvae.data.open_split import open_split
 from dist_dsvae.engine.iteration.iteration import Iteration
-from dist_dsvae.engine.measuring.devices import Device, Share, assumed_share, device_called
+from dist_dsvae.engine.measuring.devices import Device, Efficiency, assumed_efficiency, device_called
 from dist_dsvae.engine.measuring.families import FAMILIES, model_of
 from dist_dsvae.engine.measuring.planning import plan
 from dist_dsvae.engine.measuring.roofline import Prediction, Work, predict
@@ -57,16 +57,16 @@ _DATA_SETS = {
 def run(args: argparse.Namespace) -> Result:
     on_cpu = args.device == "cpu"
     device = None if on_cpu else device_called(args.device)
-    share: Share = assumed_share
+    efficiency: Efficiency = assumed_efficiency
     config, data = _of_config(args) if args.config else of_architecture(args.architecture, args.classes)
     if args.batch_size:
         config = replace(config, data=replace(config.data, batch_size=args.batch_size))
     runtime = _runtime(config, args.mixed_precision, on_cpu=on_cpu)
     if device is None:
-        device, share = calibrate(runtime)
+        device, efficiency = calibrate(runtime)
     planned = plan(config, data.shape, data.num_classes, runtime, fake=True)
     work = planned.work()
-    prediction = predict(work, device, share)
+    prediction = predict(work, device, efficiency)
     _show_kinds(prediction, device)
     result = _result(args, config, device, planned.iteration, work, prediction)
     if on_cpu:

@@ -51,7 +51,7 @@ def run(args: argparse.Namespace) -> Result:
     split = split_of_time(iteration, inputs, args.rounds)
     sides: dict[str, Run] = {"plain eager": plain_iteration(plain_method, runtime.device, inputs)}
     on_gpu = runtime.device.type == "cuda"
-    if on_gpu and runtime.scaler is None:
+    if on_gpu:
         sides["ours, eager"] = lambda: iteration(*inputs)
         graphed = Graphed(iteration, iteration.state)
         sides["ours"] = lambda: graphed(*inputs)
@@ -90,9 +90,6 @@ def plain_iteration(method: DSVAE, device: torch.device, inputs: list[Tensor]) -
     sys.path.insert(0, str(clone))
     plain_trainer: Any = importlib.import_module("tests.algorithm1").PlainTrainer
 
-    if device.type == "cuda":  # what a competent researcher switches on
-        torch.backends.cuda.matmul.allow_tf32 = True
-        torch.backends.cudnn.allow_tf32 = True
     plain = plain_trainer(copy.deepcopy(method).to(device))
     batches = [to_batch(*inputs[i : i + 3], flips=None) for i in range(0, len(inputs), 3)]
     batches = [batch._replace(images=batch.images.contiguous()) for batch in batches]
@@ -101,11 +98,24 @@ def plain_iteration(method: DSVAE, device: torch.device, inputs: list[Tensor]) -
         return torch.randn(len(batches[0].labels), size, device=device)
 
     def iterate() -> None:
-        for batch in batches[:-1]:
-            plain.gm_step(batch, normal)
-        plain.joint_step(batches[-1], normal)
+        with tf32_products():  # what a competent researcher switches on
+            for batch in batches[:-1]:
+                plain.gm_step(batch, normal)
+            plain.joint_step(batches[-1], normal)
 
     return iterate
+
+
+@contextlib.contextmanager
+def tf32_products() -> Iterator[None]:
+    """Matrix products in TF32 on a GPU, as cuDNN's convolutions are by default; training leaves it off."""
+    before = torch.get_float32_matmul_precision()
+    if torch.cuda.is_available():
+        torch.set_float32_matmul_precision("high")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
 
 
 def fed_from_shards(args: argparse.Namespace, runtime: Runtime) -> dict[str, Run]:
@@ -140,7 +150,8 @@ def matrix_ceiling(runtime: Runtime) -> float:
     size = 8192 if runtime.device.type == "cuda" else 2048
     dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(runtime.mixed_precision, torch.float32)
     a, b = (torch.randn(size, size, device=runtime.device).to(dtype) for _ in range(2))
-    best = min(seconds(lambda: a @ b)() for _ in range(10))
+    with tf32_products():  # as most of an iteration is convolutions
+        best = min(seconds(lambda: a @ b)() for _ in range(10))
     return 2 * size**3 / best
 
 

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from dist_dsvae.commands.benchmarks.timing import hardware
-from dist_dsvae.engine.measuring.devices import Device, Pace, Share
+from dist_dsvae.engine.measuring.devices import Device, Efficiency, Pace
 from dist_dsvae.engine.measuring.operators import operators_of
 from dist_dsvae.engine.processes.runtime import Runtime
 
@@ -42,7 +42,7 @@ def own_seconds(function: Callable[[], object], runtime: Runtime) -> float:
     return clock() - begin
 
 
-def calibrate(runtime: Runtime) -> tuple[Device, Share]:
+def calibrate(runtime: Runtime) -> tuple[Device, Efficiency]:
     """This machine, and what operators reach of it, with the threads and the precision of ``runtime``."""
 
     def typical(function: Callable[[], object]) -> float:
@@ -60,7 +60,7 @@ def calibrate(runtime: Runtime) -> tuple[Device, Share]:
     full = half if dtype == torch.float32 else max(_products(torch.float32, typical).values())
     peaks = {"elementwise": bandwidth, "normalisation": bandwidth}
 
-    def share(pace: Pace, size: float) -> float:
+    def efficiency(pace: Pace, size: float) -> float:
         return _between(rates[pace], size) / peaks.get(pace, half)
 
     device = Device(
@@ -71,7 +71,7 @@ def calibrate(runtime: Runtime) -> tuple[Device, Share]:
         bf16_tflops=half / 1e12,
         launch_gap_us=_dispatch_seconds(typical) * 1e6,
     )
-    return device, share
+    return device, efficiency
 
 
 def _between(rates: _Rates, size: float) -> float:

@@ -46,13 +46,13 @@ class Job:
         return shlex.join(["dsvae", *self.arguments])
 
 
-def run_jobs(jobs: Sequence[Job], places: Sequence[Mapping[str, str]]) -> None:
-    """Run all, one at a time in each of the places.
+def run_jobs(jobs: Sequence[Job], slots: Sequence[Mapping[str, str]]) -> None:
+    """Run all, one at a time in each of the slots.
 
-    places: variables of the environment that a place adds, such as the GPU that it has.
+    slots: variables of the environment that a slot adds, such as the GPU that it has.
     Raises JobError for the first that fails, once those that run beside it have ended: no others are started.
     """
-    waiting, free = deque(enumerate(jobs, 1)), list(places)
+    waiting, free = deque(enumerate(jobs, 1)), list(slots)
     running: list[tuple[subprocess.Popen[bytes], Job, Mapping[str, str]]] = []
     failed: tuple[Job, int] | None = None
     try:
@@ -60,12 +60,12 @@ def run_jobs(jobs: Sequence[Job], places: Sequence[Mapping[str, str]]) -> None:
             while waiting and free and failed is None:
                 number, job = waiting.popleft()
                 say(f"[{number}/{len(jobs)}] {job.title} ({job.log})")
-                place = free.pop(0)
-                running.append((_start(job, place), job, place))
+                slot = free.pop(0)
+                running.append((_start(job, slot), job, slot))
             time.sleep(_SECONDS_BETWEEN_LOOKS)
-            for process, job, place in [each for each in running if each[0].poll() is not None]:
-                running.remove((process, job, place))
-                free.append(place)
+            for process, job, slot in [each for each in running if each[0].poll() is not None]:
+                running.remove((process, job, slot))
+                free.append(slot)
                 if process.returncode and failed is None:
                     failed = (job, process.returncode)
     finally:
@@ -77,7 +77,7 @@ def run_jobs(jobs: Sequence[Job], places: Sequence[Mapping[str, str]]) -> None:
         raise _explained(*failed)
 
 
-def _start(job: Job, place: Mapping[str, str]) -> subprocess.Popen[bytes]:
+def _start(job: Job, slot: Mapping[str, str]) -> subprocess.Popen[bytes]:
     job.log.parent.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, "-m", "dist_dsvae.commands.main", *job.arguments]
     package = str(Path(__file__).resolve().parents[3])  # also where it is not installed
@@ -85,7 +85,7 @@ def _start(job: Job, place: Mapping[str, str]) -> subprocess.Popen[bytes]:
     with job.log.open("ab") as log:
         log.write(f"$ {job.command}\n".encode())
         log.flush()
-        environment = {**os.environ, **place, "PYTHONPATH": paths}
+        environment = {**os.environ, **slot, "PYTHONPATH": paths}
         return subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment, start_new_session=True
         )

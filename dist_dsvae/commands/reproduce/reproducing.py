@@ -31,8 +31,8 @@ from dist_dsvae.evaluation.comparing.results import FORMAT
 def reproduce(args: argparse.Namespace) -> None:
     """Do what was asked for. Raises JobError where a command fails, ValueError or OSError with a sentence."""
     budget = Budget(args.budget, args.iterations, args.minutes)
-    places = places_for(args.jobs)
-    overrides = [*_threads(len(places)), *args.overrides]
+    slots = slots_for(args.jobs)
+    overrides = [*_threads(len(slots)), *args.overrides]
     by_name = {
         name: plan_runs(name, args.methods, args.seeds, budget, args.runs, overrides)
         for name in dict.fromkeys(args.names)
@@ -52,26 +52,26 @@ def reproduce(args: argparse.Namespace) -> None:
     if not judge_jobs(runs, args.judge_overrides, also_made=True) and args.judge_overrides:
         raise ConfigError("--judge-set: no judge is trained for these runs. Leave it out.")
     if args.dry_run:
-        print(report(time_needed(runs), len(runs), len(places)))
+        print(report(time_needed(runs), len(runs), len(slots)))
         return
-    train(runs, places)
+    train(runs, slots)
     if args.only is not None:
         return
-    run_jobs(judge_jobs(runs, args.judge_overrides), places[:1])  # in their order
-    evaluate([scores_of(run) for run in runs], places)
+    run_jobs(judge_jobs(runs, args.judge_overrides), slots[:1])  # in their order
+    evaluate([scores_of(run) for run in runs], slots)
     curves = {
         name: [wanted for run in those for wanted in at_temperatures(run, args.temperatures)]
         for name, those in by_name.items()
         if args.temperatures
     }
-    evaluate(list(itertools.chain.from_iterable(curves.values())), places)
+    evaluate(list(itertools.chain.from_iterable(curves.values())), slots)
     for name, those in by_name.items():
         commands = commands_of(those, curves.get(name, []), args.judge_overrides)
         written = write_results(name, those, curves.get(name, []), budget, commands, args.out)
         table = next(path for path in written if path.suffix == ".md")
         print(read_text(table))
         say(f"Wrote {', '.join(map(str, written))}.")
-    run_jobs(drawings, places)
+    run_jobs(drawings, slots)
     if args.write_docs:
         changed = write_pages(args.out)
         say(f"Wrote {', '.join(map(str, changed))}." if changed else "The pages' tables are as the results.")
@@ -83,7 +83,7 @@ def _only(runs: Sequence[PlannedRun], index: int) -> PlannedRun:
     return runs[index]
 
 
-def places_for(jobs: int | None) -> list[Mapping[str, str]]:
+def slots_for(jobs: int | None) -> list[Mapping[str, str]]:
     """Where processes run at the same time: each has a GPU where there are any, or a share of the cores."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     gpus = visible.split(",") if visible else [str(number) for number in range(torch.cuda.device_count())]
@@ -99,17 +99,17 @@ def _threads(at_once: int) -> list[str]:
     return [f"train.cpu_threads={max(1, available_cores() // at_once)}"]
 
 
-def train(runs: Sequence[PlannedRun], places: Sequence[Mapping[str, str]]) -> None:
+def train(runs: Sequence[PlannedRun], slots: Sequence[Mapping[str, str]]) -> None:
     """Train those that have not ended."""
     waiting = [run for run in runs if not run.has_ended()]
     if len(waiting) < len(runs):
         say(f"{len(runs) - len(waiting)} of {len(runs)} runs have been trained.")
-    run_jobs([Job(f"{run.title}: training", run.arguments(), run.log) for run in waiting], places)
+    run_jobs([Job(f"{run.title}: training", run.arguments(), run.log) for run in waiting], slots)
 
 
-def evaluate(evaluations: Sequence[WantedEvaluation], places: Sequence[Mapping[str, str]]) -> None:
+def evaluate(evaluations: Sequence[WantedEvaluation], slots: Sequence[Mapping[str, str]]) -> None:
     """Evaluate what has not been."""
-    run_jobs([wanted.job() for wanted in evaluations if not wanted.is_there()], places)
+    run_jobs([wanted.job() for wanted in evaluations if not wanted.is_there()], slots)
 
 
 def commands_of(

@@ -40,8 +40,6 @@ from dist_dsvae.data.shards.table import (
     samples_per_class_of,
 )
 
-__all__ = ["FORMAT_VERSION", "MANIFEST_FILE", "UNLABELLED", "DataError", "Manifest", "Shard"]
-
 FORMAT_VERSION = 2
 _READABLE_VERSIONS = (1, 2)
 _GLANCED_AT = 1000  # so many indexes are looked into when a manifest is loaded

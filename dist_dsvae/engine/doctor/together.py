@@ -56,7 +56,7 @@ def collectives(runtime: Runtime) -> Finding:
     mine = torch.full((1000,), float(rank + 1), device=runtime.device)
     total = distributed.all_reduce_sum(mine.clone())
     parts = distributed.all_gather(mine)
-    runtime.fence.settle()
+    runtime.fence.synchronize()
     expected = torch.arange(1, size + 1, dtype=torch.float32)
     if not bool((total == expected.sum().item()).all()) or parts[:, 0].cpu().tolist() != expected.tolist():
         remedy = "Do not train here. NCCL_P2P_DISABLE=1 tells whether the direct links are at fault."

@@ -91,7 +91,7 @@ def bf16(runtime: Runtime, make_trial: MakeTrial) -> Finding:
         )
         differences.append((exact.terms - rounded.terms).abs() / exact.terms.abs().clamp_min(0.1))
         cosines.append(torch.nn.functional.cosine_similarity(exact.gradient, rounded.gradient, dim=0))
-    runtime.fence.settle()
+    runtime.fence.synchronize()
     difference, cosine = torch.cat(differences).max().item(), torch.stack(cosines).min().item()
     return judged_bf16(difference, cosine)
 
@@ -114,7 +114,9 @@ def graph(runtime: Runtime, make_trial: MakeTrial) -> Finding:
     with _deterministic():
         eager, captured = make_trial(runtime), make_trial(runtime)
         torch.cuda.reset_peak_memory_stats()
-        graphed = Graphed(captured.iteration, captured.iteration.state, runtime.timeout, runtime.fence.settle)
+        graphed = Graphed(
+            captured.iteration, captured.iteration.state, runtime.timeout, runtime.fence.synchronize
+        )
         try:
             different = _different_tensors(eager, captured, graphed, runtime)
             seconds = min(seconds_of(lambda: graphed(*captured.inputs), runtime) for _ in range(5))
@@ -145,7 +147,7 @@ def _different_tensors(eager: Trial, captured: Trial, graphed: Graphed, runtime:
         for trial, run in ((eager, eager.iteration), (captured, graphed)):
             trial.iteration.set_rates(number / 2, number)
             run(*trial.inputs)
-        runtime.fence.settle()
+        runtime.fence.synchronize()
         for ours, theirs in zip(captured.iteration.state(), eager.iteration.state(), strict=True):
             different += not torch.allclose(ours, theirs, rtol=_RELATIVE, atol=_ABSOLUTE)
             ours.detach().copy_(theirs)  # what rounding did is not carried on
@@ -175,10 +177,10 @@ def _gradients(
 
 def seconds_of(call: Callable[[], object], runtime: Runtime) -> float:
     """Of one call, the device's work included."""
-    runtime.fence.settle()
+    runtime.fence.synchronize()
     begin = time.perf_counter()
     call()
-    runtime.fence.settle()
+    runtime.fence.synchronize()
     return time.perf_counter() - begin
 
 

@@ -22,10 +22,11 @@ from dist_dsvae.config import DataConfig, EvaluationConfig, ExperimentConfig, Tr
 from dist_dsvae.config.checks import contradictions_in_evaluation
 from dist_dsvae.config.reading import ConfigError, with_overrides
 from dist_dsvae.core import distributed
+from dist_dsvae.core.errors import DataError
 from dist_dsvae.core.files import write_atomically
 from dist_dsvae.core.text import read_json
 from dist_dsvae.data.open_splits import open_splits
-from dist_dsvae.data.shards.manifest import DataError, Manifest
+from dist_dsvae.data.shards.manifest import Manifest
 from dist_dsvae.engine.evaluating.evaluation import Evaluation
 from dist_dsvae.engine.evaluating.evaluator import EvaluationInputs
 from dist_dsvae.engine.evaluating.progress import OnProgress, Progress

@@ -23,10 +23,11 @@ from torch import Tensor
 from dist_dsvae.config import DataConfig, EvaluationConfig
 from dist_dsvae.config.reading import ConfigError
 from dist_dsvae.core import distributed
+from dist_dsvae.core.errors import DataError
 from dist_dsvae.core.types import Batch
 from dist_dsvae.data.open_split import cache_root, open_split
 from dist_dsvae.data.pick import first_of_classes
-from dist_dsvae.data.shards.manifest import DataError, Manifest
+from dist_dsvae.data.shards.manifest import Manifest
 from dist_dsvae.data.stream import one_pass
 from dist_dsvae.data.transforms import normalise, to_device_batch
 from dist_dsvae.engine.evaluating.judges import Judges, open_judges

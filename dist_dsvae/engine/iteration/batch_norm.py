@@ -23,7 +23,7 @@ from dist_dsvae.engine.processes.runtime import Runtime
 from dist_dsvae.models.norm_statistics import batch_norms
 
 
-def synchronise(module: nn.Module) -> nn.Module:
+def convert_sync_batch_norm(module: nn.Module) -> nn.Module:
     """Replace every batch norm inside ``module`` by its synchronised form, in place."""
     for parent in list(module.modules()):
         for name, child in list(parent.named_children()):
@@ -37,7 +37,7 @@ def synchronise(module: nn.Module) -> nn.Module:
 def place(method: nn.Module, runtime: Runtime, *, sync_batch_norm: bool) -> None:
     """Bring a method to the device, laid out as convolutions like it; batch norms synchronised if asked."""
     if sync_batch_norm and runtime.world_size > 1:
-        synchronise(method)
+        convert_sync_batch_norm(method)
     method.to(runtime.device)
     method.to(memory_format=torch.channels_last)
 

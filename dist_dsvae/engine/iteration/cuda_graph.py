@@ -48,14 +48,21 @@ def _capture(function: Callable[[], None]) -> Callable[[], None]:
     return graph.replay
 
 
+def _lack_of_memory(error: BaseException | None) -> torch.OutOfMemoryError | None:
+    """Of ``error`` or of what it followed: to end a capture that lacked memory may fail in its own way."""
+    while error is not None and not isinstance(error, torch.OutOfMemoryError):
+        error = error.__cause__ or error.__context__
+    return error
+
+
 class Graphed:
     """``function`` as a graph. Made by all ranks, and called by all.
 
     function: takes tensors; its effects are in tensors alone, and it returns nothing.
     state: every tensor that the function changes, live; restored after warm-up.
     timeout: of the ranks' agreement that all of them captured.
-    settle: returns when the device is done with all that it was given (``Fence.settle``): putting the state
-    back waits for that without heeding signals or missing ranks.
+    synchronize: returns when the device is done with all that it was given (``Fence.synchronize``): putting
+    the state back waits for that without heeding signals or missing ranks.
     inputs: those of the capture, which the graph reads; none before it. replay: launches all that was
     captured, on ``inputs`` as they are; None before.
     """
@@ -65,10 +72,10 @@ class Graphed:
         function: Function,
         state: Callable[[], Iterable[Tensor]],
         timeout: timedelta | None = None,
-        settle: Callable[[], None] = lambda: None,
+        synchronize: Callable[[], None] = lambda: None,
     ) -> None:
         self.function = function
-        self._settle = settle
+        self._synchronize = synchronize
         self.state = state
         self.inputs: tuple[Tensor, ...] = ()
         self.replay: Callable[[], None] | None = None
@@ -103,7 +110,7 @@ class Graphed:
         try:
             replay = _capture(lambda: self.function(*self.inputs))
         except RuntimeError as error:
-            no_memory = error if isinstance(error, torch.OutOfMemoryError) else None
+            no_memory = _lack_of_memory(error)
             problem = str(error).strip().partition("\n")[0].rstrip(".")
         # all ranks replay or none: a collective in a graph waits for the others' graphs
         problems = [p for p in distributed.gather_objects(problem, self._group) if p]
@@ -123,7 +130,7 @@ class Graphed:
         with without_trace(self.state, self.inputs):
             for _ in range(_WARM_UP_CALLS if distributed.is_initialized() else _WARM_UP_CALLS_ALONE):
                 self.function(*self.inputs)
-            self._settle()
+            self._synchronize()
 
     def _check(self, inputs: tuple[Tensor, ...]) -> None:
         if len(inputs) != len(self.inputs):
@@ -147,7 +154,7 @@ def graphed_where_possible(
         return function
     reason = obstacle(runtime)
     if reason is None:
-        return Graphed(function, state, runtime.timeout, runtime.fence.settle)
+        return Graphed(function, state, runtime.timeout, runtime.fence.synchronize)
     if setting == "on" or runtime.device.type == "cuda":
         logger.warning("training without CUDA graphs, which is slower: %s", reason)
     return function

@@ -26,7 +26,8 @@ class Guard:
 
     All of it lives in tensors that are written in place, as a captured graph needs it.
 
-    settle: waits for the device before the host reads (``Fence.settle``). loss_scale: of fp16, live.
+    synchronize: waits for the device before the host reads (``Fence.synchronize``).
+    loss_scale: of fp16, live.
     tripped: float32 scalar on the device, 0 or 1; it never returns to 0.
     """
 
@@ -34,10 +35,10 @@ class Guard:
         self,
         updates: Sequence[Update],
         device: torch.device,
-        settle: Callable[[], None] = lambda: None,
+        synchronize: Callable[[], None] = lambda: None,
         loss_scale: Tensor | None = None,
     ) -> None:
-        self._settle, self._loss_scale = settle, loss_scale
+        self._synchronize, self._loss_scale = synchronize, loss_scale
         self.tripped = torch.zeros((), dtype=torch.float32, device=device)
         self._stopped = torch.zeros((), dtype=torch.bool, device=device)  # the same, as a condition
         self._last_position = torch.full((), -1, dtype=torch.int64, device=device)
@@ -73,7 +74,7 @@ class Guard:
         So it does if fp16's loss scale fell, with the last of very many updates that were left out, below
         what keeps a gradient: at 0 the next one that is finite would be divided by it.
         """
-        self._settle()
+        self._synchronize()
         if self._loss_scale is not None and self._loss_scale.item() < _LEAST_LOSS_SCALE:
             raise NonFiniteLossError(
                 "Gradients became infinite or NaN again and again, although every loss was finite, so no "
@@ -102,14 +103,14 @@ class Guard:
 
 
 def raise_if_weights_are_bad(
-    method: nn.Module, samples_seen: int, settle: Callable[[], None] = lambda: None
+    method: nn.Module, samples_seen: int, synchronize: Callable[[], None] = lambda: None
 ) -> None:
     """Raise NonFiniteLossError if a weight or a statistic is not finite: such a state must not be saved.
 
     Statistics count, because a mixture that follows moments, and batch norms, move without an optimiser; each
     rank may have its own of them, so all ranks agree and raise alike. Called by all ranks. One host sync.
 
-    settle: waits for the device before the host reads (``Fence.settle``).
+    synchronize: waits for the device before the host reads (``Fence.synchronize``).
     """
     named = {
         name: tensor.detach() for name, tensor in method.state_dict().items() if tensor.is_floating_point()
@@ -118,7 +119,7 @@ def raise_if_weights_are_bad(
         torch.stack([norm.double() for norm in torch._foreach_norm(list(named.values()))])
     )
     num_bad = distributed.all_reduce_sum((~finite).sum().double())
-    settle()
+    synchronize()
     if num_bad.item() > 0:
         bad = [name for name, is_finite in zip(named, finite.tolist(), strict=True) if not is_finite]
         names = ", ".join(bad[:3]) or "of another process"

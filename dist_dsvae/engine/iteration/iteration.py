@@ -64,14 +64,14 @@ class Iteration:
         self.num_samples = self.num_batches * global_batch_size
         self.optimizers = update_optimizers(method, optimizer, runtime, global_batch_size)
         loss_scale = next(runtime.scale_state(), None)
-        self.guard = Guard(method.updates, runtime.device, runtime.fence.settle, loss_scale)
-        self.meter = LossMeter(method.updates, runtime.device, runtime.fence.settle)
+        self.guard = Guard(method.updates, runtime.device, runtime.fence.synchronize, loss_scale)
+        self.meter = LossMeter(method.updates, runtime.device, runtime.fence.synchronize)
         self.ema = moving_average(method, train, self.num_samples)
         self.noise = JointNoise(runtime.dtype)
         self.counts = JointCounts(method)
         self.run_update = self._updates()
         # one process reduces nothing, and DeepSpeed's buckets stay as they are
-        self._settled = runtime.world_size == 1 or runtime.zero_stage > 0
+        self._buckets_are_warm = runtime.world_size == 1 or runtime.zero_stage > 0
 
     def _updates(self) -> dict[str, FlatUpdate | OverlappedUpdate]:
         """A callable per update of the method, by how its gradients are reduced."""
@@ -99,9 +99,9 @@ class Iteration:
 
     def __call__(self, *inputs: Tensor) -> None:
         turns = list(self._turns(inputs))
-        if not self._settled:
-            self._settled = True
-            self._settle(turns)
+        if not self._buckets_are_warm:
+            self._buckets_are_warm = True
+            self._warm_up_buckets(turns)
         with self.counts():
             for name, batch, noise in turns:
                 self.meter.add(name, self.run_update[name](batch, noise))
@@ -117,14 +117,14 @@ class Iteration:
                     batch, noise = next(batches)
                 yield update.name, batch, noise
 
-    def _settle(self, turns: Sequence[Turn]) -> None:
+    def _warm_up_buckets(self, turns: Sequence[Turn]) -> None:
         """Before the first iteration, fresh or resumed, so that it has the buckets of all that follow."""
         for name, batch, noise in turns:
             update = self.run_update[name]
             if isinstance(update, OverlappedUpdate):
                 with without_trace(self.method.buffers, batch):
-                    update.settle_buckets(batch, noise)
-                    self.runtime.fence.settle()  # before buffers are put back, deaf to missing ranks
+                    update.warm_up_buckets(batch, noise)
+                    self.runtime.fence.synchronize()  # before buffers are put back, deaf to missing ranks
                 return
 
     def _batches(self, inputs: Sequence[Tensor]) -> list[tuple[Batch, Noise]]:

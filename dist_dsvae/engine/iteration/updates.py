@@ -92,7 +92,7 @@ class OverlappedUpdate(_OneUpdate):
         self.runtime.backward(loss)
         return values
 
-    def settle_buckets(self, batch: Batch, noise: Noise) -> None:
+    def warm_up_buckets(self, batch: Batch, noise: Noise) -> None:
         """Have DistributedDataParallel lay its buckets out as they will stay. Changes buffers alone.
 
         It does so after its first backward pass, by the order in which gradients came. Where a sum over three

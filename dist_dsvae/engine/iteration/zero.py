@@ -9,7 +9,7 @@
     updates its slice alone; an all-gather then makes the flat tensor whole everywhere.
 
 Weights are float32 (or cast by autocast), so that a slice is a view of the flat tensor, not a copy.
-A update reduced flat (the GM update) averages its own gradients, for the moment whole on every rank, and
+An update reduced flat (the GM update) averages its own gradients, for the moment whole on every rank, and
 gathers only what it trains; DeepSpeed's engine does both for the others, at either stage of ZeRO.
 A checkpoint holds moments by update and parameter, as without ZeRO.
 """
@@ -35,7 +35,7 @@ from dist_dsvae.methods.update import Method, Reduction, parameter_groups
 
 _MOMENTS = ("exp_avg", "exp_avg_sq")
 
-Update = Callable[[str, Tensor], None]  # of a group, with this rank's slice of its gradient
+ApplySlice = Callable[[str, Tensor], None]  # of a group, with this rank's slice of its gradient
 
 
 def update_optimizers(
@@ -58,9 +58,10 @@ def update_optimizers(
     engine = runtime.shard(_Autocast(method, runtime), client, settings)
     shards = _adopt(engine.optimizer, client, groups)
 
-    def through_engine(update: Update) -> bool:
+    def through_engine(update: ApplySlice) -> bool:
         client.update = update
-        runtime.fence.settle()  # DeepSpeed waits for the norm on the host, deaf to signals and missing ranks
+        # DeepSpeed waits for the norm on the host, deaf to signals and missing ranks
+        runtime.fence.synchronize()
         engine.step()
         return bool(engine.optimizer.overflow)
 
@@ -89,7 +90,7 @@ class ZeroOptimizer:
         config: OptimizerConfig,
         groups: Mapping[str, NamedParameters],
         shards: Mapping[str, ZeroSlice],
-        through_engine: Callable[[Update], bool] | None,
+        through_engine: Callable[[ApplySlice], bool] | None,
     ) -> None:
         self.config = config
         self.named_parameters = {name: p for named in groups.values() for name, p in named}
@@ -221,7 +222,7 @@ class _ClientOptimizer(torch.optim.Optimizer):
     def __init__(self, groups: Mapping[str, NamedParameters]) -> None:
         named_groups = [{"params": [p for _, p in named], "name": name} for name, named in groups.items()]
         super().__init__(named_groups, {"lr": 0.0})  # each update has rates of its own
-        self.update: Update = lambda group, gradient: None
+        self.update: ApplySlice = lambda group, gradient: None
 
     def step(self, closure: Any = None) -> None:  # type: ignore[override]
         """Called by DeepSpeed once per group, with that group alone in ``param_groups``."""

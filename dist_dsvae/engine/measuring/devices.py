@@ -1,7 +1,7 @@
 """Devices as a roofline sees them: what their data sheets promise, and what operators reach of that.
 
 ``DEVICES`` are known by name, others are described in a file. What operators reach of a GPU is an assumption
-(``assumed_share``), for a CPU it is measured (``commands/benchmarks/this_cpu.py``).
+(``assumed_efficiency``), for a CPU it is measured (``commands/benchmarks/this_cpu.py``).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Arithmetic = Literal["float32", "tf32", "bf16"]
 # what holds operators of one kind to a share of what the device could do
 Pace = Literal["elementwise", "normalisation", "product", "convolution", "input gradient", "weight gradient"]
 # the share of the bandwidth, or of the arithmetic, that an operator of some pace and size reaches
-Share = Callable[[Pace, float], float]
+Efficiency = Callable[[Pace, float], float]
 
 _LARGEST = 1e9
 
@@ -99,7 +99,7 @@ _ASSUMED: Mapping[Pace, float] = {
 }
 
 
-def assumed_share(pace: Pace, size: float) -> float:
+def assumed_efficiency(pace: Pace, size: float) -> float:
     """Of what the data sheet says, on any GPU, at any size."""
     return _ASSUMED[pace]
 

@@ -1,6 +1,6 @@
 """A roofline: how long a device should take for an iteration, and how much memory, from its operators alone.
 
-    iteration --Trace--> Work: operators (pace, bytes, flops), memory --predict, Device, Share--> Prediction
+    iteration --Trace--> Work: operators (pace, bytes, flops), memory --predict, on a Device--> Prediction
 
     seconds of an operator = launch gap + max(bytes / (share of bandwidth), flops / (share of the peak))
 
@@ -24,7 +24,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
-from dist_dsvae.engine.measuring.devices import Arithmetic, Device, Pace, Share, assumed_share
+from dist_dsvae.engine.measuring.devices import Arithmetic, Device, Efficiency, Pace, assumed_efficiency
 from dist_dsvae.engine.measuring.operators import launches_nothing
 
 # of a table they read the rows that they give
@@ -52,12 +52,12 @@ class Operator:
         """Of its flops, at the peak of matrix products."""
         return self.flops / device.flops_per_second(self.arithmetic)
 
-    def limits(self, device: Device, share: Share) -> dict[str, float]:
+    def limits(self, device: Device, efficiency: Efficiency) -> dict[str, float]:
         """Seconds by what could hold it up, beside its launch."""
         moving: Pace = "elementwise" if self.flops else self.pace
-        limits = {"memory": self.num_bytes / device.bytes_per_second / share(moving, self.num_bytes)}
+        limits = {"memory": self.num_bytes / device.bytes_per_second / efficiency(moving, self.num_bytes)}
         if self.flops:
-            limits["arithmetic"] = self.peak_seconds(device) / share(self.pace, self.size)
+            limits["arithmetic"] = self.peak_seconds(device) / efficiency(self.pace, self.size)
         return limits
 
 
@@ -104,12 +104,12 @@ class Prediction:
         return self.ceiling_seconds / self.seconds
 
 
-def predict(work: Work, device: Device, share: Share = assumed_share) -> Prediction:
+def predict(work: Work, device: Device, efficiency: Efficiency = assumed_efficiency) -> Prediction:
     """Model, not measurement: an iteration's seconds on ``device``."""
     kinds: defaultdict[str, list[float]] = defaultdict(list)
     limited_by = {"memory": 0.0, "arithmetic": 0.0, "launches": 0.0}
     for operator in work.operators:
-        limits = operator.limits(device, share)
+        limits = operator.limits(device, efficiency)
         slowest = max(limits, key=limits.__getitem__)
         kinds[operator.kind].append(limits[slowest] + device.launch_gap_seconds)
         limited_by[slowest] += limits[slowest]

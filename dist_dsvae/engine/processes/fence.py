@@ -82,7 +82,7 @@ class Fence:
             while len(self._unfinished) > _ITERATIONS_AHEAD:
                 self._patience.wait_until(self._unfinished.popleft().query)
 
-    def settle(self) -> None:
+    def synchronize(self) -> None:
         """Wait for all that was launched, so that the host may read. Raises WaitTimeoutError."""
         if self._device.type == "cuda":
             self._unfinished.clear()

@@ -28,7 +28,7 @@ class Profiling:
 
     A run that is resumed among them records those that are left.
 
-    settle: waits for the device with a deadline (``Fence.settle``), as the profiler would without one.
+    synchronize: waits for the device with a deadline (``Fence.synchronize``); the profiler has none.
     say: is told what was written.
     """
 
@@ -37,11 +37,11 @@ class Profiling:
         setting: str | None,
         run_dir: Path,
         device: torch.device,
-        settle: Callable[[], None],
+        synchronize: Callable[[], None],
         say: Callable[[str], None],
     ) -> None:
         self._left = profiled_iterations(setting) if setting and distributed.is_main() else range(0)
-        self._directory, self._settle, self._say = run_dir / "profile", settle, say
+        self._directory, self._synchronize, self._say = run_dir / "profile", synchronize, say
         self._is_cuda = device.type == "cuda"
         self._profile: profile | None = None
         self._latest: int | None = None  # of the iterations that this process began
@@ -62,7 +62,7 @@ class Profiling:
         """End what is being recorded, and write it."""
         if self._profile is None:
             return
-        self._settle()
+        self._synchronize()
         self._profile.stop()
         self._profile = None
 

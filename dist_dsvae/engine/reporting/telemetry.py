@@ -37,13 +37,13 @@ class LossMeter:
 
     Sums travel with checkpoints, so that the tick after a resume averages all its updates. Only ``read``
     changes them: a checkpoint or a line leaves no trace in the means, not even by rounding.
-    settle: waits for the device before the host reads (``Fence.settle``).
+    synchronize: waits for the device before the host reads (``Fence.synchronize``).
     """
 
     def __init__(
-        self, updates: Sequence[Update], device: torch.device, settle: Callable[[], None] = lambda: None
+        self, updates: Sequence[Update], device: torch.device, synchronize: Callable[[], None] = lambda: None
     ) -> None:
-        self._settle = settle
+        self._synchronize = synchronize
         self._updates = {update.name: update for update in updates}
         self.sums = {
             update.name: torch.zeros(len(update.terms), dtype=torch.float64, device=device)
@@ -59,7 +59,7 @@ class LossMeter:
         """Means since the last reading, by term name. Called by all ranks; a host sync."""
         means: dict[str, float] = {}
         state = self.state()
-        self._settle()
+        self._synchronize()
         for name, sums in state.items():
             update = self._updates[name]
             count = max(self.num_iterations, 1) * update.repeats

@@ -20,9 +20,10 @@ from PIL import Image
 
 from dist_dsvae.building.indexing import index, read_class_names
 from dist_dsvae.building.verify import verify
+from dist_dsvae.core.errors import DataError
 from dist_dsvae.core.faces.align import Alignment
 from dist_dsvae.core.faces.crop_record import FaceCrops
-from dist_dsvae.data.shards.manifest import DataError, Manifest
+from dist_dsvae.data.shards.manifest import Manifest
 from dist_dsvae.data.shards.table import TABLE_FILE, check_table
 from tests.unit.building.drawn_faces import Marks
 from tests.unit.data.making import images_of, png, run_build, write_values

@@ -21,7 +21,8 @@ from dist_dsvae.building.sources.cifar import read_pickle
 from dist_dsvae.building.sources.toy import half_moons
 from dist_dsvae.building.tar_scan import find_tars
 from dist_dsvae.building.verify import verify
-from dist_dsvae.data.shards.manifest import DataError, Manifest
+from dist_dsvae.core.errors import DataError
+from dist_dsvae.data.shards.manifest import Manifest
 from tests.unit.data.making import REPOSITORY, all_files, samples_of, write_idx
 
 Run = Callable[..., int]

@@ -20,10 +20,11 @@ from PIL import Image
 from dist_dsvae.building.indexing import find_splits, index
 from dist_dsvae.building.verify import verify
 from dist_dsvae.config import DataConfig
+from dist_dsvae.core.errors import DataError
 from dist_dsvae.data.open_split import open_split
 from dist_dsvae.data.open_splits import open_splits
 from dist_dsvae.data.reader import ShardReader
-from dist_dsvae.data.shards.manifest import DataError, Manifest
+from dist_dsvae.data.shards.manifest import Manifest
 from dist_dsvae.data.shards.system_names import HEADING
 from dist_dsvae.data.shards.tar_members import promises
 from tests.unit.building.test_indexing import index_one, labelled, write_tar

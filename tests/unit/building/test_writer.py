@@ -24,9 +24,10 @@ import webdataset
 from dist_dsvae.building.verify import verify
 from dist_dsvae.building.writer import Layout, Sample, write_split
 from dist_dsvae.core import inventory
+from dist_dsvae.core.errors import DataError
 from dist_dsvae.core.staging import building
 from dist_dsvae.core.types import ImageShape
-from dist_dsvae.data.shards.manifest import DataError, Manifest
+from dist_dsvae.data.shards.manifest import Manifest
 from tests.unit.data.making import REPOSITORY, all_files, encode_value, png, run_build, write_values
 
 ARCHIVES = ("none", "gz", "xz")

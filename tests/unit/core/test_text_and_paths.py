@@ -12,12 +12,13 @@ from pathlib import Path
 import pytest
 
 from dist_dsvae.config.reading import ConfigError, differing_keys, from_tree, load_config, to_tree
+from dist_dsvae.core.errors import DataError
 from dist_dsvae.core.files import write_atomically
 from dist_dsvae.core.paths import PathError, expanded, path_argument
 from dist_dsvae.core.text import TextError, decode_text, one_line, parse_json, read_json, read_text
-from dist_dsvae.data.shards.manifest import DataError, Manifest
+from dist_dsvae.data.shards.manifest import Manifest
 from dist_dsvae.methods.published import PublishedModelError, load_published
-from dist_dsvae.runs.checkpoint import CheckpointError
+from dist_dsvae.runs.marker import CheckpointError
 from dist_dsvae.runs.run import Run
 from tests.distributed.launching import REPOSITORY, write_config
 

@@ -13,8 +13,9 @@ import pytest
 
 from dist_dsvae.building.indexing import index
 from dist_dsvae.building.verify import verify
+from dist_dsvae.core.errors import DataError
 from dist_dsvae.core.types import ImageShape
-from dist_dsvae.data.shards.manifest import DataError, Manifest
+from dist_dsvae.data.shards.manifest import Manifest
 from dist_dsvae.data.shards.table import TABLE_FILE
 from tests.unit.data.making import CLASSES, as_version_1, images_of, png, write_values
 

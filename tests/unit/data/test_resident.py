@@ -11,8 +11,9 @@ import pytest
 import torch
 
 from dist_dsvae.config import DataConfig
+from dist_dsvae.core.errors import DataError
 from dist_dsvae.data.resident import ResidentData, needed_bytes
-from dist_dsvae.data.shards.manifest import DataError, Manifest
+from dist_dsvae.data.shards.manifest import Manifest
 from dist_dsvae.data.stream import HostBatch, Slice
 from tests.unit.data.test_stream import COUNTS, damage, take, write_shards
 

@@ -22,12 +22,13 @@ from PIL import Image
 
 from dist_dsvae.building.indexing import index
 from dist_dsvae.config import DataConfig
+from dist_dsvae.core.errors import DataError
 from dist_dsvae.core.noise import Noise
 from dist_dsvae.data import stream as stream_module
 from dist_dsvae.data.decode import Array, BatchBuffers
 from dist_dsvae.data.plan import Plan
 from dist_dsvae.data.reader import ShardReader
-from dist_dsvae.data.shards.manifest import DataError, Manifest
+from dist_dsvae.data.shards.manifest import Manifest
 from dist_dsvae.data.stream import HostBatch, Slice, one_pass, stream
 from dist_dsvae.data.transforms import normalise, to_batch
 from tests.unit.data.making import as_version_1

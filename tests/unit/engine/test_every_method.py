@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 
+from dist_dsvae import PretrainedModel
 from dist_dsvae.commands import evaluate, export, train
 from dist_dsvae.config import TrainConfig
 from dist_dsvae.engine.evaluating import test_codes
@@ -174,6 +175,16 @@ def test_train_resume_evaluate_export(method: str, entry: Entries, tmp_path: Pat
     assert measured == kinds.get(method, {"images", "prior"})
     assert result["settings"]["batch_norm"] == "precise"
     assert (tmp_path / "resumed/statistics/step-00000004-ema.safetensors").is_file() == bool(measured)
+
+    if method == "cgan":
+        half = tmp_path / "half"
+        status, printed = entry(export, "--run", run_dir, "--out", str(half), "--half", "--torch-export")
+        assert status == 0, printed
+        model = PretrainedModel.from_pretrained(half)
+        zs, zu = (torch.randn(3, width) for width in model.code_dims)
+        with torch.no_grad():
+            images = torch.export.load(half / "decoder.pt2").module()(zs, zu)
+        torch.testing.assert_close(images, model.decode(zs, zu))  # of the weights that are stored
 
 
 def test_evaluation_during_training_leaves_no_trace(entry: Entries, tmp_path: Path) -> None:

@@ -12,8 +12,9 @@ from PIL import Image
 
 from dist_dsvae.building import named_sources
 from dist_dsvae.commands import build, export, generate, train
+from dist_dsvae.core.errors import DataError
 from dist_dsvae.core.faces.crop_record import RECORD_KEY, FaceCrops
-from dist_dsvae.data.shards.manifest import DataError, Manifest
+from dist_dsvae.data.shards.manifest import Manifest
 from dist_dsvae.pretrained import photographs
 from dist_dsvae.runs import measure_statistics
 from tests.distributed.launching import write_config

@@ -65,7 +65,7 @@ def test_nothing_is_read_before_the_device_is_done(monkeypatch: pytest.MonkeyPat
     waiting.launched()
     waiting.launched()
     assert device.num_done == 0
-    waiting.settle()
+    waiting.synchronize()
     assert device.num_done == device.num_launched
 
 
@@ -79,7 +79,7 @@ def test_a_device_that_is_never_done_ends_the_wait(monkeypatch: pytest.MonkeyPat
         for _ in range(3):
             waiting.launched()
             if read:
-                waiting.settle()
+                waiting.synchronize()
     assert device.num_launched == (2 if read else 3)
 
 
@@ -120,4 +120,4 @@ def test_on_a_cpu_there_is_nothing_to_wait_for() -> None:
     waiting = Fence(torch.device("cpu"), Patience(timedelta(0)))
     for _ in range(5):
         waiting.launched()
-        waiting.settle()
+        waiting.synchronize()

@@ -18,10 +18,11 @@ from dist_dsvae.building.writer import Layout, Sample, write_split
 from dist_dsvae.commands import export, generate, train
 from dist_dsvae.config import CGANConfig, DSVAEConfig
 from dist_dsvae.core import distributed
+from dist_dsvae.core.errors import DataError
 from dist_dsvae.core.images import Codec
 from dist_dsvae.core.inventory import INVENTORY_FILE
 from dist_dsvae.core.shipped import model_in_the_box
-from dist_dsvae.data.shards.manifest import DataError, Manifest
+from dist_dsvae.data.shards.manifest import Manifest
 from dist_dsvae.data.stream import one_pass
 from dist_dsvae.runs import bulk_samples
 from dist_dsvae.runs.checkpoint import read_marker

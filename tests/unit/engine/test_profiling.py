@@ -12,7 +12,7 @@ from dist_dsvae.commands.train import train
 from dist_dsvae.config.reading import ConfigError, load_config
 from dist_dsvae.core.types import ImageShape
 from dist_dsvae.engine.reporting import visuals
-from dist_dsvae.runs.checkpoint import CheckpointError
+from dist_dsvae.runs.marker import CheckpointError
 from dist_dsvae.runs.run_directory import checkpoint_to_resume
 from tests.distributed.launching import differing_tensors, epochs_of, metrics, write_config
 from tests.unit.engine.making import write_images

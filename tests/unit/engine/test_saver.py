@@ -14,7 +14,8 @@ from torch.distributed.checkpoint import state_dict_saver
 from dist_dsvae.core import distributed
 from dist_dsvae.engine.saver import CheckpointSaver
 from dist_dsvae.runs import checkpoint
-from dist_dsvae.runs.checkpoint import CheckpointError, complete_checkpoints, load
+from dist_dsvae.runs.checkpoint import complete_checkpoints, load
+from dist_dsvae.runs.marker import CheckpointError
 
 
 def test_training_goes_on_while_it_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -100,6 +100,7 @@ def test_what_is_wrong_gets_a_sentence(published: tuple[DSVAE, Path], tmp_path: 
         (description | {"classes": {}}, "classes must be a list of names"),
         (description | {"classes": [1, 2, 3, 4, 5]}, "classes must be a list of names"),
         (description | {"classes": ["a", "b", "c", "d", "\ud800"]}, "cannot be read .it holds half"),
+        (description | {"shape": {"channels": 1, "height": 32.0, "width": 32}}, "sizes are whole numbers"),
         (description | {"shape": {"channels": 10**9, "height": 32, "width": 32}}, "does not"),
         (description | {"shape": {"channels": 1, "height": 2**62, "width": 2**62}}, "does not"),
         (

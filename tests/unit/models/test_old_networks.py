@@ -22,6 +22,7 @@ RECORDED = {
     "small64": ("b929ed5a5be084b9", "40703e12b711ff25"),
     "mlp2d": ("6b81233e47b0b0a5", "9ad231b9dd9ad9b1"),
 }
+RENAMED = {"FullPrecisionLinear": "Linear", "GaussianEncoder": "EncoderU", "DeterministicEncoder": "EncoderS"}
 SHAPES = {"vgg64": ImageShape(3, 64, 64), "small64": ImageShape(3, 64, 64), "mlp2d": ImageShape(2, 0, 0)}
 
 
@@ -47,8 +48,11 @@ def operations(method: nn.Module) -> str:
 
 
 def kind(module: nn.Module) -> str:
-    """Heads always worked in full precision; now their type says so."""
-    return type(module).__name__.replace("FullPrecisionLinear", "Linear")
+    """By the name of its type then: heads always worked in full precision, as the present name says."""
+    name = type(module).__name__
+    for now, then in RENAMED.items():
+        name = name.replace(now, then)
+    return name
 
 
 def digest(lines: Iterable[str]) -> str:

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from dist_dsvae.engine.iteration.batch_norm import SynchronisedBatchNorm, synchronise
+from dist_dsvae.engine.iteration.batch_norm import SynchronisedBatchNorm, convert_sync_batch_norm
 from dist_dsvae.models.classifiers.resnet import ResNet
 
 
@@ -33,7 +33,7 @@ def test_number_of_parameters(width: int, parameters: int) -> None:
 def test_synchronised_batch_norm_channels_last_and_autocast() -> None:
     plain, treated = ResNet(4, width=4), ResNet(4, width=4)
     treated.load_state_dict(plain.state_dict())
-    treated = synchronise(treated).to(memory_format=torch.channels_last)
+    treated = convert_sync_batch_norm(treated).to(memory_format=torch.channels_last)
     norms = [m for m in treated.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
     assert norms
     assert all(isinstance(norm, SynchronisedBatchNorm) for norm in norms)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import io
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +15,14 @@ from PIL import Image
 from torch import Tensor
 
 from dist_dsvae import PretrainedModel
-from dist_dsvae.config import CGANConfig, ClassifierConfig, CVAEConfig, DSVAEConfig
+from dist_dsvae.config import CGANConfig, ClassifierConfig, CVAEConfig, CVAEGANConfig, DSVAEConfig
 from dist_dsvae.core.types import Gaussian
 from dist_dsvae.methods.published import PublishedModelError
 from dist_dsvae.models.norm_statistics import Moments
 from dist_dsvae.pretrained import networks
 from dist_dsvae.pretrained.networks import in_chunks
 from dist_dsvae.pretrained.requests import RequestError
-from tests.unit.pretrained.making import CLASSES, make_model, pixels
+from tests.unit.pretrained.making import CLASSES, make_model, make_published, pixels
 
 
 @pytest.fixture(scope="module")
@@ -216,7 +218,7 @@ def test_a_hole_is_painted_from_the_mean_codes_as_codes_of_pictures(settings: di
     corrupted = images.clone()
     corrupted[..., 8:24, 8:24] = 0
     zs, zu = model.encode(corrupted)
-    torch.testing.assert_close(painted(0), model.decode(zs, zu, codes="images")[..., 8:24, 8:24])
+    torch.testing.assert_close(painted(0), model.decode(zs, zu, code_kind="images")[..., 8:24, 8:24])
 
 
 def test_a_blended_hole_meets_its_border(model: PretrainedModel) -> None:
@@ -264,7 +266,8 @@ def test_methods_are_asked_what_they_can() -> None:
         (lambda: cgan.encode(images), "a cgan, which cannot encode pictures; it can make pictures"),
         (lambda: cgan.inpaint(images, "centre"), "cannot encode"),
         (lambda: cgan.classify(images), "cannot classify"),
-        (lambda: cgan.sample(temperature_zs=0.5), "has one code, which temperature_zu is of"),
+        (lambda: cgan.interpolate(moving="zs"), "has the label in the place of zs"),
+        (lambda: cgan.sample(temperature_zs=0.5), "A cgan has one code, which temperature_zu is of"),
         (lambda: judge.sample(), "a classifier, which cannot make pictures; it can classify"),
         (lambda: judge.decode(zs, zs), "cannot make"),
         (lambda: cvae.encode(images), "a cvae, whose encoder is told the label: give each picture's class"),
@@ -294,6 +297,8 @@ def test_points() -> None:
         (lambda m: m.sample(generator="x"), "generator is 'x'; give a whole number"),
         (lambda m: m.sample(generator=2**63), "must fit into 64 bits"),
         (lambda m: m.decode(torch.zeros(2, 4), torch.zeros(2, 6)), r"codes are \[N, 6\] and \[N, 4\]"),
+        (lambda m: m.encode(pixels(1), "bagg"), "no class 'bagg'"),
+        (lambda m: m.swap(pixels(1), pixels(1), b_labels=[1, 2]), "There are 2 labels for 1 pictures"),
         (lambda m: m.inpaint(pixels(1), "center"), "no mask 'center'. Did you mean 'centre'"),
         (
             lambda m: m.inpaint(pixels(1), np.zeros((32, 32))),
@@ -376,6 +381,53 @@ def test_saving_over_a_model(
     with pytest.raises(PublishedModelError, match=r"cannot be saved to .*samples\.png exists already"):
         model.save_pretrained(tmp_path)
     assert (tmp_path / "config.json").read_bytes() == config
+
+
+def test_programs_and_a_picture_of_another_model_are_told_of(
+    model: PretrainedModel, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    model.save_pretrained(tmp_path)
+    (tmp_path / "sampler.pt2").write_bytes(b"")
+    (tmp_path / "README.md").unlink()
+    make_model(ClassifierConfig(), "resnet32").save_pretrained(tmp_path)
+    assert "samples.png, sampler.pt2 of another model, or of this one as it was, stay in" in caplog.text
+
+
+def test_a_full_disk_leaves_the_earlier_model(
+    model: PretrainedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model.save_pretrained(tmp_path)
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("dist_dsvae.methods.published.write_atomically", full)
+    with pytest.raises(OSError, match="No space left"):
+        make_model(CGANConfig()).save_pretrained(tmp_path)
+    assert PretrainedModel.from_pretrained(tmp_path).published.config.name == "dsvae"
+
+
+@pytest.mark.parametrize("config", [DSVAEConfig(), CVAEGANConfig(), ClassifierConfig()], ids=lambda c: c.name)
+def test_a_model_goes_to_other_processes(config: Any) -> None:
+    """By pickle, as processes that are spawned and torch.save send it."""
+    published = make_published(config, "resnet32" if config.name == "classifier" else "small32")
+    model = PretrainedModel(published, mixed_precision="bf16", batch_size=3)
+    there = pickle.loads(pickle.dumps(model))
+    assert (there.batch_size, there.classes, str(there)) == (3, model.classes, str(model))
+    assert not any(weights.requires_grad for weights in there.published.method.parameters())
+    if config.name == "classifier":
+        assert torch.equal(there.classify(pixels(4)), model.classify(pixels(4)))
+    else:
+        assert torch.equal(*(m.sample(n=2, generator=1, kind="tensor") for m in (there, model)))
+
+
+def test_a_model_that_is_opened_in_inference_mode_paints(model: PretrainedModel, tmp_path: Path) -> None:
+    model.save_pretrained(tmp_path)
+    with torch.inference_mode():
+        opened = PretrainedModel.from_pretrained(tmp_path)
+        opened.classify(pixels(1))
+    painted = opened.inpaint(pixels(1), "centre", refine_steps=2)
+    assert np.array_equal(painted, model.inpaint(pixels(1), "centre", refine_steps=2))
 
 
 @pytest.mark.parametrize("kind", ["pil", "array", "tensor"])

@@ -99,7 +99,7 @@ def test_programs_compute_what_the_model_does(saved: Saved, kind: ProgramKind) -
     expected = method.prior_codes(labels, Numbers(zs[:2]), Numbers(zu[:2]))
     zs_dim, zu_dim = model.code_dims
     torch.testing.assert_close(codes, expected[:, :zs_dim], atol=1e-5, rtol=0)
-    drawn = model.decode(expected[:, :zs_dim], expected[:, zs_dim:], codes="prior")
+    drawn = model.decode(expected[:, :zs_dim], expected[:, zs_dim:], code_kind="prior")
     torch.testing.assert_close(images, drawn, atol=1e-5, rtol=0)
     if isinstance(method, DSVAE):
         _, means = sampler(labels, torch.zeros(2, zs_dim), torch.zeros(2, zu_dim))

@@ -137,6 +137,8 @@ def test_an_archive_with_absolute_paths_is_refused(directory: Path, tmp_path: Pa
 def test_places_that_are_no_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.chdir(tmp_path)
+    with pytest.raises(TypeError, match="unexpected keyword argument 'mixed_precison'"):
+        PretrainedModel.from_pretrained("nobody/nothing", mixed_precison="bf16")  # type: ignore[call-arg]
     run = tmp_path / "run"
     run.mkdir()
     for place, message in (

@@ -15,14 +15,13 @@ from torch.distributed.checkpoint import state_dict_saver
 
 from dist_dsvae.runs import checkpoint
 from dist_dsvae.runs.checkpoint import (
-    MARKER,
-    CheckpointError,
     complete_checkpoints,
     load,
     read_marker,
     save,
     verify,
 )
+from dist_dsvae.runs.marker import MARKER, CheckpointError
 from dist_dsvae.runs.run_directory import checkpoint_to_resume
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from dist_dsvae.runs.checkpoint import CheckpointError
+from dist_dsvae.runs.marker import CheckpointError
 from dist_dsvae.runs.run import Run
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from dist_dsvae.config.reading import load_config, to_json
 from dist_dsvae.core.shipped import config_file
-from dist_dsvae.runs.checkpoint import CheckpointError
+from dist_dsvae.runs.marker import CheckpointError
 from dist_dsvae.runs.run_directory import checkpoint_to_resume
 
 PERSONS = {"data": {"train": "shards/mine/train"}, "model": {"architecture": "small"}, "train": {"epochs": 7}}

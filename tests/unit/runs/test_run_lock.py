@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from dist_dsvae.runs.checkpoint import CheckpointError
+from dist_dsvae.runs.marker import CheckpointError
 from dist_dsvae.runs.run_lock import LOCK_FILE, LockPace, RunLock, holding
 from tests.distributed.launching import REPOSITORY, write_config
 

@@ -179,9 +179,9 @@ def test_a_published_model_keeps_both_kinds(tmp_path) -> None:  # type: ignore[n
     model = PretrainedModel.from_pretrained(tmp_path / "new")
     zs, zu = codes.split([6, 4], dim=1)
     torch.testing.assert_close(model.decode(zs, zu), method.decode(codes, "images"))
-    torch.testing.assert_close(model.decode(zs, zu, codes="prior"), method.decode(codes, "prior"))
-    with pytest.raises(RequestError, match='codes is \'zs\'; allowed are "images" and "prior"'):
-        model.decode(zs, zu, codes="zs")
+    torch.testing.assert_close(model.decode(zs, zu, code_kind="prior"), method.decode(codes, "prior"))
+    with pytest.raises(RequestError, match='code_kind is \'zs\'; allowed are "images" and "prior"'):
+        model.decode(zs, zu, code_kind="zs")
 
 
 @pytest.mark.parametrize("fitted", [False, True])
