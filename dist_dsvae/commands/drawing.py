@@ -16,6 +16,7 @@ from dist_dsvae.pretrained import figures, into_photographs
 from dist_dsvae.pretrained.figures import Shown
 from dist_dsvae.pretrained.image_kinds import read_image
 from dist_dsvae.pretrained.model import PretrainedModel
+from dist_dsvae.pretrained.photographs import cut_mask
 from dist_dsvae.pretrained.requests import Mask, RequestError, class_ids
 from dist_dsvae.runs.bulk_samples import write_many
 from dist_dsvae.runs.open_model import open_model, shown_files, shown_of_split, split_to_show
@@ -155,7 +156,7 @@ def draw_real(args: argparse.Namespace, model: PretrainedModel, wanted: list[int
     if args.command == "swap":
         figures.swapped(model, args.out, shown[0], shown[1])
         return f"{notes}Wrote {args.out}."
-    masks = masks_of(args, model)
+    masks = masks_of(args, model, shown[0])
     scores = figures.inpainted(
         model,
         args.out,
@@ -173,13 +174,17 @@ def draw_real(args: argparse.Namespace, model: PretrainedModel, wanted: list[int
     )
 
 
-def masks_of(args: argparse.Namespace, model: PretrainedModel) -> dict[str, Mask]:
-    """The holes that were asked for, by name; by default all that suit the model's pictures."""
+def masks_of(args: argparse.Namespace, model: PretrainedModel, shown: Shown) -> dict[str, Mask]:
+    """The holes that were asked for, by name; by default all that suit the model's pictures.
+
+    shown: the pictures; what is painted over a whole photograph is cut as that is.
+    """
     suitable = holes_for(aligned_faces=model.published.face_crops is not None)
     masks: dict[str, Mask] = {name: name for name in args.masks or ([] if args.mask_image else suitable)}
     if args.mask_image:
         name = args.mask_image.stem
-        masks[name if name not in masks else args.mask_image.name] = read_image(args.mask_image)
+        mask = cut_mask(read_image(args.mask_image), shown.faces)
+        masks[name if name not in masks else args.mask_image.name] = mask
     return masks
 
 
@@ -194,7 +199,7 @@ def draw_into_photographs(args: argparse.Namespace, model: PretrainedModel, show
             for path, own, other in zip(paths, args.images, others, strict=True)
         ]
     else:
-        masks = masks_of(args, model)
+        masks = masks_of(args, model, shown)
         if len(masks) != 1:
             raise RequestError("--paste paints one hole: name it with --masks, or give --mask-image alone.")
         how = {"refine_steps": args.refine_steps, "num_starts": args.starts, "blend": not args.no_blend}

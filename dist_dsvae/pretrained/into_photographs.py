@@ -41,8 +41,9 @@ def inpainted_photographs(
     painted = model.inpaint(
         shown.images, mask, labels, refine_steps=refine_steps, num_starts=num_starts, blend=blend
     )
-    hole = model.holes(mask)[0, 0].numpy()
-    return [face.paste(_as_rgb(image), hole) for face, image in zip(faces, painted, strict=True)]
+    holes = model.holes(mask, len(faces))[:, 0].numpy()
+    each = zip(faces, painted, holes, strict=True)
+    return [face.paste(_as_rgb(image), hole) for face, image, hole in each]
 
 
 def aligned_faces(shown: Shown) -> list[AlignedFace]:

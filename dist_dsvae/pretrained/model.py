@@ -309,15 +309,16 @@ class PretrainedModel(Described, ModelHubMixin, library_name="dist_dsvae"):
     ) -> Any:
         """Paint the hole of each picture (Figure 7); outside, every bit is the given picture's.
 
-        mask: a name of ``sampling.holes`` ("eyes" and "nose-and-mouth" for models of aligned faces alone), or
-        a picture, white in the hole, or an array [H, W] or [N, H, W], not 0 in the hole.
+        mask: a name of ``sampling.holes`` ("eyes" and "nose-and-mouth" for models of aligned faces alone), a
+        picture, white in the hole (``cut_mask``), or an array [H, W] or [N, H, W], not 0 in the hole.
         labels: the pictures' classes where they are known; needed as for ``encode``.
         refine_steps: of Adam on the codes, towards the known pixels and under the prior (of the labels, if
         given); 0: the encoders' codes as they are. num_starts: draws of the prior to refine besides; each
         picture keeps the likeliest codes. blend: without a step at the hole's border.
         PIL pictures come back in the model's size.
         """
-        how, given = exploring.Painting(refine_steps, num_starts, blend), self._read(images)
+        taken, mask = self.photographs.taken_with_mask(images, mask)
+        how, given = exploring.Painting(refine_steps, num_starts, blend), read_images(taken, self.shape)
         return exploring.painted(self._networks, given, self.holes(mask, len(given[0])), labels, how)
 
     def holes(self, mask: Mask, num_images: int = 1) -> Tensor:

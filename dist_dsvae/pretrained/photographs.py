@@ -28,7 +28,7 @@ from dist_dsvae.core.images import flatten
 from dist_dsvae.core.text import clause
 from dist_dsvae.core.types import ImageShape
 from dist_dsvae.pretrained.image_kinds import ImageError
-from dist_dsvae.pretrained.requests import RequestError
+from dist_dsvae.pretrained.requests import HALF_GREY, Mask, RequestError, grey_mask
 
 logger = logging.getLogger(__name__)
 
@@ -118,19 +118,26 @@ class Photographs:
 
         name: of the argument, for messages. Raises as ``find`` does.
         """
-        if isinstance(images, Image.Image):
-            return self._taken(images, name)
-        if isinstance(images, Sequence) and all(isinstance(one, Image.Image) for one in images):
-            return [self._taken(one, f"{name}[{number}]") for number, one in enumerate(images)]
-        return images
+        return self.taken_with_mask(images, "", name)[0]
 
-    def _taken(self, image: Image.Image, name: str) -> Image.Image:
+    def taken_with_mask(self, images: Any, mask: Mask, name: str = "images") -> tuple[Any, Mask]:
+        """As ``taken``, and ``mask`` by ``cut_mask``."""
+        if isinstance(images, Image.Image):
+            face = self._found(images, name)
+            return (images if face is None else face.crop), cut_mask(mask, [face])
+        if isinstance(images, Sequence) and all(isinstance(one, Image.Image) for one in images):
+            faces = [self._found(one, f"{name}[{number}]") for number, one in enumerate(images)]
+            crops = [one if face is None else face.crop for one, face in zip(images, faces, strict=True)]
+            return crops, cut_mask(mask, faces)
+        return images, mask
+
+    def _found(self, image: Image.Image, name: str) -> AlignedFace | None:
         if not self.searches(image):
-            return image
+            return None
         found = self.find(image, name)
         if found.note:
             logger.warning("%s Another: photographs.find(picture, number=N).crop.", found.note)
-        return found.crop
+        return found
 
     def find(
         self, image: Image.Image, name: str = "the photograph", number: int | None = None
@@ -166,6 +173,27 @@ class Photographs:
         crop = alignment.crop(photograph, face.landmarks)
         crop = crop if self.shape.channels == 3 else crop.convert("L")
         return AlignedFace(photograph, face, alignment, crop, note)
+
+
+def cut_mask(mask: Mask, faces: Sequence[AlignedFace | None]) -> Mask:
+    """A mask of whole photographs as one of their faces, bool [N, H, W]; any other as it is.
+
+    mask: a PIL picture is of the photographs if it is as large. faces: None for a picture that is a crop.
+    Raises RequestError for one that is as large as some of the photographs alone.
+    """
+    if not isinstance(mask, Image.Image) or not any(faces):
+        return mask
+    grey = grey_mask(mask)
+    fitting = [face for face in faces if face is not None and face.photograph.size == grey.size]
+    if not fitting:
+        return mask
+    if len(fitting) < len(faces):
+        raise RequestError(
+            f"The mask has the size of {len(fitting)} of {len(faces)} pictures ({_size(grey)}). Give one "
+            "picture at a time, or a mask of the crops, in the model's size."
+        )
+    cut = [face.alignment.crop(grey.convert("RGB"), face.face.landmarks).convert("L") for face in fitting]
+    return np.stack([np.asarray(one) > HALF_GREY for one in cut])
 
 
 def _no_record() -> RequestError:

@@ -21,6 +21,7 @@ from dist_dsvae.sampling.holes import HOLES, hole, holes_for
 ClassNames = int | str | Sequence[int | str] | Tensor | npt.NDArray[Any]
 Seed = int | torch.Generator | None
 Rows = Tensor | npt.NDArray[Any]  # of codes
+HALF_GREY = 127  # of 255
 Mask = str | Image.Image | npt.NDArray[Any] | Tensor
 
 
@@ -122,12 +123,22 @@ def _tensor(rows: Rows) -> Tensor:
     return torch.from_numpy(native_copy(rows)) if isinstance(rows, np.ndarray) else torch.as_tensor(rows)
 
 
+def grey_mask(mask: Image.Image) -> Image.Image:
+    """Upright and of mode "L"; the hole is brighter than ``HALF_GREY``. Raises RequestError."""
+    try:
+        # a depth beyond 8 bits, which convert() would clip; transparency says nothing about a hole
+        turned = upright(mask)
+        return (as_stored(turned) if mask.mode.startswith(("I", "F")) else turned).convert("L")
+    except (OSError, ValueError) as error:
+        raise RequestError(f"The mask cannot be read as a picture: {clause(error)}.") from None
+
+
 def read_mask(mask: Mask, shape: ImageShape, num_images: int, *, aligned_faces: bool) -> Tensor:
     """bool [num_images, 1, H, W], True in the hole.
 
     mask: a name of ``sampling.holes.holes_for``; a PIL picture, white in the hole, of any size, which is
-    turned upright and cut to the model's shape as pictures are (of aligned faces: one of the crop); an array
-    or tensor [H, W], for all pictures, or [num_images, H, W], not 0 in the hole.
+    turned upright and cut to the model's shape as pictures are (``photographs.cut_mask`` for one of a whole
+    photograph of a face); an array or tensor [H, W], for all, or [num_images, H, W], not 0 in the hole.
     Raises RequestError for a mask of another size, for one without a hole, and for samples that are points.
     """
     if not shape.is_image:
@@ -146,14 +157,8 @@ def read_mask(mask: Mask, shape: ImageShape, num_images: int, *, aligned_faces: 
             raise RequestError(f"There is no mask {mask!r}. {hint} Or give a picture, white in the hole.")
         holes = torch.from_numpy(hole(HOLES[mask], height, width))
     elif isinstance(mask, Image.Image):
-        try:
-            # a depth beyond 8 bits, which convert() would clip; transparency says nothing about a hole
-            turned = upright(mask)
-            whole = (as_stored(turned) if mask.mode.startswith(("I", "F")) else turned).convert("L")
-        except (OSError, ValueError) as error:
-            raise RequestError(f"The mask cannot be read as a picture: {clause(error)}.") from None
-        grey = ImageOps.fit(whole, (width, height), Image.Resampling.NEAREST)
-        holes = torch.from_numpy(np.asarray(grey) > 127)
+        grey = ImageOps.fit(grey_mask(mask), (width, height), Image.Resampling.NEAREST)
+        holes = torch.from_numpy(np.asarray(grey) > HALF_GREY)
     else:
         holes = _tensor(mask).cpu() != 0
     if tuple(holes.shape) not in ((height, width), (num_images, height, width)):

@@ -20,7 +20,7 @@ from dist_dsvae.core.types import ImageShape
 from dist_dsvae.methods.published import PublishedModelError, load_published, save_published
 from dist_dsvae.pretrained.image_kinds import ImageError
 from dist_dsvae.pretrained.model import PretrainedModel
-from dist_dsvae.pretrained.photographs import Align, Photographs
+from dist_dsvae.pretrained.photographs import Align, Photographs, cut_mask
 from dist_dsvae.pretrained.requests import RequestError
 from tests.unit.building.drawn_faces import Marks, photograph
 from tests.unit.pretrained.making import make_published
@@ -110,6 +110,27 @@ def test_a_face_goes_back_into_its_photograph(model: PretrainedModel, tmp_path: 
     assert not changed[:85].any()
     with pytest.raises(ImageError, match=r"16x16 pixels cannot go in the place of a face .* 32x32"):
         found.paste(Image.new("L", (16, 16)))
+
+
+def test_a_mask_of_the_photograph_is_cut_as_that_is(model: PretrainedModel, tmp_path: Path) -> None:
+    photo = opened(tmp_path / "a.png", (3, 90, 70, 36)).convert("RGB")
+    found = model.photographs.find(photo)
+    hole = np.zeros((32, 32), bool)
+    hole[20:30, 5:25] = True
+    where = (np.asarray(found.paste(Image.new("L", (32, 32), 255), hole)) != np.asarray(photo)).any(axis=2)
+    whole = Image.fromarray((255 * where).astype(np.uint8))
+    cut = cut_mask(whole, [found])
+    assert isinstance(cut, np.ndarray)
+    assert cut[0, 22:28, 8:22].all()
+    assert (cut[0] != hole).mean() < 0.06  # its border: some of what was white is white in the photograph
+    painted = model.inpaint(photo, whole, refine_steps=0)
+    assert np.array_equal(painted, model.inpaint(found.crop, cut[0], refine_steps=0))
+    assert not np.array_equal(painted, model.inpaint(found.crop, whole, refine_steps=0))
+    small = Image.new("L", (32, 32), 255)
+    assert cut_mask(small, [found]) is small
+    assert cut_mask(whole, [None]) is whole
+    with pytest.raises(RequestError, match=r"has the size of 1 of 2 pictures \(160x160\)"):
+        model.inpaint([photo, found.crop], whole)
 
 
 def test_a_model_without_a_record_is_as_before() -> None:
