@@ -6,5 +6,5 @@ import os
 
 
 def available_cores() -> int:
-    """Those that a scheduler or ``taskset`` has left to this process, where the system can say; else all."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """Those that a scheduler or ``taskset`` has left to this process."""
+    return len(os.sched_getaffinity(0))

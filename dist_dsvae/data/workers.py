@@ -17,8 +17,6 @@ def leave_signals_to_the_trainer(worker: int) -> None:
     So they heed SIGTERM from the trainer alone.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    if not hasattr(signal, "sigwaitinfo"):  # macOS: there they die, and the run stops without a save
-        return
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
 
     # Not os.getppid(): a worker that a fork server started is the server's child

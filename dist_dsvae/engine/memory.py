@@ -9,7 +9,6 @@ from __future__ import annotations
 import errno
 import os
 import resource
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 
@@ -119,8 +118,7 @@ def peak_bytes(device: torch.device) -> int:
     """The most that this process has held at a time: of its GPU's memory, or of the machine's."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
-    units = 1 if sys.platform == "darwin" else 1024
-    return units * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 def is_out_of_memory(error: BaseException) -> bool:

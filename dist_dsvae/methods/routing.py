@@ -138,12 +138,19 @@ def _differentiated(
     *,
     rowwise: bool,
 ) -> tuple[Sequence[Tensor | None], Sequence[Tensor | None]]:
-    """Gradients of one pass by its inputs and by the parameters."""
+    """Gradients of one pass by its inputs and by the parameters.
+
+    Each has its own gradient of the output: p for the parameters, q for the inputs. Where the output is one
+    number y_i per row, of that row's input x_i alone (rowwise), one backward of d = p gives both
+
+        sum_i p_i dy_i/dtheta    and    p_i dy_i/dx_i,    of which q_i dy_i/dx_i is q_i / p_i times the latter
+
+    and d = p + 1e-14 |q| (with p's sign) leaves no row without a ratio whose p_i is 0.
+    """
     output, inputs = graph
     to_parameters = _sum_along(Route.PARAMETERS, routes, gradients)
     to_inputs = _sum_along(Route.INPUTS, routes, gradients) if inputs else None
     if rowwise and to_parameters is not None and to_inputs is not None:
-        # its entries' magnitudes raised by 1e-14 of the other's
         driving = torch.add(to_parameters, torch.copysign(to_inputs, to_parameters), alpha=1e-14)
         both = _gradients(output, [*inputs, *parameters], driving, retain=False)
         ratio = to_inputs / driving.masked_fill(driving == 0, 1.0)  # both are 0 where one is
