@@ -15,10 +15,13 @@ import pytest
 import yaml
 
 from dist_dsvae.commands import evaluate, train
+from dist_dsvae.config import DSVAEConfig
+from dist_dsvae.config.reading import load_config
 from dist_dsvae.core.types import ImageShape
 from dist_dsvae.engine.evaluating import test_codes
 from dist_dsvae.engine.reporting import visuals
 from dist_dsvae.runs import measure_statistics
+from dist_dsvae.runs.auto_augmentation import without_auto
 from tests.programs import REPOSITORY
 from tests.unit.data.making import run_build
 from tests.unit.engine.making import write_images
@@ -94,6 +97,15 @@ def test_it_trains_and_is_evaluated(
     assert evaluate.main() == 0, capsys.readouterr()
     scores = json.loads((tmp_path / "run/evaluation/scores.json").read_text())
     assert scores["figures"]["test_samples"] == (30 if size == 0 else 12)
+
+
+@pytest.mark.parametrize("path", sorted((REPOSITORY / "configs/paper").glob("*.json")), ids=lambda p: p.stem)
+def test_algorithm_1_to_the_letter_has_no_option_on(path: Path) -> None:
+    """Whatever the data: of a few pictures "auto" would show the discriminator augmented ones."""
+    config = load_config(path)
+    shape = ImageShape(2, 0, 0) if path.stem == "toy" else ImageShape(3, 32, 32)
+    trained = without_auto(config, shape, 100, None)
+    assert trained.method == DSVAEConfig(augmentation="off")
 
 
 def test_launch_files_leave_the_precision_to_the_experiment() -> None:
