@@ -81,10 +81,10 @@ class SwapSums:
     ) -> None:
         self.real = EmbeddingSums(network, num_classes, device)
         self.encode, self.decode, self.seed = encode, decode, seed
-        self.to_zs = torch.zeros((), dtype=torch.float64, device=device)
+        # by the class of the picture that is compared with; as many swaps take zs of a class as take zu of it
+        self.to_zs = torch.zeros(num_classes, dtype=torch.float64, device=device)
         self.to_zu, self.to_itself = torch.zeros_like(self.to_zs), torch.zeros_like(self.to_zs)
-        self.num_swaps = torch.zeros((), dtype=torch.int64, device=device)
-        self.num_rebuilt = torch.zeros_like(self.num_swaps)
+        self.num_swaps = torch.zeros(num_classes, dtype=torch.int64, device=device)
         self.kept = self.real.kept
 
     @torch.no_grad()
@@ -99,19 +99,18 @@ class SwapSums:
         codes = self.encode(images, labels)
         zs, zu = codes.zs, codes.zu.mean
         rebuilt = self.real.embed(self.decode(torch.cat([zs, zu], dim=1)))
-        self.to_itself += (rebuilt * real).sum()
-        self.num_rebuilt += len(labels)
+        self.to_itself.index_add_(0, labels, (rebuilt * real).sum(1))
         giver, taker = couples(labels, positions, self.seed)
         if len(giver):
             swapped = self.real.embed(self.decode(torch.cat([zs[giver], zu[taker]], dim=1)))
-            self.to_zs += (swapped * real[giver]).sum()
-            self.to_zu += (swapped * real[taker]).sum()
-            self.num_swaps += len(giver)
+            self.to_zs.index_add_(0, labels[giver], (swapped * real[giver]).sum(1))
+            self.to_zu.index_add_(0, labels[taker], (swapped * real[taker]).sum(1))
+            self.num_swaps += torch.bincount(labels[giver], minlength=len(self.num_swaps))
 
     def state(self) -> dict[str, Tensor]:
         """The live sums, additive over processes."""
         found = {"to_zs": self.to_zs, "to_zu": self.to_zu, "to_itself": self.to_itself}
-        found |= {"num_swaps": self.num_swaps, "num_rebuilt": self.num_rebuilt}
+        found |= {"num_swaps": self.num_swaps}
         return found | {f"real.{name}": tensor for name, tensor in self.real.state().items()}
 
     def merge(self, sums: Mapping[str, Tensor], kept: Tensor) -> None:
@@ -122,19 +121,25 @@ class SwapSums:
     def figures(self) -> dict[str, float | int]:
         """Mean cosines in [-1, 1], and the number of swaps; what there are no pairs for is left out.
 
-        swap_to_zs, swap_to_zu: of decoder(zs of a, zu of b) to a, and to b. reconstruction: to its picture.
-        same_person, other_person: of pairs of real pictures.
+        swap_to_zs, swap_to_zu: of decoder(zs of a, zu of b) to a, and to b; means over the persons of a,
+        and of b. reconstruction: to its picture. same_person, other_person: of pairs of real pictures.
         """
         found: dict[str, float | int | None] = {}
-        if num_swaps := int(self.num_swaps):
-            found["swap_to_zs"] = self.to_zs.item() / num_swaps
-            found["swap_to_zu"] = self.to_zu.item() / num_swaps
+        if num_swaps := int(self.num_swaps.sum()):
+            found["swap_to_zs"] = _mean_over_classes(self.to_zs, self.num_swaps)
+            found["swap_to_zu"] = _mean_over_classes(self.to_zu, self.num_swaps)
             found["swaps"] = num_swaps
-        if num_rebuilt := int(self.num_rebuilt):
-            found["reconstruction"] = self.to_itself.item() / num_rebuilt
+        if self.encode is not None and bool(self.real.counts.any()):
+            found["reconstruction"] = _mean_over_classes(self.to_itself, self.real.counts)
         found["same_person"] = same_class_cosine(self.real)
         found["other_person"] = other_class_cosine(self.real, self.real)
         return {name: value for name, value in found.items() if value is not None}
+
+
+def _mean_over_classes(sums: Tensor, counts: Tensor) -> float:
+    """Of sums [C] over ``counts`` [C] pictures each, the classes without any left out."""
+    there = counts > 0
+    return (sums[there] / counts[there]).mean().item()
 
 
 def couples(labels: Tensor, positions: Tensor, seed: int) -> tuple[Tensor, Tensor]:

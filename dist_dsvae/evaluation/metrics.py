@@ -28,7 +28,8 @@ class Metric:
     deviation: names the figure of its own +-, where it has one.
     best: which value is best: the highest, the lowest, or the one nearest to 1.
     judge: role of the network that it is judged by. points: a figure of points in the plane.
-    depends: the settings that it depends on. chance: guessing gives 1 / number of classes.
+    depends: the settings that it depends on. chance: what guessing gives, of samples, as many of each
+        class, 1 / number of classes; of pictures of the test split the share of the commonest class.
     """
 
     figure: str
@@ -39,7 +40,7 @@ class Metric:
     judge: Literal["classifier", "feature_network", "identity_network"] | None = None
     depends: tuple[str, ...] = _ALWAYS
     deviation: str | None = None
-    chance: bool = False
+    chance: Literal["", "samples", "pictures"] = ""
     points: bool = False
 
 
@@ -122,24 +123,27 @@ METRICS = (
         title="label accuracy",
         judge="classifier",
         depends=_DRAWN,
-        chance=True,
+        chance="samples",
     ),
     Metric(
-        figure="zs_accuracy", description="held-out accuracy from zs", title="accuracy from zs", chance=True
+        figure="zs_accuracy",
+        description="held-out accuracy from zs",
+        title="accuracy from zs",
+        chance="pictures",
     ),
     Metric(
         figure="zu_probe_accuracy",
         description="linear probe from zu",
         title="linear probe of zu",
         best="lowest",
-        chance=True,
+        chance="pictures",
     ),
     Metric(
         figure="zu_mlp_accuracy",
         description="perceptron probe from zu",
         title="perceptron on zu",
         best="lowest",
-        chance=True,
+        chance="pictures",
     ),
     Metric(
         figure="swap_follows_zs",
@@ -147,7 +151,7 @@ METRICS = (
         title="swaps follow zs",
         judge="classifier",
         depends=(*_DECODED, "seed"),
-        chance=True,
+        chance="pictures",
     ),
     *_identity_metrics("", "identity"),
     Metric(

@@ -200,6 +200,7 @@ def record(
         "method": config.method.name,
         "data": evaluation.inputs.data.train,
         "classes": evaluation.inputs.train.num_classes,
+        "commonest_class": _share_of_the_commonest(evaluation.inputs.train, evaluation.inputs.test),
         "checkpoint": checkpoint_name,
         "samples_seen": samples_seen,
         "train_seconds": train_seconds,
@@ -209,6 +210,12 @@ def record(
         "settings": evaluation.settings(),
         "judges": evaluation.describe_judges(),
     }
+
+
+def _share_of_the_commonest(train: Manifest, test: Manifest) -> float:
+    """Of the test split, of the class that has most of the training pictures: what guessing it gets right."""
+    commonest = max(range(train.num_classes), key=train.samples_per_class.__getitem__)
+    return test.samples_per_class[commonest] / test.num_samples
 
 
 def write_figures(path: Path, figures: Mapping[str, Any]) -> None:

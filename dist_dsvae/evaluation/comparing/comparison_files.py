@@ -83,7 +83,7 @@ def _panel(ax: Any, comparison: Comparison, i: int) -> Any:
     ax.set_xlim(0, 1.35 * furthest or 1.0)
     ax.set_yticks(range(len(cells)), [textwrap.fill(row.label, 26) for row in comparison.rows], size=9)
     ax.set_ylim(len(cells) - 0.4, -0.6)
-    title, *details = heading(column, comparison.num_classes)
+    title, *details = heading(column, comparison)
     ax.set_title(title + "\n", size=10)
     ax.text(0.5, 1.02, ", ".join(details), transform=ax.transAxes, ha="center", size=7, color="0.4")
     ax.spines[["top", "right"]].set_visible(False)

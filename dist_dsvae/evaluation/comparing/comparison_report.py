@@ -56,7 +56,7 @@ def sheet(comparison: Comparison) -> tuple[list[str], list[Strip]]:
         real = comparison.real[i]
         entries += [TableEntry()] * len(only)
         entries.append(TableEntry() if real is None else TableEntry(f"{real:.{column.metric.digits}f}"))
-        strips.append(Strip(heading(column, comparison.num_classes), tuple(entries)))
+        strips.append(Strip(heading(column, comparison), tuple(entries)))
         figure = column.metric.figure
         others = [c.metric.figure for c in comparison.columns[i + 1 :]]
         if figure in pending and figure not in others:
@@ -65,11 +65,12 @@ def sheet(comparison: Comparison) -> tuple[list[str], list[Strip]]:
     return labels, strips + [_paper_strip(comparison, figure) for figure in pending]
 
 
-def heading(column: Column, num_classes: int) -> tuple[str, ...]:
+def heading(column: Column, comparison: Comparison) -> tuple[str, ...]:
     """Title with the direction of what is better; what guessing gives; the judge and its hash."""
     lines = [f"{column.metric.title} {ARROWS[column.metric.best]}"]
-    if column.metric.chance:
-        lines.append(f"chance {1 / num_classes:.3g}")
+    chance = {"samples": 1 / comparison.num_classes, "pictures": comparison.runs[0].commonest_class}
+    if guessed := chance.get(column.metric.chance):
+        lines.append(f"chance {guessed:.3g}")
     if column.judge:
         lines += [column.judge.name, column.judge.digest]
     return tuple(lines)

@@ -38,6 +38,7 @@ class EvaluatedRun:
     path: as given. data: where its shards are. settings: what the figures depend on beside the weights.
     judges: by role, "classifier" and "feature_network"; empty where nothing judged images.
     figures, real: by name; those of the method, and those of real samples under the same judges.
+    commonest_class: the share of the test split that guessing that class gets right; None if it is unknown.
     """
 
     path: Path
@@ -54,6 +55,7 @@ class EvaluatedRun:
     real: Mapping[str, float]
     config: ExperimentConfig
     classes: tuple[str, ...]
+    commonest_class: float | None = None
 
     @property
     def name(self) -> str:
@@ -117,6 +119,7 @@ def read_run(path: Path, name: str) -> EvaluatedRun:
             real={key: float(value) for key, value in found["real"].items()},
             config=config,
             classes=tuple(dataset["classes"]),
+            commonest_class=found.get("commonest_class"),
         )
         int(run.settings["samples"]), int(run.settings["real_samples"]), str(run.settings["data_fingerprint"])
     except KeyError as error:

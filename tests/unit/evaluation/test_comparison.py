@@ -81,6 +81,7 @@ def write_run(path: Path, method: str = "dsvae", seed: int = 0, **changes: Any) 
         "method": method,
         "data": data,
         "checkpoint": "step-00003000",
+        "commonest_class": 0.17,
         "samples_seen": 1_152_000,
         "train_seconds": 840.9,
         "training_seed": seed,
@@ -361,10 +362,13 @@ def test_the_data_set_is_told_by_the_path(place: str, data_set: str | None) -> N
 
 
 def test_data_that_the_paper_has_not(tmp_path: Path) -> None:
-    comparison = compared(write_run(tmp_path / "a", data="shards/fashion-mnist/train"))
+    run = write_run(tmp_path / "a", data="shards/fashion-mnist/train", figures={"zs_accuracy": 0.9})
+    comparison = compared(run)
     assert caption(comparison)[-1] == "The paper has no figures for these data."
     assert "paper:" not in markdown(comparison).split("\n\n")[0]
-    assert "chance 0.1" in markdown(comparison)
+    heads = markdown(comparison).split("\n")[0].split("|")
+    assert "chance 0.1<br>" in next(head for head in heads if "label accuracy" in head)
+    assert "chance 0.17" in next(head for head in heads if "accuracy from zs" in head)
 
 
 def test_narrow_terminals_get_pieces(tmp_path: Path) -> None:

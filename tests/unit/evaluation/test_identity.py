@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import statistics
+from collections import defaultdict
 from collections.abc import Callable
 
 import pytest
@@ -109,19 +111,24 @@ def swaps_of(
 
 
 def test_a_perfect_swap_is_the_picture_that_gave_zs() -> None:
-    images, labels = random_images(21), torch.arange(21) % 5
+    images, labels = random_images(21), torch.arange(21) % 5 % 4  # a person with twice as many pictures
     by_zs = swaps_of(lambda codes: codes[:, :6].view(-1, *SHAPE), images, labels).figures()
     by_zu = swaps_of(lambda codes: codes[:, 6:].view(-1, *SHAPE), images, labels).figures()
     assert by_zs["swap_to_zs"] == pytest.approx(1, abs=1e-6)
     assert by_zu["swap_to_zu"] == pytest.approx(1, abs=1e-6)
     assert by_zs["reconstruction"] == pytest.approx(1, abs=1e-6)
-    pairs = []
+    of_person: dict[int, list[float]] = defaultdict(list)
     for rows in torch.arange(21).split(8):
         for giver, taker in zip(*couples(labels[rows], rows, 4), strict=True):
-            pairs.append(cosine(images[rows][giver], images[rows][taker]))
-    assert by_zs["swaps"] == len(pairs) == 20  # the last batch is of five
-    assert by_zs["swap_to_zu"] == pytest.approx(statistics.fmean(pairs), abs=1e-6)
-    assert by_zu["swap_to_zs"] == pytest.approx(statistics.fmean(pairs), abs=1e-6)
+            pair = cosine(images[rows][giver], images[rows][taker])  # the same of who gives and who takes
+            of_person[int(labels[rows][giver])].append(pair)
+    assert by_zs["swaps"] == sum(map(len, of_person.values())) == 20  # the last batch is of five
+    by_person = statistics.fmean(map(statistics.fmean, of_person.values()))
+    assert by_person != pytest.approx(
+        statistics.fmean(itertools.chain.from_iterable(of_person.values())), abs=1e-3
+    )
+    assert by_zs["swap_to_zu"] == pytest.approx(by_person, abs=1e-6)
+    assert by_zu["swap_to_zs"] == pytest.approx(by_person, abs=1e-6)
     same = same_class_cosine(sums_of(images, labels, 5))
     assert by_zs["same_person"] == pytest.approx(same, abs=1e-9)
 
@@ -140,6 +147,20 @@ def test_a_method_that_cannot_encode_leaves_the_real_pairs() -> None:
     assert sums.figures().keys() == {"same_person", "other_person"}
     sums.add(random_images(0), torch.arange(0), torch.arange(0))  # all of a batch were corrupt
     assert int(sums.real.counts.sum()) == 6
+
+
+def test_a_person_with_many_pictures_weighs_no_more() -> None:
+    """Nine pictures that come back as they are, and one of another person that comes back black."""
+    images, labels = random_images(10), torch.tensor([0] * 9 + [1])
+
+    def decode(codes: Tensor) -> Tensor:
+        given = codes[:, :6].view(-1, *SHAPE)
+        lost = torch.isclose(given, images[9:]).flatten(1).all(1)
+        return torch.where(lost.view(-1, 1, 1, 1), -given, given)
+
+    found = swaps_of(decode, images, labels, batch_size=10).figures()
+    lost = cosine(-images[9], images[9])
+    assert found["reconstruction"] == pytest.approx((1 + lost) / 2, abs=1e-6)
 
 
 def test_one_class_has_nobody_to_swap_with() -> None:
