@@ -362,7 +362,9 @@ def test_the_data_set_is_told_by_the_path(place: str, data_set: str | None) -> N
 
 
 def test_data_that_the_paper_has_not(tmp_path: Path) -> None:
-    run = write_run(tmp_path / "a", data="shards/fashion-mnist/train", figures={"zs_accuracy": 0.9})
+    run = write_run(
+        tmp_path / "a", data="shards/fashion-mnist/train", figures={"zs_accuracy": 0.9, "label_accuracy": 0.8}
+    )
     comparison = compared(run)
     assert caption(comparison)[-1] == "The paper has no figures for these data."
     assert "paper:" not in markdown(comparison).split("\n\n")[0]
