@@ -27,7 +27,7 @@ class ScannedShard:
     spans: (offset, size) of each sample's image. names: what json members call numbered classes.
     shapes, encodings: each one found -> the key of the first sample that has it.
     decimals: keys of samples whose label is a whole number with a decimal point, such as 1.0.
-    system_files: members that a system left behind, "tar: member".
+    system_files: members that a system left behind, "tar: member". unused: further images of samples.
     """
 
     path: Path
@@ -39,6 +39,7 @@ class ScannedShard:
     encodings: dict[str, str]
     decimals: list[str] = field(default_factory=list)
     system_files: list[str] = field(default_factory=list)
+    unused: list[str] = field(default_factory=list)
 
 
 def scan_shard(path: Path) -> ScannedShard:
@@ -48,7 +49,7 @@ def scan_shard(path: Path) -> ScannedShard:
     """
     shard = ScannedShard(path=path, keys=[], spans=[], labels=[], names={}, shapes={}, encodings={})
     for sample in scan(path, shard.system_files):
-        extension, image = _image_of(sample, path)
+        extension, image = _image_of(sample, path, shard.unused)
         found = label_of(sample, path)
         label, name = found.label, found.name
         if found.is_decimal:
@@ -102,7 +103,8 @@ def two_names(label: int, one: str, other: str, where: str) -> DataError:
     )
 
 
-def _image_of(sample: TarSample, path: Path) -> tuple[str, Member]:
+def _image_of(sample: TarSample, path: Path, unused: list[str]) -> tuple[str, Member]:
+    """The extension and the member. unused: gets the names of other images: x.seg.png beside x.jpg."""
     found = members_of(sample, IMAGE_EXTENSIONS)
     if len(found) != 1:
         files = ", ".join(f".{extension}" for extension in sample.members)
@@ -112,6 +114,16 @@ def _image_of(sample: TarSample, path: Path) -> tuple[str, Member]:
             f"needs exactly one file with an extension of {', '.join(IMAGE_EXTENSIONS)}; files whose names "
             "are the same up to their first dot are one sample."
         )
+    others = [e for e in sample.members if e.rpartition(".")[2] in IMAGE_EXTENSIONS and e != found[0]]
+    own_labels = {e.rpartition(".")[0] for e in sample.members if e.rpartition(".")[2] in ("cls", "json")}
+    for other in others:
+        if other.rpartition(".")[0] in own_labels - {found[0].rpartition(".")[0]}:
+            raise DataError(
+                f"The sample '{sample.key}' of the shard {path} holds .{found[0]} and .{other}, which has a "
+                "label of its own. Files whose names are the same up to their first dot are one sample: "
+                "rename them."
+            )
+    unused += [f"{path.name}: {sample.key}.{other}" for other in others]
     return found[0].rpartition(".")[2], sample.members[found[0]]
 
 

@@ -23,6 +23,7 @@ from dist_dsvae.building.foreign_shard import (
 )
 from dist_dsvae.building.label_report import check_empty_classes, spoken_labels
 from dist_dsvae.building.parallel import run_tasks
+from dist_dsvae.building.tar_labels import composed
 from dist_dsvae.building.tar_scan import find_tars
 from dist_dsvae.building.writer import index_tar
 from dist_dsvae.core.errors import DataError
@@ -60,6 +61,12 @@ def index(
     Raises DataError for anything about the shards that is not as it must be.
     """
     splits = find_splits(directory)
+    for emptied in folders_with_manifests(directory):
+        if not find_tars(emptied):
+            raise DataError(
+                f"{emptied} has a {MANIFEST_FILE}, but none of its shards. Bring them back, or move that "
+                "folder away."
+            )
     tars = [tar for split in splits for tar in find_tars(split)]
     _check_index_names(tars)
     for split in splits:
@@ -118,6 +125,18 @@ def find_splits(directory: Path) -> list[Path]:
     return splits
 
 
+def splits_to_verify(directory: Path) -> list[Path]:
+    """As ``find_splits``, and those that have a manifest, but no tars any more."""
+    known = folders_with_manifests(directory) if directory.is_dir() else []
+    have_tars = not known or any(map(find_tars, [directory, *_folders(directory)]))
+    return list(dict.fromkeys([*known, *(find_splits(directory) if have_tars else [])]))
+
+
+def folders_with_manifests(directory: Path) -> list[Path]:
+    """``directory`` and its sub-folders, where they are splits, or were."""
+    return [folder for folder in [directory, *_folders(directory)] if (folder / MANIFEST_FILE).is_file()]
+
+
 def _folders(directory: Path) -> list[Path]:
     return sorted(path for path in directory.iterdir() if path.is_dir() and not is_system_name(path.name))
 
@@ -129,7 +148,7 @@ def _folders_with_tars(directory: Path) -> list[Path]:
 def read_class_names(path: Path) -> list[str]:
     """The lines of a file, one class name each in the order of the ids."""
     try:
-        names = [line.strip() for line in read_text(path).splitlines()]
+        names = [composed(line.strip()) for line in read_text(path).splitlines()]
     except (OSError, TextError) as error:
         raise DataError(f"The class names cannot be read from {path} ({error}). Correct the path.") from error
     while names and not names[-1]:

@@ -56,6 +56,8 @@ def spoken_labels(
     found = [name for shard in shards for name in shard.system_files]
     if found:
         yield f"{HEADING}, left out: {len(found):,} ({_first(found)})"
+    if unused := [name for shard in shards for name in shard.unused]:
+        yield f"further images of samples that have one, not used: {len(unused):,} ({_first(unused)})"
 
 
 def _from_one(empty: Sequence[int]) -> str:

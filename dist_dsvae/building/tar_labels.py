@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+import unicodedata
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -42,7 +43,7 @@ def label_of(sample: TarSample, path: Path) -> FoundLabel:
     """Raises DataError, naming sample and shard, if there is no label or none that can be used."""
     where = f"the sample '{sample.key}' of the shard {path}"
     entries = _json_entries(sample, where)
-    name = next((v for e in NAME_ENTRIES if isinstance(v := entries.get(e), str)), None)
+    name = next((composed(v) for e in NAME_ENTRIES if isinstance(v := entries.get(e), str)), None)
     candidates = [entries[entry] for entry in LABEL_ENTRIES if entries.get(entry) is not None]
     cls = _content_of(sample, "cls", where)
     if cls is not None:
@@ -69,9 +70,14 @@ def label_of(sample: TarSample, path: Path) -> FoundLabel:
     )
 
 
+def composed(name: str) -> str:
+    """One spelling of a name that systems write in two (NFC), as folders' names have it, too."""
+    return unicodedata.normalize("NFC", name)
+
+
 def _from_text(text: str, name: str | None, where: str) -> FoundLabel:
     if not _WHOLE.fullmatch(text):
-        return FoundLabel(text, name, is_decimal=False)
+        return FoundLabel(composed(text), name, is_decimal=False)
     whole, point, _ = text.partition(".")
     if len(whole) > _MOST_DIGITS:
         raise DataError(
@@ -95,7 +101,7 @@ def _json_entries(sample: TarSample, where: str) -> Mapping[str, object]:
 
 
 def _content_of(sample: TarSample, extension: str, where: str) -> bytes | None:
-    found = members_of(sample, (extension,))
+    found = [ext for ext in sample.members if ext.rpartition(".")[2] == extension]
     if len(found) > 1:
         raise DataError(
             f"T{where[1:]} has {len(found)} labels (its files: {', '.join(f'.{name}' for name in found)}). "

@@ -107,9 +107,9 @@ def _members(path: Path, system_files: list[str]) -> Iterator[tuple[str, str, Me
             info, match = member.info, _KEY_AND_EXTENSION.fullmatch(member.info.name)
             if info.isdir():
                 continue
-            if is_system_path(info.name):
+            if is_system_path(info.name) or _META.match(info.name):
                 system_files.append(f"{path.name}: {info.name}")
-            elif match is not None and not _META.match(info.name):
+            elif match is not None:
                 _check_plain(member, path)
                 if not 0 <= info.size <= _MOST_MEMBER_BYTES:
                     raise tarfile.ReadError(f"the member '{info.name}' promises {info.size:,} bytes")

@@ -10,6 +10,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -141,7 +142,7 @@ def run_index(arguments: argparse.Namespace, command: str) -> None:
 
 
 def run_verify(arguments: argparse.Namespace, command: str) -> None:
-    from dist_dsvae.building.indexing import find_splits
+    from dist_dsvae.building.indexing import splits_to_verify
     from dist_dsvae.building.verify import verify
     from dist_dsvae.data.open_split import open_split
     from dist_dsvae.data.remote.location import is_remote
@@ -150,7 +151,7 @@ def run_verify(arguments: argparse.Namespace, command: str) -> None:
     if is_remote(arguments.location):
         manifests = [open_split(arguments.location)]
     else:
-        manifests = [Manifest.load(split) for split in find_splits(Path(arguments.location))]
+        manifests = [Manifest.load(split) for split in splits_to_verify(Path(arguments.location))]
     with progress_of("shards", sum(len(manifest.shards) for manifest in manifests)) as progress:
         for manifest in manifests:
             verify(manifest, progress)
@@ -171,4 +172,7 @@ def main() -> int:
         arguments.run(arguments, command_line())
     except (DataError, OSError) as error:
         return fail(error)
+    except KeyboardInterrupt:
+        print("Interrupted. What was not ready is gone; the same command builds it anew.", file=sys.stderr)
+        return 130
     return 0

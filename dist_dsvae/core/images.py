@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import io
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Literal, Protocol
@@ -103,7 +104,9 @@ def open_image(image: BinaryIO | str | Path) -> Image.Image:
 
     Not of PostScript, which it hands to another program: a file's name does not tell what is in it.
     """
-    return Image.open(image, formats=_formats())
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # an error beyond twice as many
+        return Image.open(image, formats=_formats())
 
 
 @functools.cache

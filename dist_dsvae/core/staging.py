@@ -50,10 +50,10 @@ def building(
     staging = target.with_name(f"{target.name}.incomplete-{secrets.token_hex(4)}")
     with speaking_of(out):
         staging.mkdir()
-    inventory.mark(staging)
     lock = os.open(staging, os.O_RDONLY)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX)
+        inventory.mark(staging)
         yield staging
         _publish(staging, out, overwrite, proof)
     except OSError as error:
@@ -132,7 +132,9 @@ def _remove_leftovers(target: Path) -> None:
 def _remove_made_now(staging: Path) -> None:
     """Remove a marked directory that was never published: nobody but its process wrote there."""
     if not inventory.is_marked(staging):
-        return  # it has become OUT
+        with suppress(OSError):
+            staging.rmdir()  # unless it has become OUT: the disk was full before it could be marked
+        return
     mark = staging / inventory.INVENTORY_FILE
     for path in [path for path in inventory.files_below(staging) if path != mark] + [mark]:
         with suppress(OSError):

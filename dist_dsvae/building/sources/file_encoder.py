@@ -7,6 +7,7 @@ from typing import BinaryIO
 
 from PIL import ExifTags, Image
 
+from dist_dsvae.building.sources.metadata import without_metadata
 from dist_dsvae.building.writer import Sample, UnreadableError
 from dist_dsvae.core.images import (
     Codec,
@@ -35,7 +36,7 @@ class FileEncoder(Fitter):
         return (content if isinstance(content, bytes) else self.codec.pack(content)), {}
 
     def _kept_or_decoded(self, stream: BinaryIO) -> bytes | Image.Image:
-        """The file itself where it fits, else its picture, fitted.
+        """The file itself without its metadata, where it fits; else its picture, fitted.
 
         A JPEG is decoded at the smallest of 1/1, 1/2, 1/4, 1/8 that is no smaller than the target.
         """
@@ -46,7 +47,7 @@ class FileEncoder(Fitter):
         with open_image(stream) as opened:
             if self._fits(opened):
                 stream.seek(0)
-                content = stream.read()
+                content = without_metadata(stream.read())
                 decode_into(memoryview(content), empty_batch(self.shape, 1)[0])  # fails if training would
                 return content
             opened.draft(None, (self.size, self.size))

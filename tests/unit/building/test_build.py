@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from dist_dsvae.building.sources.file_encoder import FileEncoder
 from dist_dsvae.commands import build
 from dist_dsvae.data.shards.manifest import Manifest
 from tests.unit.data.making import REPOSITORY, samples_of
@@ -256,3 +257,16 @@ def test_configs_name_commands_that_exist(monkeypatch: pytest.MonkeyPatch) -> No
         monkeypatch.setattr(sys, "argv", ["dsvae build", *arguments])
         subcommands.add(build.make_parser().parse_args().subcommand)
     assert {"cifar10", "cifar100", "cub200", "facescrub", "casia", "toy"} <= subcommands
+
+
+def test_ctrl_c_ends_in_a_sentence(
+    run: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    save(Path("raw/a/1.png"))
+    monkeypatch.setattr(FileEncoder, "__call__", interrupted)
+    assert run("folder", "raw", "out", "--workers", 1) == 130
+    assert "Interrupted. What was not ready is gone" in capsys.readouterr().err
+    assert [path.name for path in Path().iterdir()] == ["raw"]

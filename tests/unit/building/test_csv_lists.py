@@ -56,6 +56,14 @@ def test_paths_are_relative_to_the_list(run: Run, separator: str, mark: bytes) -
     assert report()["left_out"] == {}
 
 
+def test_blanks_before_quotes_are_no_part_of_a_name(run: Run) -> None:
+    save("1.png", "2.png", "3.png")
+    write_list('path, label\n1.png,"a"\n2.png, "a"\n3.png, ""\n')
+    assert run("csv", "list.csv", "out", "--size", 20) == 0
+    assert Manifest.load("out/train").samples_per_class == (2,)
+    assert sum(len(names) for names in report()["left_out"].values()) == 1
+
+
 def test_splits_by_their_names_and_columns_by_option(run: Run) -> None:
     save(*(f"{number}.png" for number in range(5)))
     write_list(
@@ -150,6 +158,16 @@ def test_without_labels_no_column_of_labels_is_needed(run: Run) -> None:
             "path,label,split\n1.png,a,train\n1.png,a,test\n",
             [],
             "names 1.png on line 2 with the split 'train', and on line 3 with 'test'",
+        ),
+        (
+            "path,label,split\n1.png,a,train\n./1.png,a,test\n",
+            [],
+            "names ./1.png on line 2 with the split 'train', and on line 3 with 'test'",
+        ),
+        (
+            'path,label\n1.png,"a\n2.png,b"\n',
+            [],
+            "A cell of list.csv goes on over several lines, up to line 3: 'a\\n2.png,b'",
         ),
         (
             "path,label\ngone.png,a\n",

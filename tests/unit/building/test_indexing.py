@@ -261,6 +261,18 @@ np.save(NPY_IMAGE, np.zeros((4, 4, 3), dtype=np.uint8))
         ({}, "holds no sample"),
         ({"README": b"?"}, "holds no sample"),
         (
+            {"cat.png": png(0), "cat.cls": b"0", "cat.1.png": png(1), "cat.1.cls": b"1"},
+            r"'cat' of the shard .* holds \.png and \.1\.png, which has a label of its own",
+        ),
+        (
+            {"cat.png": png(0), "cat.cls": b"0", "cat.1.cls": b"1"},
+            r"'cat' .* has 2 labels \(its files: \.cls, \.1\.cls\)",
+        ),
+        (
+            {"cat.png": png(0), "cat.1.png": png(1), "cat.1.cls": b"1"},
+            r"'cat' of the shard .* holds \.png and \.1\.png, which has a label of its own",
+        ),
+        (
             described((0, "x"), (0, "y")),
             r"class id 0 has the name 'x' in one place and 'y' in another .*--classes FILE",
         ),
@@ -299,6 +311,37 @@ def test_no_tars_at_all(tmp_path: Path) -> None:
         index(tmp_path, command="")
     with pytest.raises(DataError, match="does not exist"):
         index(tmp_path / "nowhere", command="")
+
+
+def test_further_images_and_folders_of_metadata_are_told_of(tmp_path: Path) -> None:
+    files = {"000.seg.png": png(3)} | labelled(0, 1) | {"__meta__/x.png": png(4)}
+    write_tar(tmp_path / "a.tar", files)
+    lines: list[str] = []
+    (manifest,) = index(tmp_path, command="", tell=lines.append)
+    assert manifest.num_samples == 2
+    assert "further images of samples that have one, not used: 1 (a.tar: 000.seg.png)" in lines
+    assert any("left out: 1 (a.tar: __meta__/x.png)" in line for line in lines)
+
+
+def test_one_name_in_two_spellings_is_one_class(tmp_path: Path) -> None:
+    write_tar(tmp_path / "a.tar", labelled("caf\u00e9", "cafe\u0301"))
+    assert index_one(tmp_path).classes == ("caf\u00e9",)
+
+
+def test_a_split_whose_shards_are_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As a copy leaves it that was interrupted: neither verified nor left out of an index."""
+    for split in ("train", "test"):
+        write_tar(tmp_path / split / "a.tar", labelled(0, 1))
+    index(tmp_path, command="")
+    assert run_build(monkeypatch, "verify", tmp_path) == 0
+    assert "test: 2 samples of 2 classes in 1 shards: as the manifest says" in capsys.readouterr().out
+    (tmp_path / "test/a.tar").unlink()
+    assert run_build(monkeypatch, "verify", tmp_path) == 1
+    assert "a.tar" in capsys.readouterr().err
+    with pytest.raises(DataError, match=r"test has a manifest\.json, but none of its shards"):
+        index(tmp_path, command="")
 
 
 def test_one_tar_in_two_compressions(tmp_path: Path) -> None:

@@ -168,6 +168,16 @@ def test_a_full_disk_gets_a_sentence(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_disk_that_is_full_at_once_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(inventory, "mark", full)
+    with pytest.raises(DataError, match="is full; nothing was left at"), building(tmp_path / "out"):
+        pytest.fail("it began")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_taken_place_gets_a_sentence(tmp_path: Path) -> None:
     out = tmp_path / "out"
     out.mkdir()

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import csv
 import io
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -63,12 +64,13 @@ def images_listed_in(
             )
         told = _told(file, number, dict(zip(header, cells, strict=False)), columns)
         here = f"{file.name}, line {number}: {printable(told.path)}"
-        if told.path in seen:
-            _check_same(file, number, told, seen[told.path])
+        image = file.parent / told.path
+        place = os.path.realpath(image)  # ./a.png is a.png
+        if place in seen:
+            _check_same(file, number, told, seen[place])
             left_out.setdefault("listed more than once", []).append(here)
             continue
-        seen[told.path] = (told.class_name, told.split, number)
-        image = file.parent / told.path
+        seen[place] = (told.class_name, told.split, number)
         if not image.is_file():
             left_out.setdefault("listed, but there is no such file", []).append(here)
         elif not is_image(image):
@@ -101,7 +103,8 @@ def _table(file: Path, path_column: str) -> tuple[list[str], list[tuple[int, lis
         text = read_text(file)
         first = text.split("\n", 1)[0]
         separator = next((s for s in SEPARATORS if path_column in _cells(first, s)), ",")
-        reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
+        stream = io.StringIO(text, newline="")
+        reader = csv.reader(stream, delimiter=separator, strict=True, skipinitialspace=True)
         lines = [(reader.line_num, [cell.strip() for cell in cells]) for cells in reader]
     except (OSError, TextError, csv.Error) as error:
         raise DataError(
@@ -109,6 +112,12 @@ def _table(file: Path, path_column: str) -> tuple[list[str], list[tuple[int, lis
             "and whose others are a path and a label each."
         ) from error
     header = lines[0][1] if lines else []
+    for number, cells in lines:
+        if broken := next((cell for cell in cells if "\n" in cell), None):
+            raise DataError(
+                f"A cell of {file} goes on over several lines, up to line {number}: {broken[:40]!r}. No path "
+                "and no label does, so a quote is not closed. Close it, or take it away."
+            )
     if len(set(header)) < len(header):
         twice = next(name for name in header if header.count(name) > 1)
         raise DataError(f"{file} has two columns '{twice}'. Rename one of them in its first line.")

@@ -157,6 +157,7 @@ def _annotated(split: AnyPlace, annotations: AnyPlace, listing: Listing) -> dict
     inner = [path for path in folders_in(split) if is_image_folder(path.name)]
     files = {path.name: path for folder in (split, *inner) for path in files_in(folder)}
     classes: dict[str, list[AnyPlace]] = {}
+    named = set[str]()
     for number, line in enumerate(lines, start=1):
         words = line.split("\t") if "\t" in line else line.split()
         if not any(words):
@@ -167,6 +168,12 @@ def _annotated(split: AnyPlace, annotations: AnyPlace, listing: Listing) -> dict
                 "Correct it, or move the list away."
             )
         path = files.pop(words[0].strip(), None)
+        if path is None and words[0].strip() in named:
+            raise DataError(
+                f"Line {number} of {annotations} names {words[0]} again. Every picture has one line: take "
+                "one of the two away."
+            )
+        named.add(words[0].strip())
         if path is None:
             listing.left_out.setdefault("listed, but there is no such file", []).append(
                 f"{listing.name(annotations)}, line {number}: {words[0]}"
