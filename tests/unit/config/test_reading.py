@@ -163,6 +163,7 @@ def test_identity_ignores_free_keys_only() -> None:
         ),
         (["method.gm_updates=0", "method.joint_updates=0"], "are all 0, so there is nothing to train"),
         (["method.gm_updates=0", "method.joint_batch=last"], 'method.joint_batch is "last", the batch of'),
+        (["method.joint_updates=2", "method.joint_batch=last"], "2 joint updates would see one batch"),
         (
             ["method.name=cgan", "evaluation.prior=fitted"],
             'evaluation.prior is "fitted", but method.name is "cgan", which does not encode images',
