@@ -119,8 +119,8 @@ class DSVAEConfig:
             )
         if self.joint_batch == "last" and self.joint_updates > 1:
             raise ValueError(
-                f'method.joint_batch is "last", so {self.joint_updates} joint updates would see one batch, and '
-                'its noise, again. Set method.joint_updates to 1, or the other to "fresh".'
+                f'method.joint_batch is "last", so {self.joint_updates} joint updates would see one batch, '
+                'and its noise, again. Set method.joint_updates to 1, or the other to "fresh".'
             )
 
 
