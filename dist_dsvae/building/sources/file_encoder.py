@@ -45,13 +45,20 @@ class FileEncoder(Fitter):
             return self.fit_pixels(pixels)
         stream.seek(0)
         with open_image(stream) as opened:
-            if self._fits(opened):
-                stream.seek(0)
-                content = without_metadata(stream.read())
-                decode_into(memoryview(content), empty_batch(self.shape, 1)[0])  # fails if training would
+            if self._fits(opened) and (content := self._as_it_is(stream)) is not None:
                 return content
             opened.draft(None, (self.size, self.size))
             return self.fit(flatten(opened))
+
+    def _as_it_is(self, stream: BinaryIO) -> bytes | None:
+        """The file but for its metadata; None where that cannot be told. Raises as training would."""
+        stream.seek(0)
+        try:
+            content = without_metadata(stream.read())
+        except ValueError:
+            return None
+        decode_into(memoryview(content), empty_batch(self.shape, 1)[0])
+        return content
 
     def _fits(self, image: Image.Image) -> bool:
         """Whether the file is, as it stands, what would be made of it: encoded again it would only lose."""

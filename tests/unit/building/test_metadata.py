@@ -85,3 +85,15 @@ def test_no_metadata_is_in_the_shards(run, options: tuple[str, ...]) -> None:  #
     tar = Path("out/train/000000.tar").read_bytes()
     assert NAME.encode() not in tar
     assert without_metadata(FILES["progressive"]) in tar
+
+
+def test_a_file_of_unknown_parts_is_encoded_anew(run) -> None:  # type: ignore[no-untyped-def]
+    """Decoders read over bytes between segments; what they are nobody knows."""
+    odd = FILES["jpeg"][:2] + b"\xff\xe1\x00\x06Jane" + b"\x00\x00" + FILES["jpeg"][2:]
+    assert Image.open(io.BytesIO(odd)).size == (40, 40)
+    Path("raw/a").mkdir(parents=True)
+    Path("raw/a/1.jpg").write_bytes(odd)
+    assert run("folder", "raw", "out", "--size", 40, "--format", "jpg") == 0
+    tar = Path("out/train/000000.tar").read_bytes()
+    assert b"Jane" not in tar
+    assert tar.count(b"\xff\xd8\xff") == 1
