@@ -18,8 +18,8 @@ from dist_dsvae.core import distributed
 from dist_dsvae.data.open_splits import open_splits
 from dist_dsvae.data.stream import Slice
 from dist_dsvae.engine.choices import with_choices_made
+from dist_dsvae.engine.evaluating import evaluate
 from dist_dsvae.engine.evaluating.code_scores import final_figures
-from dist_dsvae.engine.evaluating.evaluate import evaluate_in_training, evaluation_of, write_figures
 from dist_dsvae.engine.evaluating.evaluator import EvaluationInputs
 from dist_dsvae.engine.initial_weights import Taken, take_weights
 from dist_dsvae.engine.iteration.batch_norm import place
@@ -42,14 +42,8 @@ from dist_dsvae.engine.telling import opening, vital_signs
 from dist_dsvae.evaluation.metrics import Figures
 from dist_dsvae.methods.choose import make_method
 from dist_dsvae.methods.update import Method
+from dist_dsvae.runs import run_directory
 from dist_dsvae.runs.checkpoint import checkpoint_name
-from dist_dsvae.runs.run_directory import (
-    check_same_experiment,
-    checkpoint_to_resume,
-    read_record,
-    record_start,
-    take_over,
-)
 
 
 class Trainer:
@@ -72,14 +66,13 @@ class Trainer:
         )
 
         # What is resumed, and what the config leaves to the data
-        self.resumed_from = checkpoint_to_resume(run_dir, resume)
-        record = None if self.resumed_from is None else read_record(self.resumed_from.parent.parent)
+        self.resumed_from = resumed = run_directory.checkpoint_to_resume(run_dir, resume)
+        record = None if resumed is None else run_directory.read_record(resumed.parent.parent)
         shape = self.train_shards.shape
         self.config = config = with_choices_made(config, self.train_shards, record)
         num_classes = self.train_shards.num_classes
-        sections = config.method, config.model
-        share, stage = self.slice.batch_size, runtime.zero_stage
-        check_memory(*sections, shape, num_classes, share, runtime.device, runtime.dtype, stage)
+        size, where = (shape, num_classes, self.slice.batch_size), (runtime.device, runtime.dtype)
+        check_memory(config.method, config.model, *size, *where, runtime.zero_stage)
 
         # Networks: the same initial weights on every rank, whatever the world size
         torch.manual_seed(config.seed)
@@ -110,17 +103,16 @@ class Trainer:
         self.state = RunState(*trained, self.meter, runtime.scaler, self.streams.fingerprint)
         total_samples = config.train.epochs * self.streams.num_samples
         self.total_iterations = math.ceil(total_samples / self.iterate.num_samples)
-        held_out = self.test_shards or self.train_shards
-        self.visuals = Visuals(self.method, held_out, self.train_shards, config, runtime)
-        self.evaluation = evaluation_of(config.evaluation, config.data, *splits[:2], runtime)
+        self.visuals = Visuals(self.method, splits.test or splits.train, splits.train, config, runtime)
+        self.evaluation = evaluate.evaluation_of(config.evaluation, config.data, *splits[:2], runtime)
 
         # Resume, or take over another run's weights
-        check_same_experiment(run_dir, config)
-        if self.resumed_from is not None:
-            check_same_experiment(self.resumed_from.parent.parent, config)
-            self.state.load(self.resumed_from)
+        run_directory.check_same_experiment(run_dir, config)
+        if resumed is not None:
+            run_directory.check_same_experiment(resumed.parent.parent, config)
+            self.state.load(resumed)
         self.initial: Taken | None = None
-        if self.resumed_from is None and config.init_from is not None:
+        if resumed is None and config.init_from is not None:
             self.initial = take_weights(config.init_from, config, self.method, self.ema, self.train_shards)
         self.saved_samples = self.state.samples_seen
         self.stop_requests = StopRequests(run_dir, runtime.patience)
@@ -163,6 +155,9 @@ class Trainer:
         clock = Clock(self.state, train, telemetry.seconds_between_lines)
         device, synchronize = self.runtime.device, self.runtime.fence.synchronize
         profiling = Profiling(train.profile, self.run_dir, device, synchronize, telemetry.say)
+        due, moment = self._due(self.config.evaluation.every_steps), self._moment()
+        if self.resumed_from is not None and due and not evaluate.was_evaluated(self.run_dir, *moment):
+            self._evaluate(telemetry, clock)  # it was due at this checkpoint, and came to no end
         while self.iteration < self.total_iterations:
             # Stop, if any rank was asked to or time is up
             if reason := self.stop_requests.agreed(clock):
@@ -213,8 +208,7 @@ class Trainer:
 
             # Evaluate
             if self._due(self.config.evaluation.every_steps):
-                with self.watchdog.doing("evaluating"), clock.stopped(), telemetry.stopped():
-                    self._evaluate(telemetry)
+                self._evaluate(telemetry, clock)
         profiling.stop()
         self._show_line(telemetry)
         if clock.is_due(Due.END):
@@ -245,9 +239,9 @@ class Trainer:
         shards, seen = self.train_shards, self.state.samples_seen
         if self.runtime.is_main:
             if self.resumed_from is not None:
-                take_over(self.run_dir, self.resumed_from, self.iteration)
+                run_directory.take_over(self.run_dir, self.resumed_from, self.iteration)
             origin = self.initial.where if self.initial else None
-            record_start(self.run_dir, self.config, shards, self.runtime.record(), seen, origin)
+            run_directory.record_start(self.run_dir, self.config, shards, self.runtime.record(), seen, origin)
         telemetry = Telemetry(
             self.run_dir,
             total_steps=self.total_iterations,
@@ -285,14 +279,21 @@ class Trainer:
         telemetry.images(paths, self.state.samples_seen)
         return paths
 
-    def _evaluate(self, telemetry: Telemetry) -> None:
-        """Score the present weights on all ranks; training's state is untouched."""
+    def _evaluate(self, telemetry: Telemetry, clock: Clock) -> None:
+        """Score the present weights on all ranks; training's state is untouched. Stops as ``_stop`` does."""
         assert self.evaluation is not None
         self.runtime.fence.synchronize()
-        seen, seconds = self.state.samples_seen, round(self.state.train_seconds, 1)
-        moment = (checkpoint_name(self.iteration), seen, seconds)
-        what = (self.run_dir, self.evaluation, self.method, self.ema)
-        telemetry.figures(seen, evaluate_in_training(*what, self.config, moment))
+        what = (self.run_dir, self.evaluation, self.method, self.ema, self.config, self._moment())
+        with self.watchdog.doing("evaluating"), clock.stopped(), telemetry.stopped():
+            try:
+                figures = evaluate.evaluate_in_training(*what, self.stop_requests.raise_if_asked)
+            except Preempted as asked:
+                self._stop(telemetry, str(asked))
+        telemetry.figures(self.state.samples_seen, figures)
+
+    def _moment(self) -> tuple[str, int, float]:
+        """The name of a checkpoint made now, samples seen, seconds trained."""
+        return checkpoint_name(self.iteration), self.state.samples_seen, round(self.state.train_seconds, 1)
 
     def _save(self) -> None:
         """Start a checkpoint; training goes on while it is written."""
@@ -317,12 +318,12 @@ class Trainer:
         if self.test_shards is not None and self.config.train.evaluate_at_end:
             how, splits = (self.config.evaluation, self.config.data), (self.train_shards, self.test_shards)
             scores = final_figures(self.method, EvaluationInputs(*how, *splits, self.runtime))
-        seconds, seen = round(self.state.train_seconds, 1), self.state.samples_seen
+        _, seen, seconds = self._moment()
         figures = scores | {"train_seconds": seconds, "samples_seen": seen}
         paths = self._draw(telemetry)
         if self.runtime.is_main:
             summary = self.run_dir / "evaluation" / "summary.json"
-            write_figures(summary, figures)
+            evaluate.write_figures(summary, figures)
             telemetry.figures(seen, scores)
             telemetry.say("\n".join(["Pictures and figures:", *(f"  {path}" for path in [*paths, summary])]))
         distributed.barrier()

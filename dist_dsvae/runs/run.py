@@ -93,7 +93,7 @@ class Run:
         if wanted == "ema" and not train.averages:
             raise CheckpointError(
                 f"{self.directory} keeps no moving average (train.ema_half_life_updates is 0). Take its last "
-                "weights with --weights raw."
+                "weights: --weights raw, or evaluation.weights=raw."
             )
         networks = averaged_networks(method, train)
         state: dict[str, Any] = {"method": method.state_dict()}

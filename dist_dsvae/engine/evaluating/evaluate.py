@@ -30,6 +30,7 @@ from dist_dsvae.data.shards.manifest import Manifest
 from dist_dsvae.engine.evaluating.evaluation import Evaluation
 from dist_dsvae.engine.evaluating.evaluator import EvaluationInputs
 from dist_dsvae.engine.evaluating.progress import OnProgress, Progress
+from dist_dsvae.engine.evaluating.resemblance import open_held_out
 from dist_dsvae.engine.iteration.batch_norm import mean_statistics
 from dist_dsvae.engine.iteration.ema import ExponentialMovingAverage
 from dist_dsvae.engine.processes.runtime import Runtime
@@ -153,7 +154,11 @@ def _check_name(folder: Path, name: str) -> None:
 def evaluation_of(
     config: EvaluationConfig, data: DataConfig, train: Manifest, test: Manifest | None, runtime: Runtime
 ) -> Evaluation | None:
-    """The evaluation that is due during training, if any is; raises what ``Evaluation`` does."""
+    """The evaluation that is due during training, if any is; raises what ``Evaluation`` does.
+
+    Also where none is: what a run's evaluations are to measure is looked at before it trains.
+    """
+    open_held_out(config.held_out, data, train)
     if not config.every_steps:
         return None
     assert test is not None  # ``config.checks``
@@ -167,19 +172,33 @@ def evaluate_in_training(
     ema: ExponentialMovingAverage | None,
     config: ExperimentConfig,
     moment: tuple[str, int, float],
+    pause: Callable[[], None] = lambda: None,
 ) -> Figures:
     """Score the weights as they are, in <run>/evaluation/<name>.json; the figures. Called by all ranks.
 
-    moment: the name of a checkpoint that would be made now, samples seen, and seconds trained.
+    moment: the name of a checkpoint that would be made now, samples seen, and seconds trained. pause: called
+    between pieces; what it raises ends the evaluation there.
     """
     averaged = ema if evaluation.inputs.config.weights != "raw" else None
     described = record(run_dir, evaluation, config, moment, "ema" if averaged else "raw")
     with averaged.applied() if averaged else nullcontext(), mean_statistics(method):
-        figures, real = evaluation(method, Progress())
+        figures, real = evaluation(method, Progress(pause=pause))
     if distributed.is_main():
         path = run_dir / "evaluation" / f"{moment[0]}.json"
         Tolerant(str(path))(lambda: write_figures(path, described | {"figures": figures, "real": real}))
     return figures
+
+
+def was_evaluated(run_dir: Path, name: str, samples_seen: int, _: float) -> bool:
+    """Whether ``evaluate_in_training`` has left its file for this moment. The same on all ranks."""
+
+    def look() -> bool:
+        try:
+            return bool(read_json(run_dir / "evaluation" / f"{name}.json")["samples_seen"] == samples_seen)
+        except (OSError, ValueError, KeyError, TypeError):
+            return False
+
+    return distributed.from_main(look)
 
 
 def record(

@@ -66,7 +66,7 @@ class Identity(Evaluator):
         self.inputs = inputs
         config, train = inputs.config, inputs.train
         self.network = _open_network(config.identity_network, train.shape, inputs.runtime.device)
-        self.held_out = _open_held_out(config.held_out, inputs.data, train)
+        self.held_out = open_held_out(config.held_out, inputs.data, train)
 
     def settings(self) -> dict[str, Any]:
         found: dict[str, Any] = {}
@@ -203,8 +203,11 @@ def _open_network(place: str | None, shape: ImageShape, device: torch.device) ->
     return network
 
 
-def _open_held_out(location: str | None, data: DataConfig, train: Manifest) -> Manifest | None:
-    """The split of unknown persons that a configuration names."""
+def open_held_out(location: str | None, data: DataConfig, train: Manifest) -> Manifest | None:
+    """The split of unknown persons that a configuration names, if it names one.
+
+    Raises DataError where it does not fit ``train``, or is of persons that training sees.
+    """
     if location is None:
         return None
     split = open_split(location, data)

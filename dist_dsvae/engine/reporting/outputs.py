@@ -79,7 +79,7 @@ def _drop_lines_after(path: Path, samples_seen: int) -> None:
     """Keep the lines of ticks up to ``samples_seen``; a last line cut off by a kill goes too."""
     if not path.is_file():
         return
-    before = path.read_text(encoding="utf-8")
+    before = path.read_text(encoding="utf-8", errors="replace")  # what is no text is no line of ours
     kept = "".join(line + "\n" for line in before.splitlines() if _is_up_to(line, samples_seen))
     if kept != before:
         write_atomically(path, kept.encode())

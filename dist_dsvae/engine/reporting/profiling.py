@@ -40,7 +40,8 @@ class Profiling:
         synchronize: Callable[[], None],
         say: Callable[[str], None],
     ) -> None:
-        self._left = profiled_iterations(setting) if setting and distributed.is_main() else range(0)
+        self._asked = setting if distributed.is_main() else None
+        self._left = profiled_iterations(self._asked) if self._asked else range(0)
         self._directory, self._synchronize, self._say = run_dir / "profile", synchronize, say
         self._is_cuda = device.type == "cuda"
         self._profile: profile | None = None
@@ -61,10 +62,14 @@ class Profiling:
     def stop(self) -> None:
         """End what is being recorded, and write it."""
         if self._profile is None:
+            if self._asked:
+                self._say(
+                    f"train.profile is {self._asked}, but no such iteration was made: there is no profile."
+                )
             return
         self._synchronize()
         self._profile.stop()
-        self._profile = None
+        self._profile = self._asked = None
 
     def _start(self) -> None:
         if not self._is_cuda:  # or the profiler's library calls the missing GPU an error

@@ -52,7 +52,7 @@ _SECONDS_BETWEEN_LOOKS = 1.0
 
 
 class Preempted(BaseException):  # not an Exception: nobody's recovery may swallow it
-    """The run was asked to stop, and has left a checkpoint to go on from."""
+    """The run was asked to stop, and has left a checkpoint to go on from. Its text: what asked, if known."""
 
     @property
     def exit_code(self) -> int:
@@ -107,6 +107,11 @@ class StopRequests:
         if clock is not None:
             clock.due = Due(heard[0][1])
         return next((_REASONS[reason] for reason, _ in heard if reason), None)
+
+    def raise_if_asked(self) -> None:
+        """As ``agreed``, between pieces of something long. Raises Preempted on all ranks to stop it."""
+        if reason := self.agreed():
+            raise Preempted(reason)
 
     def _look_for_the_file(self) -> None:
         now = time.monotonic()

@@ -151,12 +151,17 @@ def differing_but_for_the_seed(a: EvaluatedRun, b: EvaluatedRun) -> list[str]:
 
 
 def _same_training(a: EvaluatedRun, b: EvaluatedRun) -> bool:
-    """Same method, configuration, kind of weights, and budget: in samples, or in seconds by the clock."""
+    """Same method, configuration, kind of weights, and budget: in samples, or in seconds by the clock.
+
+    From their own initial weights both, or both from others', and with the same unlabelled pictures.
+    """
     seconds = (a.config.train.max_seconds, b.config.train.max_seconds)
     return (
         (a.method, a.weights) == (b.method, b.weights)
         and (a.samples_seen == b.samples_seen or seconds[0] == seconds[1] > 0)
         and not differing_but_for_the_seed(a, b)
+        and (a.config.init_from is None) == (b.config.init_from is None)
+        and a.config.data.unlabelled == b.config.data.unlabelled
     )
 
 

@@ -15,7 +15,7 @@ from dist_dsvae.commands import evaluate, export, train
 from dist_dsvae.config import TrainConfig
 from dist_dsvae.engine.evaluating import test_codes
 from dist_dsvae.engine.reporting import visuals
-from dist_dsvae.engine.stopping.preemption import StopRequests
+from dist_dsvae.engine.stopping.preemption import Preempted, StopRequests
 from dist_dsvae.evaluation.metrics import description_of
 from dist_dsvae.methods.published import load_published
 from dist_dsvae.methods.update import averaged_networks, weights_of
@@ -206,6 +206,45 @@ def test_evaluation_during_training_leaves_no_trace(entry: Entries, tmp_path: Pa
     assert result["figures"]["inception_score"] >= 1
     assert result["figures"]["identity_swaps"] == 20
     assert result["figures"]["identity_same_person"] == result["real"]["identity_sample_to_class"]
+
+
+def test_a_training_that_is_stopped_as_it_evaluates(
+    entry: Entries, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It saves and leaves at once; the same command makes that evaluation, then goes on."""
+    settings = {"classifier": CLASSIFIER, "samples_per_class": 8, "diversity_samples": 2, "splits": 1}
+    settings |= {"neighbour_samples": 20, "batch_norm": "batch", "batch_size": 4, "every_steps": 2}
+    config = str(config_of("cgan", tmp_path, 3, evaluation=settings))
+    assert entry(train, "--config", config, "--run-dir", str(tmp_path / "whole"))[0] == 0
+    calls = iter([False, False, True])
+
+    def asked(self: StopRequests) -> None:
+        if next(calls):
+            raise Preempted("SIGTERM")
+
+    run_dir = tmp_path / "stopped"
+    with monkeypatch.context() as patched:
+        patched.setattr(StopRequests, "raise_if_asked", asked)
+        status, printed = entry(train, "--config", config, "--run-dir", str(run_dir))
+    assert status == 75, printed
+    assert "Stopped by SIGTERM at step 2" in printed
+    assert [path.name for path in (run_dir / "checkpoints").iterdir()] == ["step-00000002"]
+    assert not (run_dir / "evaluation/step-00000002.json").exists()
+
+    status, printed = entry(train, "--config", config, "--run-dir", str(run_dir))
+    assert status == 0, printed
+    whole, stopped = (
+        json.loads((tmp_path / run / "evaluation/step-00000002.json").read_text())
+        for run in ("whole", "stopped")
+    )
+    assert stopped["figures"] == whole["figures"]
+    last = "checkpoints/step-00000003"
+    expected, got = (checkpoint_tensors(tmp_path / run / last) for run in ("whole", "stopped"))
+    assert [name for name in expected if not torch.equal(got[name], expected[name])] == []
+    made = (run_dir / "evaluation/step-00000002.json").stat().st_mtime_ns
+    back = ("--resume", str(run_dir / "checkpoints/step-00000002"))
+    assert entry(train, "--config", config, "--run-dir", str(run_dir), *back)[0] == 0
+    assert (run_dir / "evaluation/step-00000002.json").stat().st_mtime_ns == made  # it was there
 
 
 def test_a_stopped_evaluation_goes_on(

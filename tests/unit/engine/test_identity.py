@@ -12,12 +12,13 @@ from torch.nn import functional as F
 
 from dist_dsvae.config import DataConfig, EvaluationConfig, TrainConfig
 from dist_dsvae.config.reading import ConfigError
+from dist_dsvae.core.errors import DataError
 from dist_dsvae.core.noise import Noise
 from dist_dsvae.core.types import Codes, Gaussian, ImageShape
 from dist_dsvae.data.shards.manifest import Manifest
 from dist_dsvae.data.stream import one_pass
 from dist_dsvae.data.transforms import to_device_batch
-from dist_dsvae.engine.evaluating.evaluate import with_changes
+from dist_dsvae.engine.evaluating.evaluate import evaluation_of, with_changes
 from dist_dsvae.engine.evaluating.evaluator import Candidate, EvaluationInputs
 from dist_dsvae.engine.evaluating.progress import Progress
 from dist_dsvae.engine.evaluating.resemblance import Identity
@@ -249,6 +250,16 @@ def test_wrong_settings_get_a_sentence(splits: dict[str, Manifest], tmp_path: Pa
             stage(splits, **settings)
     with pytest.raises(ConfigError, match=r"evaluation.identity_samples is -1; it must be between 0"):
         with_changes(EvaluationConfig(), ["evaluation.identity_samples=-1"])
+
+
+def test_a_training_looks_at_the_split_that_its_evaluations_name(
+    splits: dict[str, Manifest], tmp_path: Path
+) -> None:
+    """Also where none is due before its end: each would be refused then."""
+    write_images(tmp_path / "overlapping", ("eve", "bob"), 2, SHAPE)
+    config = EvaluationConfig(held_out=str(tmp_path / "overlapping"))
+    with pytest.raises(DataError, match=r"has 1 classes that are trained on \(bob\)"):
+        evaluation_of(config, DataConfig(train="x"), splits["test"], None, Runtime(TrainConfig()))
 
 
 def test_points_have_no_faces(splits: dict[str, Manifest], tmp_path: Path) -> None:

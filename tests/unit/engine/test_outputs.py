@@ -52,6 +52,14 @@ def test_a_line_that_was_torn_is_taken_back(
     assert path.read_text() == '{"samples_seen": 5}\n'
 
 
+def test_what_is_no_text_is_no_line(tmp_path: Path) -> None:
+    """A disk's fault in a file that nothing depends on."""
+    path = tmp_path / "metrics.jsonl"
+    path.write_bytes(b'{"samples_seen": 1}\n\xff\xfe\n{"samples_seen": 2, "x": "\xff"}\n')
+    MetricsFile(path, 1).append({"samples_seen": 3})
+    assert path.read_text() == '{"samples_seen": 1}\n{"samples_seen": 3}\n'
+
+
 def test_lines_that_could_not_be_dropped_at_first_do_not_stand_twice(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

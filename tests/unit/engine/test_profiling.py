@@ -54,13 +54,18 @@ def test_a_run_with_a_profile_is_the_run_without(tmp_path: Path, capsys: pytest.
     assert "Profile of iterations 2 to 4:" in capsys.readouterr().out
 
 
-def test_a_run_that_ends_or_is_resumed_in_between_records_what_it_can(tmp_path: Path) -> None:
+def test_a_run_that_ends_or_is_resumed_in_between_records_what_it_can(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     run_dir = run(tmp_path, 4, "run", "3:9")
     assert steps(run_dir / "profile/iterations-3-3.json.gz") == 1
     run(tmp_path, 12, "run", "3:9")  # resumed at 4, which is the first iteration of a process, then a warm-up
     assert steps(run_dir / "profile/iterations-6-8.json.gz") == 3
     run(tmp_path, 14, "run", "13:15")  # only the warm-up is run: nothing to write
     assert len(list((run_dir / "profile").iterdir())) == 4
+    capsys.readouterr()
+    run(tmp_path, 15, "run", "50:55")
+    assert "train.profile is 50:55, but no such iteration was made" in capsys.readouterr().out
 
 
 def test_a_profile_is_the_run_s_own_work(tmp_path: Path) -> None:

@@ -69,7 +69,8 @@ def write_run(path: Path, method: str = "dsvae", seed: int = 0, **changes: Any) 
     classes = changes.pop("classes", [f"class {i}" for i in range(10)])
     config = ExperimentConfig(
         seed=seed,
-        data=DataConfig(train=data),
+        data=DataConfig(train=data, unlabelled=changes.pop("unlabelled", None)),
+        init_from=changes.pop("init_from", None),
         model=ModelConfig(architecture="conv32"),
         method=METHODS[method](**options),
     )
@@ -137,8 +138,10 @@ def test_seeds_of_one_training_are_a_row_with_mean_and_sample_deviation(tmp_path
         {"samples_seen": 2_000_000, "seed": 1},
         {"weights": "raw", "seed": 1},
         {"seed": 0},  # a seed twice is no second sample
+        {"seed": 1, "init_from": "runs/other"},
+        {"seed": 1, "unlabelled": "shards/more/train"},
     ],
-    ids=["options", "budget", "weights", "seed"],
+    ids=["options", "budget", "weights", "seed", "from others' weights", "unlabelled"],
 )
 def test_other_trainings_are_rows_of_their_own(tmp_path: Path, changes: dict[str, Any]) -> None:
     comparison = compared(write_run(tmp_path / "a"), write_run(tmp_path / "b", **changes))
