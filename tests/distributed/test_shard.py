@@ -10,7 +10,7 @@ from dist_dsvae.config import OptimizerConfig
 from dist_dsvae.core import distributed
 from dist_dsvae.engine.iteration.guard import NonFiniteLossError
 from dist_dsvae.engine.iteration.optimizer import UpdateOptimizer
-from dist_dsvae.engine.iteration.zero import Update, ZeroOptimizer
+from dist_dsvae.engine.iteration.zero import ApplySlice, ZeroOptimizer
 from dist_dsvae.engine.iteration.zero_slice import ZeroSlice
 from tests.forking import on_ranks
 
@@ -81,7 +81,7 @@ def test_only_the_groups_of_the_step_move_through_the_engine() -> None:
     parameters, shards = networks()
     before = {name: p.detach().clone() for name, p in parameters.items()}
 
-    def engine(update: Update) -> bool:
+    def engine(update: ApplySlice) -> bool:
         for group, shard in shards.items():
             update(group, torch.ones_like(shard.own))
         return False
@@ -96,7 +96,7 @@ def test_only_the_groups_of_the_step_move_through_the_engine() -> None:
 def test_an_update_that_deepspeed_left_out_is_not_passed_over() -> None:
     parameters, shards = networks()
 
-    def engine(update: Update) -> bool:
+    def engine(update: ApplySlice) -> bool:
         return True
 
     optimizer = ZeroOptimizer(OptimizerConfig(), named(parameters), shards, engine)
