@@ -115,9 +115,9 @@ def _image_of(sample: TarSample, path: Path, unused: list[str]) -> tuple[str, Me
             "are the same up to their first dot are one sample."
         )
     others = [e for e in sample.members if e.rpartition(".")[2] in IMAGE_EXTENSIONS and e != found[0]]
-    own_labels = {e.rpartition(".")[0] for e in sample.members if e.rpartition(".")[2] in ("cls", "json")}
+    labels = {e.rpartition(".")[0] for e in sample.members if e.rpartition(".")[2] == "cls"}
     for other in others:
-        if other.rpartition(".")[0] in own_labels - {found[0].rpartition(".")[0]}:
+        if other.rpartition(".")[0] in labels - {found[0].rpartition(".")[0]}:
             raise DataError(
                 f"The sample '{sample.key}' of the shard {path} holds .{found[0]} and .{other}, which has a "
                 "label of its own. Files whose names are the same up to their first dot are one sample: "

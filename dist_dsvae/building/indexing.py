@@ -24,7 +24,7 @@ from dist_dsvae.building.foreign_shard import (
 from dist_dsvae.building.label_report import check_empty_classes, spoken_labels
 from dist_dsvae.building.parallel import run_tasks
 from dist_dsvae.building.tar_labels import composed
-from dist_dsvae.building.tar_scan import find_tars
+from dist_dsvae.building.tar_scan import find_splits, find_tars, folders_with_manifests, is_manifest
 from dist_dsvae.building.writer import index_tar
 from dist_dsvae.core.errors import DataError
 from dist_dsvae.core.faces.crop_record import FaceCrops
@@ -32,12 +32,9 @@ from dist_dsvae.core.text import TextError, read_json, read_text
 from dist_dsvae.core.types import ImageShape
 from dist_dsvae.data.shards.index_file import index_file_of, open_index
 from dist_dsvae.data.shards.manifest import MANIFEST_FILE, Manifest
-from dist_dsvae.data.shards.system_names import is_system_name
 from dist_dsvae.data.shards.table import TABLE_FILE
-from dist_dsvae.data.shards.unpacked import TAR_SUFFIXES
 
 _MOST_CLASSES = 1_000_000
-_MANIFEST_MARKS = (b'"format_version"', b'"classes"')
 
 
 def index(
@@ -95,56 +92,6 @@ def index(
     ]
 
 
-def find_splits(directory: Path) -> list[Path]:
-    """``directory`` itself if it holds tars, otherwise its sub-folders that do.
-
-    Raises DataError if there is none, or if there are others on another level, which would be missed.
-    """
-    if not directory.is_dir():
-        if directory.name.endswith(TAR_SUFFIXES):
-            raise DataError(
-                f"{directory} is a shard, not a directory. Give the directory: {directory.parent}."
-            )
-        raise DataError(f"The shard directory {directory} does not exist. Correct the path.")
-    inner = _folders_with_tars(directory)
-    splits = [directory] if find_tars(directory) else inner
-    strangers = inner if splits == [directory] else []
-    strangers += [deeper for folder in _folders(directory) for deeper in _folders_with_tars(folder)]
-    if splits and strangers:
-        raise DataError(
-            f"{splits[0]} holds shards, and {strangers[0]} on another level does, too. Shards lie in "
-            f"{directory} itself or in its sub-folders, one for each split: move those of {strangers[0]}, or "
-            "index the two directories one by one."
-        )
-    if not splits:
-        where = f"; {strangers[0]} holds some: give {strangers[0].parent}" if strangers else ""
-        raise DataError(
-            f"Neither {directory} nor its sub-folders hold a shard{where}. Shards are files that end in "
-            f"{', '.join(TAR_SUFFIXES)}."
-        )
-    return splits
-
-
-def splits_to_verify(directory: Path) -> list[Path]:
-    """As ``find_splits``, and those that have a manifest, but no tars any more."""
-    known = folders_with_manifests(directory) if directory.is_dir() else []
-    have_tars = not known or any(map(find_tars, [directory, *_folders(directory)]))
-    return list(dict.fromkeys([*known, *(find_splits(directory) if have_tars else [])]))
-
-
-def folders_with_manifests(directory: Path) -> list[Path]:
-    """``directory`` and its sub-folders, where they are splits, or were."""
-    return [folder for folder in [directory, *_folders(directory)] if (folder / MANIFEST_FILE).is_file()]
-
-
-def _folders(directory: Path) -> list[Path]:
-    return sorted(path for path in directory.iterdir() if path.is_dir() and not is_system_name(path.name))
-
-
-def _folders_with_tars(directory: Path) -> list[Path]:
-    return [path for path in _folders(directory) if find_tars(path)]
-
-
 def read_class_names(path: Path) -> list[str]:
     """The lines of a file, one class name each in the order of the ids."""
     try:
@@ -179,7 +126,7 @@ def _check_replaceable(split: Path) -> None:
     """
     manifest, table = split / MANIFEST_FILE, split / TABLE_FILE
     said = manifest.read_bytes() if manifest.is_file() else b""
-    foreign = None if not said or all(mark in said for mark in _MANIFEST_MARKS) else manifest
+    foreign = None if not said or is_manifest(said) else manifest
     if table.is_file() and table.stat().st_size:
         if not said:
             foreign = table

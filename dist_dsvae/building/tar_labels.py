@@ -101,7 +101,7 @@ def _json_entries(sample: TarSample, where: str) -> Mapping[str, object]:
 
 
 def _content_of(sample: TarSample, extension: str, where: str) -> bytes | None:
-    found = [ext for ext in sample.members if ext.rpartition(".")[2] == extension]
+    found = members_of(sample, (extension,))
     if len(found) > 1:
         raise DataError(
             f"T{where[1:]} has {len(found)} labels (its files: {', '.join(f'.{name}' for name in found)}). "

@@ -1,4 +1,4 @@
-"""Reads the samples of a tar that any tool wrote, and notices when the tar is damaged.
+"""Finds tars, and reads the samples of those that any tool wrote; notices when one is damaged.
 
     file --gunzip / unxz (unpacked)--> tar stream (tar_members)--> members --group by key--> samples
 
@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 from dist_dsvae.core.errors import DataError
 from dist_dsvae.core.text import printable
+from dist_dsvae.data.shards.manifest import MANIFEST_FILE
 from dist_dsvae.data.shards.system_names import is_system_name, is_system_path
 from dist_dsvae.data.shards.tar_members import TarMember, members_of, promises
 from dist_dsvae.data.shards.unpacked import TAR_SUFFIXES, open_uncompressed
@@ -27,6 +28,9 @@ _ARCHIVE = re.compile(
 _KEY_AND_EXTENSION = re.compile(r"((?:.*/|)[^.]+)[.]([^/]*)", re.DOTALL)
 _MOST_MEMBER_BYTES = 2**28
 _META = re.compile(r"__[^/]*__($|/)")
+
+
+_MANIFEST_MARKS = (b'"format_version"', b'"classes"')
 
 
 class Member(NamedTuple):
@@ -68,6 +72,67 @@ def find_tars(directory: Path) -> list[Path]:
                 )
             tars.append(path)
     return tars
+
+
+def find_splits(directory: Path) -> list[Path]:
+    """``directory`` itself if it holds tars, otherwise its sub-folders that do.
+
+    Raises DataError if there is none, or if there are others on another level, which would be missed.
+    """
+    if not directory.is_dir():
+        if directory.name.endswith(TAR_SUFFIXES):
+            raise DataError(
+                f"{directory} is a shard, not a directory. Give the directory: {directory.parent}."
+            )
+        raise DataError(f"The shard directory {directory} does not exist. Correct the path.")
+    inner = _folders_with_tars(directory)
+    splits = [directory] if find_tars(directory) else inner
+    strangers = inner if splits == [directory] else []
+    strangers += [deeper for folder in _folders(directory) for deeper in _folders_with_tars(folder)]
+    if splits and strangers:
+        raise DataError(
+            f"{splits[0]} holds shards, and {strangers[0]} on another level does, too. Shards lie in "
+            f"{directory} itself or in its sub-folders, one for each split: move those of {strangers[0]}, or "
+            "index the two directories one by one."
+        )
+    if not splits:
+        where = f"; {strangers[0]} holds some: give {strangers[0].parent}" if strangers else ""
+        raise DataError(
+            f"Neither {directory} nor its sub-folders hold a shard{where}. Shards are files that end in "
+            f"{', '.join(TAR_SUFFIXES)}."
+        )
+    return splits
+
+
+def splits_to_verify(directory: Path) -> list[Path]:
+    """As ``find_splits``, and those that have a manifest, but no tars any more."""
+    known = folders_with_manifests(directory) if directory.is_dir() else []
+    have_tars = not known or any(map(find_tars, [directory, *_folders(directory)]))
+    return list(dict.fromkeys([*known, *(find_splits(directory) if have_tars else [])]))
+
+
+def folders_with_manifests(directory: Path) -> list[Path]:
+    """``directory`` and its sub-folders, where they are splits, or were."""
+    return [folder for folder in [directory, *_folders(directory)] if _has_manifest(folder)]
+
+
+def _has_manifest(folder: Path) -> bool:
+    """Whether it has one of ours: other tools have files of that name, too."""
+    path = folder / MANIFEST_FILE
+    return path.is_file() and (bool(find_tars(folder)) or is_manifest(path.read_bytes()))
+
+
+def is_manifest(content: bytes) -> bool:
+    """Of the content of a file of a manifest's name: other tools have such, too."""
+    return all(mark in content for mark in _MANIFEST_MARKS)
+
+
+def _folders(directory: Path) -> list[Path]:
+    return sorted(path for path in directory.iterdir() if path.is_dir() and not is_system_name(path.name))
+
+
+def _folders_with_tars(directory: Path) -> list[Path]:
+    return [path for path in _folders(directory) if find_tars(path)]
 
 
 def scan(path: Path, system_files: list[str] | None = None) -> Iterator[TarSample]:

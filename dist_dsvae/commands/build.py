@@ -122,8 +122,8 @@ def sources_of(arguments: argparse.Namespace) -> list[Path]:
 
 
 def run_index(arguments: argparse.Namespace, command: str) -> None:
-    from dist_dsvae.building.indexing import find_splits, index, read_class_names
-    from dist_dsvae.building.tar_scan import find_tars
+    from dist_dsvae.building.indexing import index, read_class_names
+    from dist_dsvae.building.tar_scan import find_splits, find_tars
 
     names = read_class_names(arguments.classes) if arguments.classes else None
     splits = find_splits(arguments.directory)
@@ -142,7 +142,7 @@ def run_index(arguments: argparse.Namespace, command: str) -> None:
 
 
 def run_verify(arguments: argparse.Namespace, command: str) -> None:
-    from dist_dsvae.building.indexing import splits_to_verify
+    from dist_dsvae.building.tar_scan import splits_to_verify
     from dist_dsvae.building.verify import verify
     from dist_dsvae.data.open_split import open_split
     from dist_dsvae.data.remote.location import is_remote

@@ -28,6 +28,11 @@ def contradictions(config: ExperimentConfig) -> Iterator[str]:
             f"method.unlabelled_updates is {method.unlabelled_updates}, but data.unlabelled is not set. Name "
             "the shards there (shards/README.md says how to build them), or set it to 0."
         )
+    if isinstance(method, DSVAEConfig) and method.joint_batch == "last" and method.joint_updates > 1:
+        yield (
+            f'method.joint_batch is "last", so {method.joint_updates} joint updates would see one batch, and '
+            'its noise, again. Set method.joint_updates to 1, or the other to "fresh".'
+        )
     if evaluation.every_steps and data.test is None:
         yield (
             "evaluation.every_steps is set, but data.test is not. Give a test split to evaluate on, or set "

@@ -117,11 +117,6 @@ class DSVAEConfig:
                 'method.joint_batch is "last", the batch of the last stage-1 update, but method.gm_updates '
                 'is 0. Set one to 1 or more, or the other to "fresh".'
             )
-        if self.joint_batch == "last" and self.joint_updates > 1:
-            raise ValueError(
-                f'method.joint_batch is "last", so {self.joint_updates} joint updates would see one batch, '
-                'and its noise, again. Set method.joint_updates to 1, or the other to "fresh".'
-            )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -23,6 +23,7 @@ from dist_dsvae.core.noise import Draw, hash_words
 from dist_dsvae.core.types import Codes
 from dist_dsvae.evaluation.judging.judge import Judge
 
+IDENTITY_MEANS = "persons"  # in evaluations; they were over pictures where nothing is said
 EncodeZs = Callable[[Tensor, Tensor], Codes]  # of images [B, C, H, W] and labels [B]
 Decode = Callable[[Tensor], Tensor]  # codes [B, d] -> images [B, C, H, W] in [-1, 1]
 

@@ -59,7 +59,7 @@ def _identity_metrics(prefix: str, title: str, *depends: str) -> Iterator[Metric
             title=f"{title}, {what}",
             best=best,
             judge="identity_network",
-            depends=(*_DECODED, "seed", "identity_samples", *depends),
+            depends=(*_DECODED, "seed", "identity_samples", "identity_means", *depends),
         )
     for figure, description in (
         ("swaps", "swapped faces"),

@@ -178,12 +178,15 @@ class Photographs:
 def cut_mask(mask: Mask, faces: Sequence[AlignedFace | None]) -> Mask:
     """A mask of whole photographs as one of their faces, bool [N, H, W]; any other as it is.
 
-    mask: a PIL picture is of the photographs if it is as large. faces: None for a picture that is a crop.
+    mask: a PIL picture is of the photographs if it is as large, and not as large as the crops. faces: None
+    for a picture that is a crop.
     Raises RequestError for one that is as large as some of the photographs alone.
     """
     if not isinstance(mask, Image.Image) or not any(faces):
         return mask
     grey = grey_mask(mask)
+    if any(face is not None and face.crop.size == grey.size for face in faces):
+        return mask  # of the crops
     fitting = [face for face in faces if face is not None and face.photograph.size == grey.size]
     if not fitting:
         return mask

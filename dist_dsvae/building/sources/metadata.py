@@ -10,7 +10,7 @@ from collections.abc import Iterator
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _PNG_KEPT = (b"IHDR", b"PLTE", b"IDAT", b"IEND")
 _JPEG_END, _JPEG_SCAN, _JPEG_COMMENT = 0xD9, 0xDA, 0xFE
-_JFIF, _ADOBE = 0xE0, 0xEE  # say how colours are stored; the other APPn are metadata
+_JFIF, _ADOBE = 0xE0, 0xEE
 
 
 def without_metadata(content: bytes) -> bytes:
@@ -50,10 +50,17 @@ def _jpeg_segments(content: bytes) -> Iterator[bytes]:
         end = place + 2 + int.from_bytes(content[place + 2 : place + 4], "big")
         if marker == _JPEG_SCAN:
             end = _end_of_scan(content, end)
-        is_metadata = marker == _JPEG_COMMENT or _JFIF < marker <= 0xEF
-        if marker == _ADOBE or not is_metadata:
-            yield content[place:end]
+        yield _without_metadata(marker, content[place:end])
         place = end
+
+
+def _without_metadata(marker: int, segment: bytes) -> bytes:
+    """Of APP0 and APP14 what says how colours are stored, of the other APPn and of comments nothing."""
+    if marker == _JFIF and segment[4:9] == b"JFIF\0":
+        return b"\xff\xe0\x00\x10" + segment[4:16] + b"\0\0"  # without the thumbnail behind it
+    if marker == _ADOBE and segment[4:9] == b"Adobe":
+        return b"\xff\xee\x00\x0e" + segment[4:16]
+    return b"" if marker == _JPEG_COMMENT or _JFIF <= marker <= 0xEF else segment
 
 
 def _end_of_scan(content: bytes, place: int) -> int:

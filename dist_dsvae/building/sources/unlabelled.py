@@ -14,9 +14,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from dist_dsvae.building.indexing import find_splits, read_class_names
+from dist_dsvae.building.indexing import read_class_names
 from dist_dsvae.building.sources.file_encoder import FileEncoder
 from dist_dsvae.building.sources.source import Source
+from dist_dsvae.building.tar_scan import find_splits
 from dist_dsvae.building.writer import Sample
 from dist_dsvae.core.errors import DataError
 from dist_dsvae.core.images import EncodedImage

@@ -15,6 +15,7 @@ from dist_dsvae.config.reading import ConfigError, differing_keys, load_config
 from dist_dsvae.core.files import sha256_of
 from dist_dsvae.core.shipped import at_hand, config_names
 from dist_dsvae.core.text import read_json
+from dist_dsvae.evaluation.identity import IDENTITY_MEANS
 from dist_dsvae.methods.published import WEIGHTS_FILE
 from dist_dsvae.runs.checkpoint import is_described_by, step_of
 from dist_dsvae.runs.run_directory import read_record
@@ -53,6 +54,8 @@ class WantedEvaluation:
             judges = found["judges"] or {}
             newest = self.run.newest()
             if newest is None or not is_described_by(newest, found) or found["asked"] != wanted:
+                return False
+            if self.settings.identity_network and found["settings"].get("identity_means") != IDENTITY_MEANS:
                 return False
         except (OSError, ValueError, KeyError, TypeError):
             return False

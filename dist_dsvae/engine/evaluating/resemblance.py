@@ -26,6 +26,7 @@ from dist_dsvae.engine.evaluating.evaluator import Candidate, EvaluationInputs, 
 from dist_dsvae.engine.evaluating.judges import described
 from dist_dsvae.engine.evaluating.scoring import add_up
 from dist_dsvae.evaluation.identity import (
+    IDENTITY_MEANS,
     EmbeddingSums,
     EncodeZs,
     SwapSums,
@@ -72,6 +73,7 @@ class Identity(Evaluator):
         found: dict[str, Any] = {}
         if self.network is not None:
             found["identity_samples"] = self.inputs.config.identity_samples
+            found["identity_means"] = IDENTITY_MEANS
         if self.held_out is not None:
             found["held_out_fingerprint"] = self.held_out.fingerprint
         return found

@@ -62,10 +62,8 @@ class Profiling:
     def stop(self) -> None:
         """End what is being recorded, and write it."""
         if self._profile is None:
-            if self._asked:
-                self._say(
-                    f"train.profile is {self._asked}, but no such iteration was made: there is no profile."
-                )
+            if self._asked and not any(self._directory.glob("iterations-*")):
+                self._say(f"train.profile is {self._asked}, but no such iteration was made in this start.")
             return
         self._synchronize()
         self._profile.stop()

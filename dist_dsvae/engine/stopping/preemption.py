@@ -74,6 +74,7 @@ class StopRequests:
         self._launcher = os.getppid() if "TORCHELASTIC_RUN_ID" in os.environ else None
         self._under_way: tuple[dist.Work, torch.Tensor] | None = None
         self._last_look = 0.0
+        self._due = Due(0)  # what the clock asked for, until it is told
         self._nothing_to_lose = False
         self._handlers: dict[int, Any] = {}
         if threading.current_thread() is threading.main_thread():
@@ -104,8 +105,9 @@ class StopRequests:
             asked = clock.asks() if clock is not None else asked
             self._look_for_the_file()
         heard = self._exchange(self._seen, asked)
+        self._due |= Due(heard[0][1])  # it may be heard by a call without a clock
         if clock is not None:
-            clock.due = Due(heard[0][1])
+            clock.due, self._due = self._due, Due(0)
         return next((_REASONS[reason] for reason, _ in heard if reason), None)
 
     def raise_if_asked(self) -> None:

@@ -64,6 +64,14 @@ def test_blanks_before_quotes_are_no_part_of_a_name(run: Run) -> None:
     assert sum(len(names) for names in report()["left_out"].values()) == 1
 
 
+def test_captions_may_have_lines_and_links_are_pictures_of_their_own(run: Run) -> None:
+    save("1.png")
+    Path("2.png").symlink_to("1.png")  # as tools keep files of equal content
+    write_list('path,label,caption\n1.png,a,"one\ntwo"\n2.png,b,""\n')
+    assert run("csv", "list.csv", "out", "--size", 20) == 0
+    assert labels_by_source("train") == {"1.png": "a", "2.png": "b"}
+
+
 def test_splits_by_their_names_and_columns_by_option(run: Run) -> None:
     save(*(f"{number}.png" for number in range(5)))
     write_list(
@@ -162,12 +170,12 @@ def test_without_labels_no_column_of_labels_is_needed(run: Run) -> None:
         (
             "path,label,split\n1.png,a,train\n./1.png,a,test\n",
             [],
-            "names ./1.png on line 2 with the split 'train', and on line 3 with 'test'",
+            "names 1.png on line 2 with the split 'train', and on line 3 with 'test'",
         ),
         (
             'path,label\n1.png,"a\n2.png,b"\n',
             [],
-            "A cell of list.csv goes on over several lines, up to line 3: 'a\\n2.png,b'",
+            "The column 'label' of list.csv goes on over several lines, up to line 3: 'a\\n2.png,b'",
         ),
         (
             "path,label\ngone.png,a\n",

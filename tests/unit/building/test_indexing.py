@@ -265,8 +265,8 @@ np.save(NPY_IMAGE, np.zeros((4, 4, 3), dtype=np.uint8))
             r"'cat' of the shard .* holds \.png and \.1\.png, which has a label of its own",
         ),
         (
-            {"cat.png": png(0), "cat.cls": b"0", "cat.1.cls": b"1"},
-            r"'cat' .* has 2 labels \(its files: \.cls, \.1\.cls\)",
+            {"cat.png": png(0), "cat.1.cls": b"0", "cat.2.cls": b"1"},
+            r"'cat' .* has 2 labels \(its files: \.1\.cls, \.2\.cls\)",
         ),
         (
             {"cat.png": png(0), "cat.1.png": png(1), "cat.1.cls": b"1"},
@@ -321,6 +321,28 @@ def test_further_images_and_folders_of_metadata_are_told_of(tmp_path: Path) -> N
     assert manifest.num_samples == 2
     assert "further images of samples that have one, not used: 1 (a.tar: 000.seg.png)" in lines
     assert any("left out: 1 (a.tar: __meta__/x.png)" in line for line in lines)
+
+
+def test_what_else_a_sample_says_is_no_label(tmp_path: Path) -> None:
+    files = {
+        "0.png": png(0),
+        "0.cls": b"1",
+        "0.json": b"{}",
+        "0.boxes.json": b"[1, 2]",
+        "1.png": png(1),
+        "1.cls": b"0",
+    }
+    write_tar(tmp_path / "a.tar", files)
+    assert index_one(tmp_path).samples_per_class == (1, 1)
+
+
+def test_another_tool_s_manifest_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_tar(tmp_path / "train/a.tar", labelled(0, 1))
+    for folder in (tmp_path, tmp_path / "notes"):
+        folder.mkdir(exist_ok=True)
+        (folder / "manifest.json").write_text('{"files": []}')
+    index(tmp_path, command="")
+    assert run_build(monkeypatch, "verify", tmp_path) == 0
 
 
 def test_one_name_in_two_spellings_is_one_class(tmp_path: Path) -> None:

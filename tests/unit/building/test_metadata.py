@@ -57,6 +57,19 @@ def test_pixels_stay_and_all_else_goes(kind: str, behind: bytes) -> None:
     assert without_metadata(stripped) == stripped
 
 
+def test_segments_about_colour_hold_nothing_else() -> None:
+    """A thumbnail in JFIF's, and segments of others under the same two marks."""
+    content = FILES["jpeg"]
+    jfif = content[2:20]
+    assert jfif[4:9] == b"JFIF\0"
+    thumbnail = jfif[:2] + (16 + 12).to_bytes(2, "big") + jfif[4:16] + b"\x02\x02" + b"Jane Doe-RGB"
+    others = b"".join(b"\xff" + mark + b"\x00\x0a" + NAME.encode() for mark in (b"\xe0", b"\xee"))
+    odd = content[:2] + thumbnail + others + content[20:]
+    stripped = without_metadata(odd)
+    assert NAME.encode() not in stripped
+    assert stripped == without_metadata(content)
+
+
 @pytest.mark.parametrize("kind", FILES)
 def test_a_file_that_ends_early_is_refused(kind: str) -> None:
     for end in (30, len(FILES[kind]) // 2, len(FILES[kind]) - 3):

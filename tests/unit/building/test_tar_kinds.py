@@ -17,7 +17,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dist_dsvae.building.indexing import find_splits, index
+from dist_dsvae.building.indexing import index
+from dist_dsvae.building.tar_scan import find_splits
 from dist_dsvae.building.verify import verify
 from dist_dsvae.config import DataConfig
 from dist_dsvae.core.errors import DataError

@@ -102,6 +102,32 @@ def test_a_process_begins_with_a_line_and_hears_the_rest(tmp_path: Path) -> None
     requests.close()
 
 
+def test_what_is_due_is_not_lost_between_pieces_of_an_evaluation(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With several ranks a request is heard one call after it was made, which may be one without a clock."""
+    time = Time()
+    clock = make_clock(time, checkpoint_every_minutes=1.0)
+    requests = StopRequests(tmp_path, Patience(timedelta(seconds=5)))
+    under_way = [[0, 0]]
+
+    def exchange(self: StopRequests, seen: int, asked: int) -> list[list[int]]:
+        under_way.append([seen, asked])
+        return [under_way.pop(0)]
+
+    monkeypatch.setattr(StopRequests, "_exchange", exchange)
+    requests.agreed(clock)
+    time.seconds += 60
+    requests.agreed(clock)  # asks
+    requests.raise_if_asked()  # hears
+    requests.raise_if_asked()
+    requests.agreed(clock)
+    assert clock.is_due(Due.CHECKPOINT)
+    requests.agreed(clock)
+    assert not clock.is_due(Due.CHECKPOINT)
+    requests.close()
+
+
 ITERATIONS = 14
 
 

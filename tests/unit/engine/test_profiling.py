@@ -64,8 +64,10 @@ def test_a_run_that_ends_or_is_resumed_in_between_records_what_it_can(
     run(tmp_path, 14, "run", "13:15")  # only the warm-up is run: nothing to write
     assert len(list((run_dir / "profile").iterdir())) == 4
     capsys.readouterr()
-    run(tmp_path, 15, "run", "50:55")
-    assert "train.profile is 50:55, but no such iteration was made" in capsys.readouterr().out
+    run(tmp_path, 15, "run", "13:15")
+    assert "no such iteration" not in capsys.readouterr().out  # as another start has left some
+    run(tmp_path, 3, "short", "50:55")
+    assert "train.profile is 50:55, but no such iteration was made in this start" in capsys.readouterr().out
 
 
 def test_a_profile_is_the_run_s_own_work(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import replace
 from pathlib import Path
 
@@ -129,6 +130,9 @@ def test_a_mask_of_the_photograph_is_cut_as_that_is(model: PretrainedModel, tmp_
     small = Image.new("L", (32, 32), 255)
     assert cut_mask(small, [found]) is small
     assert cut_mask(whole, [None]) is whole
+    searched = face_model("yes").photographs.find(photo)
+    as_large = dataclasses.replace(searched, crop=searched.crop.resize(photo.size))
+    assert cut_mask(whole, [as_large]) is whole  # of the model's own size: of the crops
     with pytest.raises(RequestError, match=r"has the size of 1 of 2 pictures \(160x160\)"):
         model.inpaint([photo, found.crop], whole)
 

@@ -55,7 +55,7 @@ def images_listed_in(
     columns = _checked(file, header, columns, unlabelled)
     rows: dict[str, list[TableRow]] = {}
     left_out: dict[str, list[str]] = {}
-    seen: dict[str, tuple[str | None, str, int]] = {}
+    seen: dict[str, tuple[_Told, int]] = {}
     for number, cells in lines:
         if any(cells[len(header) :]):
             raise DataError(
@@ -65,12 +65,12 @@ def images_listed_in(
         told = _told(file, number, dict(zip(header, cells, strict=False)), columns)
         here = f"{file.name}, line {number}: {printable(told.path)}"
         image = file.parent / told.path
-        place = os.path.realpath(image)  # ./a.png is a.png
+        place = os.path.normpath(Path.cwd() / image)  # ./a.png is a.png; of a link, its own
         if place in seen:
-            _check_same(file, number, told, seen[place])
+            _check_same(file, number, told, *seen[place])
             left_out.setdefault("listed more than once", []).append(here)
             continue
-        seen[place] = (told.class_name, told.split, number)
+        seen[place] = (told, number)
         if not image.is_file():
             left_out.setdefault("listed, but there is no such file", []).append(here)
         elif not is_image(image):
@@ -112,12 +112,6 @@ def _table(file: Path, path_column: str) -> tuple[list[str], list[tuple[int, lis
             "and whose others are a path and a label each."
         ) from error
     header = lines[0][1] if lines else []
-    for number, cells in lines:
-        if broken := next((cell for cell in cells if "\n" in cell), None):
-            raise DataError(
-                f"A cell of {file} goes on over several lines, up to line {number}: {broken[:40]!r}. No path "
-                "and no label does, so a quote is not closed. Close it, or take it away."
-            )
     if len(set(header)) < len(header):
         twice = next(name for name in header if header.count(name) > 1)
         raise DataError(f"{file} has two columns '{twice}'. Rename one of them in its first line.")
@@ -145,6 +139,13 @@ def _checked(file: Path, header: Sequence[str], columns: Columns, unlabelled: bo
 
 
 def _told(file: Path, number: int, line: Mapping[str, str], columns: Columns) -> _Told:
+    for column in (columns.path, columns.label, columns.split):
+        if column is not None and "\n" in line.get(column, ""):
+            raise DataError(
+                f"The column '{column}' of {file} goes on over several lines, up to line {number}: "
+                f"{line[column][:40]!r}. No path, label or split does, so a quote is not closed. Close it, "
+                "or take it away."
+            )
     path = line.get(columns.path, "")
     split = "train" if columns.split is None else line.get(columns.split, "")
     if not path or not split:
@@ -156,12 +157,12 @@ def _told(file: Path, number: int, line: Mapping[str, str], columns: Columns) ->
     return _Told(path, None if label in NOT_LABELS else class_name(label), split)
 
 
-def _check_same(file: Path, number: int, told: _Told, before: tuple[str | None, str, int]) -> None:
+def _check_same(file: Path, number: int, told: _Told, before: _Told, earlier: int) -> None:
     """Raise DataError if a picture is named again with another label or split."""
-    name, split, earlier = before
-    for what, one, other in (("label", name, told.class_name), ("split", split, told.split)):
+    both = (("label", before.class_name, told.class_name), ("split", before.split, told.split))
+    for what, one, other in both:
         if one != other:
             raise DataError(
-                f"{file} names {told.path} on line {earlier} with the {what} '{one}', and on line {number} "
+                f"{file} names {before.path} on line {earlier} with the {what} '{one}', and on line {number} "
                 f"with '{other}'. A picture has one {what}: remove one of the lines."
             )
