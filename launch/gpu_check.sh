@@ -48,7 +48,7 @@ graphs() {
     for network in "${networks[@]}"; do
         read -r name classes <<<"$network"
         for precision in "${precisions[@]}"; do
-            attempt "$python" launch/doctor.py --json --only iteration --only graph --disk "$WORK" \
+            attempt "$python" launch/doctor.py --json --only iteration --only graph \
                 --architecture "$name" --classes "$classes" --batch-size "$batch" --mixed_precision "$precision"
         done
     done

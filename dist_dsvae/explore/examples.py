@@ -78,11 +78,12 @@ def rows_of_samples(
     shared_zu: bool,
 ) -> Tensor:
     """Samples [R, num_samples, C, H, W] of R classes, in [-1, 1]. shared_zu: one zu per column."""
+    known = temperatures.of_codes_of(model.published.method)
     drawn = model.sample(
         *(classes, num_samples, seed),
         shared_zu=shared_zu,
-        temperature_zs=temperatures.zs,
-        temperature_zu=temperatures.zu,
+        temperature_zs=known.zs,
+        temperature_zu=known.zu,
         kind="tensor",
     )
     images: Tensor = drawn.unflatten(0, (len(classes), num_samples))

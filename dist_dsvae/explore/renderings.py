@@ -94,7 +94,7 @@ def _cloud(
     model: PretrainedModel, classes: Sequence[str], seed: int, temperatures: Temperatures
 ) -> Image.Image:
     per_class = -(-_NUM_POINTS // len(model.classes))
-    zs, zu = temperatures
+    zs, zu = temperatures.of_codes_of(model.published.method)
     points = model.sample(classes, per_class, seed, temperature_zs=zs, temperature_zu=zu, kind="tensor")
     labels = torch.arange(len(classes)).repeat_interleave(per_class)
     return scatter_image([(f"samples, seed {seed}", points, labels)], classes, dpi=160)

@@ -43,6 +43,10 @@ class Temperatures(NamedTuple):
         """
         return self.zs in (1, self.zu) or isinstance(method, LabelFree)
 
+    def of_codes_of(self, method: object) -> Temperatures:
+        """These for a method with both codes; zu's alone for one that has one."""
+        return self if isinstance(method, LabelFree) else Temperatures(self.zu, self.zu)
+
     def tempered(self, prior: PriorCodes) -> PriorCodes:
         """``prior`` at these temperatures."""
         if self == AT_ONE:

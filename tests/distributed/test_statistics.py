@@ -104,7 +104,10 @@ class Statistics:
     """An evaluation whose figures are the running statistics that it meets."""
 
     inputs = SimpleNamespace(
-        config=EvaluationConfig(), data=SimpleNamespace(train=""), train=SimpleNamespace(num_classes=5)
+        config=EvaluationConfig(),
+        data=SimpleNamespace(train=""),
+        train=SimpleNamespace(num_classes=2, samples_per_class=(1, 3)),
+        test=SimpleNamespace(samples_per_class=(2, 2), num_samples=4),
     )
 
     def __call__(self, method: nn.Module, progress: object) -> tuple[dict[str, float], dict[str, float]]:

@@ -13,7 +13,13 @@ from dist_dsvae.config import CGANConfig, CVAEConfig, DSVAEConfig
 from dist_dsvae.config.reading import load_config, to_tree
 from dist_dsvae.core.shipped import EMBEDDED_TEST, model_in_the_box
 from dist_dsvae.explore import examples
-from dist_dsvae.explore.examples import TYPICAL, best_known, certainty, first_classes
+from dist_dsvae.explore.examples import (
+    TYPICAL,
+    best_known,
+    certainty,
+    first_classes,
+    rows_of_samples,
+)
 from dist_dsvae.pretrained.model import PretrainedModel
 from dist_dsvae.runs.open_model import open_model
 from tests.unit.explore.making import make_model
@@ -116,3 +122,12 @@ def test_samples_as_examples_are_of_classes_in_turn(model: PretrainedModel) -> N
     for place, one in enumerate(found):
         expected = images[place % len(CLASSES), place // len(CLASSES), 0].add(1).mul(127.5)
         assert np.abs(np.asarray(one.image, float) - expected.numpy()).max() <= 1
+
+
+def test_a_method_of_one_code_has_the_variety_of_zu() -> None:
+    """The page shows it one slider; samples of before any is moved are typical ones, too."""
+    model = make_model(CVAEConfig())
+    images = rows_of_samples(model, [0, 1], 3, 5, TYPICAL, shared_zu=False)
+    both = {"temperature_zs": TYPICAL.zu, "temperature_zu": TYPICAL.zu}
+    assert TYPICAL.zs != TYPICAL.zu
+    assert torch.equal(images.flatten(0, 1), model.sample([0, 1], 3, 5, **both, kind="tensor"))
