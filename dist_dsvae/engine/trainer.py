@@ -78,7 +78,7 @@ class Trainer:
         torch.manual_seed(config.seed)
         self.method = make_method(config.method, config.model, shape, num_classes).to(runtime.dtype)
         assert isinstance(self.method, Method)
-        place(self.method, runtime, sync_batch_norm=config.train.sync_batch_norm)
+        place(self.method, runtime, self.slice.batch_size, sync_batch_norm=config.train.sync_batch_norm)
 
         # The iteration: all of it on the device, captured as a CUDA graph where that is possible
         self.streams = Streams(self.method, splits, config.data, self.slice, runtime, seed=config.seed)

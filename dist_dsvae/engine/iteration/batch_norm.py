@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from dist_dsvae.config.reading import ConfigError
 from dist_dsvae.core import distributed
 from dist_dsvae.engine.processes.runtime import Runtime
 from dist_dsvae.models.norm_statistics import batch_norms
@@ -34,8 +35,16 @@ def convert_sync_batch_norm(module: nn.Module) -> nn.Module:
     return module
 
 
-def place(method: nn.Module, runtime: Runtime, *, sync_batch_norm: bool) -> None:
-    """Bring a method to the device, laid out as convolutions like it; batch norms synchronised if asked."""
+def place(method: nn.Module, runtime: Runtime, batch_size: int = 2, *, sync_batch_norm: bool) -> None:
+    """Bring a method to the device, laid out as convolutions like it; batch norms synchronised if asked.
+
+    batch_size: of each rank. Raises ConfigError where each would normalise one sample by itself.
+    """
+    if not sync_batch_norm and runtime.world_size > 1 and batch_size < 2 and any(batch_norms(method)):
+        raise ConfigError(
+            f"train.sync_batch_norm is false, and each of {runtime.world_size} processes has one sample of a "
+            "batch, which has no variance of its own. Raise data.batch_size, or leave sync_batch_norm true."
+        )
     if sync_batch_norm and runtime.world_size > 1:
         convert_sync_batch_norm(method)
     method.to(runtime.device)
