@@ -156,7 +156,7 @@ class Trainer:
         device, synchronize = self.runtime.device, self.runtime.fence.synchronize
         profiling = Profiling(train.profile, self.run_dir, device, synchronize, telemetry.say)
         due, moment = self._due(self.config.evaluation.every_steps), self._moment()
-        if self.resumed_from is not None and due and not evaluate.was_evaluated(self.run_dir, *moment):
+        if self.resumed_from is not None and due and not evaluate.was_evaluated(self.run_dir, *moment[:2]):
             self._evaluate(telemetry, clock)  # it was due at this checkpoint, and came to no end
         while self.iteration < self.total_iterations:
             # Stop, if any rank was asked to or time is up

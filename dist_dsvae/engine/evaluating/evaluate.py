@@ -95,15 +95,9 @@ def evaluate(
     folder.mkdir(parents=True, exist_ok=True)
     stop, watchdog = StopRequests(folder, runtime.patience), Watchdog()
 
-    def pause() -> None:
-        if (reason := stop.agreed()) is not None:
-            if runtime.is_main:
-                stop.record(reason, checkpoint.step_of(chosen), marker["samples_seen"])
-            raise Preempted
-
     try:
         key = result | {"corrupt": config.data.corrupt_sample}
-        progress = Progress(folder / f".{name}", key, pause, on_progress)
+        progress = Progress(folder / f".{name}", key, stop.raise_if_asked, on_progress)
         method.eval()
         measured = Measured()
         if settings.measures_batch_norm:
@@ -111,6 +105,10 @@ def evaluate(
                 skip = config.data.replaces_corrupt
                 measured = measured_for_evaluation(chosen, method, weights, train, skip_corrupt=skip)
         figures, real = evaluation(method, progress, measured)
+    except Preempted as asked:
+        if runtime.is_main:
+            stop.record(str(asked), checkpoint.step_of(chosen), marker["samples_seen"])
+        raise
     except RuntimeError as error:
         raise watchdog.explain(error) from error
     finally:
@@ -158,8 +156,8 @@ def evaluation_of(
 
     Also where none is: what a run's evaluations are to measure is looked at before it trains.
     """
-    open_held_out(config.held_out, data, train)
     if not config.every_steps:
+        open_held_out(config.held_out, data, train)
         return None
     assert test is not None  # ``config.checks``
     return Evaluation(EvaluationInputs(config, data, train, test, runtime))
@@ -189,7 +187,7 @@ def evaluate_in_training(
     return figures
 
 
-def was_evaluated(run_dir: Path, name: str, samples_seen: int, _: float) -> bool:
+def was_evaluated(run_dir: Path, name: str, samples_seen: int) -> bool:
     """Whether ``evaluate_in_training`` has left its file for this moment. The same on all ranks."""
 
     def look() -> bool:

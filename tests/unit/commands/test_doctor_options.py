@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import sys
-
 import pytest
 
 from dist_dsvae.commands import doctor
+from tests.unit.commands.conftest import UsageError
 
 
 @pytest.mark.parametrize(
@@ -17,11 +16,5 @@ from dist_dsvae.commands import doctor
         ("--only host --batch-size 8 --only gpus", "--batch-size is for bf16"),
     ],
 )
-def test_options_of_checks_that_are_left_out(
-    arguments: str, sentence: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr(sys, "argv", ["dsvae doctor", *arguments.split()])
-    with pytest.raises(SystemExit) as left:
-        doctor.main()
-    assert left.value.code == 2
-    assert sentence in capsys.readouterr().err
+def test_options_of_checks_that_are_left_out(arguments: str, sentence: str, usage_error: UsageError) -> None:
+    assert sentence in usage_error(doctor.main, arguments)

@@ -29,6 +29,7 @@ from dist_dsvae.core.shipped import config_names, root
 from dist_dsvae.evaluation.comparing.evaluated import FORMAT, ComparisonError
 from dist_dsvae.evaluation.comparing.results import read_results
 from dist_dsvae.runs import marker
+from tests.unit.commands.conftest import UsageError
 
 JUDGE_FILE = root() / "shards/fashion-mnist-mini/classifier/model.safetensors"
 NUMBERS = ("3", "4a", "4b", "5", "6", "7", "8")  # of the figures of a method with two codes
@@ -445,14 +446,8 @@ def test_stopping_stops_what_was_started(tmp_path: Path, monkeypatch: pytest.Mon
         ("toy --temperatures 0.5:", "argument --temperatures: '' is not allowed"),
     ],
 )
-def test_options_that_do_not_go_together(
-    arguments: str, sentence: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr(sys, "argv", ["dsvae reproduce", *arguments.split()])
-    with pytest.raises(SystemExit) as left:
-        reproduce.main()
-    assert left.value.code == 2
-    assert sentence in capsys.readouterr().err
+def test_options_that_do_not_go_together(arguments: str, sentence: str, usage_error: UsageError) -> None:
+    assert sentence in usage_error(reproduce.main, arguments)
 
 
 @pytest.mark.parametrize(
