@@ -45,8 +45,9 @@ class DataConfig:
     num_workers: reader processes per rank of "stream"; 0 reads in the training process.
     worker_timeout_seconds: a reader process that brings nothing for so long counts as hung, and the run
         stops; 0 waits for ever.
-    cache_dir: local folder for what is fetched from URLs, shared by all processes of a machine;
-        null is dist_dsvae in $XDG_CACHE_HOME or in ~/.cache.
+    cache_dir: local folder for what is fetched from URLs, and for what evaluations keep of real images
+        (real-images), shared by all processes of a machine; null is dist_dsvae in $XDG_CACHE_HOME or in
+        ~/.cache.
     cache_gib: beyond so many GiB of shards in it, those used longest ago are removed; shards in use
         and those of the window being read stay.
     fetch_tries: attempts at a file before the run stops; two where the server says that there is none.
@@ -233,8 +234,8 @@ class ExperimentConfig:
     run_dir: where the run lives; ``--run-dir`` goes before it.
     seed: decides initial weights, sample order and all noise.
     init_from: a run, a checkpoint of one, or an exported model, whose weights a new run starts from;
-        everything else starts afresh, and with other classes also what belongs to a class. A run that is
-        resumed does not look at it.
+        everything else starts afresh. Of what belongs to a class, that of classes which both know by name is
+        taken, the rest starts afresh. A run that is resumed does not look at it.
     data, model, method, optimizer, train, sampling, evaluation: sections, below.
     """
 

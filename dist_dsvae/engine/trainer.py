@@ -133,7 +133,7 @@ class Trainer:
         try:
             self._train(telemetry)
             self._save_and_wait(telemetry)
-            self.stop_requests.leave_at_once()
+            self.stop_requests.leave_at_once(self.iteration, self.state.samples_seen)
             self._release()  # the last figures need memory
             return self._finish(telemetry)
         except RuntimeError as error:

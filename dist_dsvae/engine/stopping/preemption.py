@@ -26,7 +26,7 @@ import time
 from contextlib import suppress
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 import torch.distributed as dist
@@ -75,7 +75,7 @@ class StopRequests:
         self._under_way: tuple[dist.Work, torch.Tensor] | None = None
         self._last_look = 0.0
         self._due = Due(0)  # what the clock asked for, until it is told
-        self._nothing_to_lose = False
+        self._at_the_end: tuple[int, int] | None = None  # step and samples seen, all of it on disk
         self._handlers: dict[int, Any] = {}
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGTERM, signal.SIGINT):
@@ -85,8 +85,8 @@ class StopRequests:
                 (run_dir / name).unlink(missing_ok=True)
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        if self._nothing_to_lose:
-            raise Preempted
+        if self._at_the_end:
+            self._leave(_REASONS[number])
         if number == signal.SIGINT and self._seen == signal.SIGINT:
             raise KeyboardInterrupt  # asked twice: at once, without a checkpoint
         self._seen = number
@@ -141,11 +141,19 @@ class StopRequests:
         heard: list[list[int]] = numbers.tolist()
         return heard
 
-    def leave_at_once(self) -> None:
-        """From now on a signal ends the process by Preempted: all that was computed is on disk."""
-        self._nothing_to_lose = True
+    def leave_at_once(self, step: int, samples_seen: int) -> None:
+        """From now on a signal ends the process by Preempted: all that was trained is on disk."""
+        self._at_the_end = step, samples_seen
         if self._seen > 0:
-            raise Preempted
+            self._leave(_REASONS[self._seen])
+
+    def _leave(self, reason: str) -> NoReturn:
+        """With word of it, so that a batch script queues the job again for its last figures."""
+        assert self._at_the_end is not None
+        if distributed.is_main():
+            with suppress(OSError):  # a full disk
+                self.record(reason, *self._at_the_end)
+        raise Preempted(reason)
 
     def record(self, reason: str, step: int, samples_seen: int) -> None:
         """Leave word that the run stopped early. Rank 0 only."""

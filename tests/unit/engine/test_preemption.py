@@ -86,16 +86,20 @@ def test_a_new_start_forgets_both(tmp_path: Path) -> None:
     requests.close()
 
 
-def test_with_all_on_disk_a_signal_leaves_at_once(requests: StopRequests) -> None:
-    requests.leave_at_once()
-    with pytest.raises(Preempted):
+def test_with_all_on_disk_a_signal_leaves_at_once_and_says_so(tmp_path: Path, requests: StopRequests) -> None:
+    requests.leave_at_once(7, 700)
+    assert not (tmp_path / "stopped-early.json").exists()
+    with pytest.raises(Preempted, match="SIGTERM"):
         signal.raise_signal(signal.SIGTERM)
+    record = json.loads((tmp_path / "stopped-early.json").read_text())  # a batch script queues the job again
+    assert record == {"reason": "SIGTERM", "step": 7, "samples_seen": 700}
 
 
-def test_a_signal_during_the_last_save_counts(requests: StopRequests) -> None:
+def test_a_signal_during_the_last_save_counts(tmp_path: Path, requests: StopRequests) -> None:
     signal.raise_signal(signal.SIGTERM)
-    with pytest.raises(Preempted):
-        requests.leave_at_once()
+    with pytest.raises(Preempted, match="SIGTERM"):
+        requests.leave_at_once(7, 700)
+    assert (tmp_path / "stopped-early.json").is_file()
 
 
 def test_exit_codes(monkeypatch: pytest.MonkeyPatch) -> None:
