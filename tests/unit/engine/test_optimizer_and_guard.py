@@ -11,8 +11,9 @@ from torch import nn
 
 from dist_dsvae.config import OptimizerConfig
 from dist_dsvae.engine.iteration.guard import Guard, NonFiniteLossError, raise_if_weights_are_bad
-from dist_dsvae.engine.iteration.optimizer import UpdateOptimizer, variance_rate
+from dist_dsvae.engine.iteration.optimizer import UpdateOptimizer, learning_rate, variance_rate
 from dist_dsvae.methods.update import Reduction, Update
+from tests.unit.engine.making import make_iteration
 from tests.unit.methods.making import make_method
 
 ZERO = torch.zeros(())
@@ -30,6 +31,31 @@ def test_variance_schedules(schedule: str, expected: dict[float, float]) -> None
     config = OptimizerConfig(variance_schedule=schedule)
     for epoch, rate in expected.items():
         assert variance_rate(config, epoch) == pytest.approx(rate)
+
+
+def test_rates_fall_to_nothing_along_half_a_cosine() -> None:
+    config = OptimizerConfig(learning_rate=1e-3, variance_learning_rate=1e-2, decay_epochs=4.0)
+    share = {0.0: 1.0, 1.0: 0.5 + math.sqrt(0.125), 2.0: 0.5, 4.0: 0.0, 5.0: 0.0, 9.0: 0.0}
+    for epoch, of_all in share.items():
+        variances = 1e-2 * (0.01 if epoch >= 2 else 1.0)  # "paper"
+        assert learning_rate(config, epoch, variances=False) == pytest.approx(1e-3 * of_all, abs=1e-12)
+        assert learning_rate(config, epoch, variances=True) == pytest.approx(variances * of_all, abs=1e-12)
+    assert learning_rate(OptimizerConfig(), 1e6, variances=False) == 5e-4
+
+
+def test_an_iteration_moves_every_rate_to_its_epoch() -> None:
+    config = OptimizerConfig(decay_epochs=8.0)
+    iteration = make_iteration(config, architecture="mlp2d")
+    iteration.set_rates(3.0, 7)
+    rates = {
+        group["name"]: group["lr"].item()
+        for optimizer in iteration.optimizers.values()
+        for group in optimizer.adam.param_groups
+    }
+    assert rates == {
+        name: pytest.approx(learning_rate(config, 3.0, variances=name == "variances"))
+        for name in ("weights", "variances")
+    }
 
 
 def network() -> nn.Module:
@@ -56,13 +82,19 @@ def test_variances_follow_their_own_rate() -> None:
     assert net.weight.grad is None
 
 
-def test_a_tripped_guard_stops_every_update() -> None:
+@pytest.mark.parametrize("gradient", [math.nan, 1.0])
+@pytest.mark.parametrize("scaled", [False, True])
+def test_a_tripped_guard_stops_every_update(gradient: float, scaled: bool) -> None:
+    """Also where the gradients of an infinite loss term are finite, and under fp16's scaler."""
     net = network()
     optimizer = optimizer_for(net)
     before = copy.deepcopy(net.state_dict())
+    scaler = torch.amp.GradScaler("cpu") if scaled else None
+    if scaler is not None:
+        scaler.scale(ZERO)  # makes its scale
     for parameter in net.parameters():
-        parameter.grad = torch.full_like(parameter, math.nan)
-    optimizer.step(torch.ones(()), scaler=None)
+        parameter.grad = torch.full_like(parameter, gradient)
+    optimizer.step(torch.ones(()), scaler)
     for name, value in net.state_dict().items():
         assert torch.equal(value, before[name])
     for moments in optimizer.state().values():
