@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from dist_dsvae.core.noise import Draw, JointNoise, Noise, hash_words, permutation, top_bits, uniform
+from dist_dsvae.core.noise import Draw, JointNoise, Noise, hash_words, permutation, seed_of, top_bits, uniform
 
 
 def splitmix64(word: int) -> int:
@@ -36,6 +36,16 @@ def test_known_values_never_change() -> None:
 
 
 GOLDEN_PERMUTATION = [4, 0, 2, 5, 1, 6, 7, 3]
+
+
+def test_samples_of_two_splits_at_one_position_have_nothing_in_common() -> None:
+    train, unlabelled = seed_of("train", 5), seed_of("unlabelled", 5)
+    assert train == 5
+    noises = [Noise(seed, torch.arange(64)).normal(Draw.PRIOR_ZU, 32) for seed in (train, unlabelled)]
+    assert (noises[0] == noises[1]).double().mean() < 0.01
+    assert torch.corrcoef(torch.stack([noise.flatten() for noise in noises]))[0, 1].abs() < 0.1
+    orders = [permutation(64, seed, Draw.SHARD_ORDER, 0) for seed in (train, unlabelled)]
+    assert not torch.equal(*orders)
 
 
 def test_noise_depends_on_position_not_on_batch() -> None:

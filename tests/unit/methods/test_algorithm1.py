@@ -55,6 +55,9 @@ def engine_steps(method: DSVAE):  # type: ignore[no-untyped-def]
         ("mlp2d", torch.contiguous_format, BEYOND),
         ("mlp2d", torch.contiguous_format, {"code_weight": 0.5, "mixture_fit": "moments"}),
         ("mlp2d", torch.contiguous_format, {"sampled_classes": 2}),
+        ("mlp2d", torch.contiguous_format, {"gm_margin": 0.5}),
+        ("mlp2d", torch.contiguous_format, BEYOND | {"gm_margin": 0.5}),
+        ("mlp2d", torch.contiguous_format, {"sampled_classes": 2, "gm_margin": 0.5}),
     ],
 )
 def test_iterations_equal_the_transcription(

@@ -57,19 +57,15 @@ def test_joint_batch() -> None:
     assert [step.num_batches for step in last.updates] == [3, 0]
 
 
-def test_margin_raises_the_gm_loss() -> None:
-    plain = make_method()(BATCH, noise_for(BATCH), "gm")["gm"]
-    assert make_method(gm_margin=0.5)(BATCH, noise_for(BATCH), "gm")["gm"] > plain
-
-
 @pytest.mark.parametrize("term", ["reconstruction", "kl", "confusion", "generator"])
 def test_weights_scale_their_term_and_zero_switches_it_off(term: str) -> None:
     usual = make_method().routing[term]
     scaled = make_method(**{f"{term}_weight": 2.5}).routing[term]
     assert scaled == {network: 2.5 * weight for network, weight in usual.items()}
     off = make_method(**{f"{term}_weight": 0.0})
-    summed(off, off(BATCH, noise_for(BATCH), "joint")).backward()
-    assert all(torch.isfinite(p.grad).all() for p in off.encoder_u.parameters())
+    assert set(off.routing[term].values()) == {0.0}
+    summed(off, {term: off(BATCH, noise_for(BATCH), "joint")[term]}).backward()
+    assert not any(p.grad is not None and p.grad.any() for p in off.parameters())
 
 
 def test_logistic_and_hinge_agree_on_who_is_real() -> None:

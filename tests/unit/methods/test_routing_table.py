@@ -52,6 +52,9 @@ def plain_terms(method: DSVAE, step: str, batch) -> dict[str, Tensor]:  # type: 
         ("mlp2d", BEYOND | {"loss_weights": "paper"}),
         ("mlp2d", {"code_weight": 0.5, "mixture_fit": "moments"}),
         ("mlp2d", {"sampled_classes": 2}),
+        ("mlp2d", {"gm_margin": 0.5}),
+        ("mlp2d", BEYOND | {"gm_margin": 0.5}),
+        ("mlp2d", {"sampled_classes": 2, "gm_margin": 0.5}),
     ],
 )
 @pytest.mark.parametrize("step", ["gm", "joint", "unlabelled"])

@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from dist_dsvae.config import DSVAEConfig, ModelConfig
 from dist_dsvae.core.types import ImageShape
 from dist_dsvae.methods.dsvae import DSVAE
-from dist_dsvae.models.architectures import ARCHITECTURES, RULES, SIZES
+from dist_dsvae.models.architectures import ARCHITECTURES, RULES, SIZES, architecture_for
 from dist_dsvae.models.blocks import Unflatten
+from dist_dsvae.models.discriminator import Discriminator
 
 
 def conv(cin: int, cout: int, k: int) -> int:
@@ -200,6 +201,21 @@ def test_projection_form(architecture: str) -> None:
     difference = d(x, torch.tensor([0])) - d(x, torch.tensor([1]))
     expected = ((d.embedding.weight[0] - d.embedding.weight[1]) * hidden[0]).sum()
     torch.testing.assert_close(difference[0], expected)
+
+
+@pytest.mark.parametrize("architecture", ["small", "mlp2d"])
+def test_the_gain_multiplies_every_score(architecture: str) -> None:
+    def scores(gain: float) -> tuple[torch.Tensor, torch.Tensor]:
+        torch.manual_seed(0)
+        shape = ImageShape(3, 32, 32) if architecture == "small" else ImageShape(2, 0, 0)
+        discriminator = Discriminator(architecture_for(architecture, shape), shape, 4, gain).eval()
+        images = torch.rand(5, *shape) if shape.is_image else torch.rand(5, 2)
+        labels = torch.arange(5) % 4
+        return discriminator(images, labels), discriminator.without_labels()(images)
+
+    for plain, strong in zip(scores(1.0), scores(5.0), strict=True):
+        torch.testing.assert_close(strong, 5.0 * plain)
+        assert plain.std() > 0
 
 
 @pytest.mark.parametrize(
