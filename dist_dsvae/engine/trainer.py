@@ -282,7 +282,7 @@ class Trainer:
     def _evaluate(self, telemetry: Telemetry, clock: Clock) -> None:
         """Score the present weights on all ranks; training's state is untouched. Stops as ``_stop`` does."""
         assert self.evaluation is not None
-        self.runtime.fence.synchronize()
+        self.guard.raise_if_tripped()
         what = (self.run_dir, self.evaluation, self.method, self.ema, self.config, self._moment())
         with self.watchdog.doing("evaluating"), clock.stopped(), telemetry.stopped():
             try:

@@ -72,16 +72,17 @@ class Guard:
         """Raise NonFiniteLossError on every rank if any tripped. Reads the flag: a host sync.
 
         So it does if fp16's loss scale fell, with the last of very many updates that were left out, below
-        what keeps a gradient: at 0 the next one that is finite would be divided by it.
+        what keeps a gradient: at 0 the next one that is finite would be divided by it. A tripped guard lets
+        it fall as well, so the flag is looked at first.
         """
         self._synchronize()
-        if self._loss_scale is not None and self._loss_scale.item() < _LEAST_LOSS_SCALE:
-            raise NonFiniteLossError(
-                "Gradients became infinite or NaN again and again, although every loss was finite, so no "
-                "update was applied. The last checkpoint is intact: go on from it with --mixed_precision no "
-                "or bf16, or start a new run with a lower optimizer.learning_rate."
-            )
         if self.tripped.item() == 0:
+            if self._loss_scale is not None and self._loss_scale.item() < _LEAST_LOSS_SCALE:
+                raise NonFiniteLossError(
+                    "Gradients became infinite or NaN again and again, although every loss was finite, so no "
+                    "update was applied. The last checkpoint is intact: go on from it with --mixed_precision "
+                    "no or bf16, or start a new run with a lower optimizer.learning_rate."
+                )
             return
         named = [
             f"{update}/{name}"

@@ -51,6 +51,8 @@ class Runtime:
     """
 
     def __init__(self, config: TrainConfig, mixed_precision: str | None = None) -> None:
+        # An environment may switch TF32 on; log-densities need all of float32, and a graph keeps what it met
+        torch.set_float32_matmul_precision("highest")
         use_cpu = not torch.cuda.is_available()
         self.timeout = timedelta(seconds=config.collective_timeout_seconds)
         self.patience = Patience(self.timeout)

@@ -152,6 +152,22 @@ def test_a_loss_scale_that_is_gone_is_told_before_it_spoils_the_weights() -> Non
         leave_out_an_update()
 
 
+def test_a_bad_loss_is_named_though_the_loss_scale_fell_after_it() -> None:
+    """Every update after it is left out, and halves the scale, until the host looks."""
+    net = network()
+    optimizer, scaler = optimizer_for(net), torch.amp.GradScaler("cpu")
+    scaler.scale(ZERO)
+    step = Update(name="joint", repeats=1, terms=("kl",), trains=(), reduction=Reduction.FLAT)
+    guard = Guard([step], torch.device("cpu"), loss_scale=scaler._scale)
+    guard.record(guard.inspect("joint", torch.tensor([math.inf]), torch.tensor(96)))
+    for _ in range(60):
+        for parameter in net.parameters():
+            parameter.grad = torch.ones_like(parameter)
+        optimizer.step(guard.tripped, scaler)
+    with pytest.raises(NonFiniteLossError, match=r"Loss term joint/kl became .* at sample position 96\."):
+        guard.raise_if_tripped()
+
+
 @pytest.mark.parametrize("name", ["decoder.layers.0.0.weight", "mixture_prior.log_variance"])
 def test_a_state_that_is_not_finite_is_not_saved(name: str) -> None:
     """A weight, and a statistic that moves without an optimiser: here the mixture is a buffer."""

@@ -156,3 +156,13 @@ def test_other_kinds_are_refused() -> None:
         launch_checks.check_kind(DistributedType.FSDP, False)
     with pytest.raises(LaunchError, match="Accelerate left it out"):
         launch_checks.check_kind(DistributedType.MULTI_CPU, True)
+
+
+def test_an_environment_that_asks_for_tf32_is_overruled() -> None:
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("high")
+    try:
+        Runtime(TrainConfig())
+        assert torch.get_float32_matmul_precision() == "highest"
+    finally:
+        torch.set_float32_matmul_precision(before)
