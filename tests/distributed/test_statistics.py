@@ -7,7 +7,6 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from torch import nn
 
 from dist_dsvae.config import CVAEConfig, DSVAEConfig, EvaluationConfig, MethodConfig
 from dist_dsvae.core import distributed
@@ -24,7 +23,7 @@ from dist_dsvae.runs import measure_statistics as engine_statistics
 from dist_dsvae.runs.measure_statistics import Measured, measure
 from dist_dsvae.sampling import statistics_codes as sampling_statistics
 from tests.forking import on_ranks
-from tests.unit.engine.making import write_images
+from tests.unit.engine.making import StandInEvaluation, write_images
 from tests.unit.methods.making import SHAPES, make_any
 
 
@@ -77,7 +76,8 @@ def what_leaves_a_rank_is_the_mean(rank: int, world_size: int, folder: Path) -> 
     settings = EvaluationConfig(batch_norm="running")
     inputs = dict.fromkeys(("train", "test", "runtime", "skip_corrupt"))
     assert_means(code_scores.final_figures(method, SimpleNamespace(config=settings, **inputs)))
-    assert_means(evaluate_in_training(folder, Statistics(), method, ema, RUN, ("step-00000001", 0, 0.0)))
+    scored = StandInEvaluation(lambda method: statistics(method.state_dict()))
+    assert_means(evaluate_in_training(folder, scored, method, ema, RUN, ("step-00000001", 0, 0.0)))
     assert all(torch.equal(tensor, own[name]) for name, tensor in method.state_dict().items())
 
     state = RunState(method, {}, ema, meter, None, data_fingerprint="")
@@ -98,25 +98,6 @@ def assert_means(found: dict[str, float]) -> None:
     assert len(found) >= 4
     for name, value in found.items():
         assert value == (1.5 if name.endswith("running_mean") else 5.0), name
-
-
-class Statistics:
-    """An evaluation whose figures are the running statistics that it meets."""
-
-    inputs = SimpleNamespace(
-        config=EvaluationConfig(),
-        data=SimpleNamespace(train=""),
-        train=SimpleNamespace(num_classes=2, samples_per_class=(1, 3)),
-        test=SimpleNamespace(samples_per_class=(2, 2), num_samples=4),
-    )
-
-    def __call__(self, method: nn.Module, progress: object) -> tuple[dict[str, float], dict[str, float]]:
-        return statistics(method.state_dict()), {}
-
-    def settings(self) -> dict[str, object]:
-        return {}
-
-    describe_judges = settings
 
 
 RUN = SimpleNamespace(method=SimpleNamespace(name="cvae"), seed=0)

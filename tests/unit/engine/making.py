@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Literal
 
 import numpy as np
@@ -13,7 +14,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from dist_dsvae.building.writer import Layout, Sample, write_split
-from dist_dsvae.config import OptimizerConfig, TrainConfig
+from dist_dsvae.config import EvaluationConfig, OptimizerConfig, TrainConfig
 from dist_dsvae.core.types import ImageShape
 from dist_dsvae.data.shards.manifest import Manifest
 from dist_dsvae.data.transforms import to_batch
@@ -79,6 +80,27 @@ def make_inputs(
         labels = torch.randint(iteration.method.num_classes, (size,), generator=generator)
         inputs += [images, labels, positions]
     return [tensor.to(iteration.runtime.device) for tensor in inputs]
+
+
+class StandInEvaluation:
+    """An evaluation whose figures are those that ``figures`` makes of the method, and no real ones."""
+
+    def __init__(self, figures: Callable[[nn.Module], dict[str, float]], weights: str = "auto") -> None:
+        self._figures = figures
+        self.inputs = SimpleNamespace(
+            config=EvaluationConfig(weights=weights),  # type: ignore[arg-type]
+            data=SimpleNamespace(train=""),
+            train=SimpleNamespace(num_classes=2, samples_per_class=(1, 3)),
+            test=SimpleNamespace(samples_per_class=(2, 2), num_samples=4),
+        )
+
+    def __call__(self, method: nn.Module, progress: object) -> tuple[dict[str, float], dict[str, float]]:
+        return self._figures(method), {}
+
+    def settings(self) -> dict[str, object]:
+        return {}
+
+    describe_judges = settings
 
 
 def write_images(

@@ -12,12 +12,12 @@ import pytest
 import torch
 from torch import nn
 
-from dist_dsvae.config import EvaluationConfig, ExperimentConfig, TrainConfig
+from dist_dsvae.config import ExperimentConfig, TrainConfig
 from dist_dsvae.config.reading import ConfigError, differing_keys, from_tree, to_tree
 from dist_dsvae.engine.evaluating.evaluate import evaluate_in_training
 from dist_dsvae.engine.iteration.ema import ExponentialMovingAverage, Pace, moving_average
 from dist_dsvae.methods.update import averaged_networks, put_weights, weights_of
-from tests.unit.engine.making import make_inputs, make_iteration
+from tests.unit.engine.making import StandInEvaluation, make_inputs, make_iteration
 from tests.unit.methods.making import make_method
 
 SAMPLES = 384  # of an iteration: four batches of 96
@@ -158,26 +158,6 @@ def test_a_resumed_average_equals_one_that_was_never_interrupted(averaged: tuple
     assert any(not torch.equal(tensor, live[name]) for name, tensor in whole.ema.averaged.items())
 
 
-class Weight:
-    """An evaluation whose figure is a weight of the decoder."""
-
-    def __init__(self, weights: str) -> None:
-        self.inputs = SimpleNamespace(
-            config=EvaluationConfig(weights=weights),
-            data=SimpleNamespace(train=""),
-            train=SimpleNamespace(num_classes=2, samples_per_class=(1, 3)),
-            test=SimpleNamespace(samples_per_class=(2, 2), num_samples=4),
-        )
-
-    def __call__(self, method: nn.Module, progress: object) -> tuple[dict[str, float], dict[str, float]]:
-        return {"weight": next(method.get_submodule("decoder").parameters()).flatten()[0].item()}, {}
-
-    def settings(self) -> dict[str, object]:
-        return {}
-
-    describe_judges = settings
-
-
 @pytest.mark.parametrize(("weights", "scored"), [("auto", "ema"), ("ema", "ema"), ("raw", "raw")])
 def test_an_evaluation_in_training_scores_the_average(tmp_path: Path, weights: str, scored: str) -> None:
     method = make_method("mlp2d")
@@ -189,7 +169,8 @@ def test_an_evaluation_in_training_scores_the_average(tmp_path: Path, weights: s
             tensor.fill_(3.0)
     run = SimpleNamespace(method=SimpleNamespace(name="dsvae"), seed=0)
     moment = ("step-00000001", 1, 0.0)
-    figures = evaluate_in_training(tmp_path, Weight(weights), method, ema, run, moment)  # type: ignore[arg-type]
+    evaluation = StandInEvaluation(lambda _: {"weight": weight.flatten()[0].item()}, weights)
+    figures = evaluate_in_training(tmp_path, evaluation, method, ema, run, moment)  # type: ignore[arg-type]
     assert figures == {"weight": {"ema": 3.0, "raw": 1.0}[scored]}
     assert weight.flatten()[0] == 1.0  # as before
     written = json.loads((tmp_path / "evaluation/step-00000001.json").read_text())

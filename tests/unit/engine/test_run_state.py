@@ -4,55 +4,42 @@ from __future__ import annotations
 
 import math
 import shutil
-from datetime import timedelta
 from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
-from dist_dsvae.config.reading import ConfigError, load_config
-from dist_dsvae.core.types import ImageShape
+from dist_dsvae.config.reading import ConfigError
 from dist_dsvae.engine.iteration.guard import NonFiniteLossError
-from dist_dsvae.engine.processes.runtime import Runtime
 from dist_dsvae.engine.reporting.telemetry import LossMeter
 from dist_dsvae.engine.run_state import RunState
-from dist_dsvae.engine.saver import CheckpointSaver
 from dist_dsvae.engine.trainer import Trainer
 from dist_dsvae.runs import checkpoint
 from dist_dsvae.runs.checkpoint import complete_checkpoints, read_marker
 from dist_dsvae.runs.marker import CheckpointError
-from tests.distributed.launching import write_config
-from tests.unit.engine.making import write_images
-
-GREY = ImageShape(1, 32, 32)
-PER_CLASS = 12
-AVERAGE = {"ema_half_life_updates": 2.0, "ema_networks": "all", "evaluate_at_end": False}
+from tests.unit.engine import test_fine_tuning
+from tests.unit.engine.making import StandInEvaluation, write_images
+from tests.unit.engine.test_fine_tuning import GREY, config_of
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """With shards of two classes."""
-    write_images(tmp_path / "shards", ("ant", "bee"), PER_CLASS, GREY)
+    write_images(tmp_path / "shards", ("ant", "bee"), 12, GREY)
     return tmp_path
 
 
 def begun(folder: Path, iterations: int, *overrides: str) -> Trainer:
     """The run of ``folder``, about to make its next update."""
-    epochs = iterations * 4 * 6 / (2 * PER_CLASS)
-    config = write_config(
-        folder / "config.json",
-        data={"train": str(folder / "shards"), "batch_size": 6},
-        train={"epochs": epochs} | AVERAGE,
-    )
-    read = load_config(config, list(overrides))
-    return Trainer(read, folder / "run", "auto", Runtime(read.train))
+    config = config_of(folder, "dsvae", folder / "shards", iterations)
+    return test_fine_tuning.begun(config, folder / "run", *overrides)
 
 
 def test_a_run_goes_on_with_its_own_shards_alone(folder: Path) -> None:
     begun(folder, 1).train()
     shutil.rmtree(folder / "shards")
-    write_images(folder / "shards", ("ant", "bee"), PER_CLASS + 3, GREY)
+    write_images(folder / "shards", ("ant", "bee"), 15, GREY)
     with pytest.raises(CheckpointError, match="was trained on other shards than those that"):
         begun(folder, 2)
 
@@ -70,6 +57,15 @@ def test_a_statistic_that_is_not_finite_ends_the_run_before_a_checkpoint(folder:
     with pytest.raises(NonFiniteLossError, match="Nothing was saved"):
         trainer.train()
     assert complete_checkpoints(folder / "run/checkpoints") == []
+
+
+def test_nothing_is_scored_after_a_loss_that_was_not_finite(folder: Path) -> None:
+    """On a GPU the host may not have looked since; what moves without an optimiser went on."""
+    trainer = begun(folder, 1)
+    trainer.evaluation = StandInEvaluation(lambda _: pytest.fail("it was scored"))  # type: ignore[assignment]
+    trainer.guard.tripped.fill_(1.0)
+    with pytest.raises(NonFiniteLossError, match="the last checkpoint is intact"):
+        trainer._evaluate(None, None)  # type: ignore[arg-type]
 
 
 def test_seconds_and_replaced_samples_add_up_over_starts(folder: Path) -> None:
@@ -107,11 +103,3 @@ def test_the_loss_scale_of_fp16_goes_on_where_it_was(tmp_path: Path) -> None:
     resumed.load(saved)
     assert resumed.scaler is not None
     assert resumed.scaler.get_scale() == 128.0
-
-
-def test_checkpoints_that_are_to_stay_do(tmp_path: Path) -> None:
-    saver = CheckpointSaver(tmp_path, keep=1, keep_every=2, timeout=timedelta(seconds=60))
-    for step in range(1, 6):
-        saver.save(step, {"w": torch.zeros(3)}, {})
-    saver.close()
-    assert [path.name[-1] for path in complete_checkpoints(tmp_path)] == ["2", "4", "5"]

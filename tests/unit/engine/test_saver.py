@@ -116,3 +116,11 @@ def test_closing_lets_a_checkpoint_become_complete(tmp_path: Path) -> None:
     saver.save(5, {"w": torch.zeros(100_000)}, {})
     saver.close()
     assert [path.name for path in complete_checkpoints(tmp_path)] == ["step-00000005"]
+
+
+def test_checkpoints_that_are_to_stay_do(tmp_path: Path) -> None:
+    saver = CheckpointSaver(tmp_path, keep=1, keep_every=2)
+    for step in range(1, 6):
+        saver.save(step, {"w": torch.zeros(3)}, {})
+    saver.close()
+    assert [path.name[-1] for path in complete_checkpoints(tmp_path)] == ["2", "4", "5"]
