@@ -9,7 +9,7 @@ rows      label, seeds, figures: {name: {mean, std (null of one seed), values: {
           (values are left out where only mean and deviation were kept)
 real      figures of real samples
 trade_off (may be missing)  columns, points: label, temperature_zs (null without zs), temperature_zu, figures
-          as in rows; areas: those between the curves (``trade_off``)
+          as in rows; areas: those between the curves of equal temperatures (``trade_off``)
 """
 
 from __future__ import annotations
@@ -44,6 +44,11 @@ class CurvePoint:
     temperature_zs: float | None
     temperature_zu: float
     cells: Cells
+
+    @property
+    def temperatures_differ(self) -> bool:
+        """Whether zs and zu have one each, of their own."""
+        return self.temperature_zs not in (None, self.temperature_zu)
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,9 @@
 """Scores against diversity, over the temperatures of the prior: curves, the area between two, and a picture.
 
 One point per method hides what it could trade: cooler samples are taken for their class more often, and
-are more alike. A method's curve connects its points, each the mean over seeds, in the order of diversity.
+are more alike. A method's curve connects the points at which all of its codes have one temperature, each the
+mean over seeds, in the order of diversity. A pair of temperatures of zs and zu is a point beside the curve:
+pairs are no sequence, and one among the others would bend the curve by where it happens to lie.
 """
 
 from __future__ import annotations
@@ -45,10 +47,13 @@ class Area(NamedTuple):
 
 
 def curves(points: Sequence[CurvePoint], figure: str) -> list[Curve]:
-    """A curve per method, in the order of ``points``; points of equal diversity are averaged."""
+    """A curve per method, in the order of ``points``; points of equal diversity are averaged.
+
+    A method sampled at pairs alone has none.
+    """
     by_label: dict[str, dict[float, list[float]]] = {}
     for point in points:
-        if "diversity" in point.cells and figure in point.cells:
+        if not point.temperatures_differ and "diversity" in point.cells and figure in point.cells:
             of_method = by_label.setdefault(point.label, {})
             of_method.setdefault(point.cells["diversity"].mean, []).append(point.cells[figure].mean)
     return [
@@ -74,12 +79,16 @@ def areas(points: Sequence[CurvePoint]) -> list[Area]:
     found = []
     for figure in SCORES:
         of_methods = curves(points, figure)
-        found += [area_between(figure, of_methods[0], other) for other in of_methods[1:]]
+        if of_methods and of_methods[0].label == points[0].label:
+            found += [area_between(figure, of_methods[0], other) for other in of_methods[1:]]
     return [area for area in found if area is not None]
 
 
 def png(results: Results) -> bytes:
-    """A PNG: a panel per score, a curve per method with its temperatures, and a cross for real images."""
+    """A PNG: a panel per score, a curve per method with its temperatures, and a cross for real images.
+
+    Pairs of temperatures are hollow, in the colour of their method.
+    """
     figure = Figure(figsize=(11, 4.6), layout="constrained")
     for ax, score in zip(figure.subplots(1, len(SCORES)), SCORES, strict=True):
         _panel(ax, results, score)
@@ -89,18 +98,19 @@ def png(results: Results) -> bytes:
 
 
 def _panel(ax: Any, results: Results, score: str) -> None:
-    for number, curve in enumerate(curves(results.curve, score)):
-        ax.plot(curve.diversity, curve.score, "o-", color=_COLOURS(number), label=curve.label)
+    labels = dict.fromkeys(point.label for point in results.curve)
+    colours = {label: _COLOURS(number) for number, label in enumerate(labels)}
+    for curve in curves(results.curve, score):
+        ax.plot(curve.diversity, curve.score, "o-", color=colours[curve.label], label=curve.label)
     for point in results.curve:
         if "diversity" in point.cells and score in point.cells:
-            ax.annotate(
-                _mark(point),
-                (point.cells["diversity"].mean, point.cells[score].mean),
-                xytext=(4, 4),
-                textcoords="offset points",
-                size=7,
-                color="0.35",
+            place = (point.cells["diversity"].mean, point.cells[score].mean)
+            if point.temperatures_differ:
+                ax.plot(*place, "D", color=colours[point.label], fillstyle="none", markersize=5)
+            text = temperature_text(
+                point.temperature_zs if point.temperatures_differ else None, point.temperature_zu
             )
+            ax.annotate(text, place, xytext=(4, 4), textcoords="offset points", size=7, color="0.35")
     metric = metric_shown(score, of_points=False)
     if "diversity" in results.real:
         if score in results.real:
@@ -117,9 +127,3 @@ def _panel(ax: Any, results: Results, score: str) -> None:
     ax.set_ylabel(f"{metric.title} ({'higher' if metric.best == 'highest' else 'lower'} is better)")
     ax.spines[["top", "right"]].set_visible(False)
     ax.legend(frameon=False)
-
-
-def _mark(point: CurvePoint) -> str:
-    """One number where all codes have the same temperature."""
-    zs = None if point.temperature_zs == point.temperature_zu else point.temperature_zs
-    return temperature_text(zs, point.temperature_zu)

@@ -60,7 +60,7 @@ DOCUMENT: Mapping[str, Any] = {
     "trade_off": {
         "columns": ["inception_score", "diversity"],
         "points": [
-            point("dsvae", 0.8, 1, 0.7, 5.0),
+            point("dsvae", 0.8, 0.8, 0.7, 5.0),
             point("dsvae", 1, 1, 0.9, 3.0),
             point("cVAE", None, 1, 0.8, 3.0),
             point("cVAE", None, 1.1, 1.0, 3.0),
@@ -87,7 +87,7 @@ def test_tables() -> None:
         "| held-out accuracy from zs ↑ | 0.900 |  |  |",
     ]
     assert temperatures_table(results()).splitlines()[2:5:2] == [
-        "| dsvae | zs 0.8, zu 1 | **5.00** | 0.700 |",
+        "| dsvae | zs 0.8, zu 0.8 | **5.00** | 0.700 |",
         "| cVAE | 1 | 3.00 | 0.800 |",
     ]
     assert "| FaceScrub | cVAE-GAN | 16.75 | 0.0141 |" in paper_table()
@@ -126,6 +126,23 @@ def test_the_area_between_curves() -> None:
     over = area_between("fid", roof, flat)
     assert over is not None
     assert over.area == pytest.approx(0.5)
+
+
+def test_pairs_of_temperatures_are_points_beside_the_curve() -> None:
+    pair = point("dsvae", 0.4, 1.2, 0.85, 9.0)
+    with_pair = [pair, *DOCUMENT["trade_off"]["points"]]
+    curve = results(trade_off={**DOCUMENT["trade_off"], "points": with_pair}).curve
+    assert curve[0].temperatures_differ
+    assert not any(p.temperatures_differ for p in curve[1:])
+    assert curves(curve, "inception_score") == curves(results().curve, "inception_score")
+    assert areas(curve) == areas(results().curve)
+    # the first method sampled at pairs alone: nothing is measured against another one in its place
+    alone = [pair, *(p for p in DOCUMENT["trade_off"]["points"] if p["label"] != "dsvae")]
+    without = results(trade_off={**DOCUMENT["trade_off"], "points": alone})
+    assert [c.label for c in curves(without.curve, "fid")] == ["cVAE"]
+    assert areas(without.curve) == []
+    drawn = results(trade_off={**DOCUMENT["trade_off"], "points": with_pair})
+    assert png(drawn) != png(results())
 
 
 def test_the_picture_of_the_curves(tmp_path: Path) -> None:
