@@ -40,41 +40,12 @@ def make_parser() -> argparse.ArgumentParser:
     interpolate.add_argument("--steps", type=option_types.panels, help="(10; of a film 50, a second for 25)")
     interpolate.add_argument("--path", choices=["linear", "spherical"], default="linear")
     vary = commands.add_parser("vary", help="single dimensions of zu (Figure 5)")
-    which = vary.add_mutually_exclusive_group()
-    which.add_argument(
-        "--dims", type=option_types.whole(0), nargs="+", help="dimensions (default: those that change most)"
-    )
-    which.add_argument(
-        "--num-dims", type=option_types.panels, default=3, help="how many of those that change most"
-    )
-    vary.add_argument("--steps", type=option_types.panels, default=7)
-    vary.add_argument(
-        "--extent",
-        type=option_types.number(0, 1000, above=True),
-        default=3.0,
-        help="deviations of the prior, on both sides",
-    )
+    _add_vary_options(vary)
     swap = commands.add_parser("swap", help="zs of the left with zu of the top, real pictures (Figure 6)")
     swap.add_argument("--rows", type=option_types.panels, help="pictures of a split (6)")
     swap.add_argument("--columns", type=option_types.panels, help="pictures of a split (8)")
     inpaint = commands.add_parser("inpaint", help="original, corrupted, painted (Figure 7)")
-    inpaint.add_argument("--masks", nargs="+", choices=list(HOLES), help="holes (default: those that suit)")
-    inpaint.add_argument(
-        "--mask-image",
-        type=path_argument,
-        help="a hole of your own: a picture, white (above 127 of 255) there",
-    )
-    inpaint.add_argument(
-        "--refine-steps", type=option_types.whole(0), default=REFINE_STEPS, help="of the codes; 0: none"
-    )
-    inpaint.add_argument(
-        "--starts",
-        type=option_types.whole(0, 1000),
-        default=NUM_STARTS,
-        help="draws of the prior to refine besides",
-    )
-    inpaint.add_argument("--no-blend", action="store_true", help="leave the step at the hole's border")
-    inpaint.add_argument("--pictures", type=option_types.panels, help="of a split (4)")
+    _add_inpaint_options(inpaint)
     many = commands.add_parser("many", help="many samples per class, by all processes")
     many.add_argument("--per-class", type=option_types.positive, required=True)
     many.add_argument("--shards", action="store_true", help="WebDataset shards in OUT/train, for training")
@@ -101,6 +72,43 @@ def make_parser() -> argparse.ArgumentParser:
         )
         add_photograph_options(command)
     return parser
+
+
+def _add_vary_options(parser: argparse.ArgumentParser) -> None:
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument(
+        "--dims", type=option_types.whole(0), nargs="+", help="dimensions (default: those that change most)"
+    )
+    which.add_argument(
+        "--num-dims", type=option_types.panels, default=3, help="how many of those that change most"
+    )
+    parser.add_argument("--steps", type=option_types.panels, default=7)
+    parser.add_argument(
+        "--extent",
+        type=option_types.number(0, 1000, above=True),
+        default=3.0,
+        help="deviations of the prior, on both sides",
+    )
+
+
+def _add_inpaint_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--masks", nargs="+", choices=list(HOLES), help="holes (default: those that suit)")
+    parser.add_argument(
+        "--mask-image",
+        type=path_argument,
+        help="a hole of your own: a picture, white (above 127 of 255) there",
+    )
+    parser.add_argument(
+        "--refine-steps", type=option_types.whole(0), default=REFINE_STEPS, help="of the codes; 0: none"
+    )
+    parser.add_argument(
+        "--starts",
+        type=option_types.whole(0, 1000),
+        default=NUM_STARTS,
+        help="draws of the prior to refine besides",
+    )
+    parser.add_argument("--no-blend", action="store_true", help="leave the step at the hole's border")
+    parser.add_argument("--pictures", type=option_types.panels, help="of a split (4)")
 
 
 def add_photograph_options(parser: argparse.ArgumentParser) -> None:

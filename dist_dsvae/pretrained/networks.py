@@ -214,15 +214,18 @@ def in_chunks(
     while first < total or not results:
         rows = [tensor[first : first + chunk_size].to(device) for tensor in inputs]
         try:
-            results.append(function(*rows))
+            part = function(*rows)
         except torch.OutOfMemoryError:
             if chunk_size == 1 or total == 0:
                 raise
+            part = None
+        if part is None:  # only now is what the chunk held let go: the exception had its frames
             chunk_size = max(1, min(chunk_size, len(rows[0])) // 2)
             logger.warning("out of memory: going on with %d at a time", chunk_size)
             del rows
             if device.type == "cuda":
                 torch.cuda.empty_cache()
             continue
+        results.append(part)
         first += chunk_size
     return tuple(torch.cat(parts) for parts in zip(*results, strict=True))
