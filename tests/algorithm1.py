@@ -158,16 +158,21 @@ class PlainTrainer:
             self.part_pairs(self.m.config.mixture_pair_separation)
 
     def part_pairs(self, least: float) -> None:
-        """Pair by pair: half of what lacks, for each of both, along the line through their means."""
+        """Pair by pair: half of what lacks, for each of both, along the line through their means.
+
+        No class farther than half of what its pairs are to have; if one would be, all by as much less.
+        """
         prior = self.m.mixture_prior
         old, variance = prior.mean.clone(), prior.log_variance.exp()
+        step, allowed = torch.zeros_like(old), torch.zeros(len(old), dtype=old.dtype)
         for c in range(self.m.num_classes):
-            for other in range(c):
+            for other in range(self.m.num_classes):
                 line = old[c] - old[other]
-                deviation = torch.cat([variance[c], variance[other]]).mean().sqrt()
-                lack = max(0.0, float(least * deviation - line.norm()))
-                prior.mean[c] += lack / 2 * line / line.norm()
-                prior.mean[other] -= lack / 2 * line / line.norm()
+                wanted = float(least * torch.cat([variance[c], variance[other]]).mean().sqrt())
+                allowed[c] = max(float(allowed[c]), wanted / 2)
+                if other != c and (lack := wanted - float(line.norm())) > 0:
+                    step[c] += lack / 2 * line / line.norm()
+        prior.mean += step / max(1.0, float((step.norm(dim=1) / allowed).max()))
 
     def joint_terms(self, batch: Batch, normal: NormalOf) -> dict[str, Tensor]:
         """Lines 10-24: every loss with its whole graph, nothing detached but where the line says so."""

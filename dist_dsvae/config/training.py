@@ -65,7 +65,7 @@ class TrainConfig:
         which of them is missing; on GPUs NCCL itself waits a minute longer.
     cpu_threads: threads per process on a CPU; 0 shares the machine's cores among its processes.
     evaluate_at_end: measure held-out figures for evaluation/summary.json after the last iteration, where
-        there is a test split.
+        there is a test split, of the weights that evaluation.weights names.
     trackers: who else gets the losses, with learning rates, speed, memory, pictures and figures:
         "tensorboard" in the run directory, "wandb", "mlflow", "trackio" (docs/trackers.md).
     tracker_project: the project of wandb and trackio, and the experiment of mlflow, that the run is part of.

@@ -7,7 +7,6 @@ iteration number is samples_seen / samples per iteration.
 from __future__ import annotations
 
 import math
-from contextlib import nullcontext
 from pathlib import Path
 from typing import NoReturn
 
@@ -24,6 +23,7 @@ from dist_dsvae.engine.evaluating.evaluator import EvaluationInputs
 from dist_dsvae.engine.initial_weights import Taken, take_weights
 from dist_dsvae.engine.iteration.batch_norm import place
 from dist_dsvae.engine.iteration.cuda_graph import Graphed, graphed_where_possible
+from dist_dsvae.engine.iteration.ema import weights_applied
 from dist_dsvae.engine.iteration.guard import raise_if_weights_are_bad
 from dist_dsvae.engine.iteration.iteration import Iteration
 from dist_dsvae.engine.iteration.streams import Streams
@@ -274,7 +274,7 @@ class Trainer:
         if not self.runtime.is_main:
             return []
         self.runtime.fence.synchronize()
-        with self.ema.applied() if self.ema else nullcontext():
+        with weights_applied(self.ema, "auto"):
             paths = self.visuals.draw(self.run_dir / "samples", checkpoint_name(self.iteration))
         telemetry.images(paths, self.state.samples_seen)
         return paths
@@ -314,17 +314,17 @@ class Trainer:
 
     def _finish(self, telemetry: Telemetry) -> Figures:
         """Last pictures, held-out figures, and a word on where everything is."""
-        scores: Figures = {}
+        scores, about = Figures(), {}
         if self.test_shards is not None and self.config.train.evaluate_at_end:
             how, splits = (self.config.evaluation, self.config.data), (self.train_shards, self.test_shards)
-            scores = final_figures(self.method, EvaluationInputs(*how, *splits, self.runtime))
-        _, seen, seconds = self._moment()
-        figures = scores | {"train_seconds": seconds, "samples_seen": seen}
+            inputs = EvaluationInputs(*how, *splits, self.runtime)
+            scores, about["weights"] = final_figures(self.method, self.ema, inputs)
+        figures = scores | {"train_seconds": self._moment()[2], "samples_seen": self.state.samples_seen}
         paths = self._draw(telemetry)
         if self.runtime.is_main:
             summary = self.run_dir / "evaluation" / "summary.json"
-            evaluate.write_figures(summary, figures)
-            telemetry.figures(seen, scores)
+            evaluate.write_figures(summary, figures | about)
+            telemetry.figures(self.state.samples_seen, scores)
             telemetry.say("\n".join(["Pictures and figures:", *(f"  {path}" for path in [*paths, summary])]))
         distributed.barrier()
         return figures

@@ -2,6 +2,9 @@
 
     d = 1 - mean over all pairs i < j of MS-SSIM(x_i, x_j), per class, averaged over classes
 
+Eq. 12 also counts the N images themselves as pairs, each equal to itself, which makes it (1 - 1/N) d: that
+would depend on how many are drawn.
+
 MS-SSIM is that of Wang, Simoncelli and Bovik (2003), defined as pytorch_msssim computes it: an 11-tap
 Gaussian window without padding, a term (contrast and structure) per scale, luminance at the last scale only.
 Luminance compares two brightnesses by their ratio, so it is counted from black up: the figures are those of
@@ -84,7 +87,7 @@ class PairSum(NamedTuple):
 
     @property
     def diversity(self) -> float:
-        """Eq. 12 if the sum is over all pairs: in [0, 1], larger for images that differ more."""
+        """d of all pairs that are summed: in [0, 1], larger for images that differ more."""
         return 1 - self.ms_ssim / self.num_pairs
 
 

@@ -11,6 +11,8 @@ from dist_dsvae.methods.abilities import Generative
 from dist_dsvae.methods.published import Published
 from dist_dsvae.pretrained.networks import Networks
 
+WEIGHTS = {"ema": "moving average", "raw": "last weights"}  # of a run, in words
+
 _WIDTH = 100
 
 
@@ -52,7 +54,7 @@ class Described:
         if isinstance(published.method, Generative):
             networks += "; zs has {}, zu {} dimensions".format(*self._networks.code_dims)
         yield _line("networks", networks)
-        weights = {"ema": "moving average", "raw": "last weights"}.get(str(about.get("weights")), "")
+        weights = WEIGHTS.get(str(about.get("weights")), "")
         made = [weights, *(one_line(about[key]) for key in ("run", "checkpoint") if key in about)]
         yield _line("trained", ", ".join(filter(None, made)))
         number = f", {about['num_samples']:,} samples" if isinstance(about.get("num_samples"), int) else ""

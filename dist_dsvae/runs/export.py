@@ -13,6 +13,7 @@ from dist_dsvae.core.staging import building, check_free
 from dist_dsvae.core.text import read_json
 from dist_dsvae.core.versions import version_of
 from dist_dsvae.methods.published import Published, halve
+from dist_dsvae.pretrained.description import WEIGHTS
 from dist_dsvae.pretrained.model import PretrainedModel
 from dist_dsvae.pretrained.programs import ProgramKind, check_packages, save_programs
 from dist_dsvae.runs.checkpoint import is_described_by, read_marker
@@ -61,8 +62,8 @@ def export(
             say("Exporting the networks as programs, and comparing them with the model.")
             written = f" {save_programs(model, staging, programs)}"
     about = model.published.about
-    described = "moving average" if about["weights"] == "ema" else "last weights"
-    return f"Wrote {out} from {run_dir / 'checkpoints' / about['checkpoint']} ({described}).{written}"
+    checkpoint = run_dir / "checkpoints" / about["checkpoint"]
+    return f"Wrote {out} from {checkpoint} ({WEIGHTS[about['weights']]}).{written}"
 
 
 def published_of_run(
@@ -120,8 +121,10 @@ def _evaluation(run: Run, chosen: Path, weights: str) -> dict[str, Any]:
     summary = _read(run_dir / "evaluation/summary.json")
     if summary.get("samples_seen") != read_marker(chosen).get("samples_seen"):  # of an end before
         return {}
-    figures = {key: value for key, value in summary.items() if key not in ("train_seconds", "samples_seen")}
-    return {"figures": figures, "note": "At the end of training, with the last weights."} if figures else {}
+    about = ("train_seconds", "samples_seen", "weights")
+    figures = {key: value for key, value in summary.items() if key not in about}
+    described = WEIGHTS[summary.get("weights", "raw")]  # older runs scored the last ones
+    return {"figures": figures, "note": f"At the end of training, with the {described}."} if figures else {}
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -98,6 +98,10 @@ def test_any_number_of_ranks_gives_the_same_figures(
     assert alone["figures"]["identity_sample_to_class"] != alone["figures"]["identity_sample_to_others"]
     at_the_end = json.loads((run_dir / "evaluation/summary.json").read_text())
     assert alone["figures"]["zs_accuracy"] == at_the_end["zs_accuracy"]
+    assert (alone["weights"], at_the_end["weights"]) == ("ema", "ema")
+    assert at_the_end["reconstruction_error"] == pytest.approx(
+        alone["figures"]["reconstruction_error"], rel=1e-6
+    )
     assert not list((run_dir / "evaluation").glob(".by-*"))  # what was done in parts is gone
 
 

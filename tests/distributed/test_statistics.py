@@ -75,7 +75,9 @@ def what_leaves_a_rank_is_the_mean(rank: int, world_size: int, folder: Path) -> 
     code_scores.code_figures = lambda codes: codes
     settings = EvaluationConfig(batch_norm="running")
     inputs = dict.fromkeys(("train", "test", "runtime", "skip_corrupt"))
-    assert_means(code_scores.final_figures(method, SimpleNamespace(config=settings, **inputs)))
+    found, weights = code_scores.final_figures(method, ema, SimpleNamespace(config=settings, **inputs))
+    assert_means(found)
+    assert weights == "ema"
     scored = StandInEvaluation(lambda method: statistics(method.state_dict()))
     assert_means(evaluate_in_training(folder, scored, method, ema, RUN, ("step-00000001", 0, 0.0)))
     assert all(torch.equal(tensor, own[name]) for name, tensor in method.state_dict().items())

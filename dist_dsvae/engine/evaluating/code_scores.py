@@ -8,6 +8,7 @@ from dist_dsvae.core import distributed
 from dist_dsvae.engine.evaluating.evaluator import Candidate, EvaluationInputs, Evaluator, Scored
 from dist_dsvae.engine.evaluating.test_codes import TestCodes, read_test_codes
 from dist_dsvae.engine.iteration.batch_norm import mean_statistics
+from dist_dsvae.engine.iteration.ema import ExponentialMovingAverage, weights_applied
 from dist_dsvae.evaluation.metrics import Figures
 from dist_dsvae.evaluation.probes import Share, linear_probe_accuracy, mlp_probe_accuracy
 from dist_dsvae.runs.measure_statistics import Measured, measure, using
@@ -26,17 +27,23 @@ class CodeScores(Evaluator):
         return Scored(figures)
 
 
-def final_figures(method: nn.Module, inputs: EvaluationInputs) -> Figures:
-    """``code_figures`` at the end of training; in training mode after. Called by all ranks."""
+def final_figures(
+    method: nn.Module, ema: ExponentialMovingAverage | None, inputs: EvaluationInputs
+) -> tuple[Figures, str]:
+    """``code_figures`` at the end of training, of the weights asked for; "ema" or "raw", which these are.
+
+    In training mode, with its own weights, after. Called by all ranks.
+    """
     train, skip = inputs.train, inputs.skip_corrupt
     measured = Measured()
     method.eval()
-    if inputs.config.measures_batch_norm:
-        measured = measure(method, train, skip_corrupt=skip, kinds=["images"])
-    with mean_statistics(method), using(method, measured):
-        codes = read_test_codes(method, train, inputs.test, inputs.runtime, skip_corrupt=skip)
+    with weights_applied(ema, inputs.config.weights) as weights:
+        if inputs.config.measures_batch_norm:
+            measured = measure(method, train, skip_corrupt=skip, kinds=["images"])
+        with mean_statistics(method), using(method, measured):
+            codes = read_test_codes(method, train, inputs.test, inputs.runtime, skip_corrupt=skip)
     method.train()
-    return code_figures(codes)
+    return code_figures(codes), weights
 
 
 def code_figures(codes: TestCodes) -> Figures:

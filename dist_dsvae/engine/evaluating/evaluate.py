@@ -11,7 +11,6 @@ import json
 import re
 import time
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -32,7 +31,7 @@ from dist_dsvae.engine.evaluating.evaluator import EvaluationInputs
 from dist_dsvae.engine.evaluating.progress import OnProgress, Progress
 from dist_dsvae.engine.evaluating.resemblance import open_held_out
 from dist_dsvae.engine.iteration.batch_norm import mean_statistics
-from dist_dsvae.engine.iteration.ema import ExponentialMovingAverage
+from dist_dsvae.engine.iteration.ema import ExponentialMovingAverage, weights_applied
 from dist_dsvae.engine.processes.runtime import Runtime
 from dist_dsvae.engine.reporting.outputs import Tolerant
 from dist_dsvae.engine.stopping.preemption import Preempted, StopRequests
@@ -177,9 +176,8 @@ def evaluate_in_training(
     moment: the name of a checkpoint that would be made now, samples seen, and seconds trained. pause: called
     between pieces; what it raises ends the evaluation there.
     """
-    averaged = ema if evaluation.inputs.config.weights != "raw" else None
-    described = record(run_dir, evaluation, config, moment, "ema" if averaged else "raw")
-    with averaged.applied() if averaged else nullcontext(), mean_statistics(method):
+    with weights_applied(ema, evaluation.inputs.config.weights) as weights, mean_statistics(method):
+        described = record(run_dir, evaluation, config, moment, weights)
         figures, real = evaluation(method, Progress(pause=pause))
     if distributed.is_main():
         path = run_dir / "evaluation" / f"{moment[0]}.json"

@@ -42,12 +42,14 @@ def read_test_codes(
 
     with_drawn_zs: of the training split, for a prior that is fitted to it; it encodes that split once more.
     """
-    found = read_out(method, test, runtime, None, skip_corrupt)
+    found = read_out(method, test, runtime, None, skip_corrupt, seed=0)
     probed = isinstance(method, Autoencoding)
     fit: dict[str, Tensor] = {}
     if probed:
         limit = max(PROBE_TRAIN_SAMPLES, PROBE_TRAIN_SAMPLES_PER_CLASS * train.num_classes)
-        fit = read_out(method, train, runtime, limit, skip_corrupt, with_drawn_zs=with_drawn_zs)
+        # Noise of its own: a probe could know a test sample by that of the training sample at its position,
+        # where splits are ordered alike.
+        fit = read_out(method, train, runtime, limit, skip_corrupt, seed=1, with_drawn_zs=with_drawn_zs)
     return TestCodes(found, fit, test.num_classes)
 
 
@@ -59,6 +61,7 @@ def read_out(
     limit: int | None,
     skip_corrupt: bool,
     *,
+    seed: int,
     with_drawn_zs: bool = False,
 ) -> dict[str, Tensor]:
     """What the method makes of a split (or ``limit`` of its samples), row by row; called by all ranks.
@@ -67,12 +70,14 @@ def read_out(
     zu (a sample) and zu_mean [N, zu_dim] and squared_error [N] of one that encodes, and drawn_zs
     [N, zs_dim], a sample of zs's posterior, if it is asked for. Encoded by all ranks, each
     its share of the batches, and gathered in the split's order.
+
+    seed: of the noise of drawn codes.
     """
     rows: dict[str, list[Tensor]] = {}
     share = (runtime.rank, runtime.world_size)
     for host in one_pass(manifest, _EVALUATION_BATCH, *share, limit=limit, skip_corrupt=skip_corrupt):
         batch = to_device_batch(host, runtime.device, runtime.dtype)
-        for name, values in _read_batch(method, batch, runtime, with_drawn_zs).items():
+        for name, values in _read_batch(method, batch, runtime, seed, with_drawn_zs).items():
             rows.setdefault(name, []).append(values)
     own = {name: torch.cat(rows.pop(name)) for name in [*rows]}  # what was put together goes at once
     # a rank without a batch learns from the others what to send none of
@@ -84,7 +89,9 @@ def read_out(
     return {name: distributed.gather_rows(own.pop(name))[order] for name in shapes if name != "positions"}
 
 
-def _read_batch(method: nn.Module, batch: Batch, runtime: Runtime, with_drawn_zs: bool) -> dict[str, Tensor]:
+def _read_batch(
+    method: nn.Module, batch: Batch, runtime: Runtime, seed: int, with_drawn_zs: bool
+) -> dict[str, Tensor]:
     found = {"positions": batch.positions, "labels": batch.labels}
     if isinstance(method, Classifying):
         with runtime.autocast():
@@ -93,7 +100,7 @@ def _read_batch(method: nn.Module, batch: Batch, runtime: Runtime, with_drawn_zs
         with runtime.autocast():
             zs, posterior = method.encode(batch.images, batch.labels)
             rebuilt = method.decode(torch.cat([zs, posterior.mean], dim=1), "images")
-        noise = Noise(0, batch.positions, runtime.dtype)
+        noise = Noise(seed, batch.positions, runtime.dtype)
         found["zs"], found["zu_mean"] = zs, posterior.mean
         found["zu"] = sample_gaussian(posterior, noise.normal(Draw.POSTERIOR_ZU, method.zu_dim))
         if with_drawn_zs:

@@ -17,6 +17,7 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import nn
@@ -122,6 +123,18 @@ class ExponentialMovingAverage:
             yield
         finally:
             put_weights(self.method, self.networks, own)
+
+
+@contextmanager
+def weights_applied(
+    ema: ExponentialMovingAverage | None, weights: Literal["auto", "ema", "raw"]
+) -> Iterator[Literal["ema", "raw"]]:
+    """Inside, the networks hold what ``evaluation.weights`` names; "auto": the average where there is one."""
+    if ema is None or weights == "raw":
+        yield "raw"
+    else:
+        with ema.applied():
+            yield "ema"
 
 
 def _pace(method: nn.Module, train: TrainConfig, samples_per_iteration: int) -> Pace:

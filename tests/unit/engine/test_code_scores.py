@@ -52,12 +52,23 @@ def test_what_is_right_counts_and_probes_are_fitted_on_the_training_split() -> N
 def test_the_error_is_that_of_the_picture(tmp_path: Path) -> None:
     split = write_images(tmp_path / "split", KNOWN, 4, SHAPE)
     runtime = Runtime(TrainConfig())
-    rows = test_codes.read_out(Perfect(), split, runtime, None, skip_corrupt=False)  # type: ignore[arg-type]
+    rows = test_codes.read_out(Perfect(), split, runtime, None, skip_corrupt=False, seed=0)  # type: ignore[arg-type]
     assert rows["squared_error"].abs().max() == 0.0
     (host,) = one_pass(split, 256)
     images = to_device_batch(host, runtime.device, runtime.dtype).images
-    halved = test_codes.read_out(Half(), split, runtime, None, skip_corrupt=False)  # type: ignore[arg-type]
+    halved = test_codes.read_out(Half(), split, runtime, None, skip_corrupt=False, seed=0)  # type: ignore[arg-type]
     torch.testing.assert_close(halved["squared_error"], (images / 2).square().flatten(1).mean(1))
+
+
+def test_probes_cannot_know_a_sample_by_its_noise(tmp_path: Path) -> None:
+    """Splits that are ordered alike, as two folders of classes may be, have different noise."""
+    split = write_images(tmp_path / "split", KNOWN, 12, SHAPE)
+    codes = test_codes.read_test_codes(Perfect(), split, split, Runtime(TrainConfig()), skip_corrupt=False)
+    noise, other = (rows["zu"] - rows["zu_mean"] for rows in (codes.test, codes.fit))
+    torch.testing.assert_close(codes.test["zu_mean"], codes.fit["zu_mean"])
+    assert noise.std() > 0.1
+    together = torch.corrcoef(torch.stack([noise.flatten(), other.flatten()]))[0, 1]
+    assert together.abs() < 0.3
 
 
 def test_swaps_follow_the_code_that_the_decoder_looks_at(tmp_path: Path) -> None:

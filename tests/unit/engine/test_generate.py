@@ -336,6 +336,11 @@ def test_the_card_has_figures_of_these_weights_alone(runs: dict[str, Path]) -> N
         "figures": {"zs_accuracy": 0.5},
         "note": "At the end of training, with the last weights.",
     }
+    averaged = {"zs_accuracy": 0.5, "samples_seen": 48, "weights": "ema"}
+    (folder / "summary.json").write_text(json.dumps(averaged))
+    summary = published_of_run(runs["cgan"], weights="raw").about["evaluation"]
+    assert summary["note"] == "At the end of training, with the moving average."
+    assert summary["figures"] == {"zs_accuracy": 0.5}
     assert "At the end of training" in str(
         PretrainedModel(published_of_run(runs["cgan"])).generate_model_card()
     )

@@ -261,6 +261,23 @@ def test_two_classes_that_are_too_near_are_parted_and_the_others_stay() -> None:
     torch.testing.assert_close(prior.mean[2], torch.tensor([0.0, 9.0]))
 
 
+@pytest.mark.parametrize(("num_classes", "dim", "spread"), [(10, 16, 0.0), (100, 16, 1.0), (530, 64, 0.5)])
+def test_a_crowd_of_classes_comes_as_far_apart_as_asked_and_not_many_times_as_far(
+    num_classes: int, dim: int, spread: float
+) -> None:
+    prior = MixturePrior(num_classes, dim, -10.0, fit="moments", spread=spread, pair_separation=6.0)
+    before, centre = torch.pdist(prior.mean), prior.mean.mean(dim=0)
+    for _ in range(10):
+        old = prior.mean.clone()
+        prior.follow(certain(old), torch.arange(num_classes), rate=0.0)
+        assert (prior.mean - old).norm(dim=1).max() < 3.0 + 1e-5
+    apart = torch.pdist(prior.mean)
+    assert before.min() < 5.0
+    assert apart.min() > 6.0 - 1e-4
+    assert apart.median() < max(1.5 * 6.0, float(1.5 * before.median()))
+    torch.testing.assert_close(prior.mean.mean(dim=0), centre, rtol=0.0, atol=1e-4)
+
+
 def test_means_that_coincide_stay_finite() -> None:
     prior = MixturePrior(3, 2, -10.0, fit="moments", pair_separation=4.0)
     prior.mean.zero_()
