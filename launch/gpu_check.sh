@@ -142,6 +142,8 @@ fi
 # All parts
 
 [[ $# -ge 1 && $1 != -* && (${2:-} == "" || ${2:-} == --dry-run) && $# -le 2 ]] || fail "$usage"
+[[ ! -e $1 || -f $1/summary.txt && -f $1/doctor.txt || -z $(ls -A "$1") ]] ||
+    fail "$1 holds files that this check has not written: give another folder as OUT."
 mkdir -p "$1" || fail "$1 cannot be made: give another folder as OUT."
 out=$(cd "$1" && pwd)
 WORK=$(mktemp -d)

@@ -144,7 +144,7 @@ def evaluate_run(args: argparse.Namespace, console: Console) -> None:
         )
     if runtime.is_main:
         console.print(table_of(result))
-        console.print(f"Wrote {args.run / 'evaluation' / args.name}.json", soft_wrap=True)
+        console.print(f"Wrote {args.run / 'evaluation' / args.name}.json", markup=False, soft_wrap=True)
         if args.json:
             print(json.dumps(result))
     runtime.close()
@@ -173,7 +173,7 @@ def score_stored(args: argparse.Namespace, console: Console) -> None:
     if runtime.is_main:
         console.print(table_of(result))
         for path in [] if prefix is None else write_proven(prefix, result, {}):
-            console.print(f"Wrote {path}", soft_wrap=True)
+            console.print(f"Wrote {path}", markup=False, soft_wrap=True)
         if args.json:
             print(json.dumps(result))
     runtime.close()

@@ -136,6 +136,7 @@ METRICS = (
         description="linear probe from zu",
         title="linear probe of zu",
         best="lowest",
+        depends=(*_ALWAYS, "probe_noise"),
         chance="pictures",
     ),
     Metric(
@@ -143,6 +144,7 @@ METRICS = (
         description="perceptron probe from zu",
         title="perceptron on zu",
         best="lowest",
+        depends=(*_ALWAYS, "probe_noise"),
         chance="pictures",
     ),
     Metric(

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+PROBE_NOISE = "per split"  # of drawn codes, in evaluations; splits had the same where nothing is said
 ITERATIONS, FEWEST_ITERATIONS = 200, 30
 _WORK = 1e9  # N C d of a fit that may take all its iterations
 _REMEMBERED_VALUES, _FEWEST_REMEMBERED = 10_000_000, 10  # by L-BFGS, twice, in float64

@@ -83,6 +83,7 @@ def published_of_run(
     method, which = run.load_method(chosen, weights, device)
     method.eval()
     adopt(method, measured_of_checkpoint(chosen, method, which))
+    of_step = "" if step is None else f" --step {step}"
     about = {
         "run": run_dir.resolve().name,
         "data": config.data.train,
@@ -91,7 +92,7 @@ def published_of_run(
         "weights": which,
         "commands": {
             "train": last_command(run_dir) or config.command,
-            "export": f"dsvae export --run {shlex.quote(str(run_dir))} --weights {which}",
+            "export": f"dsvae export --run {shlex.quote(str(run_dir))}{of_step} --weights {which}",
         },
         "versions": {package: version_of(package) or "not installed" for package in ("dist_dsvae", "torch")},
         "evaluation": _evaluation(run, chosen, which),
@@ -128,6 +129,9 @@ def _evaluation(run: Run, chosen: Path, weights: str) -> dict[str, Any]:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    content = read_json(path) if path.is_file() else {}
-    assert isinstance(content, dict)
-    return content
+    """What a damaged file, or none, had to say is not known."""
+    try:
+        content = read_json(path)
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}

@@ -61,7 +61,7 @@ class Run:
     def checkpoint(self, step: int | None = None) -> Path:
         """The checkpoint of ``step``, or the newest undamaged one. Called by all ranks.
 
-        Raises CheckpointError if there is none.
+        Raises CheckpointError if there is none, or the one of ``step`` is damaged.
         """
         folder = self.directory / "checkpoints"
         steps = [checkpoint.step_of(path) for path in checkpoint.complete_checkpoints(folder)]
@@ -69,8 +69,11 @@ class Run:
             raise CheckpointError(
                 f"{self.directory} has no checkpoint of step {step}. It has those of {steps}."
             )
-        named = folder / checkpoint.checkpoint_name(step or 0)
-        chosen = checkpoint_to_resume(self.directory, "auto" if step is None else str(named))
+        if step is not None:  # named by a person, whether or not a cluster starts this job again
+            named = folder / checkpoint.checkpoint_name(step)
+            checkpoint.verify(named)
+            return named
+        chosen = checkpoint_to_resume(self.directory, "auto")
         if chosen is None:
             raise CheckpointError(
                 f"{self.directory} has no checkpoint yet. Train it first, or give another run."

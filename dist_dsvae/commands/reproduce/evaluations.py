@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,8 @@ from dist_dsvae.core.files import sha256_of
 from dist_dsvae.core.shipped import at_hand, config_names
 from dist_dsvae.core.text import read_json
 from dist_dsvae.evaluation.identity import IDENTITY_MEANS
+from dist_dsvae.evaluation.judging.own_classifier import judge_file
+from dist_dsvae.evaluation.probes import PROBE_NOISE
 from dist_dsvae.methods.published import WEIGHTS_FILE
 from dist_dsvae.runs.checkpoint import is_described_by, step_of
 from dist_dsvae.runs.run_directory import read_record
@@ -55,18 +57,30 @@ class WantedEvaluation:
             newest = self.run.newest()
             if newest is None or not is_described_by(newest, found) or found["asked"] != wanted:
                 return False
-            if self.settings.identity_network and found["settings"].get("identity_means") != IDENTITY_MEANS:
+            if not self._means_the_same(found["settings"]):
                 return False
         except (OSError, ValueError, KeyError, TypeError):
             return False
         return all(_is_judge(wanted[key], judges.get(role)) for key, role in _ROLES.items())
 
-    def job(self) -> Job:
-        """What makes it."""
-        return Job(f"{self.run.title}: evaluating ({self.name})", self.arguments(), self.run.log)
+    def _means_the_same(self, settings: Mapping[str, Any]) -> bool:
+        """Whether an evaluation's figures are what this version calls so, and of these shards."""
+        wanted = {"data_fingerprint": self.run.train.fingerprint, "probe_noise": PROBE_NOISE}
+        if self.run.test is not None:
+            wanted["test_fingerprint"] = self.run.test.fingerprint
+        if self.settings.identity_network:
+            wanted["identity_means"] = IDENTITY_MEANS
+        return all(settings.get(key) == value for key, value in wanted.items())
 
-    def arguments(self) -> tuple[str, ...]:
-        """Of ``dsvae evaluate``: with what the run recorded otherwise."""
+    def job(self) -> Job:
+        """What makes it, unless another command has by then."""
+        name = self.run.directory.name if self.name == SCORES else f"{self.run.directory.name}-{self.name}"
+        log = self.run.directory.with_name(f"{name}.log")
+        title = f"{self.run.title}: evaluating ({self.name})"
+        return Job(title, self.arguments(), log, lambda: None if self.is_there() else self.arguments())
+
+    def arguments(self, *, by_step: bool = True) -> tuple[str, ...]:
+        """Of ``dsvae evaluate``: with what the run recorded otherwise. by_step: names the checkpoint."""
         record = read_record(self.run.directory)
         assert record is not None, f"{self.run.directory} has not been trained"
         recorded = asdict(record.evaluation)
@@ -78,7 +92,7 @@ class WantedEvaluation:
         options = [word for change in changes for word in ("--set", change)]
         newest = self.run.newest()
         # By its name: without, one before it would do for a damaged one
-        step = ("--step", str(step_of(newest))) if newest is not None else ()
+        step = ("--step", str(step_of(newest))) if newest is not None and by_step else ()
         return ("evaluate", "--run", str(self.run.directory), "--name", self.name, *step, *options)
 
 
@@ -86,9 +100,9 @@ def _is_judge(place: str | None, found: Any) -> bool:
     """Whether the network that is at ``place`` now made an evaluation that tells ``found`` of its judge."""
     if place is None or found is None:
         return True  # the same was asked for, so nothing was, or data that it does not judge
-    path = at_hand(place.partition("=")[2] or place)
+    _, path = judge_file(place)
     path = path / WEIGHTS_FILE if path.is_dir() else path
-    # one that is not on this disk has a name that says which it is
+    # one that has gone since says nothing against what it judged
     return not path.is_file() or sha256_of(path) == found.get("sha256")
 
 
@@ -115,10 +129,15 @@ def at_temperatures(run: PlannedRun, temperatures: Sequence[tuple[float, float]]
             if asked_zs != zu:
                 continue
             zs = own[0] if zu == own[1] else zu  # of no account: that of the same evaluation
-        name = SCORES if (zs, zu) == own else f"temperature-{zs:g}-{zu:g}"
+        name = SCORES if (zs, zu) == own else f"temperature-{_short(zs)}-{_short(zu)}"
         settings = replace(run.config.evaluation, temperature_zs=zs, temperature_zu=zu)
         found[name] = WantedEvaluation(run, name, settings)
     return list(found.values())
+
+
+def _short(temperature: float) -> str:
+    """With all of its digits: two that are not equal have evaluations of their own."""
+    return repr(float(temperature)).removesuffix(".0")
 
 
 # The judge
@@ -148,6 +167,21 @@ def judge_jobs(runs: Sequence[PlannedRun], overrides: Sequence[str], *, also_mad
                 jobs += [Job(f"The judge of {name}: training", train, log)]
                 jobs += [Job(f"The judge of {name}: exporting", export, log)]
     return jobs
+
+
+def check_judges(runs: Sequence[PlannedRun], jobs: Sequence[Job]) -> None:
+    """Raise ConfigError for a judge that is not there and that none of ``jobs`` makes."""
+    made = {job.arguments[-1] for job in jobs}
+    for run in runs:
+        if WantedEvaluation(run, SCORES, run.config.evaluation).is_there():
+            continue
+        for key in _ROLES:
+            place = getattr(run.config.evaluation, key)
+            if place is not None and place not in made and not judge_file(place)[1].exists():
+                raise ConfigError(
+                    f"evaluation.{key} is {place}, and there is no such file or folder. Give one that is "
+                    "there, or train it first."
+                )
 
 
 def _check_trained_so(directory: Path, asked: ExperimentConfig) -> None:

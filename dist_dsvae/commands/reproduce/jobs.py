@@ -13,11 +13,12 @@ import subprocess
 import sys
 import time
 from collections import deque
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from dist_dsvae.commands.starting import say
+from dist_dsvae.core.text import printable
 from dist_dsvae.engine.stopping.preemption import TRY_AGAIN_LATER  # of a command that was told to stop
 
 _SECONDS_BETWEEN_LOOKS = 0.2
@@ -34,16 +35,28 @@ class JobError(ValueError):
 
 @dataclass(frozen=True)
 class Job:
-    """``dsvae`` with these arguments, whose output is appended to ``log``."""
+    """``dsvae`` with these arguments, whose output is appended to ``log``.
+
+    still: asked when it is about to start, as another command may have done it meanwhile, or a part: the
+        arguments of then, or None where nothing is left to do.
+    """
 
     title: str
     arguments: tuple[str, ...]
     log: Path
+    still: Callable[[], tuple[str, ...] | None] | None = None
 
     @property
     def command(self) -> str:
         """What one would type."""
         return shlex.join(["dsvae", *self.arguments])
+
+    def as_of_now(self) -> Job | None:
+        """With what is left to do; None where nothing is."""
+        if self.still is None:
+            return self
+        arguments = self.still()
+        return None if arguments is None else replace(self, arguments=arguments)
 
 
 def run_jobs(jobs: Sequence[Job], slots: Sequence[Mapping[str, str]]) -> None:
@@ -58,7 +71,11 @@ def run_jobs(jobs: Sequence[Job], slots: Sequence[Mapping[str, str]]) -> None:
     try:
         while running or (waiting and failed is None):
             while waiting and free and failed is None:
-                number, job = waiting.popleft()
+                number, planned = waiting.popleft()
+                job = planned.as_of_now()
+                if job is None:
+                    say(f"[{number}/{len(jobs)}] {planned.title}: done meanwhile")
+                    continue
                 say(f"[{number}/{len(jobs)}] {job.title} ({job.log})")
                 slot = free.pop(0)
                 running.append((_start(job, slot), job, slot))
@@ -83,7 +100,7 @@ def _start(job: Job, slot: Mapping[str, str]) -> subprocess.Popen[bytes]:
     package = str(Path(__file__).resolve().parents[3])  # also where it is not installed
     paths = os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH", "")]))
     with job.log.open("ab") as log:
-        log.write(f"$ {job.command}\n".encode())
+        log.write(f"$ {printable(job.command)}\n".encode())
         log.flush()
         environment = {**os.environ, **slot, "PYTHONPATH": paths}
         return subprocess.Popen(

@@ -44,7 +44,7 @@ _NO_END_EPOCHS = 1e9  # where the clock ends a run
 # A run that has ended by the clock has trained at least this share of its seconds: what it did after its last
 # iteration was not counted
 _SHARE_OF_SECONDS = 0.95
-_SECONDS_OF_AN_ITERATION = 60  # at most: the clock is looked at after each
+_ITERATIONS_LATE = 3  # at most that a run goes on after its seconds: the clock is looked at after each
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ class PlannedRun:
     config_name: as ``dsvae train`` takes it. config: as the run would record it. changes: of the config by
     ``--set``, those of the person first, then the seed's and the budget's. samples_per_iteration: drawn of
     the training set, in all its batches. iterations: after which it ends.
-    train: its data.
+    train, test: its data.
     """
 
     data: str
@@ -89,6 +89,7 @@ class PlannedRun:
     samples_per_iteration: int
     iterations: int
     train: Manifest
+    test: Manifest | None
 
     @property
     def title(self) -> str:
@@ -113,15 +114,17 @@ class PlannedRun:
     def has_ended(self) -> bool:
         """Whether the budget is used up.
 
-        Raises ConfigError if the run there went beyond it, or is of another configuration.
+        Raises ConfigError if the run there went beyond it, or is of another configuration or other data.
         """
         check_same_experiment(self.directory, self.config)
         newest = self.newest()
         if newest is None:
             return False
+        self._check_same_data(newest)
         iterations, seconds = self.progress()
         limit = self.config.train.max_seconds
-        if iterations > self.iterations or 0 < limit < seconds * _SHARE_OF_SECONDS - _SECONDS_OF_AN_ITERATION:
+        late = _ITERATIONS_LATE * seconds / max(1, iterations)
+        if iterations > self.iterations or 0 < limit < seconds * _SHARE_OF_SECONDS - late:
             asked = f"{limit:,.0f} seconds" if limit else f"{self.iterations:,} iterations"
             raise ConfigError(
                 f"{self.directory} was trained for {iterations:,} iterations in {seconds:,.0f} seconds; now "
@@ -130,6 +133,27 @@ class PlannedRun:
         if iterations == self.iterations:
             return True
         return 0 < limit * _SHARE_OF_SECONDS <= seconds and self._ended_itself(newest)
+
+    def _check_same_data(self, newest: Path) -> None:
+        """Raise ConfigError where tables would tell of other data, or another precision, than it has."""
+        if read_marker(newest)["data_fingerprint"] != self.train.fingerprint:
+            raise ConfigError(
+                f"{self.directory} was trained on other shards than those that are in "
+                f"{self.config.data.train} now. Give those, or another folder with --runs."
+            )
+        record = read_record(self.directory)
+        assert record is not None, f"{self.directory} has checkpoints and no record"
+        was, asked = record.train.mixed_precision, self.config.train.mixed_precision
+        if "auto" not in (was, asked) and was != asked:
+            raise ConfigError(
+                f"{self.directory} was trained with train.mixed_precision {was!r}; now {asked!r} is asked "
+                "for. Leave that out, or give another folder with --runs."
+            )
+        if record.data.test != self.config.data.test and self.test is not None:
+            raise ConfigError(
+                f"{self.directory} is evaluated on data.test {record.data.test}; now {self.config.data.test} "
+                "is asked for. Leave that out, or give another folder with --runs."
+            )
 
     def _ended_itself(self, newest: Path) -> bool:
         """Whether training went on to the figures that it leaves at its end."""
@@ -177,8 +201,9 @@ def plan_runs(
         method: load_config(Path(name), overrides if method in (methods or available) else for_all)
         for method, name in available.items()
     }
-    opened = {each: open_splits(each).train for each in {config.data for config in configs.values()}}
-    manifests = {method: opened[config.data] for method, config in configs.items()}
+    opened = {each: open_splits(each) for each in {config.data for config in configs.values()}}
+    splits = {method: opened[config.data] for method, config in configs.items()}
+    manifests = {method: opened.train for method, opened in splits.items()}
     drawn = {method: samples_drawn(config, manifests[method]) for method, config in configs.items()}
     asked = {
         method: math.ceil(config.train.epochs * manifests[method].num_samples / drawn[method])
@@ -205,6 +230,7 @@ def plan_runs(
                     drawn[method],
                     iterations,
                     manifests[method],
+                    splits[method].test,
                 )
             )
     return planned

@@ -13,7 +13,13 @@ from pathlib import Path
 
 import torch
 
-from dist_dsvae.commands.reproduce.evaluations import WantedEvaluation, at_temperatures, judge_jobs, scores_of
+from dist_dsvae.commands.reproduce.evaluations import (
+    WantedEvaluation,
+    at_temperatures,
+    check_judges,
+    judge_jobs,
+    scores_of,
+)
 from dist_dsvae.commands.reproduce.jobs import Job, run_jobs
 from dist_dsvae.commands.reproduce.paper_figures import figure_jobs
 from dist_dsvae.commands.reproduce.planned_runs import Budget, PlannedRun, plan_runs
@@ -49,8 +55,15 @@ def reproduce(args: argparse.Namespace) -> None:
         raise ConfigError(
             f"--temperatures: {points[0]} has points, of which there is no diversity. Leave it out."
         )
-    if not judge_jobs(runs, args.judge_overrides, also_made=True) and args.judge_overrides:
+    judges = judge_jobs(runs, args.judge_overrides, also_made=True)
+    if not judges and args.judge_overrides:
         raise ConfigError("--judge-set: no judge is trained for these runs. Leave it out.")
+    check_judges(runs, judges)
+    if args.temperatures and (unjudged := [run for run in runs if run.config.evaluation.classifier is None]):
+        raise ConfigError(
+            f"--temperatures: {unjudged[0].data} names no judge, and without one there are no scores to "
+            "trade. Give one with --set evaluation.classifier=PATH, or leave the temperatures out."
+        )
     if args.dry_run:
         print(report(time_needed(runs), len(runs), len(slots)))
         return
@@ -104,7 +117,14 @@ def train(runs: Sequence[PlannedRun], slots: Sequence[Mapping[str, str]]) -> Non
     waiting = [run for run in runs if not run.has_ended()]
     if len(waiting) < len(runs):
         say(f"{len(runs) - len(waiting)} of {len(runs)} runs have been trained.")
-    run_jobs([Job(f"{run.title}: training", run.arguments(), run.log) for run in waiting], slots)
+    run_jobs([_training(run) for run in waiting], slots)
+
+
+def _training(run: PlannedRun) -> Job:
+    def still() -> tuple[str, ...] | None:
+        return None if run.has_ended() else run.arguments()
+
+    return Job(f"{run.title}: training", run.arguments(), run.log, still)
 
 
 def evaluate(evaluations: Sequence[WantedEvaluation], slots: Sequence[Mapping[str, str]]) -> None:
@@ -118,6 +138,10 @@ def commands_of(
     """What makes the results: this command, and those that it stands for."""
     evaluations = {(w.run.directory, w.name): w for w in [*map(scores_of, runs), *curve]}
     jobs = [Job("", run.arguments(go_on=False), Path()) for run in runs]
-    jobs += [wanted.job() for wanted in evaluations.values()]
+    # where the clock ends a run, it ends elsewhere the next time
+    jobs += [
+        Job("", wanted.arguments(by_step=not wanted.run.config.train.max_seconds), Path())
+        for wanted in evaluations.values()
+    ]
     jobs = [*judge_jobs(runs, judge, also_made=True), *jobs]
     return [command_line(), *(job.command for job in jobs)]

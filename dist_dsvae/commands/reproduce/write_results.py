@@ -11,7 +11,7 @@ from typing import Any
 from dist_dsvae.commands.benchmarks.timing import hardware
 from dist_dsvae.commands.reproduce.evaluations import SCORES, WantedEvaluation
 from dist_dsvae.commands.reproduce.planned_runs import LABELS, Budget, PlannedRun
-from dist_dsvae.core.text import read_json
+from dist_dsvae.core.text import clause, read_json
 from dist_dsvae.evaluation.comparing import trade_off
 from dist_dsvae.evaluation.comparing.comparison import Cell, Comparison, compare, differing_but_for_the_seed
 from dist_dsvae.evaluation.comparing.evaluated import ComparisonError, EvaluatedRun, read_run
@@ -36,7 +36,7 @@ def write_results(
     runs: all evaluated. curve: the evaluations of the trade-off, empty without one. commands: that make all.
     Raises ComparisonError where the runs of a method are not one training, or evaluations do not go together.
     """
-    evaluated = {run.directory: read_run(run.directory, SCORES) for run in runs}
+    evaluated = {run.directory: _as_planned(run) for run in runs}
     comparison = compare(list(evaluated.values()))
     _check_judges(comparison)
     first = comparison.runs[0]
@@ -53,6 +53,7 @@ def write_results(
         "settings": {key: value for key, value in first.settings.items() if key != "test_fingerprint"},
         "judges": {role: asdict(judge) for role, judge in first.judges.items()},
         "commands": list(commands),
+        **_note_of(out / f"{name}.json"),
         "columns": [
             column.metric.figure for column in comparison.columns if column.metric.figure not in _LEFT_OUT
         ],
@@ -65,12 +66,23 @@ def write_results(
     }
     others: dict[str, bytes] = {}
     if curve:
-        points = _trade_off(curve)
+        points = _trade_off(curve, evaluated)
         areas = trade_off.areas(results_of({**document, "trade_off": points}).curve)
         document["trade_off"] = {**points, "areas": [area._asdict() for area in areas]}
         others["png"] = trade_off.png(results_of(document))
     others["md"] = page(results_of(document), f"{name}.png" if curve else None).encode()
     return write_proven(out / name, document, others)
+
+
+def _as_planned(run: PlannedRun) -> EvaluatedRun:
+    """Its scores. Raises ComparisonError where another command has trained it on meanwhile."""
+    found = read_run(run.directory, SCORES)
+    if not run.config.train.max_seconds and found.samples_seen != run.iterations * run.samples_per_iteration:
+        raise ComparisonError(
+            f"{run.directory} was evaluated after {found.samples_seen:,} samples, not at the end of its "
+            f"{run.iterations:,} iterations: another command has trained it meanwhile. Start this one again."
+        )
+    return found
 
 
 def _check_judges(comparison: Comparison) -> None:
@@ -82,6 +94,14 @@ def _check_judges(comparison: Comparison) -> None:
                 f"The runs' {column.metric.title} is of several judges. Remove evaluation/{SCORES}.json of "
                 f"{runs}, and start the same command again."
             )
+
+
+def _note_of(path: Path) -> dict[str, str]:
+    """What a person has put into the results that are there, below the table: it stays."""
+    try:
+        return {"note": str(read_json(path)["note"])}
+    except (OSError, ValueError, LookupError, TypeError):
+        return {}
 
 
 def _by_method(runs: Iterable[PlannedRun]) -> list[tuple[str, list[PlannedRun]]]:
@@ -124,13 +144,18 @@ def _figures(by_seed: Mapping[int, Mapping[str, float]]) -> dict[str, Any]:
     }
 
 
-def _trade_off(curve: Sequence[WantedEvaluation]) -> dict[str, Any]:
+def _trade_off(curve: Sequence[WantedEvaluation], evaluated: Mapping[Path, EvaluatedRun]) -> dict[str, Any]:
+    """Raises ComparisonError where a run's evaluations differ in more than their temperatures."""
     points: dict[tuple[str, str], list[WantedEvaluation]] = {}
     for wanted in curve:
         points.setdefault((wanted.run.method, wanted.name), []).append(wanted)
     found: list[dict[str, Any]] = []
     for (method, name), those in points.items():
-        runs = {wanted.run.seed: read_run(wanted.run.directory, name).figures for wanted in those}
+        runs: dict[int, Mapping[str, float]] = {}
+        for wanted in those:
+            at_temperature = read_run(wanted.run.directory, name)
+            _check_alike(at_temperature, evaluated[wanted.run.directory], name)
+            runs[wanted.run.seed] = at_temperature.figures
         found.append(
             {
                 "label": LABELS[method],
@@ -141,6 +166,19 @@ def _trade_off(curve: Sequence[WantedEvaluation]) -> dict[str, Any]:
         )
     held = [figure for figure in _CURVE if any(figure in point["figures"] for point in found)]
     return {"columns": held, "points": found}
+
+
+def _check_alike(run: EvaluatedRun, scores: EvaluatedRun, name: str) -> None:
+    settings = [
+        {key: value for key, value in each.settings.items() if not key.startswith("temperature_")}
+        for each in (run, scores)
+    ]
+    differing = [key for key in settings[0] | settings[1] if settings[0].get(key) != settings[1].get(key)]
+    if differing:
+        raise ComparisonError(
+            f"{run.path} has evaluation/{SCORES}.json and {name}.json of different {', '.join(differing)}. "
+            f"Move evaluation/{name}.json of it away, and start the same command again."
+        )
 
 
 def _machines(runs: Iterable[PlannedRun]) -> dict[str, Any]:
@@ -157,8 +195,17 @@ def _machines(runs: Iterable[PlannedRun]) -> dict[str, Any]:
 
 
 def _starts_that_trained(run: PlannedRun) -> list[Mapping[str, Any]]:
-    """Not one that only found the run at its end."""
-    starts: list[Mapping[str, Any]] = read_json(run.directory / "environment.json")
+    """Not one that only found the run at its end. Raises ComparisonError where the record is damaged."""
+    path = run.directory / "environment.json"
+    try:
+        starts: list[Mapping[str, Any]] = read_json(path)
+        for start in starts:
+            _machine(start)
+            start["packages"].get("torch")
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        raise ComparisonError(
+            f"{path}, the record of what trained, cannot be read: {clause(error)}. Restore it from a copy."
+        ) from None
     seen = run.progress()[0] * run.samples_per_iteration
     return [start for start in starts if start.get("samples_seen", 0) < seen] or starts[-1:]
 

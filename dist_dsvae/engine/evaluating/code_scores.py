@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import nn
 
 from dist_dsvae.core import distributed
@@ -10,12 +12,15 @@ from dist_dsvae.engine.evaluating.test_codes import TestCodes, read_test_codes
 from dist_dsvae.engine.iteration.batch_norm import mean_statistics
 from dist_dsvae.engine.iteration.ema import ExponentialMovingAverage, weights_applied
 from dist_dsvae.evaluation.metrics import Figures
-from dist_dsvae.evaluation.probes import Share, linear_probe_accuracy, mlp_probe_accuracy
+from dist_dsvae.evaluation.probes import PROBE_NOISE, Share, linear_probe_accuracy, mlp_probe_accuracy
 from dist_dsvae.runs.measure_statistics import Measured, measure, using
 
 
 class CodeScores(Evaluator):
     """Accuracies, probes and the reconstruction error, of whatever the method's abilities allow."""
+
+    def settings(self) -> dict[str, Any]:
+        return {"probe_noise": PROBE_NOISE}
 
     def __call__(self, candidate: Candidate) -> Scored:
         def compute() -> Figures:

@@ -128,8 +128,8 @@ def evaluate(
 
 def _check_name(folder: Path, name: str) -> None:
     """Raise DataError if ``folder``/NAME.json is no name for an evaluation, or somebody else's file."""
-    if name == "summary":
-        raise DataError("--name summary is the file that training writes; choose another name.")
+    if name in ("summary", "stopped-early"):
+        raise DataError(f"--name {name} is a file that a training or an evaluation leaves; choose another.")
     if not re.fullmatch(r"\w[\w.-]*", name):
         raise DataError(
             f"--name {name!r} is no name of a file in {folder}: letters, digits, '_', '-' and '.' are "
@@ -142,7 +142,7 @@ def _check_name(folder: Path, name: str) -> None:
         return
     except (OSError, ValueError):
         there = None
-    if not isinstance(there, dict) or "figures" not in there:
+    if not isinstance(there, dict) or there.get("format") != FORMAT:
         raise DataError(
             f"{path} exists already, and is no evaluation's. Choose another --name, or move it away."
         )

@@ -15,6 +15,7 @@ from dist_dsvae.evaluation.comparing.columns import Column, columns_of
 from dist_dsvae.evaluation.comparing.evaluated import ComparisonError, EvaluatedRun
 from dist_dsvae.evaluation.comparing.paper import PaperFigures, paper_figures, paper_order
 
+_AS_LONG = 1.05  # what two budgets of the clock may come to
 _REAL = ("real_split", "real_samples", "diversity_samples")  # which real samples a run was compared with
 
 
@@ -155,10 +156,12 @@ def _same_training(a: EvaluatedRun, b: EvaluatedRun) -> bool:
 
     From their own initial weights both, or both from others', and with the same unlabelled pictures.
     """
-    seconds = (a.config.train.max_seconds, b.config.train.max_seconds)
+    by_the_clock = min(a.config.train.max_seconds, b.config.train.max_seconds) > 0
+    seconds = sorted((a.train_seconds, b.train_seconds))
     return (
         (a.method, a.weights) == (b.method, b.weights)
-        and (a.samples_seen == b.samples_seen or seconds[0] == seconds[1] > 0)
+        # by the clock: as long, whatever of it was left for the last start of each
+        and (a.samples_seen == b.samples_seen or (by_the_clock and seconds[1] <= _AS_LONG * seconds[0]))
         and not differing_but_for_the_seed(a, b)
         and (a.config.init_from is None) == (b.config.init_from is None)
         and a.config.data.unlabelled == b.config.data.unlabelled

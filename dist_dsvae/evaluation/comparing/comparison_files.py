@@ -28,7 +28,7 @@ def save_comparison(comparison: Comparison, out: str | None) -> list[Path]:
     files that are as this function wrote them are replaced.
     Raises OSError where writing is impossible, ComparisonError where a file of another kind is in the way.
     """
-    prefix = comparison.runs[0].path.parent / "comparison"
+    prefix = comparison.runs[0].path.resolve().parent / "comparison"
     if out is not None:
         prefix = prefix_of(out, "comparison")
     others = {"md": markdown(comparison).encode(), "png": png(comparison)}

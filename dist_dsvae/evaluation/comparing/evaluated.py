@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -149,7 +150,7 @@ def _read_config(place: Path) -> ExperimentConfig:
 
 
 def _command(path: Path, name: str) -> str:
-    return f"dsvae evaluate --run {path}" + (f" --name {name}" if name != "scores" else "")
+    return f"dsvae evaluate --run {shlex.quote(str(path))}" + (f" --name {name}" if name != "scores" else "")
 
 
 def _again(path: Path, name: str) -> str:

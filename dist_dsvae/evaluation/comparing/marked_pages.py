@@ -21,7 +21,7 @@ from dist_dsvae.evaluation.comparing.results import Results, read_results
 from dist_dsvae.evaluation.comparing.results_tables import VIEWS, areas_text, caption, paper_table
 
 _END = "<!-- end of results -->"
-_BLOCK = re.compile(rf"(<!-- results (\S+)(?: (\S+))? -->\n)(.*?)({_END})", re.DOTALL)
+_BLOCK = re.compile(rf"(<!-- results (\S+)(?: (\S+))? -->\r?\n)(.*?)({_END})", re.DOTALL)
 _MARK = re.compile(r"<!-- (?:end of )?results\b")
 
 Reader = Callable[[str], Results]

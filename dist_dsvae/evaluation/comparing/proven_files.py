@@ -29,39 +29,50 @@ def prefix_of(out: str, name: str) -> Path:
 def write_proven(prefix: Path, document: Mapping[str, Any], others: Mapping[str, bytes]) -> list[Path]:
     """Write PREFIX.json and, by their endings, PREFIX.md and so on; return their paths, the JSON file last.
 
-    The JSON file has the sha256 of the others. What an earlier document had besides is removed.
+    The JSON file has the sha256 of the others, while they are replaced of the old ones as well: what is
+    killed between two of them can be started again. What an earlier document had besides is removed.
     Raises OSError where writing is impossible, ComparisonError where a file of another kind is in the way.
     """
     hashes = {ending: hashlib.sha256(content).hexdigest() for ending, content in others.items()}
-    text = json.dumps({**document, _PROOF: hashes}, indent=1, ensure_ascii=False) + "\n"
-    contents = {**others, "json": text.encode()}
-    proof = check_replaceable(prefix, str(document["format"]), contents)
-    paths = {ending: prefix.with_name(f"{prefix.name}.{ending}") for ending in contents}
+    proof = check_replaceable(prefix, str(document["format"]), (*others, "json"))
+    paths = {ending: prefix.with_name(f"{prefix.name}.{ending}") for ending in (*others, "json")}
     prefix.parent.mkdir(parents=True, exist_ok=True)
     for ending in proof.keys() - paths.keys():
         left = prefix.with_name(f"{prefix.name}.{ending}")
         if _is_proven(left, ending, proof):
             left.unlink()  # of the earlier document alone
-    for ending, path in paths.items():
-        write_atomically(path, contents[ending])
+    both = {ending: [*proof.get(ending, []), hashes[ending]] for ending in others}
+    write_atomically(paths["json"], _as_json(document, both))
+    for ending, content in others.items():
+        write_atomically(paths[ending], content)
+    write_atomically(paths["json"], _as_json(document, hashes))
     return list(paths.values())
 
 
-def _proof_of(path: Path, form: str) -> dict[str, str] | None:
-    """The hashes in the JSON file that is there; None if there is none, or one of another format."""
+def _as_json(document: Mapping[str, Any], hashes: Mapping[str, Any]) -> bytes:
+    return (json.dumps({**document, _PROOF: hashes}, indent=1, ensure_ascii=False) + "\n").encode()
+
+
+def _proof_of(path: Path, form: str) -> dict[str, list[str]] | None:
+    """The hashes in the JSON file that is there; None if there is none, or one of another format.
+
+    Several of a file that was being replaced: it is as one of them says.
+    """
     try:
         found = read_json(path)
         proof = found[_PROOF] if found["format"] == form else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    return proof if isinstance(proof, dict) else None
+    if not isinstance(proof, dict):
+        return None
+    return {ending: found if isinstance(found, list) else [found] for ending, found in proof.items()}
 
 
-def _is_proven(path: Path, ending: str, proof: Mapping[str, str]) -> bool:
-    return path.is_file() and sha256_of(path) == proof.get(ending)
+def _is_proven(path: Path, ending: str, proof: Mapping[str, list[str]]) -> bool:
+    return path.is_file() and sha256_of(path) in proof.get(ending, [])
 
 
-def check_replaceable(prefix: Path, form: str, endings: Iterable[str]) -> dict[str, str]:
+def check_replaceable(prefix: Path, form: str, endings: Iterable[str]) -> dict[str, list[str]]:
     """The hashes in the PREFIX.json that is there, by ending: for those who work long before they write.
 
     form: the document's format. Raises ComparisonError where a file of another kind is in the way, or

@@ -75,7 +75,7 @@ def read_results(path: Path) -> Results:
         document = read_json(path)
     except OSError as error:
         raise ComparisonError(
-            f"{path} cannot be read: {error.strerror}. `dsvae reproduce {path.stem}` makes it."
+            f"{path} cannot be read: {error.strerror}. `dsvae reproduce NAME` makes such a file."
         ) from None
     except ValueError as error:
         raise ComparisonError(f"{path} is not valid JSON: {clause(error)}.") from None

@@ -35,16 +35,21 @@ class OwnScores(nn.Module):
         return logits.float(), features.float()
 
 
+def judge_file(place: str) -> tuple[str, Path]:
+    """The kind, "" where none is named, and the path of what PATH or KIND=PATH means; PATH may hold a "="."""
+    kind, separator, named = place.partition("=")
+    if not separator or Path(place).exists():
+        kind, named = "", place
+    return kind, at_hand(named)
+
+
 def open_judge(place: str, device: torch.device) -> tuple[Judge, tuple[str, ...] | None]:
     """The judge at ``place`` and the names of its classes, None where they are not a data set's of ours.
 
     place: a published classifier's directory, or a file of weights as PATH or KIND=PATH.
     Raises JudgeError, or PublishedModelError, with what is wrong.
     """
-    kind, separator, named = place.partition("=")
-    if not separator or Path(place).exists():
-        kind, named = "", place
-    path = at_hand(named)
+    kind, path = judge_file(place)
     if not path.suffix and not path.exists():
         raise JudgeError(
             f"There is no classifier {path}. Train one of this data set and export it:\n"

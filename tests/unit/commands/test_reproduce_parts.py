@@ -28,6 +28,7 @@ from dist_dsvae.core.files import sha256_of
 from dist_dsvae.core.shipped import config_names, root
 from dist_dsvae.evaluation.comparing.evaluated import FORMAT, ComparisonError
 from dist_dsvae.evaluation.comparing.results import read_results
+from dist_dsvae.evaluation.probes import PROBE_NOISE
 from dist_dsvae.runs import marker
 from tests.unit.commands.conftest import UsageError
 
@@ -50,7 +51,7 @@ def trained(run: PlannedRun, iterations: int, seconds: float, *, ended: bool = F
         "num_replaced": 0,
         "meter_iterations": 0,
         "train_seconds": seconds,
-        "data_fingerprint": "ab",
+        "data_fingerprint": run.train.fingerprint,
     }
     (step / "checkpoint.json").write_text(
         marker.Marker(values, dict.fromkeys((".metadata", "__0_0.distcp"), "0" * 64)).to_json()
@@ -68,6 +69,11 @@ def trained(run: PlannedRun, iterations: int, seconds: float, *, ended: bool = F
         (run.directory / "evaluation").mkdir()
         (run.directory / "evaluation/summary.json").write_text(json.dumps({"samples_seen": seen}))
     return run
+
+
+def fingerprint_of_test(run: PlannedRun) -> str:
+    assert run.test is not None
+    return run.test.fingerprint
 
 
 def evaluated(
@@ -94,7 +100,8 @@ def evaluated(
         "asked": asdict(replace(run.config.evaluation, **settings)),
         "settings": {
             "samples": 1000, "samples_per_class": 100, "real_samples": 1000, "real_split": "test", "seed": 0,
-            "data_fingerprint": "ab", "precision": "bf16", **settings,
+            "data_fingerprint": run.train.fingerprint, "test_fingerprint": fingerprint_of_test(run),
+            "precision": "bf16", "probe_noise": PROBE_NOISE, **settings,
         },
         "judges": {"classifier": judge, "feature_network": judge},
         "figures": {"inception_score": score, "fid": 10 - score, "diversity": diversity},

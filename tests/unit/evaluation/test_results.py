@@ -186,7 +186,7 @@ def test_wrong_marks_are_sentences(page: str, sentence: str) -> None:
 def test_files_that_are_no_results_are_sentences(tmp_path: Path) -> None:
     path = tmp_path / "mine.json"
     with pytest.raises(
-        ComparisonError, match=r"cannot be read: No such file.*`dsvae reproduce mine` makes it"
+        ComparisonError, match=r"cannot be read: No such file.*`dsvae reproduce NAME` makes such a file"
     ):
         read_results(path)
     for content, sentence in (
