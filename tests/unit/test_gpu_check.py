@@ -58,6 +58,16 @@ def test_parts_that_fail_are_seen(tmp_path: Path) -> None:
     assert summary(tmp_path) == dict.fromkeys(PARTS, 1)
 
 
+def test_a_persons_files_stay(tmp_path: Path) -> None:
+    (tmp_path / "summary.txt").write_text("of my summer")
+    done = run(tmp_path, "--dry-run", python="false")
+    assert done.returncode == 2
+    assert done.stderr == (
+        f"error: {tmp_path} holds files that this check has not written: give another folder as OUT.\n"
+    )
+    assert (tmp_path / "summary.txt").read_text() == "of my summer"
+
+
 @pytest.mark.parametrize("arguments", [(), ("--dry-run",), ("out", "--fast"), ("out", "--dry-run", "more")])
 def test_other_arguments_are_refused(arguments: tuple[str, ...]) -> None:
     done = run(*arguments)

@@ -129,7 +129,8 @@ def evaluate(
 def _check_name(folder: Path, name: str) -> None:
     """Raise DataError if ``folder``/NAME.json is no name for an evaluation, or somebody else's file."""
     if name in ("summary", "stopped-early"):
-        raise DataError(f"--name {name} is a file that a training or an evaluation leaves; choose another.")
+        writer = "training" if name == "summary" else "what is stopped"
+        raise DataError(f"--name {name} is the file that {writer} writes; choose another name.")
     if not re.fullmatch(r"\w[\w.-]*", name):
         raise DataError(
             f"--name {name!r} is no name of a file in {folder}: letters, digits, '_', '-' and '.' are "

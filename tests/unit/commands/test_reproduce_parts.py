@@ -470,6 +470,14 @@ def test_options_that_do_not_go_together(arguments: str, sentence: str, usage_er
         ),
         ("quickstart --judge-set train.epochs=8", "--judge-set: no judge is trained for these runs"),
         ("--write-docs --out nowhere", "There are no results in nowhere"),
+        (
+            "quickstart --set evaluation.classifier=typo.pt",
+            "evaluation.classifier is typo.pt, and there is no ",
+        ),
+        (
+            "quickstart --set evaluation.classifier=null --temperatures 0.8",
+            "--temperatures: quickstart names no judge",
+        ),
     ],
 )
 def test_what_cannot_be_done_is_said_before_anything_starts(

@@ -149,6 +149,15 @@ def test_train_resume_evaluate_export(method: str, entry: Entries, tmp_path: Pat
         assert not {"fid", "diversity"} & same
         status, printed = entry(evaluate, "--run", run_dir, *FEW, "--temperature-zs", "0.5", "--name", "none")
         assert (status, "but this method has one code" in printed) == (1, True)
+        paper = tmp_path / "resumed/evaluation/paper.json"
+        paper.write_text('{"figures": "of my paper"}')
+        for name, sentence in (
+            ("paper", "and is no evaluation's"),
+            ("stopped-early", "a file that a training"),
+        ):
+            status, printed = entry(evaluate, "--run", run_dir, *FEW, "--name", name)
+            assert (status, sentence in printed) == (1, True), printed
+        assert paper.read_text() == '{"figures": "of my paper"}'
         as_images = ["--set", "evaluation.batch_norm=images", "--name", "as-images"]
         status, printed = entry(evaluate, "--run", run_dir, *FEW, *as_images)
         assert status == 0, printed

@@ -344,6 +344,11 @@ def test_the_card_has_figures_of_these_weights_alone(runs: dict[str, Path]) -> N
     assert "At the end of training" in str(
         PretrainedModel(published_of_run(runs["cgan"])).generate_model_card()
     )
+    for damaged in ("{", "[]"):
+        (folder / "scores.json").write_text(damaged)
+        assert published_of_run(runs["cgan"], weights="raw").about["evaluation"] == summary
+    assert "--step" not in published_of_run(runs["cgan"]).about["commands"]["export"]
+    assert "--step 4 " in published_of_run(runs["cgan"], step=4).about["commands"]["export"]
     (folder / "summary.json").write_text(
         json.dumps({"zs_accuracy": 0.5, "samples_seen": 24})
     )  # then it went on

@@ -21,6 +21,7 @@ from dist_dsvae.config import (
     DSVAEConfig,
     ExperimentConfig,
     ModelConfig,
+    TrainConfig,
 )
 from dist_dsvae.config.reading import to_tree
 from dist_dsvae.evaluation.comparing.comparison import Comparison, compare
@@ -73,6 +74,7 @@ def write_run(path: Path, method: str = "dsvae", seed: int = 0, **changes: Any) 
         init_from=changes.pop("init_from", None),
         model=ModelConfig(architecture="conv32"),
         method=METHODS[method](**options),
+        train=TrainConfig(**changes.pop("train", {})),
     )
     settings = SETTINGS | changes.pop("settings", {})
     figures = changes.pop("figures", {})
@@ -147,6 +149,21 @@ def test_other_trainings_are_rows_of_their_own(tmp_path: Path, changes: dict[str
     comparison = compared(write_run(tmp_path / "a"), write_run(tmp_path / "b", **changes))
     assert [row.label for row in comparison.rows] == ["dsvae (a)", "dsvae (b)"]
     assert cell_of(comparison, 0, "fid").std is None
+
+
+def test_by_the_clock_seeds_are_one_row_if_they_trained_as_long(tmp_path: Path) -> None:
+    """Whatever was left of the seconds for the last start of each."""
+    given = [{"max_seconds": 100.0}, {"max_seconds": 40.0}]
+    times = [{"train_seconds": 100.5, "samples_seen": 900}, {"train_seconds": 101.0, "samples_seen": 1000}]
+    runs = [
+        write_run(tmp_path / str(seed), seed=seed, train=train, **seen)
+        for seed, (train, seen) in enumerate(zip(given, times, strict=True))
+    ]
+    assert len(compared(*runs).rows) == 1
+    longer = write_run(tmp_path / "l", seed=5, train=given[0], train_seconds=150.0, samples_seen=1500)
+    assert len(compared(*runs, longer).rows) == 2
+    counted = write_run(tmp_path / "c", seed=6, train_seconds=100.0, samples_seen=950)
+    assert len(compared(*runs, counted).rows) == 2
 
 
 def test_equal_names_are_told_apart_by_path(tmp_path: Path) -> None:

@@ -167,6 +167,11 @@ def test_pages_are_written_between_their_marks(tmp_path: Path) -> None:
     assert table
 
 
+def test_pages_of_other_line_endings_keep_their_marks() -> None:
+    page = PAGE.replace("\n", "\r\n")
+    assert methods_table(results()) in with_tables(page, lambda _: results(), "page.md")
+
+
 @pytest.mark.parametrize(
     ("page", "sentence"),
     [

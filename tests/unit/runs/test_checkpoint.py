@@ -13,6 +13,8 @@ import pytest
 import torch
 from torch.distributed.checkpoint import state_dict_saver
 
+from dist_dsvae.config import CVAEConfig, DataConfig, ExperimentConfig, ModelConfig
+from dist_dsvae.core.types import ImageShape
 from dist_dsvae.runs import checkpoint
 from dist_dsvae.runs.checkpoint import (
     complete_checkpoints,
@@ -22,6 +24,7 @@ from dist_dsvae.runs.checkpoint import (
     verify,
 )
 from dist_dsvae.runs.marker import MARKER, CheckpointError
+from dist_dsvae.runs.run import Run
 from dist_dsvae.runs.run_directory import checkpoint_to_resume
 
 
@@ -340,3 +343,9 @@ def test_a_job_that_is_started_again_goes_on_whatever_its_words_were(
     for words in (str(paths[0]), str(origin), "never"):
         assert checkpoint_to_resume(run, words) == paths[1]
     assert checkpoint_to_resume(tmp_path / "new", str(origin)) == origin  # with none yet
+    # but who draws, scores or exports a step asks for that one
+    config = ExperimentConfig(
+        data=DataConfig(train="x"), model=ModelConfig(architecture="small32"), method=CVAEConfig()
+    )
+    opened = Run(run, config, ImageShape(1, 32, 32), ("a",))
+    assert (opened.checkpoint(1), opened.checkpoint()) == tuple(paths)
