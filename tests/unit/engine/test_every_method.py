@@ -153,7 +153,7 @@ def test_train_resume_evaluate_export(method: str, entry: Entries, tmp_path: Pat
         paper.write_text('{"figures": "of my paper"}')
         for name, sentence in (
             ("paper", "and is no evaluation's"),
-            ("stopped-early", "a file that a training"),
+            ("stopped-early", "the file that what is stopped"),
         ):
             status, printed = entry(evaluate, "--run", run_dir, *FEW, "--name", name)
             assert (status, sentence in printed) == (1, True), printed
