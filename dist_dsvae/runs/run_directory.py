@@ -183,14 +183,19 @@ def read_record(run_dir: Path) -> ExperimentConfig | None:
         raise ConfigError(f"{path}, the run's own record, cannot be used: {error}") from None
 
 
-def check_same_experiment(run_dir: Path, config: ExperimentConfig) -> None:
-    """Raise ConfigError if the run directory's config differs in what is computed."""
+def check_same_experiment(
+    run_dir: Path, config: ExperimentConfig, elsewhere: str = "another --run-dir"
+) -> None:
+    """Raise ConfigError if the run directory's config differs in what is computed.
+
+    elsewhere: how the command that asks names another place for a run.
+    """
     record = read_record(run_dir)
     differing = [] if record is None else differing_keys(record, config)
     if differing:
         raise ConfigError(
             f"{run_dir} was started with another configuration: {'; '.join(differing)}. "
-            "Resume with the same values, or start a new run with another --run-dir."
+            f"Resume with the same values, or start a new run with {elsewhere}."
         )
 
 

@@ -22,6 +22,7 @@ from dist_dsvae.engine.choices import with_choices_made
 from dist_dsvae.engine.iteration.streams import splits_drawn
 from dist_dsvae.methods.choose import sketch_method
 from dist_dsvae.runs.checkpoint import complete_checkpoints, read_marker
+from dist_dsvae.runs.marker import CheckpointError
 from dist_dsvae.runs.run_directory import check_same_experiment, read_record
 
 # The configuration of each method, by the data set's name, and what tables call it
@@ -100,8 +101,14 @@ class PlannedRun:
         return self.directory.with_name(f"{self.directory.name}.log")
 
     def newest(self) -> Path | None:
-        """Its newest checkpoint."""
-        return next(reversed(complete_checkpoints(self.directory / "checkpoints")), None)
+        """Its newest checkpoint whose record can be read: training would go on from there, too."""
+        for path in reversed(complete_checkpoints(self.directory / "checkpoints")):
+            try:
+                read_marker(path)
+            except CheckpointError:
+                continue
+            return path
+        return None
 
     def progress(self) -> tuple[int, float]:
         """Iterations and seconds that it has trained, by its newest checkpoint."""
@@ -116,7 +123,7 @@ class PlannedRun:
 
         Raises ConfigError if the run there went beyond it, or is of another configuration or other data.
         """
-        check_same_experiment(self.directory, self.config)
+        check_same_experiment(self.directory, self.config, "another --runs")
         newest = self.newest()
         if newest is None:
             return False

@@ -70,6 +70,17 @@ def test_the_clock_ends_a_run_elsewhere_so_commands_name_no_step(tmp_path: Path)
     assert "--step 20" in " ".join(commands_of([counted], [], []))
 
 
+def test_a_damaged_record_of_a_checkpoint_leaves_the_one_before(tmp_path: Path) -> None:
+    run = trained(planned(tmp_path, TWENTY)[0], 10, 25.0)
+    trained(run, 20, 50.0)
+    assert run.has_ended()
+    (run.directory / "checkpoints/step-00000020/checkpoint.json").write_text("{")
+    assert not run.has_ended()
+    assert run.progress() == (10, 25.0)
+    with pytest.raises(ConfigError, match="start a new run with another --runs"):
+        planned(tmp_path, TWENTY, "model.zu_dim=3")[0].has_ended()
+
+
 # Processes
 
 
