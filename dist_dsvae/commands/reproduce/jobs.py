@@ -63,16 +63,23 @@ def run_jobs(jobs: Sequence[Job], slots: Sequence[Mapping[str, str]]) -> None:
     """Run all, one at a time in each of the slots.
 
     slots: variables of the environment that a slot adds, such as the GPU that it has.
-    Raises JobError for the first that fails, once those that run beside it have ended: no others are started.
+    Raises JobError for the first that fails, and what ``Job.still`` raises, once those that run beside it
+    have ended: no others are started.
     """
     waiting, free = deque(enumerate(jobs, 1)), list(slots)
     running: list[tuple[subprocess.Popen[bytes], Job, Mapping[str, str]]] = []
     failed: tuple[Job, int] | None = None
+    refused: Exception | None = None
     try:
         while running or (waiting and failed is None):
             while waiting and free and failed is None:
                 number, planned = waiting.popleft()
-                job = planned.as_of_now()
+                try:
+                    job = planned.as_of_now()
+                except (ValueError, OSError) as error:  # it cannot be started: others beside it end first
+                    refused = error
+                    waiting.clear()
+                    break
                 if job is None:
                     say(f"[{number}/{len(jobs)}] {planned.title}: done meanwhile")
                     continue
@@ -92,6 +99,8 @@ def run_jobs(jobs: Sequence[Job], slots: Sequence[Mapping[str, str]]) -> None:
             process.wait()
     if failed is not None:
         raise _explained(*failed)
+    if refused is not None:
+        raise refused
 
 
 def _start(job: Job, slot: Mapping[str, str]) -> subprocess.Popen[bytes]:

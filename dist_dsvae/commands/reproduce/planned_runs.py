@@ -14,12 +14,14 @@ from typing import Literal
 
 from dist_dsvae.config import ExperimentConfig
 from dist_dsvae.config.reading import ConfigError, load_config
+from dist_dsvae.core.errors import DataError
 from dist_dsvae.core.shipped import config_names
 from dist_dsvae.core.text import read_json
-from dist_dsvae.data.open_splits import open_splits
+from dist_dsvae.data.open_split import open_split
+from dist_dsvae.data.open_splits import Splits, open_splits
 from dist_dsvae.data.shards.manifest import Manifest
 from dist_dsvae.engine.choices import with_choices_made
-from dist_dsvae.engine.iteration.streams import splits_drawn
+from dist_dsvae.engine.iteration.streams import Drawn
 from dist_dsvae.methods.choose import sketch_method
 from dist_dsvae.runs.checkpoint import complete_checkpoints, read_marker
 from dist_dsvae.runs.marker import CheckpointError
@@ -75,9 +77,8 @@ class PlannedRun:
     """A method with a seed.
 
     config_name: as ``dsvae train`` takes it. config: as the run would record it. changes: of the config by
-    ``--set``, those of the person first, then the seed's and the budget's. samples_per_iteration: drawn of
-    the training set, in all its batches. iterations: after which it ends.
-    train, test: its data.
+    ``--set``, those of the person first, then the seed's and the budget's. samples_per_iteration: drawn in
+    all its batches. iterations: after which it ends. train, test: its data. fingerprint: of what it draws.
     """
 
     data: str
@@ -91,6 +92,7 @@ class PlannedRun:
     iterations: int
     train: Manifest
     test: Manifest | None
+    fingerprint: str
 
     @property
     def title(self) -> str:
@@ -127,7 +129,11 @@ class PlannedRun:
         newest = self.newest()
         if newest is None:
             return False
-        self._check_same_data(newest)
+        if read_marker(newest)["data_fingerprint"] != self.fingerprint:
+            raise ConfigError(
+                f"{self.directory} was trained on other shards than those that are in "
+                f"{self.config.data.train} now. Give those, or another folder with --runs."
+            )
         iterations, seconds = self.progress()
         limit = self.config.train.max_seconds
         late = _ITERATIONS_LATE * seconds / max(1, iterations)
@@ -137,30 +143,43 @@ class PlannedRun:
                 f"{self.directory} was trained for {iterations:,} iterations in {seconds:,.0f} seconds; now "
                 f"{asked} are asked for. Give a budget as large, or another folder with --runs."
             )
-        if iterations == self.iterations:
-            return True
-        return 0 < limit * _SHARE_OF_SECONDS <= seconds and self._ended_itself(newest)
+        by_the_clock = 0 < limit * _SHARE_OF_SECONDS <= seconds and self._ended_itself(newest)
+        if iterations < self.iterations and not by_the_clock:
+            return False
+        self._check_as_asked()
+        return True
 
-    def _check_same_data(self, newest: Path) -> None:
-        """Raise ConfigError where tables would tell of other data, or another precision, than it has."""
-        if read_marker(newest)["data_fingerprint"] != self.train.fingerprint:
-            raise ConfigError(
-                f"{self.directory} was trained on other shards than those that are in "
-                f"{self.config.data.train} now. Give those, or another folder with --runs."
-            )
+    def _check_as_asked(self) -> None:
+        """Raise ConfigError where a table would tell of another test split or precision than the run has."""
         record = read_record(self.directory)
         assert record is not None, f"{self.directory} has checkpoints and no record"
-        was, asked = record.train.mixed_precision, self.config.train.mixed_precision
-        if "auto" not in (was, asked) and was != asked:
+        had, asked = record.data.test, self.config.data.test
+        if had != asked and (None in (had, asked) or not self._is_the_test_split(str(had))):
             raise ConfigError(
-                f"{self.directory} was trained with train.mixed_precision {was!r}; now {asked!r} is asked "
-                "for. Leave that out, or give another folder with --runs."
+                f"{self.directory} is evaluated on data.test {had}; now {asked} is asked for. Leave that "
+                "out, or give another folder with --runs."
             )
-        if record.data.test != self.config.data.test and self.test is not None:
+        precision = self.config.train.mixed_precision
+        if precision != "auto" and (others := sorted(self._precisions() - {precision})):
             raise ConfigError(
-                f"{self.directory} is evaluated on data.test {record.data.test}; now {self.config.data.test} "
-                "is asked for. Leave that out, or give another folder with --runs."
+                f"{self.directory} was trained with train.mixed_precision {' and '.join(others)}; now "
+                f"{precision} is asked for. Leave that out, or give another folder with --runs."
             )
+
+    def _is_the_test_split(self, place: str) -> bool:
+        """One that is not there any more is missed by the evaluation."""
+        try:
+            there = open_split(place, self.config.data)
+        except DataError:
+            return True
+        return self.test is not None and there.fingerprint == self.test.fingerprint
+
+    def _precisions(self) -> set[str]:
+        """Of all starts that are on record."""
+        try:
+            return {str(start["mixed_precision"]) for start in read_json(self.directory / "environment.json")}
+        except (OSError, ValueError, LookupError, TypeError):
+            return set()
 
     def _ended_itself(self, newest: Path) -> bool:
         """Whether training went on to the figures that it leaves at its end."""
@@ -210,21 +229,23 @@ def plan_runs(
     }
     opened = {each: open_splits(each) for each in {config.data for config in configs.values()}}
     splits = {method: opened[config.data] for method, config in configs.items()}
-    manifests = {method: opened.train for method, opened in splits.items()}
-    drawn = {method: samples_drawn(config, manifests[method]) for method, config in configs.items()}
+    drawn = {method: _drawn(config, splits[method]) for method, config in configs.items()}
+    at_once = {method: len(drawn[method].order) * configs[method].data.batch_size for method in configs}
     asked = {
-        method: math.ceil(config.train.epochs * manifests[method].num_samples / drawn[method])
+        method: math.ceil(config.train.epochs * drawn[method].num_samples / at_once[method])
         for method, config in configs.items()
     }
     fewest = budget.iterations or min(asked.values())
     planned = []
     for method in methods or available:
-        by_budget = budget.changes(_epochs(fewest, drawn[method], manifests[method].num_samples))
+        train, test = splits[method][:2]
+        epoch = drawn[method].num_samples
+        by_budget = budget.changes(_epochs(fewest, at_once[method], epoch))
         for seed in seeds:
             changes = (*overrides, f"seed={seed}", *by_budget)
             directory = runs / data / f"{method}-seed{seed}"
             config = load_config(Path(available[method]), changes)
-            iterations = math.ceil(config.train.epochs * manifests[method].num_samples / drawn[method])
+            iterations = math.ceil(config.train.epochs * epoch / at_once[method])
             planned.append(
                 PlannedRun(
                     data,
@@ -232,12 +253,13 @@ def plan_runs(
                     seed,
                     directory,
                     available[method],
-                    with_choices_made(config, manifests[method], _record_of_trained(directory)),
+                    with_choices_made(config, train, _record_of_trained(directory)),
                     changes,
-                    drawn[method],
+                    at_once[method],
                     iterations,
-                    manifests[method],
-                    splits[method].test,
+                    train,
+                    test,
+                    drawn[method].fingerprint,
                 )
             )
     return planned
@@ -260,12 +282,9 @@ def configs_of(data: str) -> dict[str, str]:
     return found
 
 
-def samples_drawn(config: ExperimentConfig, train: Manifest) -> int:
-    """In one iteration, for all its batches together."""
-    return (
-        len(splits_drawn(sketch_method(config.method, config.model, train.shape, train.num_classes)))
-        * config.data.batch_size
-    )
+def _drawn(config: ExperimentConfig, splits: Splits) -> Drawn:
+    shape, num_classes = splits.train.shape, splits.train.num_classes
+    return Drawn(sketch_method(config.method, config.model, shape, num_classes), splits)
 
 
 def _epochs(iterations: int, samples_per_iteration: int, num_samples: int) -> float:

@@ -99,9 +99,10 @@ def _check_judges(comparison: Comparison) -> None:
 def _note_of(path: Path) -> dict[str, str]:
     """What a person has put into the results that are there, below the table: it stays."""
     try:
-        return {"note": str(read_json(path)["note"])}
+        note = read_json(path)["note"]
     except (OSError, ValueError, LookupError, TypeError):
         return {}
+    return {"note": note} if isinstance(note, str) and note else {}
 
 
 def _by_method(runs: Iterable[PlannedRun]) -> list[tuple[str, list[PlannedRun]]]:
@@ -177,7 +178,7 @@ def _check_alike(run: EvaluatedRun, scores: EvaluatedRun, name: str) -> None:
     if differing:
         raise ComparisonError(
             f"{run.path} has evaluation/{SCORES}.json and {name}.json of different {', '.join(differing)}. "
-            f"Move evaluation/{name}.json of it away, and start the same command again."
+            "Move both away, to have them made anew alike, and start the same command again."
         )
 
 

@@ -42,14 +42,14 @@ def read_test_codes(
 
     with_drawn_zs: of the training split, for a prior that is fitted to it; it encodes that split once more.
     """
-    found = read_out(method, test, runtime, None, skip_corrupt, seed=0)
+    # Noise of its own: a probe could know a test sample by that of the training sample at its position, where
+    # splits are ordered alike.
+    found = read_out(method, test, runtime, None, skip_corrupt, seed=1)
     probed = isinstance(method, Autoencoding)
     fit: dict[str, Tensor] = {}
     if probed:
         limit = max(PROBE_TRAIN_SAMPLES, PROBE_TRAIN_SAMPLES_PER_CLASS * train.num_classes)
-        # Noise of its own: a probe could know a test sample by that of the training sample at its position,
-        # where splits are ordered alike.
-        fit = read_out(method, train, runtime, limit, skip_corrupt, seed=1, with_drawn_zs=with_drawn_zs)
+        fit = read_out(method, train, runtime, limit, skip_corrupt, seed=0, with_drawn_zs=with_drawn_zs)
     return TestCodes(found, fit, test.num_classes)
 
 

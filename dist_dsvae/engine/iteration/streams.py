@@ -35,7 +35,26 @@ def splits_drawn(method: nn.Module) -> tuple[Split, ...]:
     return tuple(update.split for update in method.updates for _ in range(update.num_batches))
 
 
-class Streams:
+class Drawn:
+    """The splits that a method draws from, in the order in which it first does."""
+
+    def __init__(self, method: nn.Module, splits: Splits) -> None:
+        self.order = splits_drawn(method)
+        # ``config.checks``: none of them is missing
+        self.manifests: dict[Split, Manifest] = {s: getattr(splits, s) for s in dict.fromkeys(self.order)}
+
+    @property
+    def num_samples(self) -> int:
+        """Of all of them: one epoch."""
+        return sum(manifest.num_samples for manifest in self.manifests.values())
+
+    @property
+    def fingerprint(self) -> str:
+        """Of everything that decides content and order of the samples."""
+        return "+".join(manifest.fingerprint for manifest in self.manifests.values())
+
+
+class Streams(Drawn):
     """The batches of one rank on its device, of the splits that the method draws from. seed: of the run."""
 
     def __init__(
@@ -48,13 +67,11 @@ class Streams:
         *,
         seed: int,
     ) -> None:
-        self.order = splits_drawn(method)
+        super().__init__(method, splits)
         self._global_batch_size = part.global_batch_size
-        # ``config.checks``: none of them is missing
-        self._manifests: dict[Split, Manifest] = {s: getattr(splits, s) for s in dict.fromkeys(self.order)}
         self._feeds = {
             split: Feed(manifest, config, seed_of(split, seed), part, runtime.device, runtime.dtype)
-            for split, manifest in self._manifests.items()
+            for split, manifest in self.manifests.items()
         }
         self.to_batch: Mapping[Split, ToBatch] = {split: feed.to_batch for split, feed in self._feeds.items()}
 
@@ -63,23 +80,13 @@ class Streams:
 
         A run of an earlier version may have begun with such batches, so one that is resumed is not checked.
         """
-        for manifest in self._manifests.values():
+        for manifest in self.manifests.values():
             if self._global_batch_size > manifest.num_samples:
                 raise ConfigError(
                     f"data.batch_size is {self._global_batch_size:,}, but {manifest.location} has "
                     f"{manifest.num_samples:,} samples, so every batch would hold some of them twice. Set it "
                     f"to {manifest.num_samples} or less."
                 )
-
-    @property
-    def num_samples(self) -> int:
-        """Of all splits drawn from: one epoch."""
-        return sum(manifest.num_samples for manifest in self._manifests.values())
-
-    @property
-    def fingerprint(self) -> str:
-        """Of everything that decides content and order of the samples."""
-        return "+".join(manifest.fingerprint for manifest in self._manifests.values())
 
     def iterations(self, first: int) -> Iterator[list[Inputs]]:
         """The batches of iteration ``first`` and of all after it, each in the order of the updates."""

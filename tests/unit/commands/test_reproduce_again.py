@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from dist_dsvae.commands.reproduce.planned_runs import Budget, PlannedRun
 from dist_dsvae.commands.reproduce.reproducing import commands_of
 from dist_dsvae.commands.reproduce.write_results import write_results
 from dist_dsvae.config.reading import ConfigError
+from dist_dsvae.core.shipped import root
 from dist_dsvae.evaluation.comparing.evaluated import ComparisonError
 from dist_dsvae.evaluation.comparing.results import read_results
 from tests.unit.commands.test_reproduce_parts import evaluated, planned, trained
@@ -31,7 +33,7 @@ def edited(path: Path, **changes: object) -> None:
 def test_a_run_of_other_shards_is_not_this_one(tmp_path: Path) -> None:
     run = trained(planned(tmp_path, TWENTY)[0], 20, 50.0)
     assert run.has_ended()
-    rebuilt = replace(run, train=replace(run.train, fingerprint="other"))
+    rebuilt = replace(run, fingerprint="other")
     with pytest.raises(ConfigError, match=r"trained on other shards than those that are in shards/.*--runs"):
         rebuilt.has_ended()
 
@@ -40,18 +42,36 @@ def test_a_run_of_other_shards_is_not_this_one(tmp_path: Path) -> None:
     ("change", "sentence"),
     [
         ("data.test=shards/fashion-mnist-mini/train", "is evaluated on data.test shards/.*mini/test; now "),
-        (
-            "train.mixed_precision=fp16",
-            "was trained with train.mixed_precision 'no'; now 'fp16' is asked for",
-        ),
+        ("data.test=null", "is evaluated on data.test shards/.*mini/test; now None is asked for"),
+        ("train.mixed_precision=fp16", "was trained with train.mixed_precision bf16; now fp16 is asked for"),
     ],
 )
 def test_what_a_run_was_given_otherwise_is_said(tmp_path: Path, change: str, sentence: str) -> None:
-    given = ["train.mixed_precision=no"]
-    trained(planned(tmp_path, TWENTY, *given)[0], 20, 50.0)
-    assert planned(tmp_path, TWENTY)[0].has_ended()  # "auto" asks for nothing
+    trained(planned(tmp_path, TWENTY)[0], 20, 50.0)  # in bf16, for which "auto" had asked
+    assert planned(tmp_path, TWENTY)[0].has_ended()
+    assert planned(tmp_path, TWENTY, "train.mixed_precision=bf16")[0].has_ended()
     with pytest.raises(ConfigError, match=sentence):
-        planned(tmp_path, TWENTY, *given, change)[0].has_ended()
+        planned(tmp_path, TWENTY, change)[0].has_ended()
+    longer = Budget("updates", iterations=30)
+    assert not planned(tmp_path, longer, change)[0].has_ended()  # which goes on, and records this
+
+
+def test_the_same_shards_elsewhere_are_the_same(tmp_path: Path) -> None:
+    trained(planned(tmp_path, TWENTY)[0], 20, 50.0)
+    there = root() / "shards/fashion-mnist-mini/test"
+    assert planned(tmp_path, TWENTY, f"data.test={there}")[0].has_ended()
+
+
+def test_a_run_that_draws_unlabelled_pictures_is_known_again(tmp_path: Path) -> None:
+    more = ["data.unlabelled=shards/fashion-mnist-mini/test", "method.unlabelled_updates=1"]
+    run = planned(tmp_path, TWENTY, *more, methods=["dsvae"])[0]
+    assert run.samples_per_iteration == 5 * 96
+    assert run.iterations == 20
+    epoch = run.config.train.epochs * (10_000 + 2_000)  # of both splits, as the trainer counts
+    assert math.ceil(epoch / run.samples_per_iteration) == 20
+    assert run.fingerprint.count("+") == 1
+    trained(run, 20, 50.0)
+    assert run.has_ended()
 
 
 def test_a_few_iterations_late_is_the_same_budget_of_seconds_and_no_more(tmp_path: Path) -> None:
@@ -91,6 +111,22 @@ def test_what_another_command_has_done_meanwhile_is_not_done_again(tmp_path: Pat
     left = Job("A part", ("train", "--set", "train.max_seconds=60"), log, lambda: ("config", "--names"))
     run_jobs([left], [{}])
     assert log.read_text().startswith("$ dsvae config --names\n")
+
+
+def test_what_cannot_be_started_lets_the_others_end(tmp_path: Path) -> None:
+    def refused() -> tuple[str, ...]:
+        raise ConfigError("trained by another command")
+
+    log = tmp_path / "a.log"
+    jobs = [
+        Job("Lists", ("config", "--names"), log),
+        Job("Refused", (), log, refused),
+        Job("Not started", ("config", "--names"), tmp_path / "b.log"),
+    ]
+    with pytest.raises(ConfigError, match="trained by another command"):
+        run_jobs(jobs, [{}, {}])
+    assert "classifier/quickstart" in log.read_text()
+    assert not (tmp_path / "b.log").exists()
 
 
 # Evaluations
@@ -145,6 +181,9 @@ def test_a_persons_note_stays_in_the_results(tmp_path: Path) -> None:
     write_results("quickstart", [run], [], TWENTY, [], out)
     assert read_results(out / "quickstart.json").document["note"] == "Taken on a Sunday."
     assert "Taken on a Sunday." in (out / "quickstart.md").read_text()
+    edited(out / "quickstart.json", note=None)
+    write_results("quickstart", [run], [], TWENTY, [], out)
+    assert "note" not in read_results(out / "quickstart.json").document
 
 
 def test_points_of_a_curve_differ_in_their_temperatures_alone(tmp_path: Path) -> None:

@@ -51,7 +51,7 @@ def trained(run: PlannedRun, iterations: int, seconds: float, *, ended: bool = F
         "num_replaced": 0,
         "meter_iterations": 0,
         "train_seconds": seconds,
-        "data_fingerprint": run.train.fingerprint,
+        "data_fingerprint": run.fingerprint,
     }
     (step / "checkpoint.json").write_text(
         marker.Marker(values, dict.fromkeys((".metadata", "__0_0.distcp"), "0" * 64)).to_json()
