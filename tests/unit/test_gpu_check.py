@@ -56,16 +56,19 @@ def test_parts_that_fail_are_seen(tmp_path: Path) -> None:
     done = run(tmp_path, "--dry-run", python="false")
     assert done.returncode == 1
     assert summary(tmp_path) == dict.fromkeys(PARTS, 1)
+    assert run(tmp_path, "--dry-run", python="false").returncode == 1  # its own OUT is written again
 
 
 def test_a_persons_files_stay(tmp_path: Path) -> None:
     (tmp_path / "summary.txt").write_text("of my summer")
+    (tmp_path / "doctor.txt").write_text("Monday at ten")
     done = run(tmp_path, "--dry-run", python="false")
     assert done.returncode == 2
     assert done.stderr == (
         f"error: {tmp_path} holds files that this check has not written: give another folder as OUT.\n"
     )
     assert (tmp_path / "summary.txt").read_text() == "of my summer"
+    assert (tmp_path / "doctor.txt").read_text() == "Monday at ten"
 
 
 @pytest.mark.parametrize("arguments", [(), ("--dry-run",), ("out", "--fast"), ("out", "--dry-run", "more")])

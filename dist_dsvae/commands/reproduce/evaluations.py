@@ -173,11 +173,11 @@ def check_judges(runs: Sequence[PlannedRun], jobs: Sequence[Job]) -> None:
     """Raise ConfigError for a judge that is not there and that none of ``jobs`` makes."""
     made = {job.arguments[-1] for job in jobs}
     for run in runs:
-        if WantedEvaluation(run, SCORES, run.config.evaluation).is_there():
-            continue
         for key in _ROLES:
             place = getattr(run.config.evaluation, key)
-            if place is not None and place not in made and not judge_file(place)[1].exists():
+            if place is None or place in made or judge_file(place)[1].exists():
+                continue
+            if not scores_of(run).is_there():
                 raise ConfigError(
                     f"evaluation.{key} is {place}, and there is no such file or folder. Give one that is "
                     "there, or train it first."

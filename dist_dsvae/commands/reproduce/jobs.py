@@ -68,18 +68,16 @@ def run_jobs(jobs: Sequence[Job], slots: Sequence[Mapping[str, str]]) -> None:
     """
     waiting, free = deque(enumerate(jobs, 1)), list(slots)
     running: list[tuple[subprocess.Popen[bytes], Job, Mapping[str, str]]] = []
-    failed: tuple[Job, int] | None = None
-    refused: Exception | None = None
+    failed: Exception | None = None
     try:
         while running or (waiting and failed is None):
             while waiting and free and failed is None:
                 number, planned = waiting.popleft()
                 try:
                     job = planned.as_of_now()
-                except (ValueError, OSError) as error:  # it cannot be started: others beside it end first
-                    refused = error
-                    waiting.clear()
-                    break
+                except (ValueError, OSError) as error:  # it cannot be started
+                    failed = error
+                    continue
                 if job is None:
                     say(f"[{number}/{len(jobs)}] {planned.title}: done meanwhile")
                     continue
@@ -91,16 +89,14 @@ def run_jobs(jobs: Sequence[Job], slots: Sequence[Mapping[str, str]]) -> None:
                 running.remove((process, job, slot))
                 free.append(slot)
                 if process.returncode and failed is None:
-                    failed = (job, process.returncode)
+                    failed = _explained(job, process.returncode)  # while its words are the log's last
     finally:
         for process, _, _ in running:
             process.terminate()
         for process, _, _ in running:
             process.wait()
     if failed is not None:
-        raise _explained(*failed)
-    if refused is not None:
-        raise refused
+        raise failed
 
 
 def _start(job: Job, slot: Mapping[str, str]) -> subprocess.Popen[bytes]:

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from dist_dsvae.config import ExperimentConfig
 from dist_dsvae.config.reading import ConfigError, load_config
@@ -175,11 +175,17 @@ class PlannedRun:
         return self.test is not None and there.fingerprint == self.test.fingerprint
 
     def _precisions(self) -> set[str]:
-        """Of all starts that are on record."""
+        """In which it was trained, as far as that is on record."""
         try:
-            return {str(start["mixed_precision"]) for start in read_json(self.directory / "environment.json")}
-        except (OSError, ValueError, LookupError, TypeError):
+            return {str(start["mixed_precision"]) for start in self.starts()}
+        except (OSError, ValueError, LookupError, TypeError, AttributeError):
             return set()
+
+    def starts(self) -> list[Mapping[str, Any]]:
+        """Records of its starts, but for those that only found it at its end; as the file has them."""
+        starts: list[Mapping[str, Any]] = read_json(self.directory / "environment.json")
+        seen = self.progress()[0] * self.samples_per_iteration
+        return [start for start in starts if start.get("samples_seen", 0) < seen] or starts[-1:]
 
     def _ended_itself(self, newest: Path) -> bool:
         """Whether training went on to the figures that it leaves at its end."""

@@ -196,19 +196,18 @@ def _machines(runs: Iterable[PlannedRun]) -> dict[str, Any]:
 
 
 def _starts_that_trained(run: PlannedRun) -> list[Mapping[str, Any]]:
-    """Not one that only found the run at its end. Raises ComparisonError where the record is damaged."""
-    path = run.directory / "environment.json"
+    """Raises ComparisonError where the record is damaged."""
     try:
-        starts: list[Mapping[str, Any]] = read_json(path)
+        starts = run.starts()
         for start in starts:
             _machine(start)
             start["packages"].get("torch")
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise ComparisonError(
-            f"{path}, the record of what trained, cannot be read: {clause(error)}. Restore it from a copy."
+            f"{run.directory / 'environment.json'}, the record of what trained, cannot be read: "
+            f"{clause(error)}. Restore it from a copy."
         ) from None
-    seen = run.progress()[0] * run.samples_per_iteration
-    return [start for start in starts if start.get("samples_seen", 0) < seen] or starts[-1:]
+    return starts
 
 
 def _machine(record: Mapping[str, Any]) -> str:

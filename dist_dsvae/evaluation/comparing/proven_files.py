@@ -41,8 +41,9 @@ def write_proven(prefix: Path, document: Mapping[str, Any], others: Mapping[str,
         left = prefix.with_name(f"{prefix.name}.{ending}")
         if _is_proven(left, ending, proof):
             left.unlink()  # of the earlier document alone
-    both = {ending: [*proof.get(ending, []), hashes[ending]] for ending in others}
-    write_atomically(paths["json"], _as_json(document, both))
+    if others:
+        both = {ending: [*proof.get(ending, []), hashes[ending]] for ending in others}
+        write_atomically(paths["json"], _as_json(document, both))
     for ending, content in others.items():
         write_atomically(paths[ending], content)
     write_atomically(paths["json"], _as_json(document, hashes))

@@ -49,6 +49,9 @@ def test_a_run_of_other_shards_is_not_this_one(tmp_path: Path) -> None:
 def test_what_a_run_was_given_otherwise_is_said(tmp_path: Path, change: str, sentence: str) -> None:
     trained(planned(tmp_path, TWENTY)[0], 20, 50.0)  # in bf16, for which "auto" had asked
     assert planned(tmp_path, TWENTY)[0].has_ended()
+    record = tmp_path / "runs/quickstart/dsvae-seed0/environment.json"
+    starts = json.loads(record.read_text())
+    record.write_text(json.dumps([*starts, starts[-1] | {"mixed_precision": "no"}]))  # which trained nothing
     assert planned(tmp_path, TWENTY, "train.mixed_precision=bf16")[0].has_ended()
     with pytest.raises(ConfigError, match=sentence):
         planned(tmp_path, TWENTY, change)[0].has_ended()
