@@ -16,7 +16,8 @@ def leave_signals_to_the_trainer(worker: int) -> None:
 
     So they heed SIGTERM from the trainer alone.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
 
     # Not os.getppid(): a worker that a fork server started is the server's child

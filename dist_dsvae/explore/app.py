@@ -18,6 +18,7 @@ from gradio import processing_utils
 from PIL import Image
 
 from dist_dsvae.core.files import write_atomically
+from dist_dsvae.core.process import stop_signals
 from dist_dsvae.explore.appearance import HEAD, KEYS, STYLE, theme
 from dist_dsvae.explore.control_checks import Page
 from dist_dsvae.explore.controls import LOOKING, MODEL, Change, TabChanges
@@ -115,7 +116,8 @@ def explore(model: str | None, run: Path | None, host: str, port: int, max_uploa
         if host not in _LOCAL:
             print(f"Anybody who can reach {host} can use this page: there is no password.", flush=True)
         print(f"Open {serve(page, host, port, max_bytes)} (Ctrl-C ends it).", flush=True)
-        signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that the page's files go then, too
+        for number in stop_signals():
+            signal.signal(number, signal.default_int_handler)  # so that the page's files go then, too
         page.block_thread()
 
 

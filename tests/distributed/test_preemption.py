@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -144,6 +145,35 @@ def test_without_a_launcher_the_exit_code_asks_for_another_try(config: Path, tmp
     finally:
         process.kill()
     assert json.loads((run_dir / "stopped-early.json").read_text())["reason"] == "SIGTERM"
+
+
+def test_a_terminal_that_is_closed_loses_nothing(config: Path, tmp_path: Path) -> None:
+    """Its processes get SIGHUP, readers too, and what they print goes nowhere."""
+    run_dir = tmp_path / "run"
+    ours, theirs = os.openpty()
+    os.set_blocking(ours, False)
+    start = ["setsid", "--ctty", *command(1, run_dir, config)]
+    launcher = subprocess.Popen(
+        start, cwd=REPOSITORY, env=environment(), stdin=theirs, stdout=theirs, stderr=theirs
+    )
+    os.close(theirs)
+    shown = b""
+    try:
+        while not (run_dir / "metrics.jsonl").exists():
+            with suppress(BlockingIOError):
+                shown += os.read(ours, 65536)
+            assert launcher.poll() is None, shown.decode()
+            time.sleep(0.05)
+        trainer_and_reader = psutil.Process(launcher.pid).children(recursive=True)
+        assert len(trainer_and_reader) >= 2
+        os.close(ours)
+        _, alive = psutil.wait_procs(trainer_and_reader, timeout=60)
+        assert not alive
+    finally:
+        kill_job(launcher)
+    stopped = json.loads((run_dir / "stopped-early.json").read_text())
+    assert stopped["reason"] == "the end of its terminal"
+    assert (run_dir / f"checkpoints/step-{stopped['step']:08d}").is_dir()
 
 
 def test_a_silent_rank_is_named(config: Path, tmp_path: Path, jobs: list[Job]) -> None:

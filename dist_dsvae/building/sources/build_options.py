@@ -6,8 +6,8 @@ import argparse
 
 from dist_dsvae.building.faces.options import add_face_options
 from dist_dsvae.config import option_types
-from dist_dsvae.core.cores import available_cores
 from dist_dsvae.core.paths import path_argument, place_argument
+from dist_dsvae.core.process import available_cores
 
 
 def add_folder(parser: argparse.ArgumentParser) -> None:

@@ -18,11 +18,13 @@ from __future__ import annotations
 import argparse
 import signal
 import sys
+from contextlib import suppress
 from types import FrameType
 
 from dist_dsvae.commands.starting import HelpFormatter, fail, say_start
 from dist_dsvae.config import option_types
 from dist_dsvae.core.paths import path_argument
+from dist_dsvae.core.process import stop_signals
 
 METHODS = ("dsvae", "paper", "cvae", "cgan", "cvae_gan")
 _EPILOG = """\
@@ -172,11 +174,12 @@ def main() -> int:
     from dist_dsvae.commands.reproduce.reproducing import reproduce
     from dist_dsvae.engine.stopping.preemption import TRY_AGAIN_LATER
 
-    before = signal.signal(signal.SIGTERM, _stop)
+    before = {number: signal.signal(number, _stop) for number in stop_signals()}
     try:
         reproduce(args)
     except (Stopped, KeyboardInterrupt):
-        print("Stopped; the same command goes on from there.", file=sys.stderr)
+        with suppress(OSError):  # its terminal is gone
+            print("Stopped; the same command goes on from there.", file=sys.stderr)
         return TRY_AGAIN_LATER
     except JobError as error:
         fail(error)
@@ -184,5 +187,6 @@ def main() -> int:
     except (ValueError, OSError) as error:
         return fail(error)
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
     return 0

@@ -27,7 +27,7 @@ from dist_dsvae.commands.reproduce.time_needed import report, time_needed
 from dist_dsvae.commands.reproduce.write_results import write_results
 from dist_dsvae.commands.starting import command_line, say
 from dist_dsvae.config.reading import ConfigError
-from dist_dsvae.core.cores import available_cores
+from dist_dsvae.core.process import available_cores
 from dist_dsvae.core.text import read_text
 from dist_dsvae.evaluation.comparing.marked_pages import write_pages
 from dist_dsvae.evaluation.comparing.proven_files import check_replaceable

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from dist_dsvae.commands.benchmarks.timing import hardware
 from dist_dsvae.commands.reproduce.evaluations import SCORES, WantedEvaluation
 from dist_dsvae.commands.reproduce.planned_runs import LABELS, Budget, PlannedRun
 from dist_dsvae.core.text import clause, read_json
@@ -211,10 +209,8 @@ def _starts_that_trained(run: PlannedRun) -> list[Mapping[str, Any]]:
 
 
 def _machine(record: Mapping[str, Any]) -> str:
-    """The device of one start of a training; a CPU's model is known of this machine alone."""
-    here = record["platform"] == platform.platform()
-    on_gpu = record["device"] not in ("cpu", platform.processor())
-    device = record["device"] if on_gpu or not here else hardware()
+    """The device of one start of a training."""
+    on_gpu = record.get("device_type") == "cuda"
     threads = "" if on_gpu else f", {record['threads']} thread{'s' if record['threads'] != 1 else ''}"
     ranks = f"{record['world_size']} processes on " if record["world_size"] > 1 else ""
-    return f"{ranks}{device}{threads}, {record['mixed_precision'].replace('no', 'float32')}"
+    return f"{ranks}{record['device']}{threads}, {record['mixed_precision'].replace('no', 'float32')}"

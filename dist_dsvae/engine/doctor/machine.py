@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 import torch
 
-from dist_dsvae.core.cores import available_cores
+from dist_dsvae.core.process import available_cores
 from dist_dsvae.engine.doctor.finding import Figure, Finding, failed, ok, skipped, warning
 
 _GIB = 2**30

@@ -6,7 +6,6 @@ Owns the Accelerator.
 from __future__ import annotations
 
 import os
-import platform
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
@@ -22,7 +21,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from dist_dsvae.config import TrainConfig
 from dist_dsvae.core import distributed
-from dist_dsvae.core.cores import available_cores
+from dist_dsvae.core.process import available_cores, cpu_name
 from dist_dsvae.engine.processes.fence import Fence, Patience
 from dist_dsvae.engine.processes.launch_checks import (
     check_accumulation,
@@ -177,7 +176,8 @@ class Runtime:
         return {
             "world_size": self.world_size,
             "mixed_precision": self.mixed_precision,
-            "device": torch.cuda.get_device_name(self.device) if cuda else platform.processor() or "cpu",
+            "device_type": self.device.type,
+            "device": torch.cuda.get_device_name(self.device) if cuda else cpu_name(),
             "threads": self.num_threads,
         }
 

@@ -1,6 +1,6 @@
 """Preemption: a request to stop, agreed by all ranks at a step boundary, so that nothing is lost.
 
-    SIGTERM, SIGINT to any rank --------+
+    SIGTERM, SIGINT, SIGHUP to any rank +
                                         +--> flag --all-reduce, one iteration behind--> all ranks stop
     <run>/stop-request, seen by rank 0 -+                                              after the same one
     torchrun is gone, seen by any rank -+
@@ -32,6 +32,7 @@ import torch
 import torch.distributed as dist
 
 from dist_dsvae.core import distributed
+from dist_dsvae.core.process import stop_signals
 from dist_dsvae.engine.processes.fence import Patience
 from dist_dsvae.engine.stopping.clock import Clock, Due
 
@@ -45,6 +46,7 @@ TRY_AGAIN_LATER = 75
 _REASONS = {
     int(signal.SIGTERM): "SIGTERM",
     int(signal.SIGINT): "Ctrl-C",
+    int(signal.SIGHUP): "the end of its terminal",
     -1: REQUEST_FILE,
     -2: "the end of its launcher",
 }
@@ -78,7 +80,7 @@ class StopRequests:
         self._at_the_end: tuple[int, int] | None = None  # step and samples seen, all of it on disk
         self._handlers: dict[int, Any] = {}
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGTERM, signal.SIGINT):
+            for number in (*stop_signals(), signal.SIGINT):
                 self._handlers[number] = signal.signal(number, self._on_signal)
         if distributed.is_main():
             for name in (REQUEST_FILE, RECORD_FILE):  # of the start before this

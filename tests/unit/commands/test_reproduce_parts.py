@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import signal
 import subprocess
 import sys
 import time
@@ -15,7 +16,7 @@ from typing import Any
 import pytest
 
 from dist_dsvae.commands import generate, reproduce
-from dist_dsvae.commands.reproduce import jobs
+from dist_dsvae.commands.reproduce import jobs, reproducing
 from dist_dsvae.commands.reproduce.evaluations import at_temperatures, judge_jobs, scores_of
 from dist_dsvae.commands.reproduce.jobs import Job, JobError, run_jobs
 from dist_dsvae.commands.reproduce.paper_figures import figure_jobs
@@ -26,6 +27,7 @@ from dist_dsvae.commands.reproduce.write_results import write_results
 from dist_dsvae.config.reading import ConfigError, load_config, to_json
 from dist_dsvae.core.files import sha256_of
 from dist_dsvae.core.shipped import config_names, root
+from dist_dsvae.engine.stopping.preemption import TRY_AGAIN_LATER
 from dist_dsvae.evaluation.comparing.evaluated import FORMAT, ComparisonError
 from dist_dsvae.evaluation.comparing.results import read_results
 from dist_dsvae.evaluation.probes import PROBE_NOISE
@@ -58,7 +60,7 @@ def trained(run: PlannedRun, iterations: int, seconds: float, *, ended: bool = F
     )
     (run.directory / "config.json").write_text(to_json(run.config))
     record = {
-        "platform": "elsewhere", "device": "cpu", "threads": 1, "world_size": 1, "mixed_precision": "bf16",
+        "device_type": "cpu", "device": "AMD EPYC", "threads": 1, "world_size": 1, "mixed_precision": "bf16",
         "packages": {"torch": "2.15.0", "dist_dsvae": "0.1.0"}, "git": "0123456789ab",
     }  # fmt: skip
     at_its_end = record | {"samples_seen": seen, "git": "ba9876543210", "threads": 7}  # which trained nothing
@@ -358,7 +360,7 @@ def test_seeds_and_temperatures_become_a_table_and_a_curve(tmp_path: Path) -> No
     cell = next(row for row in results.rows if row.label == "dsvae").cells["inception_score"]
     assert cell.values == pytest.approx({"0": 5.2, "7": 5.3})
     assert (cell.mean, cell.std) == (pytest.approx(5.25), pytest.approx(0.1 / math.sqrt(2)))
-    assert results.document["hardware"] == "cpu, 1 thread, bf16"  # of another machine: nothing else is known
+    assert results.document["hardware"] == "AMD EPYC, 1 thread, bf16"
     assert results.document["commit"] == "0123456789ab"
     score, fid = results.document["trade_off"]["areas"]
     assert (score["of"], score["against"], score["diversity"]) == ("dsvae", "cVAE-GAN", [0.78, 0.8])
@@ -418,6 +420,18 @@ def test_stopping_stops_what_was_started(tmp_path: Path, monkeypatch: pytest.Mon
         run_jobs([job] * 3, [{"CUDA_VISIBLE_DEVICES": "0"}, {"CUDA_VISIBLE_DEVICES": "1"}])
     assert [process.returncode for process in started] == [-15, -15]
     assert [place["CUDA_VISIBLE_DEVICES"] for place in places] == ["0", "1"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_asked_to_stop_it_says_that_it_goes_on(
+    number: signal.Signals, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = signal.getsignal(number)
+    monkeypatch.setattr(sys, "argv", ["reproduce.py", "toy"])
+    monkeypatch.setattr(reproducing, "reproduce", lambda args: signal.raise_signal(number))
+    assert reproduce.main() == TRY_AGAIN_LATER
+    assert "the same command goes on" in capsys.readouterr().err
+    assert signal.getsignal(number) == before
 
 
 @pytest.mark.parametrize(

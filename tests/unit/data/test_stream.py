@@ -303,7 +303,7 @@ def test_workers_leave_requests_to_stop_to_the_trainer(tmp_path: Path) -> None:
     batches = stream(manifest, DataConfig(train="", num_workers=1), 11, part)
     next(batches)
     (worker,) = set(psutil.Process().children()) - others
-    for request in (signal.SIGTERM, signal.SIGINT):  # not from the trainer itself
+    for request in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):  # not from the trainer itself
         send = f"import os; os.kill({worker.pid}, {int(request)})"
         subprocess.run([sys.executable, "-c", send], check=True)
     for _ in range(10):

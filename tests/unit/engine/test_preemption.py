@@ -19,21 +19,35 @@ from dist_dsvae.engine.stopping.watchdog import Watchdog
 
 @pytest.fixture
 def requests(tmp_path: Path) -> Iterator[StopRequests]:
-    before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
+    before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)]
     found = StopRequests(tmp_path, Patience(timedelta(seconds=5)))
     yield found
     found.close()
-    assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == before
+    assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)] == before
 
 
 def test_nothing_asked(requests: StopRequests) -> None:
     assert requests.agreed() is None
 
 
-@pytest.mark.parametrize(("number", "name"), [(signal.SIGTERM, "SIGTERM"), (signal.SIGINT, "Ctrl-C")])
+@pytest.mark.parametrize(
+    ("number", "name"),
+    [(signal.SIGTERM, "SIGTERM"), (signal.SIGINT, "Ctrl-C"), (signal.SIGHUP, "the end of its terminal")],
+)
 def test_a_signal_is_a_request(requests: StopRequests, number: signal.Signals, name: str) -> None:
     signal.raise_signal(number)
     assert requests.agreed() == name
+
+
+def test_under_nohup_a_run_outlives_its_terminal(tmp_path: Path) -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        found = StopRequests(tmp_path, Patience(timedelta(seconds=5)))
+        signal.raise_signal(signal.SIGHUP)
+        assert found.agreed() is None
+        found.close()
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def test_asked_twice_from_the_keyboard_it_ends_at_once(requests: StopRequests) -> None:
