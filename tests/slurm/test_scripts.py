@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -36,3 +37,28 @@ def test_scripts_ask_slurm_for_the_same() -> None:
     )
     assert seeds - train == {"#SBATCH --job-name=dist_dsvae-seeds", "#SBATCH --array=0-4"}
     assert train - seeds == {"#SBATCH --job-name=dist_dsvae"}
+
+
+@pytest.mark.parametrize(
+    ("config", "run_dir"),
+    [
+        ("configs/lfw.json", "runs/lfw-seed-4"),
+        ("configs/paper/lfw.json", "runs/paper-lfw-seed-4"),
+        ("/home/me/v1.2/own.json", "runs/own-seed-4"),
+    ],
+)
+def test_seeds_of_two_experiments_have_folders_of_their_own(
+    config: str, run_dir: str, tmp_path: Path
+) -> None:
+    (tmp_path / "launch/slurm").mkdir(parents=True)
+    (tmp_path / "launch/slurm/train.sbatch").write_text('printf "%s\\n" "$@"\n')
+    done = subprocess.run(
+        ["bash", str(REPOSITORY / "launch/slurm/seeds.sbatch"), config, "--set", "train.epochs=1"],
+        env=os.environ | {"SLURM_ARRAY_TASK_ID": "4", "SLURM_SUBMIT_DIR": str(tmp_path), "RUNS_FOLDER": ""},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.splitlines() == [
+        config, "--set", "train.epochs=1", "--set", "seed=4", "--run-dir", run_dir,
+    ]  # fmt: skip
