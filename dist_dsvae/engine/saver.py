@@ -12,6 +12,7 @@ all ranks of a job together hold one copy.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import timedelta
@@ -24,6 +25,9 @@ from torch.distributed import ProcessGroup
 
 from dist_dsvae.core import distributed
 from dist_dsvae.runs import checkpoint
+from dist_dsvae.runs.marker import CheckpointError
+
+logger = logging.getLogger(__name__)
 
 
 class CheckpointSaver:
@@ -61,7 +65,7 @@ class CheckpointSaver:
         self._staged = _staged(_share(state, self._group), self._staged)
         self._synchronize()
         self._pending = self._thread.submit(
-            checkpoint.save,
+            _write,
             self.directory,
             step,
             self._staged,
@@ -77,6 +81,14 @@ class CheckpointSaver:
             pending, self._pending = self._pending, None
             self._finished.append(pending.result())  # the ranks' threads agreed on success or failure
 
+    def went_well(self) -> bool:
+        """Waits for the checkpoint under way. False if it failed, which has been told: another may not."""
+        try:
+            self.wait()
+        except CheckpointError:
+            return False
+        return True
+
     def take_finished(self) -> list[Path]:
         """Checkpoints that became complete since the last call, as far as this rank knows."""
         if self._pending is not None and self._pending.done() and self._pending.exception() is None:
@@ -87,6 +99,16 @@ class CheckpointSaver:
     def close(self) -> None:
         """Let a checkpoint under way become complete, or fail silently: the run is ending anyway."""
         self._thread.shutdown(wait=True)
+
+
+def _write(directory: Path, step: int, *what: Any, **how: Any) -> Path:
+    """As ``checkpoint.save``. A failure is told at once: it may be long until the training thread asks."""
+    try:
+        return checkpoint.save(directory, step, *what, **how)
+    except CheckpointError as error:
+        if distributed.is_main():
+            logger.error("Step %d: %s", step, error)
+        raise
 
 
 def _work_on(device: int | None) -> None:

@@ -43,7 +43,7 @@ from dist_dsvae.evaluation.metrics import Figures
 from dist_dsvae.methods.choose import make_method
 from dist_dsvae.methods.update import Method
 from dist_dsvae.runs import run_directory
-from dist_dsvae.runs.checkpoint import checkpoint_name
+from dist_dsvae.runs.checkpoint_folder import checkpoint_name
 
 
 class Trainer:
@@ -303,7 +303,7 @@ class Trainer:
         self.saved_samples = self.state.samples_seen
 
     def _save_and_wait(self, telemetry: Telemetry) -> None:
-        if self.state.samples_seen != self.saved_samples:
+        if not self.saver.went_well() or self.state.samples_seen != self.saved_samples:
             self._save()
         self.saver.wait()
         self._report(telemetry)

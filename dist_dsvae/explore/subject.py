@@ -12,7 +12,7 @@ from dist_dsvae.explore.examples import Example
 from dist_dsvae.methods.abilities import Generative
 from dist_dsvae.pretrained.model import PretrainedModel
 from dist_dsvae.pretrained.requests import RequestError
-from dist_dsvae.runs.checkpoint import complete_checkpoints, step_of
+from dist_dsvae.runs.checkpoint_folder import complete_checkpoints, step_of
 from dist_dsvae.runs.marker import CheckpointError
 from dist_dsvae.runs.open_model import open_model
 from dist_dsvae.runs.run import Run

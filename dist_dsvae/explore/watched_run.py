@@ -14,7 +14,7 @@ from typing import NamedTuple
 from PIL import Image
 
 from dist_dsvae.core.text import duration, parse_json
-from dist_dsvae.runs.checkpoint import complete_checkpoints, step_of
+from dist_dsvae.runs.checkpoint_folder import complete_checkpoints, step_of
 from dist_dsvae.runs.run import Run
 
 _NOT_CURVES = ("samples_seen", "step", "epoch")

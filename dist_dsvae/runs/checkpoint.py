@@ -15,14 +15,13 @@ The files hold pickles (torch.distributed.checkpoint's metadata): load only chec
 from __future__ import annotations
 
 import errno
-import itertools
 import logging
 import os
-import re
 import shutil
+import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -30,28 +29,19 @@ from torch.distributed import ProcessGroup
 
 from dist_dsvae.core import distributed
 from dist_dsvae.core.files import fsync_directory, sha256_of
-from dist_dsvae.core.text import clause
-from dist_dsvae.runs.marker import MARKER, CheckpointError, Marker
+from dist_dsvae.runs.checkpoint_folder import (
+    checkpoint_name,
+    remove,
+    remove_files,
+    staying_if_it_must,
+    surplus,
+    unfinished,
+)
+from dist_dsvae.runs.marker import MARKER, CheckpointError, Marker, UnreadableCheckpointError
 
-_NAME = re.compile(r"step-(\d{8,})")
-_UNFINISHED = re.compile(r"\.step-\d{8,}\.(partial|removed)")
-_FILE = re.compile(r"__\d+_\d+\.distcp|\.metadata(\.tmp)?|checkpoint\.json")
+_PAUSES = (1.0, 5.0)  # seconds before another try to read
 
-
-def checkpoint_name(step: int) -> str:
-    return f"step-{step:08d}"
-
-
-def complete_checkpoints(directory: Path) -> list[Path]:
-    """Complete checkpoints in a run's checkpoints/ directory, oldest first."""
-    if not directory.is_dir():
-        return []
-    found = [path for path in directory.iterdir() if _NAME.fullmatch(path.name) and (path / MARKER).is_file()]
-    return sorted(found, key=step_of)
-
-
-def step_of(checkpoint: Path) -> int:
-    return int(checkpoint.name.split("-")[1])
+logger = logging.getLogger(__name__)
 
 
 def read_marker(checkpoint: Path) -> dict[str, Any]:
@@ -89,10 +79,11 @@ def save(
     checksums: dict[str, str] = {}
 
     def prepare() -> None:
-        _remove_files(partial)
+        remove_files(partial)
         partial.mkdir(parents=True, exist_ok=True)
 
     def publish() -> None:
+        _check_shared(partial, checksums)
         with (partial / MARKER).open("w", encoding="utf-8") as stream:
             stream.write(Marker(values, checksums).to_json())
             stream.flush()
@@ -101,8 +92,12 @@ def save(
         remove(final)  # the same step of a run that was set back
         partial.rename(final)
         fsync_directory(directory)
-        _prune(directory, keep, keep_every)
-        _clear(directory)
+        for old in surplus(directory, keep, keep_every):
+            with staying_if_it_must(old):
+                remove(old)
+        for leftover in unfinished(directory):
+            with staying_if_it_must(leftover):
+                remove_files(leftover)
 
     try:
         _on_main(prepare, group)
@@ -113,22 +108,9 @@ def save(
         _on_main(publish, group)
     except CheckpointError:
         if distributed.is_main():
-            _remove_files(partial)
+            remove_files(partial)
         raise
     return final
-
-
-def _prune(directory: Path, keep: int, keep_every: int) -> None:
-    for old in complete_checkpoints(directory)[:-keep]:
-        if not keep_every or step_of(old) % keep_every:
-            remove(old)
-
-
-def _clear(directory: Path) -> None:
-    """Remove what killed jobs left of checkpoints on their way in or out: their steps may not come again."""
-    for path in directory.iterdir():
-        if _UNFINISHED.fullmatch(path.name) and not path.is_symlink():
-            _remove_files(path)
 
 
 def _own_checksums(partial: Path) -> dict[str, str]:
@@ -139,70 +121,57 @@ def _own_checksums(partial: Path) -> dict[str, str]:
     return {path.name: sha256_of(path) for path in own}
 
 
+def _check_shared(partial: Path, written: Collection[str]) -> None:
+    """Raise CheckpointError if what other processes wrote is not here: it would be on their hosts' disks."""
+    if missing := sorted(name for name in written if not (partial / name).is_file()):
+        raise CheckpointError(
+            f"{partial / missing[0]}, which another process wrote, is not there for rank 0. All hosts must "
+            "share the run directory: name one on a file system that they share with --run-dir."
+        )
+
+
 def verify(checkpoint: Path) -> None:
     """Compare every file, the marker included, with its checksum; the ranks share the work. By all ranks.
 
-    Raises CheckpointError on every rank if a file is missing or not as it was written.
+    Raises CheckpointError on every rank if a file is missing or not as it was written, and
+    UnreadableCheckpointError if that cannot be told.
     """
-    problem: str | None = None
-    try:
-        recorded = sorted(Marker.read(checkpoint).files.items())
-        for name, expected in recorded[distributed.rank() :: distributed.world_size()]:
-            if not (checkpoint / name).is_file():
-                problem = f"{checkpoint} is damaged: its file {name} is missing"
-            elif sha256_of(checkpoint / name) != expected:
-                problem = (
-                    f"{checkpoint} is damaged: its file {name} is not as it was written (other checksum)"
+    for problem in distributed.gather_objects(_problem(checkpoint)):
+        if problem is not None:
+            raise problem
+
+
+def _problem(checkpoint: Path) -> CheckpointError | None:
+    """Of this rank's share of the files. What cannot be read is read again: a file system may stumble."""
+    for pause in (*_PAUSES, None):
+        try:
+            _check_files(checkpoint)
+        except (OSError, UnreadableCheckpointError) as error:
+            if pause is not None:
+                time.sleep(pause)
+            elif isinstance(error, CheckpointError):
+                return error
+            else:
+                return UnreadableCheckpointError(
+                    f"{checkpoint} cannot be read: {error.strerror} ({error.filename}). Mend that and start "
+                    "the same command again, or name an older one with --resume PATH."
                 )
-    except OSError as error:
-        problem = f"{checkpoint} cannot be read: {error.strerror} ({error.filename})"
-    except CheckpointError as error:
-        problem = clause(error)
-    problems = [p for p in distributed.gather_objects(problem) if p]
-    if problems:
-        raise CheckpointError(problems[0] + ".")
+        except CheckpointError as error:
+            return error
+        else:
+            break
+    return None
 
 
-def remove(checkpoint: Path) -> None:
-    """Delete a checkpoint; a kill on the way leaves nothing that counts as one.
-
-    Files in it that are none of a checkpoint's stay, in ``kept-step-...``.
-    """
-    if checkpoint.is_symlink():
-        checkpoint.unlink()  # what it leads to may be another run's
-        return
-    hidden = checkpoint.with_name(f".{checkpoint.name}.removed")
-    for place in (hidden, checkpoint):  # first what a kill left of an earlier removal
-        if place.exists():
-            place.rename(hidden)
-            _remove_files(hidden)
-            if hidden.exists():
-                hidden.rename(_unused(checkpoint.with_name(f"kept-{checkpoint.name}")))
-
-
-def _remove_files(directory: Path) -> None:
-    """Remove what ``save`` writes into a directory, and the directory if nothing else is in it."""
-    if directory.is_dir():
-        for path in directory.iterdir():
-            if _FILE.fullmatch(path.name) and not path.is_dir():
-                path.unlink()
-        with suppress(OSError):
-            directory.rmdir()
-
-
-def _unused(path: Path) -> Path:
-    """``path``, or with the first number behind it that is free."""
-    numbered = (path.with_name(f"{path.name}-{number}") for number in itertools.count(2))
-    return next(candidate for candidate in itertools.chain([path], numbered) if not candidate.exists())
-
-
-def set_back(directory: Path, step: int) -> list[Path]:
-    """Move checkpoints beyond ``step`` out of the way of a run that starts from there again.
-
-    They are renamed to ``abandoned-...``, not deleted. Rank 0 only; returns the new names.
-    """
-    later = [path for path in complete_checkpoints(directory) if step_of(path) > step]
-    return [path.rename(_unused(path.with_name(f"abandoned-{path.name}"))) for path in later]
+def _check_files(checkpoint: Path) -> None:
+    recorded = sorted(Marker.read(checkpoint).files.items())
+    for name, expected in recorded[distributed.rank() :: distributed.world_size()]:
+        if not (checkpoint / name).is_file():
+            raise CheckpointError(f"{checkpoint} is damaged: its file {name} is missing.")
+        if sha256_of(checkpoint / name) != expected:
+            raise CheckpointError(
+                f"{checkpoint} is damaged: its file {name} is not as it was written (other checksum)."
+            )
 
 
 def load(checkpoint: Path, state: dict[str, Any]) -> None:
@@ -286,6 +255,8 @@ def _failures() -> tuple[type[BaseException], ...]:
 
 def _explain(error: BaseException) -> str:
     """The cause within torch's wrapping, as a sentence."""
+    if isinstance(error, CheckpointError):
+        return str(error)
     for cause in _causes(error):
         if isinstance(cause, OSError) and cause.errno == errno.ENOSPC:
             return (

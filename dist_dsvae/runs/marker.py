@@ -34,6 +34,10 @@ class CheckpointError(ValueError):
     """A checkpoint that cannot be written or read; the message says which and what to do."""
 
 
+class UnreadableCheckpointError(CheckpointError):
+    """Nobody can tell whether it is sound: reading it fails."""
+
+
 class Marker(NamedTuple):
     """files: the sha256 of every other file of the checkpoint, by name."""
 
@@ -48,12 +52,17 @@ class Marker(NamedTuple):
 
     @classmethod
     def read(cls, checkpoint: Path) -> Marker:
-        """Raises CheckpointError, naming what is wrong, if it is missing or not as it was written."""
+        """Raises CheckpointError, naming what is wrong, if it is missing or not as it was written.
+
+        Raises UnreadableCheckpointError if reading it fails.
+        """
         path = checkpoint / MARKER
         try:
             document = read_json(path)
         except (OSError, ValueError) as error:
-            raise CheckpointError(
+            is_there = isinstance(error, OSError) and not isinstance(error, FileNotFoundError)
+            kind = UnreadableCheckpointError if is_there else CheckpointError
+            raise kind(
                 f"{checkpoint} is not a complete checkpoint: its {MARKER} cannot be read ({error}). "
                 "Name another one with --resume PATH."
             ) from None

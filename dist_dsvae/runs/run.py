@@ -17,7 +17,7 @@ from dist_dsvae.core.types import ImageShape
 from dist_dsvae.methods.choose import make_method
 from dist_dsvae.methods.published import WEIGHTS_FILE
 from dist_dsvae.methods.update import Method, averaged_networks, put_weights, weights_of
-from dist_dsvae.runs import checkpoint
+from dist_dsvae.runs import checkpoint, checkpoint_folder
 from dist_dsvae.runs.marker import CheckpointError
 from dist_dsvae.runs.run_directory import checkpoint_to_resume
 
@@ -64,13 +64,13 @@ class Run:
         Raises CheckpointError if there is none, or the one of ``step`` is damaged.
         """
         folder = self.directory / "checkpoints"
-        steps = [checkpoint.step_of(path) for path in checkpoint.complete_checkpoints(folder)]
+        steps = [checkpoint_folder.step_of(path) for path in checkpoint_folder.complete_checkpoints(folder)]
         if step is not None and step not in steps:
             raise CheckpointError(
                 f"{self.directory} has no checkpoint of step {step}. It has those of {steps}."
             )
         if step is not None:  # named by a person, whether or not a cluster starts this job again
-            named = folder / checkpoint.checkpoint_name(step)
+            named = folder / checkpoint_folder.checkpoint_name(step)
             checkpoint.verify(named)
             return named
         chosen = checkpoint_to_resume(self.directory, "auto")

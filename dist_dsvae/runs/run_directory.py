@@ -33,12 +33,9 @@ from dist_dsvae.core.text import read_json, read_text
 from dist_dsvae.core.versions import version_of
 from dist_dsvae.data.shards.manifest import Manifest
 from dist_dsvae.runs.auto_augmentation import as_trained
-from dist_dsvae.runs.checkpoint import (
-    complete_checkpoints,
-    set_back,
-    verify,
-)
-from dist_dsvae.runs.marker import MARKER, CheckpointError
+from dist_dsvae.runs.checkpoint import verify
+from dist_dsvae.runs.checkpoint_folder import complete_checkpoints, set_back
+from dist_dsvae.runs.marker import MARKER, CheckpointError, UnreadableCheckpointError
 
 logger = logging.getLogger(__name__)
 
@@ -72,14 +69,15 @@ def checkpoint_to_resume(run_dir: Path, resume: str) -> Path | None:
     """The checkpoint to go on from, the same on all ranks and sound; None for a fresh start.
 
     resume: "auto" (the newest undamaged one, if any), "never", or a path to a checkpoint or a run.
-    Raises CheckpointError where the choice cannot be had. Called by all ranks.
+    Raises CheckpointError where the choice cannot be had, and where the newest one cannot be read: it may
+    be sound. Called by all ranks.
     """
     candidates = distributed.from_main(lambda: _candidates(run_dir, resume))
     for candidate in candidates:
         try:
             verify(candidate)
         except CheckpointError as error:
-            if resume != "auto":
+            if resume != "auto" or isinstance(error, UnreadableCheckpointError):
                 raise
             if distributed.is_main():
                 logger.warning("%s Trying the checkpoint before it.", error)

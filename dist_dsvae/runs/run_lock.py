@@ -33,6 +33,7 @@ from dist_dsvae.runs.marker import CheckpointError
 logger = logging.getLogger(__name__)
 
 LOCK_FILE = "lock.json"
+SECONDS_UNTIL_SEEN = 60.0
 _DIGITS = 12
 
 
@@ -59,15 +60,35 @@ def _end(sentence: str) -> None:
 def holding(run_dir: Path, pace: LockPace = LockPace()) -> Iterator[None]:  # noqa: B008 - immutable
     """The run directory is this job's inside the block. Called by all ranks; rank 0 holds.
 
-    Raises, on all ranks, CheckpointError if another job trains there, and OSError if it cannot be written.
+    Raises, on all ranks, CheckpointError if another job trains there or hosts do not share it, and OSError
+    if it cannot be written.
     """
     with ExitStack() as held:
 
-        def hold() -> None:
-            held.callback(RunLock(run_dir, pace).release)
+        def hold() -> str:
+            lock = RunLock(run_dir, pace)
+            held.callback(lock.release)
+            return lock.token
 
-        distributed.from_main(hold)
+        _check_shared(run_dir, distributed.from_main(hold))
         yield
+
+
+def _check_shared(run_dir: Path, token: str) -> None:
+    """Raise CheckpointError on all ranks if one of them sees another folder under the name."""
+    host = socket.gethostname()
+    begin = time.monotonic()
+    # a network file system may remember for a while that a file was not there
+    while not (seen := (_read(run_dir / LOCK_FILE) or {}).get("token") == token):
+        if time.monotonic() - begin > SECONDS_UNTIL_SEEN:
+            break
+        time.sleep(0.2)
+    problem = None if seen else f"rank {distributed.rank()} on {host}"
+    if blind := [found for found in distributed.gather_objects(problem) if found]:
+        raise CheckpointError(
+            f"{run_dir}, in which rank 0 has begun a run, is another folder for {blind[0]}. All hosts must "
+            "share the run directory: name one on a file system that they share with --run-dir."
+        )
 
 
 class RunLock:
@@ -85,13 +106,14 @@ class RunLock:
     ) -> None:
         self._run_dir, self._pace, self._lost = run_dir, pace, lost
         self._path = run_dir / LOCK_FILE
+        self.token = uuid.uuid4().hex
         self._own: dict[str, Any] = {
             "host": socket.gethostname(),
             "pid": os.getpid(),
             "job": os.environ.get("SLURM_JOB_ID"),
             "process_started": psutil.Process().create_time(),
             "machine": _machine(),
-            "token": uuid.uuid4().hex,
+            "token": self.token,
             "beats": "0" * _DIGITS,
         }
         self._is_new = not run_dir.exists()
@@ -110,7 +132,7 @@ class RunLock:
     def release(self) -> None:
         self._stop.set()
         self._beating.join()
-        if (_read(self._path) or self._own)["token"] == self._own["token"]:  # or it cannot be read
+        if (_read(self._path) or self._own)["token"] == self.token:  # or it cannot be read
             self._path.unlink(missing_ok=True)
         if self._is_new:
             with suppress(OSError):
@@ -176,7 +198,7 @@ class RunLock:
             written.unlink(missing_ok=True)
             raise
         time.sleep(self._pace.settle)
-        if (_read(self._path) or {}).get("token") != self._own["token"]:
+        if (_read(self._path) or {}).get("token") != self.token:
             return False
         if holder is not None:
             logger.warning(
@@ -191,7 +213,7 @@ class RunLock:
         told = False
         while not self._stop.wait(self._pace.beat):
             found = _read(self._path)
-            if found is not None and found.get("token") != self._own["token"]:
+            if found is not None and found.get("token") != self.token:
                 self._lost(
                     f"Process {found.get('pid')} on {found.get('host')} has taken over {self._run_dir}, "
                     "since this process stood still for too long. It ends without writing anything."

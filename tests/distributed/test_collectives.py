@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from dist_dsvae.engine.iteration.batch_norm import convert_sync_batch_norm
 from dist_dsvae.engine.iteration.guard import Guard, NonFiniteLossError
 from dist_dsvae.methods.global_batch import aggregate_divergence, mean_feature
 from dist_dsvae.methods.update import Reduction, Update
-from dist_dsvae.runs import checkpoint
+from dist_dsvae.runs import checkpoint, checkpoint_folder, run_lock
 from dist_dsvae.runs.marker import CheckpointError
 from tests.forking import on_ranks
 from tests.unit.engine.test_host_syncs import NoHostReads
@@ -194,6 +195,26 @@ def test_non_finite_loss_on_one_rank_is_every_rank_s() -> None:
     on_ranks(2, one_bad_rank_stops_all)
 
 
+def hosts_that_share_nothing(rank: int, world_size: int, disks: Path) -> None:
+    """Each with a disk of its own under the same name."""
+    host = disks / f"host{rank}"
+    host.mkdir()
+    os.chdir(host)
+    run_lock.SECONDS_UNTIL_SEEN = 0.5
+    refused = pytest.raises(CheckpointError, match=r"is another folder for rank 1 on .*All hosts must share")
+    with refused, run_lock.holding(Path("runs/mine")):
+        pass
+    assert list(host.glob("runs/*")) == []
+    folder, state = Path("checkpoints"), {"a": torch.arange(4.0) + rank}
+    with pytest.raises(CheckpointError, match=r"is not there for rank 0\. All hosts must share"):
+        checkpoint.save(folder, 1, state, {"samples_seen": 1}, keep=2)
+    assert checkpoint_folder.complete_checkpoints(folder) == []
+
+
+def test_hosts_that_do_not_share_the_run_directory_are_told(tmp_path: Path) -> None:
+    on_ranks(2, hosts_that_share_nothing, tmp_path)
+
+
 def a_rank_that_cannot_write(rank: int, world_size: int, folder: Path) -> None:
     state = {"a": torch.arange(4.0) + rank}
     checkpoint.save(folder, 1, state, {"samples_seen": 1}, keep=2)
@@ -204,7 +225,7 @@ def a_rank_that_cannot_write(rank: int, world_size: int, folder: Path) -> None:
         state_dict_saver.save = lambda *_, **__: None
     with pytest.raises(CheckpointError, match="the disk is full"):
         checkpoint.save(folder, 2, state, {"samples_seen": 2}, keep=2)
-    assert [path.name for path in checkpoint.complete_checkpoints(folder)] == ["step-00000001"]
+    assert [path.name for path in checkpoint_folder.complete_checkpoints(folder)] == ["step-00000001"]
 
 
 def test_a_failed_save_is_every_rank_s_and_keeps_the_last_good_one(tmp_path: Path) -> None:

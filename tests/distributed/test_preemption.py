@@ -132,6 +132,28 @@ def test_ranks_whose_launcher_was_killed_save_and_end(config: Path, tmp_path: Pa
     assert not (run_dir / "lock.json").exists()
 
 
+def test_a_launcher_of_one_process_that_ends_alone_ends_the_run(config: Path, tmp_path: Path) -> None:
+    """accelerate passes no signal on where it starts one process."""
+    run_dir = tmp_path / "run"
+    launcher = subprocess.Popen(command(1, run_dir, config), cwd=REPOSITORY, env=environment())
+    try:
+        while not (run_dir / "metrics.jsonl").exists():
+            assert launcher.poll() is None
+            time.sleep(0.05)
+        (trainer,) = psutil.Process(launcher.pid).children()
+        launcher.terminate()
+        assert launcher.wait(60) == -signal.SIGTERM
+        _, alive = psutil.wait_procs([trainer], timeout=60)
+        for process in alive:
+            process.kill()
+        assert not alive
+    finally:
+        kill_job(launcher)
+    stopped = json.loads((run_dir / "stopped-early.json").read_text())
+    assert stopped["reason"] == "the end of its launcher"
+    assert (run_dir / f"checkpoints/step-{stopped['step']:08d}").is_dir()
+
+
 def test_without_a_launcher_the_exit_code_asks_for_another_try(config: Path, tmp_path: Path) -> None:
     run_dir = tmp_path / "run"
     start = [sys.executable, "launch/train.py", "--config", str(config), "--run-dir", str(run_dir)]

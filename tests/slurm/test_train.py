@@ -140,6 +140,19 @@ def test_one_node_preempted_then_cancelled(cluster: Cluster, config: Path, tmp_p
     assert job.output().count("Training with 2 processes") == 2
 
 
+def test_preempted_while_it_starts(cluster: Cluster, config: Path, tmp_path: Path) -> None:
+    """Before the run heeds signals: there is nothing to save, and all of it comes again."""
+    job = submit(cluster, config.parent / "starting", config, "--nodes=1")
+    wait_until((job.run_dir / "lock.json").exists, 60, job.output)
+    urgent = ("--partition=urgent", "--nodes=2", "--exclusive", "--output=/dev/null", "--wrap=sleep 1")
+    other = cluster.submit(tmp_path, *urgent)
+    wait_until(lambda: "Stopped early; queued again." in job.output(), 60, job.output)
+    assert metric_lines(job.run_dir) == 0
+    cluster.wait_for_end(other, "COMPLETED", job.output)
+    job.wait_for_end("COMPLETED")
+    assert cluster.job(job.number)["Restarts"] == "1"
+
+
 def test_seeds(cluster: Cluster, config: Path, tmp_path: Path) -> None:
     """An element that is warned comes back, and it alone."""
     script = str(REPOSITORY / "launch/slurm/seeds.sbatch")

@@ -18,7 +18,7 @@ from dist_dsvae.config import DataConfig
 from dist_dsvae.data.open_split import open_split
 from dist_dsvae.data.stream import Slice, stream
 from dist_dsvae.engine.reporting.outputs import MetricsFile
-from dist_dsvae.runs import checkpoint
+from dist_dsvae.runs import checkpoint, checkpoint_folder
 from dist_dsvae.runs.run_directory import checkpoint_to_resume
 from dist_dsvae.runs.run_lock import LockPace, RunLock
 from tests.storm.train_again import KINDS
@@ -79,7 +79,7 @@ def main() -> None:
             if faulty:
                 faults.faults_arm(ctypes.c_ulong(0), 0)
     state = {"mixed": torch.zeros(64, dtype=torch.int64)}
-    checkpoint.load(folder / "run/checkpoints" / checkpoint.checkpoint_name(steps), state)
+    checkpoint.load(folder / "run/checkpoints" / checkpoint_folder.checkpoint_name(steps), state)
     counts = {kind: faults.faults_count(number) for number, kind in enumerate(KINDS)} if faulty else {}
     print(json.dumps({"starts": starts, "faults": counts, "mixed": state["mixed"].tolist()}))
 

@@ -13,7 +13,7 @@ from dist_dsvae.engine.measuring.synthetic import make_iteration, make_method
 from dist_dsvae.engine.processes.runtime import Runtime
 from dist_dsvae.engine.run_state import RunState
 from dist_dsvae.engine.saver import CheckpointSaver
-from dist_dsvae.runs import checkpoint
+from dist_dsvae.runs import checkpoint, checkpoint_folder
 
 
 def run(args: argparse.Namespace) -> Result | None:
@@ -61,4 +61,4 @@ def run(args: argparse.Namespace) -> Result | None:
 
 
 def newest(folder: Path) -> Path:
-    return checkpoint.complete_checkpoints(folder)[-1]
+    return checkpoint_folder.complete_checkpoints(folder)[-1]

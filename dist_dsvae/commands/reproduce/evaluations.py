@@ -19,7 +19,8 @@ from dist_dsvae.evaluation.identity import IDENTITY_MEANS
 from dist_dsvae.evaluation.judging.own_classifier import judge_file
 from dist_dsvae.evaluation.probes import PROBE_NOISE
 from dist_dsvae.methods.published import WEIGHTS_FILE
-from dist_dsvae.runs.checkpoint import is_described_by, step_of
+from dist_dsvae.runs.checkpoint import is_described_by
+from dist_dsvae.runs.checkpoint_folder import step_of
 from dist_dsvae.runs.run_directory import read_record
 
 SCORES = "scores"

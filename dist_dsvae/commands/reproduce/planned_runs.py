@@ -23,7 +23,8 @@ from dist_dsvae.data.shards.manifest import Manifest
 from dist_dsvae.engine.choices import with_choices_made
 from dist_dsvae.engine.iteration.streams import Drawn
 from dist_dsvae.methods.choose import sketch_method
-from dist_dsvae.runs.checkpoint import complete_checkpoints, read_marker
+from dist_dsvae.runs.checkpoint import read_marker
+from dist_dsvae.runs.checkpoint_folder import complete_checkpoints
 from dist_dsvae.runs.marker import CheckpointError
 from dist_dsvae.runs.run_directory import check_same_experiment, read_record
 

@@ -34,11 +34,11 @@ from dist_dsvae.engine.iteration.batch_norm import mean_statistics
 from dist_dsvae.engine.iteration.ema import ExponentialMovingAverage, weights_applied
 from dist_dsvae.engine.processes.runtime import Runtime
 from dist_dsvae.engine.reporting.outputs import Tolerant
-from dist_dsvae.engine.stopping.preemption import Preempted, StopRequests
+from dist_dsvae.engine.stopping.preemption import Preempted, StopRequests, forget_the_start_before
 from dist_dsvae.engine.stopping.watchdog import Watchdog
 from dist_dsvae.evaluation.comparing.evaluated import FORMAT
 from dist_dsvae.evaluation.metrics import Figures
-from dist_dsvae.runs import checkpoint
+from dist_dsvae.runs import checkpoint, checkpoint_folder
 from dist_dsvae.runs.measure_statistics import Measured
 from dist_dsvae.runs.run import Run
 from dist_dsvae.runs.statistics_file import measured_for_evaluation
@@ -85,6 +85,7 @@ def evaluate(
             f"{run_dir} has no test split (data.test is not set), so there is nothing to evaluate on."
         )
     folder = run_dir / "evaluation"
+    forget_the_start_before(folder)
     _check_name(folder, name)
     evaluation = Evaluation(EvaluationInputs(settings, config.data, train, test, runtime))
     method, weights = run.load_method(chosen, settings.weights, runtime.device)
@@ -106,7 +107,7 @@ def evaluate(
         figures, real = evaluation(method, progress, measured)
     except Preempted as asked:
         if runtime.is_main:
-            stop.record(str(asked), checkpoint.step_of(chosen), marker["samples_seen"])
+            stop.record(str(asked), checkpoint_folder.step_of(chosen), marker["samples_seen"])
         raise
     except RuntimeError as error:
         raise watchdog.explain(error) from error

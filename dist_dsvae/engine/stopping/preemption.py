@@ -3,7 +3,7 @@
     SIGTERM, SIGINT, SIGHUP to any rank +
                                         +--> flag --all-reduce, one iteration behind--> all ranks stop
     <run>/stop-request, seen by rank 0 -+                                              after the same one
-    torchrun is gone, seen by any rank -+
+    its launcher is gone, seen by any --+
 
 The flags travel over a gloo group of their own while the next iteration runs, so agreeing never waits
 for the GPU, and for a rank that is gone no longer than ``Patience`` allows; beside them travels what is
@@ -28,6 +28,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
+import psutil
 import torch
 import torch.distributed as dist
 
@@ -62,6 +63,28 @@ class Preempted(BaseException):  # not an Exception: nobody's recovery may swall
         return 0 if "TORCHELASTIC_RUN_ID" in os.environ else TRY_AGAIN_LATER
 
 
+def forget_the_start_before(run_dir: Path) -> None:
+    """Remove what asked it to stop, and its word of it. Called first: what comes later is for this start."""
+    if distributed.is_main():
+        for name in (REQUEST_FILE, RECORD_FILE):
+            (run_dir / name).unlink(missing_ok=True)
+
+
+def _launcher() -> int | None:
+    """The process of torchrun or ``accelerate launch`` that started this one, which ends with it; or None.
+
+    For one process accelerate waits and passes no signal on: asked to end, it ends alone.
+    """
+    parent = os.getppid()
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        return parent
+    try:
+        words = psutil.Process(parent).cmdline()
+    except psutil.Error:
+        return None
+    return parent if any("accelerate" in Path(word).name for word in words[:3]) else None
+
+
 class StopRequests:
     """Watches for requests to stop one run. Made by all ranks; ``agreed`` is called by all.
 
@@ -73,7 +96,7 @@ class StopRequests:
         self._patience = patience
         self._group = distributed.new_cpu_group(patience.timeout)
         self._seen = 0  # this rank's reason, a key of _REASONS
-        self._launcher = os.getppid() if "TORCHELASTIC_RUN_ID" in os.environ else None
+        self._launcher = _launcher()
         self._under_way: tuple[dist.Work, torch.Tensor] | None = None
         self._last_look = 0.0
         self._due = Due(0)  # what the clock asked for, until it is told
@@ -82,9 +105,6 @@ class StopRequests:
         if threading.current_thread() is threading.main_thread():
             for number in (*stop_signals(), signal.SIGINT):
                 self._handlers[number] = signal.signal(number, self._on_signal)
-        if distributed.is_main():
-            for name in (REQUEST_FILE, RECORD_FILE):  # of the start before this
-                (run_dir / name).unlink(missing_ok=True)
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         if self._at_the_end:

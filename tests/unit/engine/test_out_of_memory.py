@@ -20,7 +20,8 @@ from dist_dsvae.core.types import ImageShape
 from dist_dsvae.engine.evaluating import evaluate as evaluating
 from dist_dsvae.engine.iteration.iteration import Iteration
 from dist_dsvae.engine.memory import TooLargeError, is_out_of_memory, out_of_memory_explained, peak_bytes
-from dist_dsvae.runs.checkpoint import complete_checkpoints, verify
+from dist_dsvae.runs.checkpoint import verify
+from dist_dsvae.runs.checkpoint_folder import complete_checkpoints
 from tests.distributed.launching import epochs_of, metrics, write_config
 from tests.unit.engine.making import write_images
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from dist_dsvae.engine.processes.fence import Patience
-from dist_dsvae.engine.stopping.preemption import Preempted, StopRequests
+from dist_dsvae.engine.stopping.preemption import Preempted, StopRequests, forget_the_start_before
 from dist_dsvae.engine.stopping.watchdog import Watchdog
 
 
@@ -94,9 +94,16 @@ def test_a_signal_while_a_slow_disk_answers_is_kept(
 def test_a_new_start_forgets_both(tmp_path: Path) -> None:
     for name in ("stop-request", "stopped-early.json"):
         (tmp_path / name).touch()
-    requests = StopRequests(tmp_path, Patience(timedelta(seconds=5)))
+    forget_the_start_before(tmp_path)
     assert list(tmp_path.iterdir()) == []
-    assert requests.agreed() is None
+    forget_the_start_before(tmp_path / "not-yet-there")
+
+
+def test_asked_by_file_while_it_starts(tmp_path: Path) -> None:
+    forget_the_start_before(tmp_path)
+    (tmp_path / "stop-request").touch()  # while networks are made and a checkpoint is read
+    requests = StopRequests(tmp_path, Patience(timedelta(seconds=5)))
+    assert requests.agreed() == "stop-request"
     requests.close()
 
 

@@ -16,7 +16,8 @@ from dist_dsvae.engine.reporting.telemetry import LossMeter
 from dist_dsvae.engine.run_state import RunState
 from dist_dsvae.engine.trainer import Trainer
 from dist_dsvae.runs import checkpoint
-from dist_dsvae.runs.checkpoint import complete_checkpoints, read_marker
+from dist_dsvae.runs.checkpoint import read_marker
+from dist_dsvae.runs.checkpoint_folder import complete_checkpoints
 from dist_dsvae.runs.marker import CheckpointError
 from tests.unit.engine import test_fine_tuning
 from tests.unit.engine.making import StandInEvaluation, write_images

@@ -13,8 +13,9 @@ from torch.distributed.checkpoint import state_dict_saver
 
 from dist_dsvae.core import distributed
 from dist_dsvae.engine.saver import CheckpointSaver
-from dist_dsvae.runs import checkpoint
-from dist_dsvae.runs.checkpoint import complete_checkpoints, load
+from dist_dsvae.runs import checkpoint, checkpoint_folder
+from dist_dsvae.runs.checkpoint import load
+from dist_dsvae.runs.checkpoint_folder import complete_checkpoints
 from dist_dsvae.runs.marker import CheckpointError
 
 
@@ -35,7 +36,7 @@ def test_training_goes_on_while_it_is_written(tmp_path: Path, monkeypatch: pytes
     saver.close()
     for step in (1, 2):
         into = {"w": torch.zeros(4)}
-        load(tmp_path / checkpoint.checkpoint_name(step), into)
+        load(tmp_path / checkpoint_folder.checkpoint_name(step), into)
         assert torch.equal(into["w"], torch.full((4,), float(step)))
 
 
@@ -108,6 +109,26 @@ def test_a_failure_is_raised_at_the_next_wait(tmp_path: Path, monkeypatch: pytes
     with pytest.raises(CheckpointError, match=r"could not be written: Read-only file system"):
         saver.save(3, {"w": torch.zeros(3)}, {})
     assert [path.name for path in complete_checkpoints(tmp_path)] == ["step-00000001"]
+    saver.close()
+
+
+def test_after_a_failure_the_last_save_is_tried_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    saver = CheckpointSaver(tmp_path, keep=3)
+    assert saver.went_well()
+
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device", str(tmp_path))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(state_dict_saver, "save", fail)
+        saver.save(1, {"w": torch.zeros(3)}, {})
+        assert not saver.went_well()
+    assert "Step 1: The checkpoint could not be written: the disk is full" in caplog.text
+    saver.save(2, {"w": torch.zeros(3)}, {})
+    assert saver.went_well()
+    assert [path.name for path in saver.take_finished()] == ["step-00000002"]
     saver.close()
 
 

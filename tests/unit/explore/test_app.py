@@ -22,7 +22,7 @@ from dist_dsvae.explore.app import build_page, serve, usable_port  # noqa: E402
 from dist_dsvae.explore.controls import telling  # noqa: E402
 from dist_dsvae.explore.subject import ShownModel, Subject, open_source  # noqa: E402
 from dist_dsvae.pretrained.requests import RequestError  # noqa: E402
-from dist_dsvae.runs.checkpoint import checkpoint_name  # noqa: E402
+from dist_dsvae.runs.checkpoint_folder import checkpoint_name  # noqa: E402
 
 REPOSITORY = Path(__file__).parents[3]
 DRAWING = ["Samples", "Between classes", "Looks"]

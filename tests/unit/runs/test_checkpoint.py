@@ -14,16 +14,12 @@ import torch
 from torch.distributed.checkpoint import state_dict_saver
 
 from dist_dsvae.config import CVAEConfig, DataConfig, ExperimentConfig, ModelConfig
+from dist_dsvae.core.files import sha256_of
 from dist_dsvae.core.types import ImageShape
-from dist_dsvae.runs import checkpoint
-from dist_dsvae.runs.checkpoint import (
-    complete_checkpoints,
-    load,
-    read_marker,
-    save,
-    verify,
-)
-from dist_dsvae.runs.marker import MARKER, CheckpointError
+from dist_dsvae.runs import checkpoint, checkpoint_folder
+from dist_dsvae.runs.checkpoint import load, read_marker, save, verify
+from dist_dsvae.runs.checkpoint_folder import complete_checkpoints
+from dist_dsvae.runs.marker import MARKER, CheckpointError, UnreadableCheckpointError
 from dist_dsvae.runs.run import Run
 from dist_dsvae.runs.run_directory import checkpoint_to_resume
 
@@ -166,6 +162,63 @@ def test_auto_resume_goes_past_damage(tmp_path: Path, caplog: pytest.LogCaptureF
         checkpoint_to_resume(tmp_path, "auto")
 
 
+def test_what_cannot_be_read_is_not_gone_past(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It may be sound. A file system that stumbles once or twice is asked again."""
+    paths = [save(tmp_path / "checkpoints", step, state(step), {}, keep=3) for step in (1, 2)]
+    failures = [OSError(errno.ESTALE, "Stale file handle", "x"), PermissionError(errno.EACCES, "denied", "y")]
+
+    def read(path: Path) -> str:
+        if path.parent == paths[1] and failures:
+            raise failures.pop(0)
+        return sha256_of(path)
+
+    monkeypatch.setattr(checkpoint, "sha256_of", read)
+    monkeypatch.setattr(checkpoint, "_PAUSES", (0.0, 0.0))
+    assert checkpoint_to_resume(tmp_path, "auto") == paths[1]
+    assert not failures
+    failures[:] = [OSError(errno.EIO, "Input/output error", "z")] * 3
+    with pytest.raises(UnreadableCheckpointError, match=r"cannot be read: Input/output error \(z\)"):
+        checkpoint_to_resume(tmp_path, "auto")
+    assert "Trying the checkpoint before it" not in caplog.text
+
+
+def test_a_marker_that_cannot_be_read_is_not_gone_past(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for step in (1, 2):
+        save(tmp_path / "checkpoints", step, state(step), {}, keep=3)
+
+    def read(path: Path) -> Any:
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr("dist_dsvae.runs.marker.read_json", read)
+    monkeypatch.setattr(checkpoint, "_PAUSES", ())
+    with pytest.raises(UnreadableCheckpointError, match=r"step-00000002 .*Permission denied"):
+        checkpoint_to_resume(tmp_path, "auto")
+
+
+def test_an_old_one_that_cannot_be_removed_stays_and_the_new_one_counts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    protected = save(tmp_path, 1, state(1.0), {"samples_seen": 1}, keep=1)
+    unlink = Path.unlink
+
+    def refuse(path: Path, missing_ok: bool = False) -> None:
+        if "step-00000001" in path.parent.name:
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        unlink(path, missing_ok)
+
+    monkeypatch.setattr(Path, "unlink", refuse)
+    for step in (2, 3):
+        save(tmp_path, step, state(step), {"samples_seen": step}, keep=1)
+        names = [path.name for path in complete_checkpoints(tmp_path)]
+        assert names == ["step-00000001", f"step-{step:08d}"]
+    assert f"{protected} could not be removed, and stays: Permission denied." in caplog.text
+    verify(protected)
+
+
 def test_multiples_are_kept(tmp_path: Path) -> None:
     for step in range(1, 8):
         save(tmp_path, step, state(step), {}, keep=2, keep_every=3)
@@ -261,14 +314,14 @@ def test_a_kill_while_removing_leaves_nothing_that_counts(
 
     monkeypatch.setattr(Path, "unlink", killed)
     with pytest.raises(KeyboardInterrupt):
-        checkpoint.remove(tmp_path / "step-00000001")
+        checkpoint_folder.remove(tmp_path / "step-00000001")
     assert complete_checkpoints(tmp_path) == []
 
 
 def test_setting_a_run_back_keeps_what_was_beyond(tmp_path: Path) -> None:
     for step in (1, 2, 3):
         save(tmp_path, step, state(step), {"samples_seen": step}, keep=5)
-    checkpoint.set_back(tmp_path, 1)
+    checkpoint_folder.set_back(tmp_path, 1)
     assert [p.name for p in complete_checkpoints(tmp_path)] == ["step-00000001"]
     assert (tmp_path / "abandoned-step-00000003" / MARKER).is_file()
 
@@ -300,7 +353,7 @@ def test_damaged_tensor_file(tmp_path: Path) -> None:
 def test_removing_a_checkpoint_keeps_what_is_not_of_it(tmp_path: Path) -> None:
     for step in (1, 2, 3):
         save(tmp_path, step, state(step), {}, keep=1)
-        (tmp_path / checkpoint.checkpoint_name(step) / "notes.txt").write_text(f"mine {step}")
+        (tmp_path / checkpoint_folder.checkpoint_name(step) / "notes.txt").write_text(f"mine {step}")
     assert [path.name for path in complete_checkpoints(tmp_path)] == ["step-00000003"]
     for step in (1, 2):
         kept = tmp_path / f"kept-step-0000000{step}"
@@ -320,7 +373,7 @@ def test_removing_a_linked_checkpoint_leaves_the_run_it_leads_to(tmp_path: Path)
 def test_setting_back_twice_keeps_both_futures(tmp_path: Path) -> None:
     for value in (5.0, 6.0):
         save(tmp_path, 2, state(value), {}, keep=3)
-        checkpoint.set_back(tmp_path, 1)
+        checkpoint_folder.set_back(tmp_path, 1)
     into = state(0.0)
     for name, value in (("abandoned-step-00000002", 5.0), ("abandoned-step-00000002-2", 6.0)):
         load(tmp_path / name, into)
