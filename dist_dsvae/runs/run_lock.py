@@ -11,6 +11,7 @@ machines are never compared.
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
@@ -23,8 +24,6 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
-
-import psutil
 
 from dist_dsvae.core import distributed
 from dist_dsvae.core.text import read_json
@@ -111,7 +110,7 @@ class RunLock:
             "host": socket.gethostname(),
             "pid": os.getpid(),
             "job": os.environ.get("SLURM_JOB_ID"),
-            "process_started": psutil.Process().create_time(),
+            "started_at_tick": _ticks_at_start(os.getpid()),
             "machine": _machine(),
             "token": self.token,
             "beats": "0" * _DIGITS,
@@ -132,6 +131,7 @@ class RunLock:
     def release(self) -> None:
         self._stop.set()
         self._beating.join()
+        os.close(self._descriptor)
         if (_read(self._path) or self._own)["token"] == self.token:  # or it cannot be read
             self._path.unlink(missing_ok=True)
         if self._is_new:
@@ -140,18 +140,27 @@ class RunLock:
 
     def _made(self) -> bool:
         try:
-            descriptor = os.open(self._path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
+            self._write_new(self._path)
         except FileExistsError:
             return False
-        try:
-            with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
-                stream.write(json.dumps(self._own))
-                stream.flush()
-                os.fsync(stream.fileno())
-        except OSError:
-            self._path.unlink()  # half a lock would be nobody's, and in everybody's way
-            raise
         return True
+
+    def _write_new(self, path: Path) -> None:
+        """A file that was not there, kept open: whatever has its name later, beats go to no other."""
+        descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o644)
+        try:
+            self._write(descriptor)
+        except OSError:
+            path.unlink()  # half a lock would be nobody's, and in everybody's way
+            os.close(descriptor)
+            raise
+        self._descriptor = descriptor
+
+    def _write(self, descriptor: int) -> None:
+        os.pwrite(
+            descriptor, json.dumps(self._own).encode(), 0
+        )  # of one length: no disk is too full for a beat
+        os.fsync(descriptor)
 
     def _wait_for_the_holder(self) -> dict[str, Any] | None:
         """What the lock says of a holder that is gone. Raises CheckpointError if it is not."""
@@ -191,14 +200,16 @@ class RunLock:
         if not self._path.exists() or _read(self._path) != holder:
             return False
         written = self._path.with_name(f".{LOCK_FILE}.{self._own['token']}")
+        self._write_new(written)
         try:
-            written.write_text(json.dumps(self._own), encoding="utf-8")
             written.replace(self._path)
         except OSError:
             written.unlink(missing_ok=True)
+            os.close(self._descriptor)
             raise
         time.sleep(self._pace.settle)
         if (_read(self._path) or {}).get("token") != self.token:
+            os.close(self._descriptor)
             return False
         if holder is not None:
             logger.warning(
@@ -229,17 +240,27 @@ class RunLock:
                 )
             if found is not None:
                 self._own["beats"] = f"{int(self._own['beats']) + 1:0{_DIGITS}d}"
-                with suppress(OSError), self._path.open("r+", encoding="utf-8") as stream:
-                    stream.write(json.dumps(self._own))  # as long as before: no disk is too full for it
+                with suppress(OSError):
+                    self._write(self._descriptor)
 
 
 def _lives(holder: dict[str, Any]) -> bool:
     try:
-        process = psutil.Process(int(holder["pid"]))
-        same = abs(process.create_time() - float(holder["process_started"])) < 1.0
-        return bool(same and process.status() != psutil.STATUS_ZOMBIE)
-    except (psutil.Error, KeyError, TypeError, ValueError):
+        return _ticks_at_start(int(holder["pid"])) == holder["started_at_tick"]
+    except (OSError, KeyError, TypeError, ValueError):
         return False
+
+
+def _ticks_at_start(pid: int) -> int:
+    """When a process started, in ticks of this boot: setting the clock does not move it.
+
+    Raises OSError if there is none of this number, or only what is left of one that ended.
+    """
+    # proc(5): the name, in parentheses, may hold anything; then the state, and 19 fields later the start
+    state, *fields = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
+    if state == "Z":
+        raise ProcessLookupError(errno.ESRCH, os.strerror(errno.ESRCH))
+    return int(fields[18])
 
 
 def _machine() -> str:

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from dist_dsvae.runs import run_lock
 from dist_dsvae.runs.marker import CheckpointError
 from dist_dsvae.runs.run_lock import LOCK_FILE, LockPace, RunLock, holding
 from tests.distributed.launching import REPOSITORY, write_config
@@ -62,7 +63,7 @@ def test_a_killed_job_of_this_machine_is_known_at_once(
 
 
 def test_another_process_of_the_same_number_is_not_the_holder(tmp_path: Path) -> None:
-    leave_lock(tmp_path, pid=os.getppid(), process_started=1.0)
+    leave_lock(tmp_path, pid=os.getppid(), started_at_tick=1)
     RunLock(tmp_path, QUICK).release()
 
 
@@ -124,6 +125,24 @@ def test_of_many_jobs_one_gets_it(tmp_path: Path) -> None:
         lock.release()
     assert not (tmp_path / LOCK_FILE).exists()
     assert not list(tmp_path.glob(".lock*"))
+
+
+def test_a_beat_goes_to_no_other_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that is late, after another job has taken the lock over."""
+    lost: list[str] = []
+    lock = RunLock(tmp_path, QUICK, lost=lost.append)
+    own = lock_of(tmp_path)
+    theirs = json.dumps(own | {"token": "another"})
+    with monkeypatch.context() as late:
+        late.setattr(run_lock, "_read", lambda path: own)  # what it read before
+        (tmp_path / "theirs").write_text(theirs)
+        (tmp_path / "theirs").rename(tmp_path / LOCK_FILE)
+        time.sleep(5 * QUICK.beat)
+        assert (tmp_path / LOCK_FILE).read_text() == theirs
+    time.sleep(5 * QUICK.beat)
+    assert len(lost) == 1
+    lock.release()
+    assert (tmp_path / LOCK_FILE).read_text() == theirs
 
 
 def test_a_moved_directory_is_told_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
