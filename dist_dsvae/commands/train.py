@@ -116,7 +116,7 @@ def train(config: ExperimentConfig, run_dir: Path, resume: str, mixed_precision:
     from dist_dsvae.engine.memory import out_of_memory_explained
     from dist_dsvae.engine.processes.runtime import Runtime
     from dist_dsvae.engine.stopping.preemption import Preempted, forget_the_start_before
-    from dist_dsvae.engine.stopping.watchdog import MissingRankError, leave_what_hangs
+    from dist_dsvae.engine.stopping.watchdog import MissingRankError, explained, leave_what_hangs
     from dist_dsvae.engine.trainer import Trainer
     from dist_dsvae.runs.run_lock import holding
 
@@ -125,7 +125,9 @@ def train(config: ExperimentConfig, run_dir: Path, resume: str, mixed_precision:
         processes = (runtime.device, runtime.rank, runtime.world_size)
         with holding(run_dir), out_of_memory_explained(config.data, *processes):
             forget_the_start_before(run_dir)
-            Trainer(config, run_dir, resume, runtime).train()
+            with explained():
+                trainer = Trainer(config, run_dir, resume, runtime)
+            trainer.train()
         runtime.close()
     except Preempted as stop:
         return stop.exit_code

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
-from typing import NamedTuple
+import socket
+from collections.abc import Callable
+from typing import NamedTuple, TypeVar
 
 from dist_dsvae.config import DataConfig
 from dist_dsvae.core import distributed
@@ -17,6 +19,8 @@ from dist_dsvae.data.shards.manifest import Manifest
 
 logger = logging.getLogger(__name__)
 
+T = TypeVar("T")
+
 
 class Splits(NamedTuple):
     """The classes of ``train`` are those of ``test``; ``unlabelled`` shares the shape of the images alone."""
@@ -29,18 +33,9 @@ class Splits(NamedTuple):
 def open_splits(config: DataConfig) -> Splits:
     """The manifests of the splits; called by all ranks.
 
-    Raises DataError, with the command that builds them where they are missing.
+    Raises DataError, on all ranks, with the command that builds them where they are missing.
     """
-    named = [config.train, config.test, config.unlabelled]
-    for directory in filter(None, named):
-        is_directory = not is_remote(directory) and not names_shards(directory)
-        if config.build_command and is_directory and not at_hand(directory).is_dir():
-            raise DataError(
-                f"There are no shards in {directory}. Build them with:\n    {config.build_command}"
-            )
-    train = open_split(config.train, config)
-    test = open_split(config.test, config) if config.test else None
-    unlabelled = open_split(config.unlabelled, config) if config.unlabelled else None
+    train, test, unlabelled = _on_all_ranks(lambda: _opened(config))
     for split in filter(None, [train, test, unlabelled]):
         if len(set(distributed.gather_objects(split.fingerprint))) > 1:
             raise DataError(
@@ -60,6 +55,37 @@ def open_splits(config: DataConfig) -> Splits:
             f"{_edges(train)}. Build the unlabelled shards with the same --size and --channels."
         )
     return Splits(train, test, unlabelled)
+
+
+def _opened(config: DataConfig) -> Splits:
+    for directory in filter(None, [config.train, config.test, config.unlabelled]):
+        is_directory = not is_remote(directory) and not names_shards(directory)
+        if config.build_command and is_directory and not at_hand(directory).is_dir():
+            raise DataError(
+                f"There are no shards in {directory}. Build them with:\n    {config.build_command}"
+            )
+    return Splits(
+        open_split(config.train, config),
+        open_split(config.test, config) if config.test else None,
+        open_split(config.unlabelled, config) if config.unlabelled else None,
+    )
+
+
+def _on_all_ranks(find: Callable[[], T]) -> T:
+    """What ``find`` gives. An error that it raises on some host alone ends all ranks, and names the host."""
+    found: T | None = None
+    refused: Exception | None = None
+    try:
+        found = find()
+    except (OSError, ValueError) as error:
+        refused = error
+    said = None if refused is None else f"On {socket.gethostname()}: {refused}"
+    problems = [problem for problem in distributed.gather_objects(said) if problem]
+    if refused is not None:
+        raise refused
+    if problems:
+        raise DataError(problems[0])
+    return found  # type: ignore[return-value]
 
 
 def _edges(split: Manifest) -> str:

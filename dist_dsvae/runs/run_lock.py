@@ -157,9 +157,7 @@ class RunLock:
         self._descriptor = descriptor
 
     def _write(self, descriptor: int) -> None:
-        os.pwrite(
-            descriptor, json.dumps(self._own).encode(), 0
-        )  # of one length: no disk is too full for a beat
+        os.pwrite(descriptor, json.dumps(self._own).encode(), 0)  # as long as before: no disk is too full
         os.fsync(descriptor)
 
     def _wait_for_the_holder(self) -> dict[str, Any] | None:
@@ -246,7 +244,7 @@ class RunLock:
 
 def _lives(holder: dict[str, Any]) -> bool:
     try:
-        return _ticks_at_start(int(holder["pid"])) == holder["started_at_tick"]
+        return _ticks_at_start(int(holder["pid"])) == int(holder["started_at_tick"])
     except (OSError, KeyError, TypeError, ValueError):
         return False
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 
 import pytest
@@ -10,15 +11,18 @@ import torch
 from torch import nn
 from torch.distributed.checkpoint import state_dict_saver
 
+from dist_dsvae.config import DataConfig
 from dist_dsvae.core import distributed
+from dist_dsvae.core.errors import DataError
 from dist_dsvae.core.types import Batch
+from dist_dsvae.data.open_splits import open_splits
 from dist_dsvae.engine.iteration.batch_norm import convert_sync_batch_norm
 from dist_dsvae.engine.iteration.guard import Guard, NonFiniteLossError
 from dist_dsvae.methods.global_batch import aggregate_divergence, mean_feature
 from dist_dsvae.methods.update import Reduction, Update
 from dist_dsvae.runs import checkpoint, checkpoint_folder, run_lock
 from dist_dsvae.runs.marker import CheckpointError
-from tests.forking import on_ranks
+from tests.forking import REPOSITORY, on_ranks
 from tests.unit.engine.test_host_syncs import NoHostReads
 from tests.unit.methods.making import SHAPES, make_batch, make_method, noise_for, summed
 
@@ -213,6 +217,21 @@ def hosts_that_share_nothing(rank: int, world_size: int, disks: Path) -> None:
 
 def test_hosts_that_do_not_share_the_run_directory_are_told(tmp_path: Path) -> None:
     on_ranks(2, hosts_that_share_nothing, tmp_path)
+
+
+def shards_on_one_host_alone(rank: int, world_size: int) -> None:
+    here, elsewhere = str(REPOSITORY / "shards/fashion-mnist-mini/test"), "shards/nowhere"
+    config = DataConfig(train=elsewhere if rank == 1 else here, build_command="dsvae build mine")
+    begin = time.monotonic()
+    with pytest.raises(DataError) as caught:
+        open_splits(config)
+    assert time.monotonic() - begin < 30
+    assert "There are no shards in shards/nowhere. Build them with" in str(caught.value)
+    assert str(caught.value).startswith("On ") == (rank != 1)
+
+
+def test_what_one_host_lacks_ends_all_with_its_sentence() -> None:
+    on_ranks(2, shards_on_one_host_alone)
 
 
 def a_rank_that_cannot_write(rank: int, world_size: int, folder: Path) -> None:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import importlib.util
 import os
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,30 @@ from accelerate.utils import DistributedType
 
 from dist_dsvae.config import TrainConfig
 
+_SIGNS_OF_A_NETWORK = ("gloo", "nccl", "address", "connect", "timed out", "timeout")
+
 
 class LaunchError(ValueError):
     """The processes were not started as this program needs them."""
+
+
+@contextmanager
+def joining_explained() -> Iterator[None]:
+    """Several processes that do not come together in the block, as a LaunchError."""
+    try:
+        yield
+    except RuntimeError as error:
+        alone = os.environ.get("WORLD_SIZE", "1") in ("", "1")
+        if alone or not any(sign in str(error).lower() for sign in _SIGNS_OF_A_NETWORK):
+            raise
+        first_line = str(error).strip().partition("\n")[0]
+        interfaces = {name: os.environ.get(name) for name in ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME")}
+        named = ", ".join(f"{name}={value}" for name, value in interfaces.items() if value)
+        raise LaunchError(
+            f"The processes cannot reach each other: {first_line}. Name the network interface between the "
+            f"hosts in GLOO_SOCKET_IFNAME and NCCL_SOCKET_IFNAME (now {named or 'not set'}), and see that "
+            "the launcher's --main_process_ip and --main_process_port are right."
+        ) from None
 
 
 def resolved_precision(config: TrainConfig, argument: str | None, *, use_cpu: bool) -> str:

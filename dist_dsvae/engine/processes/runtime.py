@@ -31,6 +31,7 @@ from dist_dsvae.engine.processes.launch_checks import (
     check_precisions,
     checked_stage,
     deepspeed_is_asked_for,
+    joining_explained,
     resolved_precision,
 )
 from dist_dsvae.methods.update import seed_gradient
@@ -60,21 +61,22 @@ class Runtime:
         zero = deepspeed_is_asked_for(config, self.mixed_precision)
         if not zero:
             check_accumulation()
-        self.accelerator = Accelerator(
-            cpu=use_cpu and not zero,  # told of the CPU, Accelerate would leave DeepSpeed out
-            # DeepSpeed's own bf16 keeps bf16 weights; here they stay float32 and torch casts, as without it
-            mixed_precision="no" if zero else self.mixed_precision,
-            kwargs_handlers=[
-                # Batch norm is synchronised (or each rank's own by choice), so buffers need no broadcast.
-                DistributedDataParallelKwargs(broadcast_buffers=False, gradient_as_bucket_view=True),
-                InitProcessGroupKwargs(
-                    init_method=distributed.rendezvous_by_attempt(),
-                    # NCCL ends a process that waits too long; the fence before that, with a sentence
-                    timeout=self.timeout if use_cpu else self.timeout + NCCL_WAITS_LONGER,
-                    backend="gloo" if zero and use_cpu else None,
-                ),
-            ],
-        )
+        with joining_explained():
+            self.accelerator = Accelerator(
+                cpu=use_cpu and not zero,  # told of the CPU, Accelerate would leave DeepSpeed out
+                # DeepSpeed's own bf16 keeps bf16 weights; here they stay float32 and torch casts
+                mixed_precision="no" if zero else self.mixed_precision,
+                kwargs_handlers=[
+                    # Batch norm is synchronised (or each rank's own by choice): buffers need no broadcast.
+                    DistributedDataParallelKwargs(broadcast_buffers=False, gradient_as_bucket_view=True),
+                    InitProcessGroupKwargs(
+                        init_method=distributed.rendezvous_by_attempt(),
+                        # NCCL ends a process that waits too long; the fence before that, with a sentence
+                        timeout=self.timeout if use_cpu else self.timeout + NCCL_WAITS_LONGER,
+                        backend="gloo" if zero and use_cpu else None,
+                    ),
+                ],
+            )
         self._engine: Any = None
         check_launcher(self.accelerator.num_processes)
         check_precisions(distributed.gather_objects(self.mixed_precision))

@@ -144,6 +144,18 @@ class Watchdog:
         return _Line(int(beats), int(iteration), activity, where)
 
 
+@contextmanager
+def explained() -> Iterator[None]:
+    """What a collective raises in the block, before training has a watchdog, as a MissingRankError."""
+    watchdog = Watchdog()
+    try:
+        yield
+    except RuntimeError as error:
+        raise watchdog.explain(error) from error
+    finally:
+        watchdog.close()
+
+
 def leave_what_hangs() -> None:
     """After a MissingRankError: end this process at once if its GPU may still be inside a collective.
 

@@ -10,7 +10,7 @@ from accelerate.utils import DistributedType
 
 from dist_dsvae.config import TrainConfig
 from dist_dsvae.engine.processes import launch_checks
-from dist_dsvae.engine.processes.launch_checks import LaunchError
+from dist_dsvae.engine.processes.launch_checks import LaunchError, joining_explained
 from dist_dsvae.engine.processes.runtime import Runtime
 
 
@@ -84,6 +84,20 @@ def test_launcher_and_accelerate_must_agree(monkeypatch: pytest.MonkeyPatch) -> 
     launch_checks.check_launcher(2)
     monkeypatch.delenv("WORLD_SIZE")
     launch_checks.check_launcher(1)
+
+
+def test_processes_that_cannot_be_joined_get_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("GLOO_SOCKET_IFNAME", "ib7")
+    monkeypatch.delenv("NCCL_SOCKET_IFNAME", raising=False)
+    said = r"cannot reach each other: gloo: no ib7\. Name the .* \(now GLOO_SOCKET_IFNAME=ib7\)"
+    with pytest.raises(LaunchError, match=said), joining_explained():
+        raise RuntimeError("gloo: no ib7\nat device.cc")
+    with pytest.raises(RuntimeError, match=r"^CUDA error"), joining_explained():
+        raise RuntimeError("CUDA error: invalid device ordinal")
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    with pytest.raises(RuntimeError, match=r"^gloo"), joining_explained():
+        raise RuntimeError("gloo: no ib7")
 
 
 def test_accumulation_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,7 @@ import torch.distributed as dist
 from dist_dsvae.core import distributed
 from dist_dsvae.core.errors import DataError
 from dist_dsvae.engine.stopping import watchdog
-from dist_dsvae.engine.stopping.watchdog import Watchdog
+from dist_dsvae.engine.stopping.watchdog import MissingRankError, Watchdog, explained
 
 
 class Store:
@@ -70,6 +70,14 @@ def test_the_rank_that_does_something_else_is_named(ranks: list[Watchdog]) -> No
         assert said(ranks).count("is waiting for data in iteration 7") == 1
     for one in ranks:
         one.close()
+
+
+def test_a_rank_that_is_missing_while_a_run_starts_is_named(ranks: list[Watchdog]) -> None:
+    ranks[1].close()
+    with pytest.raises(MissingRankError, match=r"waited in vain .* rank 1 \(process"), explained():
+        raise RuntimeError("[gloo] Connection reset by peer")
+    with pytest.raises(RuntimeError, match=r"^CUDA error$"), explained():
+        raise RuntimeError("CUDA error")
 
 
 def test_a_worker_that_dies_while_the_trainer_computes_gets_a_sentence() -> None:
