@@ -54,10 +54,10 @@ class TrackedRun(NamedTuple):
 class Tracker(ABC):
     """One tracker of accelerate's, started.
 
-    id: what carries the run on when it is resumed; None where the run directory is enough.
+    id: what carries the run on when it is resumed.
     """
 
-    id: str | None = None
+    id: str
     _tracker: GeneralTracker
 
     def log(self, values: Values, step: int) -> None:
@@ -93,6 +93,8 @@ def start(name: TrackerName, run: TrackedRun) -> Tracker:
 
 
 class _TensorBoard(Tracker):
+    id = "tensorboard"  # the run directory is enough
+
     def __init__(self, run: TrackedRun) -> None:
         _leave_to_the_board()
         self._tracker = TensorBoardTracker(
@@ -123,9 +125,15 @@ class _Wandb(Tracker):
         )
         self._tracker.start()
         self._tracker.store_init_configuration(dict(run.settings))
+        self._image = wandb.Image
+        # not its own steps: a run that goes on counts them from behind its last, and takes none before
+        self._tracker.run.define_metric("*", step_metric="samples_seen")
+
+    def log(self, values: Values, step: int) -> None:
+        self._tracker.log({**values, "samples_seen": step})
 
     def show(self, name: str, image: Path, step: int) -> None:
-        self._tracker.log_images({name: [_pixels(image)]}, step=step)
+        self._tracker.log({name: [self._image(_pixels(image))], "samples_seen": step})
 
 
 class _MLflow(Tracker):

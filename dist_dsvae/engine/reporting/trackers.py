@@ -134,6 +134,11 @@ class _Record:
             self.content[name] = {"id": id_, "logged": {}}
             self.save()
 
+    def set_back(self, name: str, step: int) -> None:
+        """Points beyond ``step`` come again, of a new run all: the tracker has dropped them."""
+        logged, step = self.logged(name), step or -1
+        logged.update({curve: min(last, step) for curve, last in logged.items()})
+
     def save(self) -> None:
         text = json.dumps(self.content, indent=1) + "\n"
         self._tolerant(lambda: write_atomically(self._path, text.encode()))
@@ -156,16 +161,15 @@ class _Attended:
         self._attempt(lambda tracker: None)
 
     def log(self, values: Mapping[str, float], step: int) -> None:
-        if self._is_local:
-            if self._attempt(lambda tracker: tracker.log(values, step)):
-                self._run = self._run._replace(samples_seen=step)  # a new writer is to drop nothing older
-        elif new := self._unknown(values, step):
-            self._remember(self._attempt(lambda tracker: tracker.log(new, step)), new, step)
+        if (new := self._unknown(values, step)) and self._attempt(lambda tracker: tracker.log(new, step)):
+            self._remember(new, step)
+            self._run = self._run._replace(samples_seen=step)  # a new writer is to drop nothing older
 
     def show(self, name: str, image: Path, step: int) -> None:
-        if self._is_local or self._unknown({name: 0.0}, step):
-            shown = self._attempt(lambda tracker: tracker.show(name, image, step))
-            self._remember(shown, [name], step)
+        if self._unknown({name: 0.0}, step) and self._attempt(
+            lambda tracker: tracker.show(name, image, step)
+        ):
+            self._remember([name], step)
 
     def close(self) -> None:
         if self._tracker is not None:
@@ -176,10 +180,9 @@ class _Attended:
         logged = self._record.logged(self._name) if self._record.id_of(self._name) else {}
         return {name: value for name, value in values.items() if step > logged.get(name, -1)}
 
-    def _remember(self, is_told: bool, names: Iterable[str], step: int) -> None:
-        if is_told and not self._is_local:
-            self._record.logged(self._name).update(dict.fromkeys(names, step))
-            self._record.save()
+    def _remember(self, names: Iterable[str], step: int) -> None:
+        self._record.logged(self._name).update(dict.fromkeys(names, step))
+        self._record.save()
 
     def _attempt(self, tell: Callable[[Tracker], None]) -> bool:
         """Whether the tracker was told."""
@@ -189,9 +192,10 @@ class _Attended:
         def attempt() -> None:
             if self._tracker is None:
                 self._tracker = start(self._name, self._run)
-                if self._tracker.id is not None:
-                    self._record.begin(self._name, self._tracker.id)
-                    self._run = self._run._replace(id=self._tracker.id)
+                self._record.begin(self._name, self._tracker.id)
+                if self._is_local:
+                    self._record.set_back(self._name, self._run.samples_seen)
+                self._run = self._run._replace(id=self._tracker.id)
             tell(self._tracker)
 
         if self._tolerant(attempt):

@@ -67,8 +67,11 @@ def test_a_resumed_run_goes_on_in_one_curve(name: TrackerName, tmp_path: Path) -
         if step == 8:
             first.show("samples", image, step)
             first.log({"evaluation/fid": 3.0}, step)
+    first.log({"evaluation/late": 2.0}, 8)  # as after a resume, of a checkpoint before the curves' end
     first.close()
     again = Trackers(config_of(name, project, epochs=7.0), run_dir, 8)  # which may change
+    again.log({"evaluation/fid": 3.0}, 8)  # as a run that is at its end logs them at each start
+    again.show("samples", image, 8)
     for step in (12, 16):
         again.log({"kl": 10.0 * step}, step)
     again.close()
@@ -77,6 +80,7 @@ def test_a_resumed_run_goes_on_in_one_curve(name: TrackerName, tmp_path: Path) -
     twelfth = 120.0 if name == "tensorboard" else 12.0  # what was there can be dropped, or stays alone
     assert found.curves["kl"] == [(4, 4.0), (8, 8.0), (12, twelfth), (16, 160.0)]
     assert found.curves["evaluation/fid"] == [(8, 3.0)]
+    assert found.curves["evaluation/late"] == [(8, 2.0)]
     assert found.images == [8]
     assert found.runs == 1
     assert found.settings["model.architecture"] == "mlp2d"

@@ -61,7 +61,7 @@ def _wandb(run_dir: Path, project: str) -> Told:
             for update in record.config.update:
                 settings[update.key or ".".join(update.nested_key)] = str(json.loads(update.value_json))
             values = {item.key or "/".join(item.nested_key): item.value_json for item in record.history.item}
-            step = int(values.pop("_step", 0))
+            step = int(values.pop("samples_seen", 0))
             for key, value in values.items():
                 if key.startswith("samples/filenames"):
                     images.append(step)
