@@ -6,6 +6,7 @@ Every function here is called by all ranks or by none.
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from datetime import timedelta
@@ -21,6 +22,10 @@ T = TypeVar("T")
 
 
 _SCHEME = "by-attempt"
+
+
+class ElsewhereError(ValueError):
+    """What another host's process has found to be wrong there."""
 
 
 def rendezvous_by_attempt() -> str:
@@ -157,6 +162,26 @@ def from_main(find: Callable[[], T]) -> T:
     if refused is not None:
         raise refused
     return result  # type: ignore[return-value]
+
+
+def on_all_ranks(find: Callable[[], T]) -> T:
+    """What ``find`` gives here. An OSError or ValueError of any rank ends all: the others name its host.
+
+    For what each host finds for itself: where one lacks a file, the others would wait for it in vain.
+    """
+    found: T | None = None
+    refused: Exception | None = None
+    try:
+        found = find()
+    except (OSError, ValueError) as error:
+        refused = error
+    said = None if refused is None else f"On {socket.gethostname()}: {refused}"
+    said_by_others = [sentence for sentence in gather_objects(said) if sentence]
+    if refused is not None:
+        raise refused
+    if said_by_others:
+        raise ElsewhereError(said_by_others[0])
+    return found  # type: ignore[return-value]
 
 
 def gather_objects(value: T, group: dist.ProcessGroup | None = None) -> list[T]:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import logging
-import socket
-from collections.abc import Callable
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 from dist_dsvae.config import DataConfig
 from dist_dsvae.core import distributed
@@ -18,8 +16,6 @@ from dist_dsvae.data.remote.shard_patterns import names_shards
 from dist_dsvae.data.shards.manifest import Manifest
 
 logger = logging.getLogger(__name__)
-
-T = TypeVar("T")
 
 
 class Splits(NamedTuple):
@@ -35,7 +31,7 @@ def open_splits(config: DataConfig) -> Splits:
 
     Raises DataError, on all ranks, with the command that builds them where they are missing.
     """
-    train, test, unlabelled = _on_all_ranks(lambda: _opened(config))
+    train, test, unlabelled = distributed.on_all_ranks(lambda: _opened(config))
     for split in filter(None, [train, test, unlabelled]):
         if len(set(distributed.gather_objects(split.fingerprint))) > 1:
             raise DataError(
@@ -69,23 +65,6 @@ def _opened(config: DataConfig) -> Splits:
         open_split(config.test, config) if config.test else None,
         open_split(config.unlabelled, config) if config.unlabelled else None,
     )
-
-
-def _on_all_ranks(find: Callable[[], T]) -> T:
-    """What ``find`` gives. An error that it raises on some host alone ends all ranks, and names the host."""
-    found: T | None = None
-    refused: Exception | None = None
-    try:
-        found = find()
-    except (OSError, ValueError) as error:
-        refused = error
-    said = None if refused is None else f"On {socket.gethostname()}: {refused}"
-    problems = [problem for problem in distributed.gather_objects(said) if problem]
-    if refused is not None:
-        raise refused
-    if problems:
-        raise DataError(problems[0])
-    return found  # type: ignore[return-value]
 
 
 def _edges(split: Manifest) -> str:

@@ -64,10 +64,9 @@ def evaluate(
     Raises CheckpointError, DataError, JudgeError or another ValueError with a sentence; Preempted.
     """
     begin = time.perf_counter()
-    run = Run.open(run_dir)
+    run, chosen = distributed.on_all_ranks(lambda: _opened(run_dir, step))
     config = run.config
     settings = changed(config.evaluation)
-    chosen = run.checkpoint(step)
     on_progress(f"opening {chosen}, its data and its judges", 0, 1)
     train, test, _ = open_splits(config.data)
     if (tuple(train.classes), train.shape) != (run.classes, run.shape):
@@ -125,6 +124,11 @@ def evaluate(
     progress.finish()
     distributed.barrier()
     return result
+
+
+def _opened(run_dir: Path, step: int | None) -> tuple[Run, Path]:
+    run = Run.open(run_dir)
+    return run, run.checkpoint(step)
 
 
 def _check_name(folder: Path, name: str) -> None:
