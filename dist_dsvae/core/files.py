@@ -5,26 +5,40 @@ from __future__ import annotations
 import hashlib
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 
 def write_atomically(path: Path, content: bytes) -> None:
     """Write a file through a temporary name beside it; on return it is on the disk."""
-    # a process of another machine or container may have this one's number
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
-    with speaking_of(path):
-        try:
-            with temporary.open("xb") as stream:
+    write_together([(path, content)])
+
+
+def write_together(files: Iterable[tuple[Path, bytes]]) -> None:
+    """Write several files, of which none takes its name before all are on the disk.
+
+    An exception before that, of a full disk or an interrupt, leaves everything as it was. The names are
+    taken one by one in the order of ``files``: what tells of the others comes last.
+    """
+    written: list[tuple[Path, Path]] = []
+    try:
+        for path, content in files:
+            # a process of another machine or container may have this one's number
+            temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
+            written.append((temporary, path))
+            with speaking_of(path), temporary.open("xb") as stream:
                 stream.write(content)
                 stream.flush()
                 os.fsync(stream.fileno())
-            temporary.replace(path)
-        except BaseException:
+        for temporary, path in written:
+            with speaking_of(path):
+                temporary.replace(path)
+    except BaseException:
+        for temporary, _ in written:
             with suppress(OSError):
                 temporary.unlink()  # on a full disk many tries would fill what is left
-            raise
+        raise
 
 
 @contextmanager

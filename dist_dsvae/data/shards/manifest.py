@@ -26,10 +26,10 @@ import numpy.typing as npt
 
 from dist_dsvae.core.errors import DataError
 from dist_dsvae.core.faces.crop_record import RECORD_KEY, FaceCrops
-from dist_dsvae.core.files import write_atomically
+from dist_dsvae.core.files import write_together
 from dist_dsvae.core.text import clause, parse_json
 from dist_dsvae.core.types import ImageShape
-from dist_dsvae.data.shards.index_file import check_index, open_index
+from dist_dsvae.data.shards.index_file import read_index
 from dist_dsvae.data.shards.presence import check_files
 from dist_dsvae.data.shards.store import LocalStore, Shard, ShardStore
 from dist_dsvae.data.shards.table import (
@@ -125,15 +125,12 @@ class Manifest:
         return np.ascontiguousarray(self.shards.rows["num_samples"], dtype=np.int64)
 
     def index(self, shard_number: int) -> npt.NDArray[np.int64]:
-        """Where the images of a shard lie: int64 [n, 3], memory-mapped (see ``index_file``).
+        """Where the images of a shard lie: int64 [n, 3] (see ``index_file``).
 
         Raises DataError if it is missing or disagrees with the manifest.
         """
-        shard, remedy = self.shards[shard_number], self.store.remedy
-        path = self.directory / shard.index_file
-        index = open_index(path, str(path), remedy)
-        check_index(index, shard, self.num_classes, name=str(path), remedy=remedy)
-        return index
+        shard = self.shards[shard_number]
+        return read_index(self.directory / shard.index_file, shard, self.num_classes, self.store.remedy)
 
     @classmethod
     def load(cls, directory: str | Path) -> Manifest:
@@ -158,6 +155,10 @@ class Manifest:
 
     def save(self) -> None:
         """Write the table, then ``directory``/manifest.json, each in one step."""
+        write_together(self.files())
+
+    def files(self) -> list[tuple[Path, bytes]]:
+        """Paths and contents of the table and of manifest.json, in the order in which they are written."""
         table = self.shards.to_bytes()
         document: dict[str, Any] = {
             "format_version": FORMAT_VERSION,
@@ -175,8 +176,7 @@ class Manifest:
         if self.face_crops is not None:
             document[RECORD_KEY] = self.face_crops.to_tree()
         text = json.dumps(document, ensure_ascii=False, indent=1) + "\n"
-        write_atomically(self.directory / TABLE_FILE, table)
-        write_atomically(self.directory / MANIFEST_FILE, text.encode())
+        return [(self.directory / TABLE_FILE, table), (self.directory / MANIFEST_FILE, text.encode())]
 
 
 def _read_local(directory: Path) -> bytes:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import lzma
 import resource
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO
 
@@ -18,6 +20,7 @@ from dist_dsvae.building.indexing import index
 from dist_dsvae.core.errors import DataError
 from dist_dsvae.data.reader import ShardReader
 from dist_dsvae.data.shards.manifest import Manifest
+from dist_dsvae.data.shards.table import ShardTable
 from dist_dsvae.data.shards.unpacked import open_uncompressed
 from tests.unit.data.test_fuzz import tar_of
 
@@ -56,8 +59,11 @@ def test_a_shard_that_claims_too_much_gets_a_sentence(suffix: str, tmp_path: Pat
     ):
         rows[2, 0] = end
         np.save(tmp_path / "000000.index.npy", rows)
+        written = (tmp_path / "000000.index.npy").read_bytes()
+        shard = replace(manifest.shards[0], index_sha256=hashlib.sha256(written).hexdigest())
+        crafted = replace(manifest, shards=ShardTable.of([shard]))
         with pytest.raises(DataError, match=sentence):
-            ShardReader(manifest, max_open_shards=1).read(0, 0)
+            ShardReader(crafted, max_open_shards=1).read(0, 0)
 
 
 class Content(bytearray):
