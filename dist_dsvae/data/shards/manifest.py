@@ -6,9 +6,9 @@
     <split>/000000.index.npy       int64 [n, 3]: offset, size and label of every image member
 
 A manifest is loaded with checks that cost two ``stat`` per shard, and for up to 1,000 shards a glance at
-their indexes, so a truncated, replaced or missing file is found before the first step; an index is
-looked at when its shard is opened, too, and ``verify.verify`` reads all. Version 1 had everything in one
-JSON file and is still read. Splits that may be URLs are opened by ``open_split``.
+their indexes, so a truncated, replaced or missing file is found before the first step; when a shard is
+opened, its index and the tar's time are looked at, too, and ``verify.verify`` reads all. Version 1 had
+everything in one JSON file and is still read. Splits that may be URLs are opened by ``open_split``.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +60,8 @@ class Manifest:
     source: what the samples were made from ("folder", "cifar10", ..., "index" for foreign tars).
     face_crops: how the samples were cut out of photographs, if they are faces and it is known.
     remote: where the tars of a split from afar are; None for a local one.
+    modified_ns: when each tar had been changed last as the split was loaded (``presence``), int64 [number of
+        shards]; None where that is not known, or of a split from afar.
     """
 
     directory: Path
@@ -73,6 +75,7 @@ class Manifest:
     source: str
     face_crops: FaceCrops | None = None
     remote: ShardStore | None = None
+    modified_ns: npt.NDArray[np.int64] | None = field(default=None, compare=False, repr=False)
 
     @classmethod
     def of(
@@ -140,10 +143,10 @@ class Manifest:
         """
         directory = Path(directory)
         manifest = cls.parse(_read_local(directory), directory)
-        suspicious = check_files(directory, manifest.shards, manifest.store.remedy)
+        suspicious, modified_ns = check_files(directory, manifest.shards, manifest.store.remedy)
         for number in range(len(manifest.shards)) if len(manifest.shards) <= _GLANCED_AT else suspicious:
             manifest.index(number)
-        return manifest
+        return replace(manifest, modified_ns=modified_ns)
 
     @classmethod
     def parse(cls, content: bytes, directory: Path, remote: ShardStore | None = None) -> Manifest:

@@ -42,6 +42,7 @@ def test_a_bomb_behind_the_samples_is_not_unpacked(suffix: str, tmp_path: Path) 
     with (tmp_path / f"000000{suffix}").open("ab") as file:
         for _ in range(16):
             file.write(zeros)
+    manifest = replace(manifest, modified_ns=None)  # as if it had been there when the manifest was loaded
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     reader = ShardReader(manifest, max_open_shards=1)
     content, label = reader.read(0, 2)
@@ -98,3 +99,23 @@ def test_no_more_are_held_than_asked_for(tmp_path: Path, monkeypatch: pytest.Mon
     for number in (0, 1, 2, 3, 4, 4, 3, 0):
         reader.read(number, 0)
     assert held == [0, 1, 1, 1, 1, 1]  # while another one is unpacked
+
+
+@pytest.mark.parametrize("suffix", [".tar", ".tar.gz"])
+def test_a_shard_that_is_replaced_while_its_split_is_read(suffix: str, tmp_path: Path) -> None:
+    """Another build at the same place, with members of the same sizes, is told by its time, then its hash."""
+    path = tmp_path / f"000000{suffix}"
+    path.write_bytes(PACK.get(suffix, bytes)(tar_of(3)))
+    index(tmp_path, command="a test")
+    manifest, content = Manifest.load(tmp_path), path.read_bytes()
+    seen = bytes(ShardReader(manifest, max_open_shards=1).read(0, 2)[0])
+
+    path.unlink()
+    path.write_bytes(content)  # the same data set, copied anew
+    assert bytes(ShardReader(manifest, max_open_shards=1).read(0, 2)[0]) == seen
+
+    path.write_bytes(PACK.get(suffix, bytes)(tar_of(3).replace(b"000002.cls", b"000002.CLS")))
+    with pytest.raises(
+        DataError, match=r"The shard .*000000\.tar.* was replaced while its split was being read"
+    ):
+        ShardReader(manifest, max_open_shards=1).read(0, 2)

@@ -31,7 +31,7 @@ from dist_dsvae.data.reader import ShardReader
 from dist_dsvae.data.shards.manifest import Manifest
 from dist_dsvae.data.stream import HostBatch, Slice, one_pass, stream
 from dist_dsvae.data.transforms import normalise, to_batch
-from tests.unit.data.making import as_version_1
+from tests.unit.data.making import as_version_1, change_unnoticed
 
 COUNTS = [7, 5, 9]
 SIZE = 8
@@ -118,7 +118,7 @@ def damage(manifest: Manifest, shard: int, row: int) -> str:
     path = manifest.directory / manifest.shards[shard].file
     content = bytearray(path.read_bytes())
     content[offset : offset + size] = b"<html>".ljust(size, b"x")
-    path.write_bytes(bytes(content))
+    change_unnoticed(path, bytes(content))
     return f"s{shard}r{row}.png"
 
 
@@ -183,7 +183,7 @@ def test_manifest_that_disagrees_with_its_tar(tmp_path: Path) -> None:
     manifest = write_shards(tmp_path / "train")
     path = manifest.directory / "000001.tar"
     content = path.read_bytes()
-    path.write_bytes(content[512:] + content[:512])
+    change_unnoticed(path, content[512:] + content[:512])
     with pytest.raises(DataError, match=r"does not hold sample .* where its index says"):
         take(manifest, 4)
 
@@ -195,7 +195,7 @@ def test_image_of_another_size(tmp_path: Path) -> None:
     path = manifest.directory / "000000.tar"
     content = bytearray(path.read_bytes())
     content[offset : offset + size] = small.ljust(size, b"\0")
-    path.write_bytes(bytes(content))
+    change_unnoticed(path, bytes(content))
     with pytest.raises(DataError, match="decodes to 8x4 pixels, while the manifest says 8x8 pixels"):
         take(manifest, 4)
 
