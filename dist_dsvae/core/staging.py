@@ -15,6 +15,7 @@ import fcntl
 import os
 import re
 import secrets
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -40,7 +41,8 @@ def building(
     overwrite: replace an ``out`` of which every file is this project's own; without it a non-empty ``out``
     is an error. apart_from: what is read meanwhile; may neither hold ``out`` nor lie in it. proof: tells
     which files are this project's own in an ``out`` that has no inventory.
-    Raises DataError if ``out`` is taken, if another process is building it, or if the disk is full.
+    Raises DataError if ``out`` is taken, if another process is building it, or if the disk is full. Where all
+    is made and only the name cannot be taken, the error says where it lies.
     """
     target = out.resolve()
     check_free(out, overwrite, apart_from, proof)
@@ -87,8 +89,12 @@ def check_free(
     here = Path.cwd()
     if target == here or target in here.parents:
         raise DataError(f"{out} is the folder that you are in, or holds it. Give the name of a new folder.")
-    if not any(target.iterdir()):
-        return
+    if any(target.iterdir()):
+        _check_own(target, out, overwrite, proof)
+    _check_movable(target, out)
+
+
+def _check_own(target: Path, out: Path, overwrite: bool, proof: Proof) -> None:
     foreign = next(inventory.foreign_files(target, _proven_else(target, proof)), None)
     if foreign is not None:
         what = f"{foreign.relative_to(target)}, which this program cannot prove to have written"
@@ -101,6 +107,29 @@ def check_free(
         raise DataError(
             f"{out} exists already and is not empty. Add --overwrite to replace it, or choose another place."
         )
+
+
+def _check_movable(target: Path, out: Path) -> None:
+    """Raise DataError if ``target`` cannot give way: a mount point cannot, nor a layer of an image below.
+
+    It is moved onto a folder that is not empty. That never succeeds, so ``target`` is there at any moment,
+    and the reason tells.
+    """
+    with speaking_of(out), tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as name:
+        occupied = Path(name)
+        (occupied / occupied.name).touch()
+        try:
+            target.rename(occupied)
+        except OSError as error:
+            if error.errno in (errno.EBUSY, errno.EXDEV):
+                raise DataError(
+                    f"{out} exists and cannot be renamed ({error.strerror}): something is mounted there, or "
+                    "it belongs to a lower layer of the file system. What is made replaces the whole folder, "
+                    f"so give a new folder inside it, such as {out / 'shards'}."
+                ) from error
+            return  # not empty, as expected; or what will be said when it is replaced
+        occupied.rename(target)  # by a file system with rules of its own
+        (target / occupied.name).unlink(missing_ok=True)
 
 
 def _proven_else(target: Path, proof: Proof) -> set[Path]:
@@ -152,9 +181,29 @@ def _publish(staging: Path, out: Path, overwrite: bool, proof: Proof) -> None:
         check_free(out, overwrite, proof=proof)  # a person, or another build, may have put something there
         older = _proven_else(target, proof)
         replaced = staging.with_name(f"{staging.name}-replaced")
-        target.rename(replaced)
-        staging.rename(target)
+        with _kept_if_unnamed(staging, out):
+            target.rename(replaced)
+            try:
+                staging.rename(target)
+            except OSError:
+                replaced.rename(target)
+                raise
         inventory.remove_own(replaced, {replaced / path.relative_to(target) for path in older})
     else:
-        staging.rename(target)
+        with _kept_if_unnamed(staging, out):
+            staging.rename(target)
     fsync_directory(target.parent)
+
+
+@contextmanager
+def _kept_if_unnamed(staging: Path, out: Path) -> Iterator[None]:
+    """What is complete stays, under a name that no build removes, where a rename inside fails."""
+    try:
+        yield
+    except OSError as error:
+        complete = staging.with_name(staging.name.replace(".incomplete-", ".complete-"))
+        staging.rename(complete)
+        raise DataError(
+            f"{out} is made, but cannot be given its name ({error.strerror or error}). It lies whole in "
+            f"{complete}: use it there, or rename it yourself."
+        ) from error

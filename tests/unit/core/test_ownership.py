@@ -6,6 +6,7 @@ files of a person's, where people leave them and where the program would like to
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import sys
@@ -280,6 +281,95 @@ def test_of_two_builds_of_one_place_the_first_to_end_stays(tmp_path: Path) -> No
         make(tmp_path / "out", "by this one", another)
     assert (tmp_path / "out/made").read_text(encoding="utf-8") == "by another"
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+@pytest.mark.parametrize("code", [errno.EBUSY, errno.EXDEV])
+@pytest.mark.parametrize("is_empty", [True, False])
+def test_a_folder_that_cannot_give_way_is_told_before_the_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int, is_empty: bool
+) -> None:
+    """A mount point, or a folder of an image's lower layer."""
+    out = tmp_path / "out"
+    if is_empty:
+        out.mkdir()
+    else:
+        with building(out) as staging:
+            (staging / "made").touch()
+    unable_to_rename(monkeypatch, out, code)
+    with pytest.raises(
+        DataError, match=r"out exists and cannot be renamed .*give a new folder inside it, such"
+    ):
+        check_free(out, overwrite=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_looking_whether_a_folder_can_give_way_leaves_it_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    with building(out) as staging:
+        (staging / "made").write_text("a", encoding="utf-8")
+    check_free(out, overwrite=True)
+
+    def merge(path: Path, target: Path, rename: Callable[..., Path] = Path.rename) -> Path:
+        """As a file system does that joins folders."""
+        if not target.is_dir():
+            return rename(path, target)
+        (target / "made").write_text((path / "made").read_text(encoding="utf-8"), encoding="utf-8")
+        shutil.copy(path / INVENTORY_FILE, target)
+        shutil.rmtree(path)
+        return target
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "rename", merge)
+        check_free(out, overwrite=True)
+    assert (out / "made").read_text(encoding="utf-8") == "a"
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+    check_free(out, overwrite=True)
+
+
+@pytest.mark.parametrize("what", ["older", "new"])
+def test_what_is_complete_stays_where_only_its_name_cannot_be_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    out = tmp_path / "out"
+    with building(out) as staging:
+        (staging / "made").write_text("before", encoding="utf-8")
+
+    def build_again() -> None:
+        with building(out, overwrite=True) as staging:
+            (staging / "made").write_text("now", encoding="utf-8")
+            unable_to_rename(monkeypatch, out if what == "older" else staging, errno.EIO, onto="out")
+
+    with pytest.raises(
+        DataError, match=r"out is made, but cannot .*It lies whole in .*out\.complete-[0-9a-f]{8}:"
+    ):
+        build_again()
+    monkeypatch.undo()
+    with building(tmp_path / "out2"):
+        pass
+    (complete,) = tmp_path.glob("out.complete-*")
+    assert (complete / "made").read_text(encoding="utf-8") == "now"
+    assert (out / "made").read_text(encoding="utf-8") == "before"
+    with building(out, overwrite=True) as staging:
+        (staging / "made").touch()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out", complete.name, "out2"]
+
+
+def unable_to_rename(
+    monkeypatch: pytest.MonkeyPatch, folder: Path, code: int, *, onto: str | None = None
+) -> None:
+    """``folder`` cannot be renamed; onto: or only to such a name, or to one that is not there yet."""
+    rename = Path.rename
+
+    def renamed(path: Path, target: Path) -> Path:
+        if path == folder and (
+            onto is None or Path(target).name == onto or target.name.endswith("-replaced")
+        ):
+            raise OSError(code, os.strerror(code), str(path))
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", renamed)
 
 
 def test_tars_that_were_only_indexed_are_their_makers(world: Path, tmp_path: Path) -> None:
