@@ -60,7 +60,7 @@ class ImagePart(Protocol):
         ...
 
     def open(self) -> BinaryIO:
-        """The encoded picture as a seekable stream. Raises OSError if it cannot be read."""
+        """The encoded picture as a seekable stream. Raises OSError, and no other, if it cannot be read."""
         ...
 
 
@@ -134,7 +134,7 @@ def foreign_format(image: EncodedImage | Path) -> str | None:
     try:
         with open_encoded(image) as stream:
             start = stream.read(_START_BYTES)
-    except OSError:
+    except Exception:  # whoever could not read it says why
         return None
     if start[4:8] == b"ftyp" and start[8:12] in _HEIF_BRANDS:
         return "it is a HEIC picture, which is not read. Convert it to JPEG or PNG"
