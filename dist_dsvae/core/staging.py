@@ -142,20 +142,33 @@ def _remove_leftovers(target: Path) -> None:
     for leftover in sorted(target.parent.iterdir()):
         if not ours.fullmatch(leftover.name) or leftover.is_symlink() or not inventory.is_marked(leftover):
             continue
-        lock = os.open(leftover, os.O_RDONLY)
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        with locked(leftover, target):
             if leftover.name.endswith("-replaced"):
                 inventory.remove_own(leftover)
             else:
                 _remove_made_now(leftover)
+
+
+@contextmanager
+def locked(folder: Path, target: Path) -> Iterator[None]:
+    """Hold the lock of ``folder``, in which what becomes ``target`` is made.
+
+    Raises DataError if another process holds it, and FileNotFoundError if there is no such folder any more.
+    """
+    lock = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise DataError(
-                f"Another process is building {target} right now (in {leftover.name}). "
+                f"Another process is building {target} right now (in {folder.name}). "
                 "Wait until it ends, or stop it."
             ) from error
-        finally:
-            os.close(lock)
+        if not os.path.samestat(os.fstat(lock), folder.stat()):  # removed and made again meanwhile
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(folder))
+        yield
+    finally:
+        os.close(lock)
 
 
 def _remove_made_now(staging: Path) -> None:
