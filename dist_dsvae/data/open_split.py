@@ -34,7 +34,8 @@ from dist_dsvae.data.remote.location import is_remote, source_of
 from dist_dsvae.data.remote.remote_store import RemoteStore
 from dist_dsvae.data.remote.shard_patterns import directory_of
 from dist_dsvae.data.shards.index_file import check_index, read_index
-from dist_dsvae.data.shards.manifest import MANIFEST_FILE, Manifest
+from dist_dsvae.data.shards.manifest import GLANCED_AT, MANIFEST_FILE, Manifest
+from dist_dsvae.data.shards.presence import suspicious_indexes
 from dist_dsvae.data.shards.store import Shard
 from dist_dsvae.data.shards.table import TABLE_FILE
 
@@ -94,10 +95,27 @@ def _open_remote(store: RemoteStore, folder: Path) -> Manifest:
     manifest = Manifest.parse(content, folder, store)
     manifest = dataclasses.replace(manifest, directory=folder / manifest.fingerprint[:24])
     manifest.directory.mkdir(exist_ok=True)
-    with (folder / "lock").open("w") as lock, ThreadPoolExecutor(_INDEXES_AT_ONCE) as pool:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # one process of this machine fetches, the others find
-        list(pool.map(functools.partial(_fetch_index, manifest, store), manifest.shards))
+    if missing := _missing_indexes(manifest):
+        with (folder / "lock").open("w") as lock, ThreadPoolExecutor(_INDEXES_AT_ONCE) as pool:
+            fcntl.flock(lock, fcntl.LOCK_EX)  # one process of this machine fetches, the others find
+            list(pool.map(functools.partial(_fetch_index, manifest, store), missing))
     return manifest
+
+
+def _missing_indexes(manifest: Manifest) -> list[Shard]:
+    """The shards whose index is not here yet, or damaged; looked for as ``Manifest.load`` looks."""
+    if len(manifest.shards) > GLANCED_AT:
+        numbers = suspicious_indexes(manifest.directory, manifest.shards)
+        return [manifest.shards[number] for number in numbers]
+    return [shard for shard in manifest.shards if not _is_here(manifest, shard)]
+
+
+def _is_here(manifest: Manifest, shard: Shard) -> bool:
+    try:
+        read_index(manifest.directory / shard.index_file, shard, manifest.num_classes, "")
+    except DataError:
+        return False
+    return True
 
 
 def _fetch_manifest(store: RemoteStore, saved: Path) -> bytes:
@@ -133,12 +151,9 @@ def _fetch_table(store: RemoteStore, manifest: bytes, path: Path) -> None:
 
 def _fetch_index(manifest: Manifest, store: RemoteStore, shard: Shard) -> None:
     """Have the shard's index in ``manifest.directory``."""
-    path = manifest.directory / shard.index_file
-    try:
-        read_index(path, shard, manifest.num_classes, "")
+    if _is_here(manifest, shard):  # by another process, before this one had the lock
         return
-    except DataError:
-        pass  # not here yet, or damaged
+    path = manifest.directory / shard.index_file
 
     def check(content: BinaryIO) -> None:
         check_index(content.read(), shard, manifest.num_classes, name=shard.index_file, remedy="")

@@ -42,7 +42,7 @@ from dist_dsvae.data.shards.table import (
 
 FORMAT_VERSION = 2
 _READABLE_VERSIONS = (1, 2)
-_GLANCED_AT = 1000  # so many indexes are looked into when a manifest is loaded
+GLANCED_AT = 1000  # so many indexes are looked into when a manifest is loaded
 MANIFEST_FILE = "manifest.json"
 UNLABELLED = ("unlabelled",)  # the classes of a split whose labels, all 0, mean nothing
 
@@ -144,7 +144,7 @@ class Manifest:
         directory = Path(directory)
         manifest = cls.parse(_read_local(directory), directory)
         suspicious, modified_ns = check_files(directory, manifest.shards, manifest.store.remedy)
-        for number in range(len(manifest.shards)) if len(manifest.shards) <= _GLANCED_AT else suspicious:
+        for number in range(len(manifest.shards)) if len(manifest.shards) <= GLANCED_AT else suspicious:
             manifest.index(number)
         return replace(manifest, modified_ns=modified_ns)
 

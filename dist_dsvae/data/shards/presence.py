@@ -31,13 +31,16 @@ def check_files(directory: Path, shards: ShardTable, remedy: str) -> tuple[list[
     folder = f"{directory}{os.sep}"
     for number, (tar, index, num_samples, num_bytes) in enumerate(shards.files()):
         modified_ns[number] = _check_tar(folder + tar, num_bytes, remedy)
-        try:
-            found = os.stat(folder + index).st_size  # noqa: PTH116 - of a million; a Path takes longer
-        except OSError:
-            found = -1
-        if found != _NPY_HEADER_BYTES + 24 * num_samples:
+        if not _is_of_size(folder + index, num_samples):
             suspicious.append(number)
     return suspicious, modified_ns
+
+
+def suspicious_indexes(directory: Path, shards: ShardTable) -> list[int]:
+    """The numbers of the shards whose index is missing or of another size; their tars may be elsewhere."""
+    folder = f"{directory}{os.sep}"
+    indexes = ((index, num_samples) for _, index, num_samples, _ in shards.files())
+    return [number for number, (index, n) in enumerate(indexes) if not _is_of_size(folder + index, n)]
 
 
 def check_unchanged(
@@ -58,6 +61,14 @@ def check_unchanged(
             "the old shards back and start again, or begin anew with the new ones."
         )
     modified_ns[number] = status.st_mtime_ns
+
+
+def _is_of_size(index: str, num_samples: int) -> bool:
+    try:
+        found = os.stat(index).st_size  # noqa: PTH116 - of a million; a Path takes longer
+    except OSError:
+        return False
+    return found == _NPY_HEADER_BYTES + 24 * num_samples
 
 
 def _check_tar(tar: str, num_bytes: int, remedy: str) -> int:
