@@ -5,9 +5,13 @@ from __future__ import annotations
 import hashlib
 import os
 import secrets
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+
+_TICK_NS = 2_000_000_000  # the coarsest there is, of file systems that count whole seconds
+_hashes: dict[tuple[int, ...], str] = {}
 
 
 def write_atomically(path: Path, content: bytes) -> None:
@@ -76,3 +80,19 @@ def sha256_of(path: Path) -> str:
     """Of a file's content, in hexadecimal digits."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def sha256_as_of(path: Path) -> str:
+    """The same, but read once in the life of this process for as long as the file stays as it is.
+
+    It is known by its inode, size and times, wherever it is moved. One that has just been changed is read
+    each time: a further change within a tick of the clock would not show.
+    """
+    status = path.stat()
+    state = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+    if state not in _hashes:
+        found = sha256_of(path)
+        if time.time_ns() - status.st_ctime_ns < _TICK_NS:
+            return found
+        _hashes[state] = found
+    return _hashes[state]

@@ -16,9 +16,10 @@ import os
 import re
 import secrets
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import MappingProxyType
 
 from dist_dsvae.core import inventory
 from dist_dsvae.core.errors import DataError
@@ -26,6 +27,7 @@ from dist_dsvae.core.files import fsync_directory, speaking_of
 
 # The files below a directory that are this project's own by another proof than an inventory
 Proof = Callable[[Path], set[Path]]
+_NONE_KNOWN: Mapping[Path, str] = MappingProxyType({})
 
 
 def _no_other_proof(directory: Path) -> set[Path]:
@@ -34,13 +36,19 @@ def _no_other_proof(directory: Path) -> set[Path]:
 
 @contextmanager
 def building(
-    out: Path, *, overwrite: bool = False, apart_from: Sequence[Path] = (), proof: Proof = _no_other_proof
+    out: Path,
+    *,
+    overwrite: bool = False,
+    apart_from: Sequence[Path] = (),
+    proof: Proof = _no_other_proof,
+    hashes: Mapping[Path, str] = _NONE_KNOWN,
 ) -> Iterator[Path]:
     """A fresh directory that becomes ``out`` when the block ends without an exception.
 
     overwrite: replace an ``out`` of which every file is this project's own; without it a non-empty ``out``
     is an error. apart_from: what is read meanwhile; may neither hold ``out`` nor lie in it. proof: tells
-    which files are this project's own in an ``out`` that has no inventory.
+    which files are this project's own in an ``out`` that has no inventory. hashes: the sha256 of files that
+    the block writes and reads itself, filled by it.
     Raises DataError if ``out`` is taken, if another process is building it, or if the disk is full. Where all
     is made and only the name cannot be taken, the error says where it lies.
     """
@@ -57,7 +65,7 @@ def building(
         fcntl.flock(lock, fcntl.LOCK_EX)
         inventory.mark(staging)
         yield staging
-        _publish(staging, out, overwrite, proof)
+        _publish(staging, out, overwrite, proof, hashes)
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
@@ -95,7 +103,9 @@ def check_free(
 
 
 def _check_own(target: Path, out: Path, overwrite: bool, proof: Proof) -> None:
-    foreign = next(inventory.foreign_files(target, _proven_else(target, proof)), None)
+    """Raise DataError unless ``target`` may be replaced; its files are read only where it is to be."""
+    own = _proven_else(target, proof)
+    foreign = next(inventory.foreign_files(target, own, by_content=overwrite), None)
     if foreign is not None:
         what = f"{foreign.relative_to(target)}, which this program cannot prove to have written"
         more = ", so --overwrite does not touch it" if overwrite else ""
@@ -185,9 +195,9 @@ def _remove_made_now(staging: Path) -> None:
         inventory.remove_empty_folders(staging)
 
 
-def _publish(staging: Path, out: Path, overwrite: bool, proof: Proof) -> None:
+def _publish(staging: Path, out: Path, overwrite: bool, proof: Proof, hashes: Mapping[Path, str]) -> None:
     target = out.resolve()
-    inventory.take_inventory(staging)
+    inventory.take_inventory(staging, hashes)
     for directory in [staging, *(path for path in staging.rglob("*") if path.is_dir())]:
         fsync_directory(directory)
     if target.exists():

@@ -23,7 +23,9 @@ from PIL import Image, PngImagePlugin
 from dist_dsvae.building.indexing import index
 from dist_dsvae.building.older_shards import files_of_older_shards
 from dist_dsvae.commands import build, evaluate, export, generate, train
+from dist_dsvae.core import files, inventory
 from dist_dsvae.core.errors import DataError
+from dist_dsvae.core.files import sha256_of
 from dist_dsvae.core.inventory import INVENTORY_FILE
 from dist_dsvae.core.staging import building, check_free
 from dist_dsvae.sampling.image_file import ForeignImageError, write_image
@@ -390,6 +392,43 @@ def test_a_touched_file_of_ours_is_ours_and_a_changed_one_is_not(world: Path, tm
     card.write_text(text.replace("a", "b", 1), encoding="utf-8")
     with pytest.raises(DataError, match=r"holds README\.md"):
         check_free(model, overwrite=True)
+
+
+def test_what_is_there_is_read_once_and_only_to_be_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Shards are large: a build that may not replace them reads none, one that does reads each once."""
+    read: list[str] = []
+
+    def counted(path: Path) -> str:
+        read.append(path.name)
+        return sha256_of(path)
+
+    def make(word: str, overwrite: bool) -> None:
+        hashes: dict[Path, str] = {}
+        with building(tmp_path / "out", overwrite=overwrite, hashes=hashes) as staging:
+            (staging / "made").write_text(word, encoding="utf-8")
+            hashes[staging / "made"] = sha256_of(staging / "made")
+
+    make("a", overwrite=False)
+    monkeypatch.setattr(files, "sha256_of", counted)
+    monkeypatch.setattr(inventory, "sha256_of", counted)
+    monkeypatch.setattr(files, "_TICK_NS", 0)
+    with pytest.raises(DataError, match=r"out exists already and is not empty\. Add --overwrite"):
+        check_free(tmp_path / "out", overwrite=False)
+    assert read == []
+    check_free(tmp_path / "out", overwrite=True)
+    make("b", overwrite=True)
+    assert read == ["made"]
+    check_free(tmp_path / "out", overwrite=True)  # the hash that the maker told is right
+    assert read == ["made", "made"]
+
+
+def test_a_hash_is_not_remembered_of_what_has_just_been_changed(tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    for word in ("a", "b", "c"):
+        path.write_text(word, encoding="utf-8")  # within a tick, perhaps, of the same size
+        assert files.sha256_as_of(path) == sha256_of(path)
 
 
 def test_a_link_in_our_folder_is_not_followed(world: Path, tmp_path: Path) -> None:
