@@ -2,10 +2,11 @@
 
     OUT.incomplete-<hex>   written, inventory taken, flushed to the disk  --rename-->  OUT
 
-A process killed at any instant leaves at most an ``.incomplete`` directory, which the next build
-of OUT removes. The directory is locked while its process lives, so that a build never removes
-the work of another one that is still running. Shards, exported models and folders of samples are all
-made here, so there is one place that removes a directory, and ``inventory`` tells it what it may.
+A process killed at any instant leaves at most an ``.incomplete`` directory, which the next build of OUT
+removes, or the empty ``.OUT.<random>`` by which it looks whether OUT can be renamed. The directory is
+locked while its process lives, so that a build never removes the work of another one that is still
+running. Shards, exported models and folders of samples are all made here, so there is one place that
+removes a directory, and ``inventory`` tells it what it may.
 """
 
 from __future__ import annotations
@@ -152,7 +153,7 @@ def _remove_leftovers(target: Path) -> None:
     for leftover in sorted(target.parent.iterdir()):
         if not ours.fullmatch(leftover.name) or leftover.is_symlink() or not inventory.is_marked(leftover):
             continue
-        with locked(leftover, target):
+        with suppress(FileNotFoundError), locked(leftover, target):  # unless it has become OUT meanwhile
             if leftover.name.endswith("-replaced"):
                 inventory.remove_own(leftover)
             else:
@@ -224,7 +225,7 @@ def _kept_if_unnamed(staging: Path, out: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        complete = staging.with_name(staging.name.replace(".incomplete-", ".complete-"))
+        complete = staging.with_name(f"{out.resolve().name}.complete-{secrets.token_hex(4)}")
         staging.rename(complete)
         raise DataError(
             f"{out} is made, but cannot be given its name ({error.strerror or error}). It lies whole in "

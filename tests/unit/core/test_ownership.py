@@ -305,6 +305,27 @@ def test_a_folder_that_cannot_give_way_is_told_before_the_work(
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
+def test_a_build_that_ends_as_another_begins_is_none_of_its_leftovers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    opened = os.open
+
+    def ends_just_now(path: Path, *how: int) -> int:
+        descriptor = opened(path, *how)
+        if ".incomplete-" in str(path) and not out.exists():
+            Path(path).rename(out)
+        return descriptor
+
+    leftover = tmp_path / "out.incomplete-12345678"
+    leftover.mkdir()
+    inventory.mark(leftover)
+    monkeypatch.setattr("dist_dsvae.core.staging.os.open", ends_just_now)
+    with pytest.raises(DataError, match=r"out exists already"), building(out) as staging:
+        (staging / "made").touch()
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
 def test_looking_whether_a_folder_can_give_way_leaves_it_there(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
