@@ -72,7 +72,10 @@ def build(
     )
     samples_per_class: dict[str, dict[str, int]] = {}
     left_out = {heading: list(names) for heading, names in source.left_out.items()}
-    with building(out, overwrite=overwrite, apart_from=apart_from, proof=files_of_older_shards) as staging:
+    hashes: dict[Path, str] = {}
+    with building(
+        out, overwrite=overwrite, apart_from=apart_from, proof=files_of_older_shards, hashes=hashes
+    ) as staging:
         for split, samples in source.splits.items():
             if not samples:
                 raise DataError(
@@ -91,6 +94,7 @@ def build(
                 num_workers=num_workers,
                 progress=progress,
             )
+            hashes |= {staging / split / shard.file: shard.sha256 for shard in written.manifest.shards}
             counts = written.manifest.samples_per_class
             samples_per_class[split] = dict(zip(written.manifest.classes, counts, strict=True))
             left_out.setdefault("unreadable files", []).extend(

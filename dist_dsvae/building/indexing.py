@@ -28,9 +28,10 @@ from dist_dsvae.building.tar_scan import find_splits, find_tars, folders_with_ma
 from dist_dsvae.building.writer import index_tar
 from dist_dsvae.core.errors import DataError
 from dist_dsvae.core.faces.crop_record import FaceCrops
+from dist_dsvae.core.files import write_together
 from dist_dsvae.core.text import TextError, read_json, read_text
 from dist_dsvae.core.types import ImageShape
-from dist_dsvae.data.shards.index_file import index_file_of, open_index
+from dist_dsvae.data.shards.index_file import index_file_of, parse_index
 from dist_dsvae.data.shards.manifest import MANIFEST_FILE, Manifest
 from dist_dsvae.data.shards.table import TABLE_FILE
 
@@ -79,8 +80,8 @@ def index(
     )
     for line in spoken_labels(shards, ids, classes, splits):
         tell(line)
-    return [
-        _write(
+    described = [
+        _describe(
             split,
             [pair for pair in zip(shards, ids, strict=True) if pair[0].path.parent == split],
             classes,
@@ -90,6 +91,9 @@ def index(
         )
         for split in splits
     ]
+    # an interrupt, or a full disk, leaves the labels of before under the classes of before
+    write_together([file for _, files in described for file in files])
+    return [manifest for manifest, _ in described]
 
 
 def read_class_names(path: Path) -> list[str]:
@@ -135,7 +139,7 @@ def _check_replaceable(split: Path) -> None:
         path = split / index_file_of(tar.name)
         if path.is_file() and path.stat().st_size and tar.name.encode() not in said:
             try:
-                open_index(path, str(path), "")
+                parse_index(path.read_bytes(), str(path), "")
             except DataError:
                 foreign = path
     if foreign is not None:
@@ -250,18 +254,21 @@ def _name_classes(shards: Sequence[ScannedShard], known: Sequence[Mapping[str, A
     return classes
 
 
-def _write(
+def _describe(
     split: Path,
     scanned: Sequence[tuple[ScannedShard, list[int]]],
     classes: tuple[str, ...],
     shape: ImageShape,
     command: str,
     known: Mapping[str, Any],
-) -> Manifest:
-    shards = []
+) -> tuple[Manifest, list[tuple[Path, bytes]]]:
+    """A split's manifest, and all files to write, the manifest last."""
+    shards, files = [], []
     for shard, labels in scanned:
         rows = [(offset, size, label) for (offset, size), label in zip(shard.spans, labels, strict=True)]
-        shards.append(index_tar(shard.path, rows))
+        described, content = index_tar(shard.path, rows)
+        shards.append(described)
+        files.append((split / described.index_file, content))
     manifest = Manifest.of(
         directory=split,
         classes=classes,
@@ -272,5 +279,4 @@ def _write(
         source="index",
     )
     manifest = replace(manifest, face_crops=_known_crops(known, manifest.fingerprint))
-    manifest.save()
-    return manifest
+    return manifest, [*files, *manifest.files()]

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from functools import cache
 from pathlib import Path
 
 from dist_dsvae.core.errors import DataError
-from dist_dsvae.core.files import sha256_of
+from dist_dsvae.core.files import sha256_as_of
 from dist_dsvae.core.text import read_json
 from dist_dsvae.data.shards.manifest import MANIFEST_FILE, Manifest
 from dist_dsvae.data.shards.table import TABLE_FILE
@@ -46,13 +45,7 @@ def files_of_older_shards(directory: Path) -> set[Path]:
 
 
 def _has(tar: Path, num_bytes: int, sha256: str) -> bool:
-    status = tar.stat()
-    return status.st_size == num_bytes and _sha256_as_of(tar, status.st_ino, status.st_mtime_ns) == sha256
-
-
-@cache  # a build asks several times, and shards are large
-def _sha256_as_of(path: Path, inode: int, changed_ns: int) -> str:
-    return sha256_of(path)
+    return tar.stat().st_size == num_bytes and sha256_as_of(tar) == sha256
 
 
 def _is_report(path: Path) -> bool:

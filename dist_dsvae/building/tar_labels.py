@@ -75,15 +75,23 @@ def composed(name: str) -> str:
     return unicodedata.normalize("NFC", name)
 
 
+def without_point(text: str) -> tuple[str, bool]:
+    """A whole number without its decimal point, as in 1.0, and whether it had one; other text as it is."""
+    if not _WHOLE.fullmatch(text):
+        return text, False
+    whole, point, _ = text.partition(".")
+    return whole, bool(point)
+
+
 def _from_text(text: str, name: str | None, where: str) -> FoundLabel:
+    whole, is_decimal = without_point(text)
     if not _WHOLE.fullmatch(text):
         return FoundLabel(composed(text), name, is_decimal=False)
-    whole, point, _ = text.partition(".")
     if len(whole) > _MOST_DIGITS:
         raise DataError(
             f"T{where[1:]} has the label {whole[:20]}..., which is no class id. Correct the label."
         )
-    return FoundLabel(int(whole), name, is_decimal=bool(point))
+    return FoundLabel(int(whole), name, is_decimal=is_decimal)
 
 
 def _json_entries(sample: TarSample, where: str) -> Mapping[str, object]:

@@ -149,21 +149,21 @@ def write_split(
     return Written(manifest, tuple(unreadable))
 
 
-def index_tar(path: Path, rows: Sequence[tuple[int, int, int]]) -> Shard:
-    """Write (offset, size, label) per sample as the index beside a tar: an int64 .npy table."""
-    index_path = path.with_name(index_file_of(path.name))
+def index_tar(path: Path, rows: Sequence[tuple[int, int, int]]) -> tuple[Shard, bytes]:
+    """The shard in a tar of (offset, size, label) per sample, and its index file: an int64 .npy table."""
     stream = io.BytesIO()
     np.save(stream, np.array(rows, dtype=np.int64).reshape(-1, 3))
-    write_atomically(index_path, stream.getvalue())
-    return Shard(
+    index = stream.getvalue()
+    shard = Shard(
         file=path.name,
-        index_file=index_path.name,
+        index_file=index_file_of(path.name),
         num_samples=len(rows),
         num_bytes=path.stat().st_size,
         sha256=sha256_of(path),
-        index_sha256=sha256_of(index_path),
+        index_sha256=hashlib.sha256(index).hexdigest(),
         samples_per_class=dict(sorted(Counter(label for _, _, label in rows).items())),
     )
+    return shard, index
 
 
 def hashed_name(name: str) -> str:
@@ -208,7 +208,9 @@ def _write_shard(task: _Task[Any]) -> _Result:
     if not rows:
         task.path.unlink()
         return _Result(None, unreadable)
-    return _Result(index_tar(task.path, rows), unreadable)
+    shard, index = index_tar(task.path, rows)
+    write_atomically(task.path.with_name(shard.index_file), index)
+    return _Result(shard, unreadable)
 
 
 @contextmanager

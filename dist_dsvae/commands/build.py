@@ -84,6 +84,8 @@ def run_build(arguments: argparse.Namespace, command: str) -> None:
     from dist_dsvae.building.older_shards import files_of_older_shards
     from dist_dsvae.core.staging import check_free
 
+    if arguments.overwrite and arguments.out.exists():
+        print(f"Looking whether all of {arguments.out} is this program's own", flush=True)
     check_free(arguments.out, arguments.overwrite, sources_of(arguments), files_of_older_shards)
     raw = getattr(arguments, "source", None)
     print(f"Looking through {raw}" if raw else "Listing the samples", flush=True)

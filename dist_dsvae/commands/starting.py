@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import atexit
+import io
 import json
 import os
 import re
@@ -34,6 +35,15 @@ def as_started(text: str) -> str:
     names = "|".join(_DOORS)
     text = re.sub(rf"--no_python dsvae ({names})\b", lambda m: f"{_DOORS[m[1]]}/{m[1]}.py", text)
     return re.sub(rf"\bdsvae ({names})\b", lambda m: f"python {_DOORS[m[1]]}/{m[1]}.py", text)
+
+
+def print_any_name() -> None:
+    """Standard output takes names of files that are no text, escaped, as standard error does by itself."""
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+        sys.stdout.reconfigure(errors="backslashreplace")
+
+
+print_any_name()  # here, where every command passes before it prints
 
 
 def say_start() -> None:

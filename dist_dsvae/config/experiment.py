@@ -41,7 +41,7 @@ class DataConfig:
     source: "stream" reads and decodes the shards as training goes; "resident" decodes them once into
         the device's memory. The batches are the same, bit for bit.
     corrupt_sample: "raise" stops at an undecodable sample; "replace" puts a deterministically
-        chosen other sample of the same shard in its place and counts it.
+        chosen other sample of the same shard in its place (of the split, where it is alone) and counts it.
     num_workers: reader processes per rank of "stream"; 0 reads in the training process.
     worker_timeout_seconds: a reader process that brings nothing for so long counts as hung, and the run
         stops; 0 waits for ever.

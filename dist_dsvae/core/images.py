@@ -60,7 +60,7 @@ class ImagePart(Protocol):
         ...
 
     def open(self) -> BinaryIO:
-        """The encoded picture as a seekable stream. Raises OSError if it cannot be read."""
+        """The encoded picture as a seekable stream. Raises OSError, and no other, if it cannot be read."""
         ...
 
 
@@ -134,7 +134,7 @@ def foreign_format(image: EncodedImage | Path) -> str | None:
     try:
         with open_encoded(image) as stream:
             start = stream.read(_START_BYTES)
-    except OSError:
+    except Exception:  # whoever could not read it says why
         return None
     if start[4:8] == b"ftyp" and start[8:12] in _HEIF_BRANDS:
         return "it is a HEIC picture, which is not read. Convert it to JPEG or PNG"
@@ -200,8 +200,34 @@ def _resized(pixels: Pixels, height: int, width: int) -> Pixels:
 
 
 def flatten(image: Image.Image) -> Image.Image:
-    """The first frame, turned upright as its EXIF says, on white where transparent, 8-bit RGB."""
+    """The first frame, turned upright as its EXIF says, on white where transparent, 8-bit RGB.
+
+    Raises ValueError for values that 8 bits cannot tell (``check_depth``, ``as_stored``).
+    """
+    check_depth(image)
     return as_stored(upright(image))
+
+
+def has_deep_colours(image: Image.Image) -> bool:
+    """Whether a colour picture, not loaded yet, has 16 bits per value; Pillow reads the upper 8 of them."""
+    tiles = getattr(image, "tile", [])
+    return image.mode in ("RGB", "RGBA", "LA") and any(";16" in str(tile[3]) for tile in tiles)
+
+
+def check_depth(image: Image.Image) -> None:
+    """Raise ValueError for a colour picture, not loaded yet, whose upper 8 of 16 bits do not hold it.
+
+    So it is where a camera's 12 bits are stored in 16: nearly black, and the lower bits cannot be had.
+    """
+    if not has_deep_colours(image):
+        return
+    bands = image.split()[: 1 if image.mode == "LA" else 3]
+    largest = max(int(band.getextrema()[1]) for band in bands)  # type: ignore[arg-type]
+    if largest < 2**6:
+        raise ValueError(
+            "it holds at most 14 bits per colour in 16, of which only the upper 8 are read; convert it to 8 "
+            "bits"
+        )
 
 
 def upright(image: Image.Image) -> Image.Image:
@@ -212,6 +238,7 @@ def upright(image: Image.Image) -> Image.Image:
 
 def as_stored(image: Image.Image) -> Image.Image:
     """Like ``flatten``, but not turned: for what counts the pixels of the file, such as a box."""
+    check_depth(image)
     if image.mode == "F" or image.mode.startswith("I"):
         return _eight_bits(image).convert("RGB")
     if image.has_transparency_data:

@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from dist_dsvae.core.files import sha256_of, write_atomically
+from dist_dsvae.core.files import sha256_as_of, sha256_of, write_atomically
 from dist_dsvae.core.text import read_json
 
 INVENTORY_FILE = ".dist_dsvae.json"
@@ -31,20 +31,26 @@ def is_marked(directory: Path) -> bool:
     return _recorded(directory) is not None
 
 
-def take_inventory(directory: Path) -> None:
-    """Record all files that lie below ``directory`` now as this project's own."""
+def take_inventory(directory: Path, hashes: Mapping[Path, str]) -> None:
+    """Record all files that lie below ``directory`` now as this project's own.
+
+    hashes: the sha256 of files that whoever wrote them has read already.
+    """
     files = {}
     for path in files_below(directory):
         if path.name != INVENTORY_FILE:
             name = path.relative_to(directory).as_posix()
-            files[name] = {"bytes": path.stat().st_size, "sha256": sha256_of(path)}
+            files[name] = {"bytes": path.stat().st_size, "sha256": hashes.get(path) or sha256_of(path)}
     _write(directory, files)
 
 
-def foreign_files(directory: Path, also_own: Collection[Path] = ()) -> Iterator[Path]:
+def foreign_files(
+    directory: Path, also_own: Collection[Path] = (), *, by_content: bool = True
+) -> Iterator[Path]:
     """Files below ``directory`` that this project cannot prove to have written, in sorted order.
 
-    also_own: paths below ``directory`` that another proof covers.
+    also_own: paths below ``directory`` that another proof covers. by_content: files are read; without it the
+    ones that differ by name or size are told, which is no proof of the others.
     """
     recorded = _recorded(directory)
     for path in files_below(directory):
@@ -53,7 +59,7 @@ def foreign_files(directory: Path, also_own: Collection[Path] = ()) -> Iterator[
         if path == directory / INVENTORY_FILE and recorded is not None and not path.is_symlink():
             continue
         entry = (recorded or {}).get(path.relative_to(directory).as_posix())
-        if entry is None or not _is_as_recorded(path, entry):
+        if entry is None or not _is_as_recorded(path, entry, by_content=by_content):
             yield path
 
 
@@ -86,10 +92,12 @@ def files_below(directory: Path) -> list[Path]:
     return sorted(found)
 
 
-def _is_as_recorded(path: Path, entry: Any) -> bool:
+def _is_as_recorded(path: Path, entry: Any, *, by_content: bool) -> bool:
     if path.is_symlink() or not path.is_file() or not isinstance(entry, dict):
         return False
-    return path.stat().st_size == entry.get("bytes") and sha256_of(path) == entry.get("sha256")
+    if path.stat().st_size != entry.get("bytes"):
+        return False
+    return not by_content or sha256_as_of(path) == entry.get("sha256")
 
 
 def _recorded(directory: Path) -> dict[str, Any] | None:

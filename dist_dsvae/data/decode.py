@@ -2,8 +2,9 @@
 
 JPEG goes through libjpeg-turbo (simplejpeg) without an intermediate copy, .npy members (points)
 through numpy, never unpickled, everything else through Pillow. The first bytes tell which: names
-in foreign tars can be cut short. Where simplejpeg is not installed Pillow decodes JPEG, too: more slowly,
-and to the same pixels, for both stand on libjpeg-turbo; a run records the versions of both.
+in foreign tars can be cut short. Pictures of other tools are taken as ``dsvae build`` takes them: turned as
+their EXIF says, on white where they are transparent. Where simplejpeg is not installed Pillow decodes JPEG,
+too: more slowly, and to the same pixels, for both stand on libjpeg-turbo; a run records the versions of both.
 """
 
 from __future__ import annotations
@@ -15,9 +16,10 @@ from collections.abc import Callable
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
+from PIL import ExifTags, Image
 
 from dist_dsvae.core.errors import DataError
+from dist_dsvae.core.images import as_stored, check_depth, upright
 from dist_dsvae.core.types import MOST_VALUES, ImageShape
 
 try:
@@ -29,6 +31,7 @@ Array = npt.NDArray[np.generic]
 
 _NPY = b"\x93NUMPY"
 JPEG, _APP1 = b"\xff\xd8\xff", b"\xff\xe1"
+_MAY_TURN = {"exif", "xmp", "XML:com.adobe.xmp", "Raw profile type exif", "Raw profile type APP1"}
 # No other of Pillow's: some run programs, and none has been looked at here
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "PPM")
 
@@ -107,7 +110,10 @@ def decode_plain_jpeg(data: bytes, least: int) -> npt.NDArray[np.uint8] | None:
 
 
 def shape_of(data: memoryview) -> ImageShape:
-    """What a member decodes to, by its header alone. Raises DataError if it is none that is read."""
+    """What a member decodes to. Raises DataError if it is none that is read, or too large.
+
+    Of the pixels only what 16 bits per colour hold is looked at (``images.check_depth``).
+    """
     try:
         if bytes(data[:6]) == _NPY:
             shape, dtype, _ = _npy_header(data)
@@ -120,11 +126,15 @@ def shape_of(data: memoryview) -> ImageShape:
         with _opened(data) as image:
             grey = image.mode in ("1", "L", "F") or image.mode.startswith("I")
             shape_ = ImageShape(1 if grey else 3, image.height, image.width)
+            if shape_.num_values > MOST_VALUES:
+                raise ValueError(
+                    f"it has {image.width}x{image.height} pixels, more than any network here takes"
+                )
+            check_depth(image)
+            height, width = _upright_size(image, _orientation(image))
+            return ImageShape(shape_.channels, height, width)
     except Exception as error:  # as above
         raise DataError(_reason(error)) from None
-    if shape_.num_values > MOST_VALUES:
-        raise DataError(f"it has {shape_.width}x{shape_.height} pixels, more than any network here takes")
-    return shape_
 
 
 def _reason(error: Exception) -> str:
@@ -144,7 +154,7 @@ def _show(shape: tuple[int, ...]) -> str:
 
 
 def _decode_jpeg(data: memoryview, out: Array) -> Array:
-    if decode_jpeg is None:
+    if decode_jpeg is None or (_APP1 in bytes(data) and _is_turned(data)):
         return _decode_pillow(data, out)
     colours = "GRAY" if out.shape[2] == 1 else "RGB"
     try:
@@ -157,13 +167,44 @@ def _decode_jpeg(data: memoryview, out: Array) -> Array:
 
 def _decode_pillow(data: memoryview, out: Array) -> Array:
     with _opened(data) as image:
-        _check_shape((image.height, image.width, out.shape[-1]), out)  # before its pixels take memory
+        if {image.height, image.width} != set(out.shape[:2]):  # before its pixels take memory
+            _check_shape((image.height, image.width, out.shape[-1]), out)
         if image.mode.startswith(("I", "F")):
             raise ValueError("it has more than 8 bits per value; convert it to 8 bits")
         if out.shape[2] == 1:
             image.draft("L", None)  # a colour JPEG's own luminance, as libjpeg-turbo gives it
-        decoded = np.asarray(image.convert("L" if out.shape[2] == 1 else "RGB"))
+        orientation = _orientation(image)
+        _check_shape((*_upright_size(image, orientation), out.shape[-1]), out)
+        picture = image if orientation == 1 else upright(image)
+        if picture.has_transparency_data:
+            picture = as_stored(picture)
+        decoded = np.asarray(picture.convert("L" if out.shape[2] == 1 else "RGB"))
     return decoded.reshape(out.shape)
+
+
+def _is_turned(data: memoryview) -> bool:
+    try:
+        with _opened(data) as image:
+            return _orientation(image) != 1
+    except Exception:  # the decoder tells what is wrong
+        return False
+
+
+def _orientation(image: Image.Image) -> int:
+    """What EXIF or XMP says of it, 1 to 8; 1, upright, where they cannot be read."""
+    if image.format == "PNG":
+        image.load()  # it may be said behind the pixels
+    if not _MAY_TURN & image.info.keys():
+        return 1
+    try:
+        return int(image.getexif().get(ExifTags.Base.Orientation, 1))
+    except Exception:  # whatever a crafted one raises
+        return 1
+
+
+def _upright_size(image: Image.Image, orientation: int) -> tuple[int, int]:
+    """Height and width of the picture once it is turned."""
+    return (image.width, image.height) if 5 <= orientation <= 8 else (image.height, image.width)
 
 
 def _opened(data: memoryview) -> Image.Image:

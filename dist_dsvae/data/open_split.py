@@ -33,8 +33,9 @@ from dist_dsvae.data.remote.fetch import FetchError, Retries, fetch
 from dist_dsvae.data.remote.location import is_remote, source_of
 from dist_dsvae.data.remote.remote_store import RemoteStore
 from dist_dsvae.data.remote.shard_patterns import directory_of
-from dist_dsvae.data.shards.index_file import check_index, open_index
-from dist_dsvae.data.shards.manifest import MANIFEST_FILE, Manifest
+from dist_dsvae.data.shards.index_file import check_index, read_index
+from dist_dsvae.data.shards.manifest import GLANCED_AT, MANIFEST_FILE, Manifest
+from dist_dsvae.data.shards.presence import suspicious_indexes
 from dist_dsvae.data.shards.store import Shard
 from dist_dsvae.data.shards.table import TABLE_FILE
 
@@ -94,10 +95,27 @@ def _open_remote(store: RemoteStore, folder: Path) -> Manifest:
     manifest = Manifest.parse(content, folder, store)
     manifest = dataclasses.replace(manifest, directory=folder / manifest.fingerprint[:24])
     manifest.directory.mkdir(exist_ok=True)
-    with (folder / "lock").open("w") as lock, ThreadPoolExecutor(_INDEXES_AT_ONCE) as pool:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # one process of this machine fetches, the others find
-        list(pool.map(functools.partial(_fetch_index, manifest, store), manifest.shards))
+    if missing := _missing_indexes(manifest):
+        with (folder / "lock").open("w") as lock, ThreadPoolExecutor(_INDEXES_AT_ONCE) as pool:
+            fcntl.flock(lock, fcntl.LOCK_EX)  # one process of this machine fetches, the others find
+            list(pool.map(functools.partial(_fetch_index, manifest, store), missing))
     return manifest
+
+
+def _missing_indexes(manifest: Manifest) -> list[Shard]:
+    """The shards whose index is not here yet, or damaged; looked for as ``Manifest.load`` looks."""
+    if len(manifest.shards) > GLANCED_AT:
+        numbers = suspicious_indexes(manifest.directory, manifest.shards)
+        return [manifest.shards[number] for number in numbers]
+    return [shard for shard in manifest.shards if not _is_here(manifest, shard)]
+
+
+def _is_here(manifest: Manifest, shard: Shard) -> bool:
+    try:
+        read_index(manifest.directory / shard.index_file, shard, manifest.num_classes, "")
+    except DataError:
+        return False
+    return True
 
 
 def _fetch_manifest(store: RemoteStore, saved: Path) -> bytes:
@@ -133,22 +151,12 @@ def _fetch_table(store: RemoteStore, manifest: bytes, path: Path) -> None:
 
 def _fetch_index(manifest: Manifest, store: RemoteStore, shard: Shard) -> None:
     """Have the shard's index in ``manifest.directory``."""
-    path = manifest.directory / shard.index_file
-    try:
-        check_index(open_index(path, str(path), ""), shard, manifest.num_classes, name=str(path), remedy="")
+    if _is_here(manifest, shard):  # by another process, before this one had the lock
         return
-    except DataError:
-        pass  # not here yet, or damaged
+    path = manifest.directory / shard.index_file
 
     def check(content: BinaryIO) -> None:
-        if shard.index_sha256 is not None:
-            found = hashlib.sha256(content.read()).hexdigest()
-            content.seek(0)
-            if found != shard.index_sha256:
-                said = shard.index_sha256[:16]
-                raise DataError(f"its sha256 is {found[:16]}..., but the manifest says {said}...")
-        index = open_index(content, shard.index_file, "")
-        check_index(index, shard, manifest.num_classes, name=shard.index_file, remedy="")
+        check_index(content.read(), shard, manifest.num_classes, name=shard.index_file, remedy="")
 
     _fetch_to(path, store, _MAX_NPY_HEADER_BYTES + 24 * shard.num_samples, check)
 

@@ -18,6 +18,7 @@ from typing import NamedTuple
 
 from dist_dsvae.core.errors import CorruptSampleError, DataError
 from dist_dsvae.data.shards.manifest import Manifest
+from dist_dsvae.data.shards.presence import check_unchanged
 from dist_dsvae.data.shards.tar_members import BLOCK, promises
 from dist_dsvae.data.shards.unpacked import open_uncompressed
 
@@ -90,6 +91,8 @@ class ShardReader:
         try:
             # the map keeps the file open, and with it the store's hold on it
             with self.manifest.store.open(shard) as file:
+                if self.manifest.modified_ns is not None:
+                    check_unchanged(file, number, shard, self.manifest.modified_ns, self._name(number))
                 if shard.file.endswith(".tar"):
                     return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
                 if end > _MOST_UNPACKED_BYTES:

@@ -29,11 +29,12 @@ from dist_dsvae.data.shards.manifest import Manifest
 from dist_dsvae.data.stream import (
     SHARDS_AHEAD,
     Inputs,
+    PlannedBatch,
     Slice,
-    give_up_on_shard,
+    not_replaced,
     planned_batches,
     read_one,
-    replacement_rows,
+    replacements,
 )
 
 logger = logging.getLogger(__name__)
@@ -79,25 +80,25 @@ class ResidentData:
         counts, window = self.manifest.num_samples_per_shard, self.config.window_shards
         for batch in planned_batches(counts, window, self.seed, part, start_position):
             places = self._first_of_shard[batch.shards] + batch.rows
-            num_replaced = self._replace_corrupt(places, batch.positions, batch.shards)
+            num_replaced = self._replace_corrupt(places, batch)
             yield Inputs((torch.from_numpy(places), torch.from_numpy(batch.positions)), num_replaced)
 
     def gather(self, places: Tensor) -> tuple[Tensor, Tensor]:
         """Images [B, H, W, C] and labels [B] at ``places`` [B], on the device."""
         return self.images[places], self.labels[places]
 
-    def _replace_corrupt(self, places: IntArray, positions: IntArray, shards: IntArray) -> int:
+    def _replace_corrupt(self, places: IntArray, batch: PlannedBatch) -> int:
         """Exchange corrupt places for those that ``stream`` would take, in place; how many."""
         if not self._corrupt:
             return 0
         corrupt = [i for i, place in enumerate(places.tolist()) if place in self._corrupt]
         for i in corrupt:
-            shard = int(shards[i])
-            first = int(self._first_of_shard[shard])
-            rows = replacement_rows(self.manifest, self.seed, int(positions[i]), shard)
-            sound = [first + row for row in rows if first + row not in self._corrupt]
+            position, shard, row = int(batch.positions[i]), int(batch.shards[i]), int(batch.rows[i])
+            others = replacements(self.manifest, self.seed, position, shard, row)
+            numbers = [int(self._first_of_shard[shard_]) + row_ for shard_, row_ in others]
+            sound = [number for number in numbers if number not in self._corrupt]
             if not sound:
-                raise give_up_on_shard(self.manifest, shard)
+                raise not_replaced(self.manifest, shard, len(others))
             places[i] = sound[0]
         return len(corrupt)
 

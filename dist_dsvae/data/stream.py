@@ -160,7 +160,7 @@ def _read_batch(
                     f'{error} Set data.corrupt_sample to "replace" to go on without such samples.'
                 ) from None
             logger.warning("replaced a corrupt sample: %s", error)
-            labels[i] = _read_replacement(reader, replacement_seed, position, shard, images[i])
+            labels[i] = _read_replacement(reader, replacement_seed, position, (shard, row), images[i])
             num_replaced += 1
     return labels, num_replaced
 
@@ -178,28 +178,43 @@ def read_one(reader: ShardReader, shard: int, row: int, out: Array) -> int:
     return label
 
 
-def _read_replacement(reader: ShardReader, seed: int, position: int, shard: int, out: Array) -> int:
-    """Another sample of the same shard in place of a corrupt one; its label."""
-    for row in replacement_rows(reader.manifest, seed, position, shard):
+def _read_replacement(
+    reader: ShardReader, seed: int, position: int, corrupt: tuple[int, int], out: Array
+) -> int:
+    """Another sample in place of a corrupt one; its label."""
+    places = replacements(reader.manifest, seed, position, *corrupt)
+    for shard, row in places:
         try:
             return read_one(reader, shard, row, out)
         except CorruptSampleError:
             continue
-    raise give_up_on_shard(reader.manifest, shard)
+    raise not_replaced(reader.manifest, corrupt[0], len(places))
 
 
-def replacement_rows(manifest: Manifest, seed: int, position: int, shard: int) -> list[int]:
-    """Rows to try instead of a corrupt one: a function of (seed, position), the same on every machine."""
-    count = manifest.shards[shard].num_samples
-    tries = hash_words(seed, Draw.REPLACEMENT, position, torch.arange(_REPLACEMENT_TRIES)) % count
-    rows: list[int] = tries.tolist()
-    return rows
+def replacements(manifest: Manifest, seed: int, position: int, shard: int, row: int) -> list[tuple[int, int]]:
+    """(shard, row) of samples to try, each once, instead of a corrupt one.
+
+    They are of its shard, or of all where it is alone in that: a function of (seed, position), the same on
+    every machine.
+    """
+    counts = manifest.num_samples_per_shard
+    pool = np.arange(len(counts)) if counts[shard] == 1 else np.array([shard])
+    ends = np.cumsum(counts[pool])
+    numbers = hash_words(seed, Draw.REPLACEMENT, position, torch.arange(_REPLACEMENT_TRIES)) % int(ends[-1])
+    every = range(ends[-1]) if ends[-1] <= _REPLACEMENT_TRIES else ()  # of a few, chance may leave some out
+    tried = np.array([*numbers.tolist(), *every])
+    places = np.searchsorted(ends, tried, side="right")
+    rows = tried - (ends - counts[pool])[places]
+    found = dict.fromkeys(zip(pool[places].tolist(), rows.tolist(), strict=True))
+    return [place for place in found if place != (shard, row)]
 
 
-def give_up_on_shard(manifest: Manifest, shard: int) -> DataError:
+def not_replaced(manifest: Manifest, shard: int, num_tried: int) -> DataError:
+    tried = f"{num_tried} others that were tried are" if num_tried > 1 else "the only other one is"
+    why = f"{tried} corrupt as well: this is not a stray file" if num_tried else "there is no other"
     return DataError(
-        f"{_REPLACEMENT_TRIES} samples in a row of {manifest.shards[shard].file} in "
-        f"{manifest.location} are corrupt: this is not a stray file. Build the shards again."
+        f"A corrupt sample of {manifest.shards[shard].file} in {manifest.location} cannot be replaced: "
+        f"{why}. Build the shards again."
     )
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from dist_dsvae.building.faces.near import HASH_BITS, Vectors, near_pairs
+from dist_dsvae.building.faces.near import AT_ONCE, HASH_BITS, Vectors, near_pairs
 
 _FREQUENCIES = 16
 _EDGE = 64
@@ -42,10 +42,12 @@ def near_duplicates(hashes: Sequence[str], looks: Vectors, max_bits: int) -> dic
     """
     words = np.frombuffer(bytes.fromhex("".join(hashes)), dtype=np.uint64).reshape(-1, HASH_BITS // 64)
     repeats: dict[int, int] = {}
-    # by the later one, then by the earlier: all that decides on an earlier one has been seen
-    for earlier, later in near_pairs(words, looks, max_bits).tolist():
-        if earlier not in repeats:
-            repeats.setdefault(later, earlier)
+    pairs = near_pairs(words, looks, max_bits)
+    for start in range(0, len(pairs), AT_ONCE):  # as Python's numbers they take twenty times the memory
+        # by the later one, then by the earlier: all that decides on an earlier one has been seen
+        for earlier, later in pairs[start : start + AT_ONCE].tolist():
+            if earlier not in repeats:
+                repeats.setdefault(later, earlier)
     return repeats
 
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 import numpy.typing as npt
@@ -28,6 +28,7 @@ _MIN_CORRELATION = 0.965
 
 _LEAST_BANDS = 13  # of at most 20 bits, so that a table of all their values is small
 AT_ONCE = 1 << 20
+WAITING = 1 << 24  # pairs, 128 MiB: sorted rarely enough that it costs no time
 LEAF = 512
 _COMPONENTS = 32
 _ROUNDING = 1e-4
@@ -41,10 +42,25 @@ def near_pairs(words: Words, looks: Vectors, max_bits: int) -> Places:
     """
     if len(words) < 2:
         return np.empty((0, 2), dtype=np.int64)
-    found = [*_close_hashes(words, max_bits), *_alike(words, looks)]
-    pairs = np.sort(np.concatenate(found), axis=1)
-    keys = np.unique(pairs[:, 1] * len(words) + pairs[:, 0])
+    found = itertools.chain(_close_hashes(words, max_bits), _alike(words, looks))
+    keys = _unique_keys(found, len(words))
     return np.stack([keys % len(words), keys // len(words)], axis=1)
+
+
+def _unique_keys(found: Iterable[Places], count: int) -> Places:
+    """later * count + earlier of every pair, each once, sorted.
+
+    Pictures of one scene are near in every band: what is found again goes as it comes, or it would fill the
+    memory.
+    """
+    keys, waiting, num_waiting = np.empty(0, np.int64), [], 0
+    for pairs in found:
+        one, other = pairs[:, 0], pairs[:, 1]
+        waiting.append(np.maximum(one, other) * count + np.minimum(one, other))
+        num_waiting += len(pairs)
+        if num_waiting >= max(WAITING, len(keys)):
+            keys, waiting, num_waiting = np.unique(np.concatenate([keys, *waiting])), [], 0
+    return np.unique(np.concatenate([keys, *waiting]))
 
 
 # ---- hashes that differ in few bits

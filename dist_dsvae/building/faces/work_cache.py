@@ -2,7 +2,8 @@
 
     OUT.work/<sha256 of a chunk's tasks>.json     one file per finished chunk, written in one step
 
-A file is found again by what went into it: another picture, option or detector makes other names.
+A file is found again by what went into it: another picture, option or detector makes other names. The
+directory is locked while its files are made or removed, so that no build takes them from another one.
 """
 
 from __future__ import annotations
@@ -17,8 +18,10 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from dist_dsvae.building.parallel import run_tasks
+from dist_dsvae.core.errors import DataError
 from dist_dsvae.core.files import write_atomically
 from dist_dsvae.core.images import EncodedImage
+from dist_dsvae.core.staging import locked
 from dist_dsvae.core.text import read_json
 
 Item = TypeVar("Item")
@@ -51,19 +54,21 @@ class WorkCache:
         function: its results survive JSON; it and the items are pickled into worker processes.
         identity: of the function and its options; fingerprint: of an item and the file behind it.
         progress: called with the number of items done since the last call.
+        Raises DataError if another process is at it for the same ``out``.
         """
         chunks = [items[start : start + CHUNK] for start in range(0, len(items), CHUNK)]
-        self.directory.mkdir(parents=True, exist_ok=True)
         paths = [self._path(identity, map(fingerprint, chunk)) for chunk in chunks]
-        missing = [place for place, path in enumerate(paths) if not path.exists()]
-        progress(len(items) - sum(len(chunks[place]) for place in missing))
-        tasks = [_Chunk(function, chunks[place], paths[place]) for place in missing]
-        run_tasks(_finish, tasks, num_workers, lambda task: progress(len(task.items)))
-        return [result for path in paths for result in read_json(path)]
+        self.directory.mkdir(parents=True, exist_ok=True)
+        with locked(self.directory, self.out):
+            missing = [place for place, path in enumerate(paths) if not path.exists()]
+            progress(len(items) - sum(len(chunks[place]) for place in missing))
+            tasks = [_Chunk(function, chunks[place], paths[place]) for place in missing]
+            run_tasks(_finish, tasks, num_workers, lambda task: progress(len(task.items)))
+            return [result for path in paths for result in read_json(path)]
 
     def remove(self) -> None:
-        """Remove the chunks, and the directory if nothing else is in it."""
-        if self.directory.is_dir():
+        """Remove the chunks, and the directory if nothing else is in it; none that another process makes."""
+        with suppress(DataError, FileNotFoundError), locked(self.directory, self.out):
             for path in self.directory.iterdir():
                 if _OURS.fullmatch(path.name):
                     path.unlink()

@@ -14,6 +14,7 @@ from dist_dsvae.core.images import (
     EncodedImage,
     Fitter,
     flatten,
+    has_deep_colours,
     open_encoded,
     open_image,
     why_unreadable,
@@ -67,6 +68,7 @@ class FileEncoder(Fitter):
             and image.format == {"jpg": "JPEG", "png": "PNG"}[self.codec.extension]
             and image.mode == ("RGB" if self.channels == 3 else "L")
             and not image.has_transparency_data
+            and not has_deep_colours(image)
             and getattr(image, "n_frames", 1) == 1
             and image.getexif().get(ExifTags.Base.Orientation, 1) == 1
         )

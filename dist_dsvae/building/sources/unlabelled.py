@@ -28,6 +28,8 @@ from dist_dsvae.data.shards.manifest import UNLABELLED, Manifest
 UnlabelledImages = Mapping[str, Sequence[Sample[EncodedImage]]]
 
 HELD_OUT = "held-out"
+_WITHOUT_MARKS = ("LATIN", "GREEK", "CYRILLIC", "ARABIC", "HEBREW")  # scripts, as letters' names begin
+_VARIANTS = ("VARIATION SELECTOR",)
 _FEWEST_HELD_OUT = 2  # pictures of a class, for at least one pair
 
 
@@ -154,9 +156,25 @@ def _spoken(class_: str, name: str) -> str:
 
 
 def plain(name: str) -> str:
-    """What two spellings of a name share: its letters and digits, without case, accents and spacing."""
-    decomposed = unicodedata.normalize("NFKD", name).casefold()
-    return "".join(letter for letter in decomposed if letter.isalnum())
+    """What two spellings of a name share: its letters and digits, without case, accents and spacing.
+
+    In NFC. A mark is an accent, or an optional vowel, in the scripts of ``_WITHOUT_MARKS``; elsewhere it
+    makes another letter: a vowel of Hindi or Thai, a voiced consonant of Japanese.
+    """
+    decomposed = unicodedata.normalize("NFKD", unicodedata.normalize("NFKD", name).casefold())
+    kept: list[str] = []
+    keeps_marks = False
+    for letter in decomposed:
+        if letter.isalnum():
+            keeps_marks = not _names(letter, _WITHOUT_MARKS)
+            kept.append(letter)
+        elif keeps_marks and unicodedata.category(letter)[0] == "M" and not _names(letter, _VARIANTS):
+            kept.append(letter)
+    return unicodedata.normalize("NFC", "".join(kept))
+
+
+def _names(letter: str, starts: tuple[str, ...]) -> bool:
+    return unicodedata.name(letter, "").startswith(starts)
 
 
 def read_excluded(paths: Sequence[Path]) -> list[str]:

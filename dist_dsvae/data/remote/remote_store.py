@@ -40,8 +40,9 @@ class RemoteStore:
     @property
     def remedy(self) -> str:
         return (
-            "Build the split again, or index it anew (`dsvae build index DIR`), and put it there "
-            f"again, whole; if it is right there, remove {self.cache.directory} on this machine."
+            "Build the split again, or index it anew (`dsvae build index DIR`), and put it there again, "
+            f"whole; if it is right there, remove {self.cache.directory} and the folder splits beside it on "
+            "this machine."
         )
 
     def name(self, file: str) -> str:

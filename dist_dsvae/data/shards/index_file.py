@@ -6,9 +6,10 @@ their number, class id.
 
 from __future__ import annotations
 
+import hashlib
+import io
 import threading
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 import numpy.typing as npt
@@ -31,28 +32,38 @@ def index_file_of(file: str) -> str:
     raise DataError(f"{file} is not a shard; known are {', '.join(TAR_SUFFIXES)}.")
 
 
-def open_index(source: Path | BinaryIO, name: str, remedy: str) -> Index:
-    """The index in a file, memory-mapped, or in an open stream, read.
+def read_index(path: Path, shard: Shard, num_classes: int, remedy: str) -> Index:
+    """The index in a file, compared with what the manifest says of its shard.
 
-    name: of the file, for messages. Raises DataError, ending with ``remedy``, if it cannot be used.
+    Raises DataError, ending with ``remedy``, if it is missing or disagrees.
     """
     try:
-        with _ONE_AT_A_TIME:
-            index = np.load(source, mmap_mode="r" if isinstance(source, Path) else None, allow_pickle=False)
+        content = path.read_bytes()
     except FileNotFoundError as error:
-        raise DataError(f"The index file {name} is missing. {remedy}") from error
+        raise DataError(f"The index file {path} is missing. {remedy}") from error
+    except OSError as error:
+        raise DataError(f"The index file {path} cannot be read ({error}). {remedy}") from error
+    return check_index(content, shard, num_classes, name=str(path), remedy=remedy)
+
+
+def parse_index(content: bytes, name: str, remedy: str) -> Index:
+    """The index in a file's bytes. Raises DataError, ending with ``remedy``, if it cannot be used."""
+    try:
+        with _ONE_AT_A_TIME:
+            index = np.lib.format.read_array(io.BytesIO(content), allow_pickle=False)
     except (ValueError, EOFError, OSError) as error:
         raise DataError(f"The index file {name} cannot be read ({error}). {remedy}") from error
-    if not isinstance(index, np.ndarray) or index.dtype != np.int64 or index.shape[1:] != (3,):
+    if index.dtype != np.int64 or index.shape[1:] != (3,):
         raise DataError(f"The index file {name} is not an int64 table of three columns. {remedy}")
     return index
 
 
-def check_index(index: Index, shard: Shard, num_classes: int, *, name: str, remedy: str) -> None:
-    """Compare an index with what the manifest says of its shard; no tar is opened.
+def check_index(content: bytes, shard: Shard, num_classes: int, *, name: str, remedy: str) -> Index:
+    """The index in a file's bytes, compared with what the manifest says of its shard; no tar is opened.
 
     name: path or URL of the index. Raises DataError at the first disagreement.
     """
+    index = parse_index(content, name, remedy)
     if len(index) != shard.num_samples:
         raise DataError(
             f"The index {name} has {len(index):,} rows, but the manifest says that {shard.file} "
@@ -78,3 +89,10 @@ def check_index(index: Index, shard: Shard, num_classes: int, *, name: str, reme
     beyond_end = shard.file.endswith(".tar") and int(ends.max(initial=0)) > shard.num_bytes
     if beyond_end or int(index[:, :2].min(initial=0)) < 0:
         raise DataError(f"The index {name} points outside the shard {shard.file}. {remedy}")
+    found_sha256 = hashlib.sha256(content).hexdigest()
+    if shard.index_sha256 not in (None, found_sha256):
+        raise DataError(
+            f"The index {name} is not as it was written: its sha256 is {found_sha256[:16]}..., but the "
+            f"manifest says {str(shard.index_sha256)[:16]}.... {remedy}"
+        )
+    return index

@@ -6,9 +6,9 @@
     <split>/000000.index.npy       int64 [n, 3]: offset, size and label of every image member
 
 A manifest is loaded with checks that cost two ``stat`` per shard, and for up to 1,000 shards a glance at
-their indexes, so a truncated, replaced or missing file is found before the first step; an index is
-looked at when its shard is opened, too, and ``verify.verify`` reads all. Version 1 had everything in one
-JSON file and is still read. Splits that may be URLs are opened by ``open_split``.
+their indexes, so a truncated, replaced or missing file is found before the first step; when a shard is
+opened, its index and the tar's time are looked at, too, and ``verify.verify`` reads all. Version 1 had
+everything in one JSON file and is still read. Splits that may be URLs are opened by ``open_split``.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +26,10 @@ import numpy.typing as npt
 
 from dist_dsvae.core.errors import DataError
 from dist_dsvae.core.faces.crop_record import RECORD_KEY, FaceCrops
-from dist_dsvae.core.files import write_atomically
+from dist_dsvae.core.files import write_together
 from dist_dsvae.core.text import clause, parse_json
 from dist_dsvae.core.types import ImageShape
-from dist_dsvae.data.shards.index_file import check_index, open_index
+from dist_dsvae.data.shards.index_file import read_index
 from dist_dsvae.data.shards.presence import check_files
 from dist_dsvae.data.shards.store import LocalStore, Shard, ShardStore
 from dist_dsvae.data.shards.table import (
@@ -42,7 +42,7 @@ from dist_dsvae.data.shards.table import (
 
 FORMAT_VERSION = 2
 _READABLE_VERSIONS = (1, 2)
-_GLANCED_AT = 1000  # so many indexes are looked into when a manifest is loaded
+GLANCED_AT = 1000  # so many indexes are looked into when a manifest is loaded
 MANIFEST_FILE = "manifest.json"
 UNLABELLED = ("unlabelled",)  # the classes of a split whose labels, all 0, mean nothing
 
@@ -60,6 +60,8 @@ class Manifest:
     source: what the samples were made from ("folder", "cifar10", ..., "index" for foreign tars).
     face_crops: how the samples were cut out of photographs, if they are faces and it is known.
     remote: where the tars of a split from afar are; None for a local one.
+    modified_ns: when each tar had been changed last as the split was loaded (``presence``), int64 [number of
+        shards]; None where that is not known, or of a split from afar.
     """
 
     directory: Path
@@ -73,6 +75,7 @@ class Manifest:
     source: str
     face_crops: FaceCrops | None = None
     remote: ShardStore | None = None
+    modified_ns: npt.NDArray[np.int64] | None = field(default=None, compare=False, repr=False)
 
     @classmethod
     def of(
@@ -125,15 +128,12 @@ class Manifest:
         return np.ascontiguousarray(self.shards.rows["num_samples"], dtype=np.int64)
 
     def index(self, shard_number: int) -> npt.NDArray[np.int64]:
-        """Where the images of a shard lie: int64 [n, 3], memory-mapped (see ``index_file``).
+        """Where the images of a shard lie: int64 [n, 3] (see ``index_file``).
 
         Raises DataError if it is missing or disagrees with the manifest.
         """
-        shard, remedy = self.shards[shard_number], self.store.remedy
-        path = self.directory / shard.index_file
-        index = open_index(path, str(path), remedy)
-        check_index(index, shard, self.num_classes, name=str(path), remedy=remedy)
-        return index
+        shard = self.shards[shard_number]
+        return read_index(self.directory / shard.index_file, shard, self.num_classes, self.store.remedy)
 
     @classmethod
     def load(cls, directory: str | Path) -> Manifest:
@@ -143,10 +143,10 @@ class Manifest:
         """
         directory = Path(directory)
         manifest = cls.parse(_read_local(directory), directory)
-        suspicious = check_files(directory, manifest.shards, manifest.store.remedy)
-        for number in range(len(manifest.shards)) if len(manifest.shards) <= _GLANCED_AT else suspicious:
+        suspicious, modified_ns = check_files(directory, manifest.shards, manifest.store.remedy)
+        for number in range(len(manifest.shards)) if len(manifest.shards) <= GLANCED_AT else suspicious:
             manifest.index(number)
-        return manifest
+        return replace(manifest, modified_ns=modified_ns)
 
     @classmethod
     def parse(cls, content: bytes, directory: Path, remote: ShardStore | None = None) -> Manifest:
@@ -158,6 +158,10 @@ class Manifest:
 
     def save(self) -> None:
         """Write the table, then ``directory``/manifest.json, each in one step."""
+        write_together(self.files())
+
+    def files(self) -> list[tuple[Path, bytes]]:
+        """Paths and contents of the table and of manifest.json, in the order in which they are written."""
         table = self.shards.to_bytes()
         document: dict[str, Any] = {
             "format_version": FORMAT_VERSION,
@@ -175,8 +179,7 @@ class Manifest:
         if self.face_crops is not None:
             document[RECORD_KEY] = self.face_crops.to_tree()
         text = json.dumps(document, ensure_ascii=False, indent=1) + "\n"
-        write_atomically(self.directory / TABLE_FILE, table)
-        write_atomically(self.directory / MANIFEST_FILE, text.encode())
+        return [(self.directory / TABLE_FILE, table), (self.directory / MANIFEST_FILE, text.encode())]
 
 
 def _read_local(directory: Path) -> bytes:

@@ -58,14 +58,14 @@ class ShardTable:
         if self._known is not None:
             return self._known[number]
         row = self.rows[number]
-        file = row["file"].decode()
+        file, index_sha256 = row["file"].decode(), row["index_sha256"]
         return Shard(
             file=file,
             index_file=index_file_of(file),
             num_samples=int(row["num_samples"]),
             num_bytes=int(row["num_bytes"]),
             sha256=row["sha256"].tobytes().hex(),
-            index_sha256=row["index_sha256"].tobytes().hex(),
+            index_sha256=index_sha256.tobytes().hex() if index_sha256.any() else None,
         )
 
     def __iter__(self) -> Iterator[Shard]:

@@ -64,6 +64,17 @@ def test_blanks_before_quotes_are_no_part_of_a_name(run: Run) -> None:
     assert sum(len(names) for names in report()["left_out"].values()) == 1
 
 
+def test_numbers_with_a_decimal_point(run: Run) -> None:
+    """As pandas writes a column of numbers that has gaps; in one split perhaps, and not in the other."""
+    save(*(f"{number}.png" for number in range(6)))
+    lines = ["0.png,0.0,train", "1.png,1.0,train", "2.png,-1.0,train", "3.png,1.,train"]
+    write_list("\n".join(["path,label,split", *lines, "4.png,1,test", "5.png,-1,test"]))
+    assert run("csv", "list.csv", "out", "--size", 20) == 0
+    assert report()["samples_per_class"] == {"train": {"0": 1, "1": 2}, "test": {"0": 0, "1": 1}}
+    assert [len(names) for names in report()["left_out"].values()] == [2, 1]
+    assert "4 labels have a decimal point: 1.0 is the class 1" in report()["notes"]
+
+
 def test_captions_may_have_lines_and_links_are_pictures_of_their_own(run: Run) -> None:
     save("1.png")
     Path("2.png").symlink_to("1.png")  # as tools keep files of equal content

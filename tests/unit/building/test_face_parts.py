@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -114,6 +115,7 @@ def test_every_near_pair_is_found(max_bits: int, spectrum: float, monkeypatch: p
     """Against all pairs compared; a crowd of the same pictures, and pairs at the very edge of either rule."""
     monkeypatch.setattr("dist_dsvae.building.faces.near.LEAF", 16)
     monkeypatch.setattr("dist_dsvae.building.faces.near.AT_ONCE", 100)
+    monkeypatch.setattr("dist_dsvae.building.faces.near.WAITING", 500)
     rng = np.random.default_rng(max_bits)
     numbers = [int.from_bytes(rng.bytes(32)) for _ in range(300)]
     looks = looks_like(rng, len(numbers), spectrum)
@@ -137,6 +139,23 @@ def test_every_near_pair_is_found(max_bits: int, spectrum: float, monkeypatch: p
     assert set(map(tuple, found.tolist())) == expected
     assert len(found) == len(expected) > 100
     assert found.tolist() == sorted(found.tolist(), key=lambda pair: pair[::-1])
+
+
+def test_a_crowd_of_one_scene_does_not_fill_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every two of its pictures are near, and found again in every band: 45,000 pairs, most many times."""
+    monkeypatch.setattr("dist_dsvae.building.faces.near.AT_ONCE", 1 << 10)
+    monkeypatch.setattr("dist_dsvae.building.faces.near.WAITING", 1 << 10)
+    monkeypatch.setattr("dist_dsvae.building.faces.near.LEAF", 32)
+    rng = np.random.default_rng(0)
+    crowd = np.repeat(np.frombuffer(rng.bytes(32), np.uint64)[None], 300, axis=0)
+    crowd[:, 0] ^= np.uint64(1) << rng.integers(0, 64, 300).astype(np.uint64)
+    looks = looks_like(rng, 1, 0.5) + 0.001 * looks_like(rng, 300, 0.5)
+    tracemalloc.start()
+    found = near_pairs(crowd, looks / np.linalg.norm(looks, axis=1, keepdims=True), 40)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert len(found) == 300 * 299 // 2
+    assert peak < 8 * found.nbytes
 
 
 def test_near_pairs_are_found_without_comparing_all(monkeypatch: pytest.MonkeyPatch) -> None:

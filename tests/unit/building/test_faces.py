@@ -267,3 +267,29 @@ def test_a_sheet_of_a_large_class_stays_small(monkeypatch: pytest.MonkeyPatch) -
         assert large.size == full.size
         assert full.height < 500
         assert full.convert("RGB").getpixel((30, full.height - 60)) != (255, 255, 255)  # a grey square
+
+
+def test_of_two_builds_in_the_face_stage_the_second_is_refused(tmp_path: Path) -> None:
+    """One that ends meanwhile does not take the other's work away."""
+    cache = WorkCache(tmp_path / "out")
+
+    def found(item: int) -> int:
+        if item == CHUNK:  # in the second chunk
+            cache.remove()  # another build of the same place, which has ended
+            with pytest.raises(
+                DataError, match=r"Another process is building .*out right now \(in out\.work\)"
+            ):
+                work([item])
+        return item
+
+    def work(items: list[int]) -> list[int]:
+        return cache.map(
+            found, items, identity="a", fingerprint=str, num_workers=1, progress=lambda number: None
+        )
+
+    items = list(range(3 * CHUNK))
+    assert work(items) == items
+    assert len(list(cache.directory.iterdir())) == 3
+    cache.remove()
+    assert not cache.directory.exists()
+    cache.remove()

@@ -26,7 +26,7 @@ from dist_dsvae.core.faces.crop_record import FaceCrops
 from dist_dsvae.data.shards.manifest import Manifest
 from dist_dsvae.data.shards.table import TABLE_FILE, check_table
 from tests.unit.building.drawn_faces import Marks
-from tests.unit.data.making import images_of, png, run_build, write_values
+from tests.unit.data.making import all_files, images_of, png, run_build, write_values
 
 Files = Mapping[str, bytes]
 
@@ -123,6 +123,40 @@ def test_our_own_shards_keep_their_index(tmp_path: Path) -> None:
     again = index_one(tmp_path / "train", num_workers=2)
     assert [again.index(number).tolist() for number in range(3)] == before
     assert again.fingerprint == ours.fingerprint
+
+
+@pytest.mark.parametrize("when", ["before", "between"])
+def test_an_interrupted_index_never_gives_wrong_labels(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
+    """Before the first file takes its name nothing has changed; between two of them nothing is read."""
+    for number in range(2):
+        write_tar(tmp_path / f"{number}.tar", labelled("cat", "dog"))
+    index_one(tmp_path)
+    before = all_files(tmp_path)
+
+    def interrupted(self: Manifest) -> list[tuple[Path, bytes]]:
+        raise KeyboardInterrupt
+
+    def full(path: Path, target: Path, replace: Callable[..., Path] = Path.replace) -> Path:
+        if target.name == "1.index.npy":
+            raise OSError(28, "No space left on device")
+        return replace(path, target)
+
+    with monkeypatch.context() as patch:
+        if when == "before":
+            patch.setattr(Manifest, "files", interrupted)
+        else:
+            patch.setattr(Path, "replace", full)
+        with pytest.raises((KeyboardInterrupt, OSError)):
+            index(tmp_path, command="again", names=["dog", "cat"])
+    if when == "before":
+        assert all_files(tmp_path) == before
+        return
+    assert all_files(tmp_path).keys() == before.keys()
+    with pytest.raises(DataError, match=r"0\.index\.npy is not as it was written.*dsvae build index"):
+        Manifest.load(tmp_path)
+    assert index_one(tmp_path, names=["dog", "cat"]).classes == ("dog", "cat")
 
 
 def test_what_a_manifest_knew_is_kept(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import unicodedata
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -142,3 +143,15 @@ def test_spellings_of_a_name() -> None:
     assert plain("Zoë  O'Hara-Lee") == plain("zoe_ohara_LEE") == "zoeoharalee"
     assert plain("Straße") == plain("STRASSE")
     assert plain("Jo") != plain("Joe")
+    assert plain("مُحَمَّد") == plain("محمد")  # vowels that may be left out
+    assert plain("葛\U000e0100城") == plain("葛城")  # one character, drawn in two ways
+    assert plain("ﾊﾞﾙﾄ") == plain("バルト")
+    assert plain("Йозеф") == plain("Иозеф")
+
+
+@pytest.mark.parametrize("names", ["राम रमा रीमा", "สิน สัน สน", "はると ばると ぱると", "கண கணி"])
+def test_names_that_differ_by_marks_that_are_letters(names: str) -> None:
+    persons = names.split()
+    assert len({plain(name) for name in persons}) == len(persons)
+    for form in ("NFC", "NFD", "NFKC", "NFKD"):
+        assert [plain(unicodedata.normalize(form, name)) for name in persons] == [*map(plain, persons)]

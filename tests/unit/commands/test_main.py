@@ -14,6 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from PIL import Image
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
 
 from dist_dsvae.commands import config, main, train
@@ -57,6 +58,26 @@ def test_what_a_reader_leaves_unread_is_no_error() -> None:
         assert started.stderr is not None
         started.stdout.close()  # before anything is printed
         assert (started.stderr.read(), started.wait()) == (b"", 0)
+
+
+def test_names_that_are_no_text_are_printed(tmp_path: Path) -> None:
+    """In a locale of UTF-8 alone, too: a folder named in Latin-1 is built and verified."""
+    folder = tmp_path / os.fsdecode(b"M\xfcnchen")
+    for label in ("a", "b"):
+        (folder / label).mkdir(parents=True)
+        Image.new("RGB", (8, 8)).save(folder / label / "1.png")
+    out = tmp_path / os.fsdecode(b"\xe4us")
+    environment = os.environ | {"PYTHONIOENCODING": "utf-8:strict"}
+    for arguments in (["folder", folder, out, "--size", "8", "--workers", "1"], ["verify", out]):
+        done = subprocess.run(
+            [sys.executable, "-m", "dist_dsvae.commands.main", "build", *arguments],
+            env=environment,
+            cwd=REPOSITORY,
+            capture_output=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr.decode(errors="replace")
+        assert rb"\udce4us" in done.stdout
 
 
 def test_a_command_records_how_it_was_called(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,6 +15,7 @@ from dist_dsvae.building.writer import Sample, UnreadableError
 from dist_dsvae.core.images import Codec, Fitter, Format, Pixels
 from dist_dsvae.data import decode
 from dist_dsvae.pretrained.image_kinds import ImageError, read_image
+from tests.unit.data.making import deep_png
 
 
 def smooth(size: int = 16, mode: str = "RGB") -> Image.Image:
@@ -86,6 +87,18 @@ def test_a_picture_that_fits_but_is_cut_off_is_unreadable(tmp_path: Path) -> Non
         path.write_bytes(path.read_bytes()[:-200])
         with pytest.raises(UnreadableError):
             stored(path, 64, extension=extension)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("size", [8, 16])
+def test_colours_of_16_bits(tmp_path: Path, size: int) -> None:
+    """All of them are brought to 8, also where the picture fits; 12 of them would be nearly black."""
+    path = tmp_path / "deep.png"
+    path.write_bytes(deep_png(65535, size))
+    with Image.open(io.BytesIO(stored(path, extension="png"))) as made:
+        assert (made.tile[0][3], made.getpixel((0, 0))) == ("RGB", (255, 255, 255))
+    path.write_bytes(deep_png(4095, size))
+    with pytest.raises(UnreadableError, match=r"at most 14 bits per colour in 16.*convert it to 8 bits"):
+        stored(path, extension="png")
 
 
 def test_no_program_is_run_on_a_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,6 +6,7 @@ files of a person's, where people leave them and where the program would like to
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import sys
@@ -22,7 +23,9 @@ from PIL import Image, PngImagePlugin
 from dist_dsvae.building.indexing import index
 from dist_dsvae.building.older_shards import files_of_older_shards
 from dist_dsvae.commands import build, evaluate, export, generate, train
+from dist_dsvae.core import files, inventory
 from dist_dsvae.core.errors import DataError
+from dist_dsvae.core.files import sha256_of
 from dist_dsvae.core.inventory import INVENTORY_FILE
 from dist_dsvae.core.staging import building, check_free
 from dist_dsvae.sampling.image_file import ForeignImageError, write_image
@@ -282,6 +285,116 @@ def test_of_two_builds_of_one_place_the_first_to_end_stays(tmp_path: Path) -> No
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
+@pytest.mark.parametrize("code", [errno.EBUSY, errno.EXDEV])
+@pytest.mark.parametrize("is_empty", [True, False])
+def test_a_folder_that_cannot_give_way_is_told_before_the_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int, is_empty: bool
+) -> None:
+    """A mount point, or a folder of an image's lower layer."""
+    out = tmp_path / "out"
+    if is_empty:
+        out.mkdir()
+    else:
+        with building(out) as staging:
+            (staging / "made").touch()
+    unable_to_rename(monkeypatch, out, code)
+    with pytest.raises(
+        DataError, match=r"out exists and cannot be renamed .*give a new folder inside it, such"
+    ):
+        check_free(out, overwrite=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_a_build_that_ends_as_another_begins_is_none_of_its_leftovers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    opened = os.open
+
+    def ends_just_now(path: Path, *how: int) -> int:
+        descriptor = opened(path, *how)
+        if ".incomplete-" in str(path) and not out.exists():
+            Path(path).rename(out)
+        return descriptor
+
+    leftover = tmp_path / "out.incomplete-12345678"
+    leftover.mkdir()
+    inventory.mark(leftover)
+    monkeypatch.setattr("dist_dsvae.core.staging.os.open", ends_just_now)
+    with pytest.raises(DataError, match=r"out exists already"), building(out) as staging:
+        (staging / "made").touch()
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_looking_whether_a_folder_can_give_way_leaves_it_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    with building(out) as staging:
+        (staging / "made").write_text("a", encoding="utf-8")
+    check_free(out, overwrite=True)
+
+    def merge(path: Path, target: Path, rename: Callable[..., Path] = Path.rename) -> Path:
+        """As a file system does that joins folders."""
+        if not target.is_dir():
+            return rename(path, target)
+        (target / "made").write_text((path / "made").read_text(encoding="utf-8"), encoding="utf-8")
+        shutil.copy(path / INVENTORY_FILE, target)
+        shutil.rmtree(path)
+        return target
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "rename", merge)
+        check_free(out, overwrite=True)
+    assert (out / "made").read_text(encoding="utf-8") == "a"
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+    check_free(out, overwrite=True)
+
+
+@pytest.mark.parametrize("what", ["older", "new"])
+def test_what_is_complete_stays_where_only_its_name_cannot_be_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    out = tmp_path / "out"
+    with building(out) as staging:
+        (staging / "made").write_text("before", encoding="utf-8")
+
+    def build_again() -> None:
+        with building(out, overwrite=True) as staging:
+            (staging / "made").write_text("now", encoding="utf-8")
+            unable_to_rename(monkeypatch, out if what == "older" else staging, errno.EIO, onto="out")
+
+    with pytest.raises(
+        DataError, match=r"out is made, but cannot .*It lies whole in .*out\.complete-[0-9a-f]{8}:"
+    ):
+        build_again()
+    monkeypatch.undo()
+    with building(tmp_path / "out2"):
+        pass
+    (complete,) = tmp_path.glob("out.complete-*")
+    assert (complete / "made").read_text(encoding="utf-8") == "now"
+    assert (out / "made").read_text(encoding="utf-8") == "before"
+    with building(out, overwrite=True) as staging:
+        (staging / "made").touch()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out", complete.name, "out2"]
+
+
+def unable_to_rename(
+    monkeypatch: pytest.MonkeyPatch, folder: Path, code: int, *, onto: str | None = None
+) -> None:
+    """``folder`` cannot be renamed; onto: or only to such a name, or to one that is not there yet."""
+    rename = Path.rename
+
+    def renamed(path: Path, target: Path) -> Path:
+        if path == folder and (
+            onto is None or Path(target).name == onto or target.name.endswith("-replaced")
+        ):
+            raise OSError(code, os.strerror(code), str(path))
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", renamed)
+
+
 def test_tars_that_were_only_indexed_are_their_makers(world: Path, tmp_path: Path) -> None:
     tars = tmp_path / "tars"
     shutil.copytree(world / "tars", tars)
@@ -300,6 +413,43 @@ def test_a_touched_file_of_ours_is_ours_and_a_changed_one_is_not(world: Path, tm
     card.write_text(text.replace("a", "b", 1), encoding="utf-8")
     with pytest.raises(DataError, match=r"holds README\.md"):
         check_free(model, overwrite=True)
+
+
+def test_what_is_there_is_read_once_and_only_to_be_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Shards are large: a build that may not replace them reads none, one that does reads each once."""
+    read: list[str] = []
+
+    def counted(path: Path) -> str:
+        read.append(path.name)
+        return sha256_of(path)
+
+    def make(word: str, overwrite: bool) -> None:
+        hashes: dict[Path, str] = {}
+        with building(tmp_path / "out", overwrite=overwrite, hashes=hashes) as staging:
+            (staging / "made").write_text(word, encoding="utf-8")
+            hashes[staging / "made"] = sha256_of(staging / "made")
+
+    make("a", overwrite=False)
+    monkeypatch.setattr(files, "sha256_of", counted)
+    monkeypatch.setattr(inventory, "sha256_of", counted)
+    monkeypatch.setattr(files, "_TICK_NS", 0)
+    with pytest.raises(DataError, match=r"out exists already and is not empty\. Add --overwrite"):
+        check_free(tmp_path / "out", overwrite=False)
+    assert read == []
+    check_free(tmp_path / "out", overwrite=True)
+    make("b", overwrite=True)
+    assert read == ["made"]
+    check_free(tmp_path / "out", overwrite=True)  # the hash that the maker told is right
+    assert read == ["made", "made"]
+
+
+def test_a_hash_is_not_remembered_of_what_has_just_been_changed(tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    for word in ("a", "b", "c"):
+        path.write_text(word, encoding="utf-8")  # within a tick, perhaps, of the same size
+        assert files.sha256_as_of(path) == sha256_of(path)
 
 
 def test_a_link_in_our_folder_is_not_followed(world: Path, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import struct
 import sys
 import zlib
@@ -37,13 +38,22 @@ def png(value: int, size: tuple[int, int] = (4, 4), mode: str = "L") -> bytes:
 def png_claiming(width: int, height: int) -> bytes:
     """A few bytes that promise so many pixels."""
 
+    return _png_of(struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0), b"")
+
+
+def deep_png(value: int, size: int = 8) -> bytes:
+    """A colour PNG of 16 bits, all of whose values are ``value``."""
+    rows = (b"\0" + struct.pack(">H", value) * 3 * size) * size
+    return _png_of(struct.pack(">IIBBBBB", size, size, 16, 2, 0, 0, 0), zlib.compress(rows))
+
+
+def _png_of(header: bytes, pixels: bytes) -> bytes:
     def chunk(kind: bytes, content: bytes) -> bytes:
         return (
             struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
         )
 
-    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", b"") + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")
 
 
 def encode_value(sample: Sample[int]) -> tuple[bytes, dict[str, object]]:
@@ -83,6 +93,13 @@ def images_of(manifest: Manifest, number: int) -> list[tuple[bytes, int]]:
     """(image bytes, label) of every sample of an uncompressed shard, by its index."""
     content = (manifest.directory / manifest.shards[number].file).read_bytes()
     return [(content[start : start + size], label) for start, size, label in manifest.index(number).tolist()]
+
+
+def change_unnoticed(path: Path, content: bytes) -> None:
+    """Other content, as a failing disk changes it: the time stays as it was."""
+    status = path.stat()
+    path.write_bytes(content)
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
 
 
 def as_version_1(split: Path) -> None:

@@ -206,13 +206,34 @@ def test_an_index_is_looked_at_when_it_is_opened(split: Path) -> None:
         manifest.index(0)
 
 
+def test_labels_that_only_the_hash_tells(split: Path) -> None:
+    """Of another index, as plausible: the same rows and classes, and other labels."""
+    manifest = Manifest.load(split)
+    rows = np.array(manifest.index(0))
+    rows[:, 2] = (rows[:, 2] + 1) % 3
+    np.save(split / "000000.index.npy", rows)
+    for look in (lambda: manifest.index(0), lambda: Manifest.load(split)):
+        with pytest.raises(DataError, match=r"000000\.index\.npy is not as it was written: its sha256 is"):
+            look()
+
+
+def test_a_version_1_that_is_saved_knows_no_hashes_of_indexes(split: Path) -> None:
+    as_version_1(split)
+    Manifest.load(split).save()
+    assert [shard.index_sha256 for shard in Manifest.load(split).shards] == [None] * 3
+    verify(Manifest.load(split))
+
+
 def test_verify_finds_a_wrong_index(split: Path) -> None:
     rows = np.array(Manifest.load(split).index(0))
     rows[2, 0] += 512
+    sound = (split / "000000.index.npy").read_bytes()
     np.save(split / "000000.index.npy", rows)
-    with pytest.raises(DataError, match=r"000000\.index\.npy is not as it was written"):
-        verify(Manifest.load(split))
+    with pytest.raises(DataError, match=r"000000\.index\.npy is not as it was written.*dsvae build index"):
+        Manifest.load(split)
+    (split / "000000.index.npy").write_bytes(sound)
     as_version_1(split)
+    np.save(split / "000000.index.npy", rows)
     with pytest.raises(DataError, match=r"The sample '0000000\d' of the shard .*000000.index.npy says"):
         verify(Manifest.load(split))
 

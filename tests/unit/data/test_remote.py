@@ -509,7 +509,7 @@ def test_a_manifest_is_not_trusted(
 
 def test_indexes_that_are_not_the_manifests(server: Server, settings: dict[str, Any]) -> None:
     server.tell("000003.index.npy", "page")
-    sentence = r"000003.index.npy could not be fetched .*its sha256 is .*Put the split there again"
+    sentence = r"000003.index.npy could not be fetched .*cannot be read .*Put the split there again"
     with pytest.raises(DataError, match=sentence):
         open_remote(server.url, settings)
 
@@ -522,6 +522,30 @@ def test_a_damaged_index_in_the_cache_is_fetched_again(server: Server, settings:
     again = open_remote(server.url, settings)
     assert np.array_equal(again.index(3), rows)
     assert server.requests()["000003.index.npy"] == 2
+
+
+@pytest.mark.parametrize("glanced_at", [1000, 0])
+def test_processes_that_find_all_indexes_do_not_wait_for_one_another(
+    server: Server, settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch, glanced_at: int
+) -> None:
+    """The lock is for those who fetch; of very many shards the sizes tell what is missing."""
+    monkeypatch.setattr("dist_dsvae.data.open_split.GLANCED_AT", glanced_at)
+    first = open_remote(server.url, settings)
+    (first.directory / "000002.index.npy").unlink()
+    cut = first.directory / "000004.index.npy"
+    cut.write_bytes(cut.read_bytes()[:-24])
+    open_remote(server.url, settings)
+    asked = server.requests()
+    assert [asked[f"00000{number}.index.npy"] for number in range(5)] == [1, 1, 2, 1, 2]
+
+    def wait(file: object, operation: int) -> None:
+        raise AssertionError("it waits for a lock")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("dist_dsvae.data.open_split.fcntl.flock", wait)
+        again = open_remote(server.url, settings)
+    assert np.array_equal(again.index(4), first.index(4))
+    assert server.requests()["000004.index.npy"] == 2
 
 
 def test_a_rebuilt_split_at_the_same_url(copy: tuple[Path, str], settings: dict[str, Any]) -> None:

@@ -55,6 +55,12 @@ def test_corrupt_samples_are_replaced_as_in_the_stream(tmp_path: Path) -> None:
     assert_equal(take_resident(manifest, 12, policy="replace"), expected)
 
 
+def test_a_corrupt_sample_alone_in_its_shard_is_replaced_as_in_the_stream(tmp_path: Path) -> None:
+    manifest = write_shards(tmp_path / "train", counts=(3, 1, 2))
+    damage(manifest, 1, 0)
+    assert_equal(take_resident(manifest, 6, policy="replace"), take(manifest, 6, corrupt_sample="replace"))
+
+
 def test_corrupt_samples_raise_by_default(tmp_path: Path) -> None:
     manifest = write_shards(tmp_path / "train")
     key = damage(manifest, 1, 3)

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -29,9 +29,9 @@ from dist_dsvae.data.decode import Array, BatchBuffers
 from dist_dsvae.data.plan import Plan
 from dist_dsvae.data.reader import ShardReader
 from dist_dsvae.data.shards.manifest import Manifest
-from dist_dsvae.data.stream import HostBatch, Slice, one_pass, stream
+from dist_dsvae.data.stream import HostBatch, Slice, one_pass, replacements, stream
 from dist_dsvae.data.transforms import normalise, to_batch
-from tests.unit.data.making import as_version_1
+from tests.unit.data.making import as_version_1, change_unnoticed
 
 COUNTS = [7, 5, 9]
 SIZE = 8
@@ -47,9 +47,11 @@ def png(pixels: np.ndarray) -> bytes:
     return out.getvalue()
 
 
-def write_shards(directory: Path, corrupt: tuple[int, int] | None = None) -> Manifest:
+def write_shards(
+    directory: Path, corrupt: tuple[int, int] | None = None, counts: Sequence[int] = COUNTS
+) -> Manifest:
     directory.mkdir()
-    for shard, count in enumerate(COUNTS):
+    for shard, count in enumerate(counts):
         with webdataset.TarWriter(str(directory / f"{shard:06d}.tar")) as writer:
             for row in range(count):
                 data = b"<html>not found</html>" if (shard, row) == corrupt else png(pixels_of(shard, row))
@@ -118,7 +120,7 @@ def damage(manifest: Manifest, shard: int, row: int) -> str:
     path = manifest.directory / manifest.shards[shard].file
     content = bytearray(path.read_bytes())
     content[offset : offset + size] = b"<html>".ljust(size, b"x")
-    path.write_bytes(bytes(content))
+    change_unnoticed(path, bytes(content))
     return f"s{shard}r{row}.png"
 
 
@@ -178,12 +180,46 @@ def test_a_wholly_corrupt_shard_is_not_papered_over(tmp_path: Path) -> None:
         take(manifest, 4, corrupt_sample="replace")
 
 
+def test_a_corrupt_sample_that_is_alone_in_its_shard(tmp_path: Path) -> None:
+    """Another shard's stands in for it, the same for any workers; where there is no other, that is said."""
+    manifest = write_shards(tmp_path / "train", counts=(3, 1, 2))
+    damage(manifest, 1, 0)
+    one, two = (take(manifest, 3, corrupt_sample="replace", num_workers=workers) for workers in (0, 2))
+    assert sum(batch.num_replaced for batch in one) == 3
+    for batch, same in zip(one, two, strict=True):
+        assert torch.equal(batch.images, same.images)
+        assert torch.equal(batch.labels, same.labels)
+    sound = {pixels_of(s, r).tobytes() for s, r in ((0, 0), (0, 1), (0, 2), (2, 0), (2, 1))}
+    assert {image.numpy().tobytes() for batch in one for image in batch.images} == sound
+
+    alone = write_shards(tmp_path / "alone", counts=(1,))
+    damage(alone, 0, 0)
+    with pytest.raises(DataError, match=r"000000\.tar in .* cannot be replaced: there is no other\."):
+        take(alone, 1, corrupt_sample="replace")
+
+
+@pytest.mark.parametrize(("counts", "shard"), [((7, 5, 9), 1), ((40, 3), 0), ((2, 2), 1), ((1, 1, 30), 0)])
+def test_what_stands_in_for_a_corrupt_sample(tmp_path: Path, counts: tuple[int, ...], shard: int) -> None:
+    """Others, each once; of a few all, so that one that is sound is found."""
+    manifest = write_shards(tmp_path / "train", counts=counts)
+    alone = counts[shard] == 1
+    others = {(s, r) for s in (range(len(counts)) if alone else [shard]) for r in range(counts[s])} - {
+        (shard, 0)
+    }
+    for position in range(50):
+        found = replacements(manifest, 11, position, shard, 0)
+        assert len(set(found)) == len(found)
+        assert others.issuperset(found)
+        assert len(found) >= min(len(others), 8)
+        assert len(others) >= 16 or others.issubset(found)
+
+
 def test_manifest_that_disagrees_with_its_tar(tmp_path: Path) -> None:
     """Same size, other content: found at the first read from that shard."""
     manifest = write_shards(tmp_path / "train")
     path = manifest.directory / "000001.tar"
     content = path.read_bytes()
-    path.write_bytes(content[512:] + content[:512])
+    change_unnoticed(path, content[512:] + content[:512])
     with pytest.raises(DataError, match=r"does not hold sample .* where its index says"):
         take(manifest, 4)
 
@@ -195,7 +231,7 @@ def test_image_of_another_size(tmp_path: Path) -> None:
     path = manifest.directory / "000000.tar"
     content = bytearray(path.read_bytes())
     content[offset : offset + size] = small.ljust(size, b"\0")
-    path.write_bytes(bytes(content))
+    change_unnoticed(path, bytes(content))
     with pytest.raises(DataError, match="decodes to 8x4 pixels, while the manifest says 8x8 pixels"):
         take(manifest, 4)
 

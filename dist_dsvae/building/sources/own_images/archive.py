@@ -7,7 +7,9 @@ left out by name. Offsets into a compressed tar do not exist, so only plain ones
 from __future__ import annotations
 
 import io
+import lzma
 import stat
+import struct
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -34,6 +36,11 @@ TOO_LARGE = f"entries of more than {MOST_BYTES // 2**20} MiB"
 UNREAD_PACKING = "entries packed in a way that is not read"
 TWICE = "names that a later entry has too"
 _READ_PACKINGS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA)
+# What unpacking raises, by the packing; RuntimeError for a password
+_DAMAGE = (
+    *(zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error),
+    *(EOFError, ValueError, RuntimeError, LookupError, MemoryError),
+)
 _FLAG_ENCRYPTED, _FLAG_UTF8 = 0x1, 0x800
 _MADE_BY_DOS = 0
 
@@ -50,7 +57,7 @@ class ZipMember:
             opened = _zip(self.path)
             with opened.open(opened.infolist()[self.number]) as packed:
                 return io.BytesIO(packed.read())  # no more than the entry says, which was looked at
-        except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, RuntimeError, IndexError) as error:
+        except _DAMAGE as error:
             raise OSError(f"the entry cannot be unpacked: {error}") from error
 
 

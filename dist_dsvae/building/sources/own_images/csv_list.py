@@ -17,15 +17,20 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from dist_dsvae.building.sources.own_images.found import FoundImages
-from dist_dsvae.building.sources.own_images.listing import class_name, is_image
-from dist_dsvae.building.sources.own_images.rows import TableRow, choose_splits, splits_of_rows
+from dist_dsvae.building.sources.own_images.listing import is_image
+from dist_dsvae.building.sources.own_images.rows import (
+    TableRow,
+    choose_splits,
+    class_of_label,
+    splits_of_rows,
+)
+from dist_dsvae.building.tar_labels import without_point
 from dist_dsvae.building.writer import Sample
 from dist_dsvae.core.errors import DataError
 from dist_dsvae.core.images import EncodedImage
 from dist_dsvae.core.text import TextError, printable, read_text
 
 SEPARATORS = (",", ";", "\t")
-NOT_LABELS = ("", "-1")  # the second as data sets have it whose labels are numbers
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -85,16 +90,21 @@ def images_listed_in(
             f"({file.parent})."
         )
     chosen = choose_splits(list(rows), str(file), train, test)
-    return splits_of_rows(rows, chosen, str(file), left_out, unlabelled=unlabelled)
+    pointed = sum(told.has_point for told, _ in seen.values())
+    notes = (
+        [f"{pointed:,} labels have a decimal point: 1.0 is the class 1"] if pointed and not unlabelled else []
+    )
+    return splits_of_rows(rows, chosen, str(file), left_out, notes=notes, unlabelled=unlabelled)
 
 
 @dataclass(frozen=True, slots=True)
 class _Told:
-    """What a line says."""
+    """What a line says. has_point: its label is a whole number such as 1.0."""
 
     path: str
     class_name: str | None
     split: str
+    has_point: bool
 
 
 def _table(file: Path, path_column: str) -> tuple[list[str], list[tuple[int, list[str]]]]:
@@ -154,7 +164,7 @@ def _told(file: Path, number: int, line: Mapping[str, str], columns: Columns) ->
             f"Line {number} of {file} has nothing in the column '{missing}'. Fill it in, or remove the line."
         )
     label = line.get(columns.label, "")
-    return _Told(path, None if label in NOT_LABELS else class_name(label), split)
+    return _Told(path, class_of_label(label), split, has_point=without_point(label)[1])
 
 
 def _check_same(file: Path, number: int, told: _Told, before: _Told, earlier: int) -> None:

@@ -12,10 +12,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
-from dist_dsvae.building.sources.own_images.csv_list import NOT_LABELS
 from dist_dsvae.building.sources.own_images.found import FoundImages
 from dist_dsvae.building.sources.own_images.listing import class_name
-from dist_dsvae.building.sources.own_images.rows import TableRow, choose_splits, splits_of_rows
+from dist_dsvae.building.sources.own_images.rows import (
+    TableRow,
+    choose_splits,
+    class_of_label,
+    splits_of_rows,
+)
 from dist_dsvae.building.writer import Sample
 from dist_dsvae.core.errors import DataError
 
@@ -220,5 +224,4 @@ def _name_of(value: Any, names: Sequence[str] | None) -> str | None:
         return None
     if names is not None:
         return class_name(names[value])
-    text = str(value).strip()
-    return None if text in NOT_LABELS else class_name(text)
+    return class_of_label(str(value).strip())

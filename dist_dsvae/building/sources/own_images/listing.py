@@ -157,7 +157,7 @@ def is_image(path: Place) -> bool:
             return True
     except Image.DecompressionBombError:
         return True  # a picture, if one that is too large: the report says so
-    except (OSError, ValueError, SyntaxError):
+    except Exception:  # codecs raise nearly anything on what is no picture
         return False
 
 

@@ -6,13 +6,16 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from dist_dsvae.building.sources.own_images.found import FoundImages
+from dist_dsvae.building.sources.own_images.listing import class_name
 from dist_dsvae.building.sources.own_images.split_folders import role_of
+from dist_dsvae.building.tar_labels import without_point
 from dist_dsvae.building.writer import Sample
 from dist_dsvae.core.errors import DataError
 from dist_dsvae.core.images import EncodedImage
 
 UNUSED = "splits that are not used"
 NO_LABEL = "rows without a label"
+_NOT_LABELS = ("", "-1")  # the second as data sets have it whose labels are numbers
 
 
 class TableRow(NamedTuple):
@@ -31,6 +34,12 @@ class ChosenSplits(NamedTuple):
     train: str
     tests: Sequence[str]
     test_is_asked: bool
+
+
+def class_of_label(label: str) -> str | None:
+    """The class that a label names, None for no label; 1.0, as programs write numbers beside gaps, is 1."""
+    text, _ = without_point(label)
+    return None if text in _NOT_LABELS else class_name(text)
 
 
 def choose_splits(
