@@ -16,6 +16,7 @@ from dist_dsvae.core.faces.face import Landmarks, Point
 # are inside. The margins around the face follow from it.
 TEMPLATE: Landmarks = ((0.35, 0.406), (0.65, 0.406), (0.5, 0.58), (0.377, 0.751), (0.623, 0.751))
 _MAX_SUPERSAMPLING = 16
+_BICUBIC_REACH = 4  # pixels that the filter may look at, around those it is asked for
 # Of what is put back: an oval around the template's face, that fades out towards the edge of the crop
 _OVAL_MIDDLE, _OVAL_RADII, _OVAL_POWER = (0.5, 0.5), (0.47, 0.49), 2.6
 _FEATHER = 0.35  # of the radii
@@ -76,11 +77,14 @@ class Alignment:
         size = ((right - left) * dense, (bottom - top) * dense)
         step, start = 1 / (factor * dense), (complex(left, top) - offset) / factor
         finer = mask.width / self.size
+        # Where the crop ends in a pixel of the photograph, the mask alone says so: the pixel's colour is
+        # averaged over nothing but the crop's.
+        margin = min(_BICUBIC_REACH + int(np.ceil(2 / abs(factor))), self.size)
+        continued = np.pad(np.asarray(crop), [(margin, margin), (margin, margin), (0, 0)], mode="edge")
+        colours = _sampled(Image.fromarray(continued), size, step, start + complex(margin, margin))
+        faded = _sampled(mask, size, step * finer, start * finer)
         layers = [
-            _sampled(layer, size, step * scale, start * scale).resize(
-                (right - left, bottom - top), Image.Resampling.BOX
-            )
-            for layer, scale in ((crop, 1.0), (mask, finer))
+            layer.resize((right - left, bottom - top), Image.Resampling.BOX) for layer in (colours, faded)
         ]
         pasted.paste(layers[0], (left, top), layers[1])
         return pasted
@@ -124,9 +128,8 @@ def oval() -> Image.Image:
 
 def _surround(image: Image.Image, corners: Complexes) -> tuple[Image.Image, complex]:
     """The part of the image around the corners, its edge continued; and how far its points moved."""
-    margin = 4  # for the bicubic filter
-    left, top = (int(np.floor(part.min())) - margin for part in (corners.real, corners.imag))
-    right, bottom = (int(np.ceil(part.max())) + margin for part in (corners.real, corners.imag))
+    left, top = (int(np.floor(part.min())) - _BICUBIC_REACH for part in (corners.real, corners.imag))
+    right, bottom = (int(np.ceil(part.max())) + _BICUBIC_REACH for part in (corners.real, corners.imag))
     inside = (
         min(max(left, 0), image.width - 1),
         min(max(top, 0), image.height - 1),

@@ -70,6 +70,20 @@ def test_a_mask_says_what_is_put_back() -> None:
     assert (pasted[60:140, 103:145] == 255).all()
 
 
+@pytest.mark.parametrize("turn", [0.0, 0.2, -0.7])
+@pytest.mark.parametrize("distance", [7.3, 14.0, 19.2, 60.0])
+@pytest.mark.parametrize("size", [64, 256])
+def test_a_hole_up_to_the_edge_of_the_crop_leaves_no_line_there(
+    size: int, distance: float, turn: float
+) -> None:
+    white, points = Image.new("RGB", (300, 300), "white"), landmarks_at(150.3, 140.7, distance, turn)
+    crop, mask = Image.new("RGB", (size, size), "white"), Image.new("L", (size, size), 255)
+    assert np.asarray(Alignment(size).paste(white, crop, points, mask)).min() == 255
+    black = Image.new("RGB", (300, 300))
+    pasted = np.asarray(Alignment(size).paste(black, crop, points, mask))[..., 0]
+    assert pasted.astype(float).sum() / 255 == pytest.approx((distance / 0.3) ** 2, rel=0.03)  # and no more
+
+
 def test_a_face_at_the_edge_or_outside_of_the_picture() -> None:
     photograph, alignment = smooth_image(100, 80), Alignment(32)
     crop = Image.new("RGB", (32, 32), "white")
