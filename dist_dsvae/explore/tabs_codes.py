@@ -10,6 +10,7 @@ from PIL import Image
 from dist_dsvae.explore import renderings
 from dist_dsvae.explore.controls import (
     MODEL,
+    ROLLING,
     SLIDING,
     Change,
     TabChanges,
@@ -59,10 +60,6 @@ def samples_tab(model: ShownModel) -> TabChanges:
             only_best=only_best,
         )
 
-    def roll(classes: list[str], num_samples: float, _seed: float, *others: Any) -> tuple[int, Image.Image]:
-        seed = rolled()
-        return seed, draw(classes, num_samples, seed, *others)
-
     what = f"A row for each {words.one}. " if is_image else ""
     introduce(f"{what}Nobody made these: the model did. Every roll of the dice draws others.")
     classes = gr.Dropdown(
@@ -102,7 +99,8 @@ def samples_tab(model: ShownModel) -> TabChanges:
             ]
     inputs = [classes, number, seed, shared, best, *temperatures]
     drawing = Change(telling(draw), inputs, [result])
-    dice.click(telling(roll), inputs, [seed, result], **MODEL)
+    # The seed at once, so that whatever is chosen while its samples are drawn is drawn with it.
+    dice.click(rolled, None, [seed], **ROLLING).then(*drawing, **MODEL)
     gr.on([seed.submit, seed.blur, shared.input, best.input], *drawing, **MODEL)
     gr.on([number.input, classes.change], *drawing, **SLIDING)
     # on release: batch norm is measured for every temperature

@@ -13,7 +13,7 @@ from PIL import Image
 
 from dist_dsvae.config import CGANConfig, ClassifierConfig, CVAEConfig, DSVAEConfig, MethodConfig
 from dist_dsvae.methods.published import save_published
-from tests.unit.explore.making import make_model, make_run, save_checkpoint
+from tests.unit.explore.making import face_model, make_model, make_run, save_checkpoint
 from tests.unit.pretrained.making import make_published
 
 gr = pytest.importorskip("gradio", reason="the page needs the extra explore")
@@ -195,3 +195,22 @@ def test_a_picture_shown_again_is_not_written_in_place() -> None:
                 assert not os.path.samestat(os.fstat(reader.fileno()), path.stat())
     finally:
         page.close(verbose=False)
+
+
+def test_no_choice_is_dropped_while_another_is_drawn() -> None:
+    """But the dice, which are done at once, and the clocks, which come again."""
+    page = build_page(Subject("faces", ShownModel(face_model()), None, ""), 10**6)
+    dropped = [
+        f"{control and page.blocks[control].label}.{event}"
+        for function in page.fns.values()
+        if function.trigger_mode == "once"
+        for control, event in function.targets
+    ]
+    assert dropped == ["None.click"]
+    (dice,) = [f for f in page.fns.values() if f.trigger_mode == "once"]
+    assert [page.blocks[number].value for number, _ in dice.targets] == ["\N{DIE FACE-5} Roll the dice"]
+    assert not dice.queue
+    for function in page.fns.values():
+        with_event = any(event == "select" for _, event in function.targets)
+        is_example = with_event and not isinstance(page.blocks[function.targets[0][0]], gr.Tab)
+        assert (function.trigger_mode == "multiple") == is_example
