@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import ipaddress
 import itertools
 import os
 import signal
@@ -16,6 +17,8 @@ from typing import Any
 import gradio as gr
 from gradio import processing_utils
 from PIL import Image
+from starlette.middleware import Middleware
+from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from dist_dsvae.core.files import write_atomically
 from dist_dsvae.core.process import stop_signals
@@ -30,7 +33,7 @@ from dist_dsvae.explore.uploads import BYTES_PER_MIB, MAX_PIXELS
 from dist_dsvae.explore.words import words_for
 from dist_dsvae.pretrained.requests import RequestError
 
-_LOCAL = ("127.0.0.1", "localhost", "::1")
+_LOCAL = ("127.0.0.1", "localhost", "[::1]")  # as they stand in addresses of pages
 _MAX_WAITING = 64
 _SECONDS_KEPT = 3600  # uploads and results on disk
 _SECONDS_BETWEEN_LOOKS = 10  # for a newer checkpoint
@@ -113,7 +116,7 @@ def explore(model: str | None, run: Path | None, host: str, port: int, max_uploa
     source = open_source(model, run)
     with folder_of_its_own():
         page = build_page(source, max_bytes)
-        if host not in _LOCAL:
+        if not is_local(host):
             print(f"Anybody who can reach {host} can use this page: there is no password.", flush=True)
         print(f"Open {serve(page, host, port, max_bytes)} (Ctrl-C ends it).", flush=True)
         for number in stop_signals():
@@ -144,8 +147,10 @@ def folder_of_its_own() -> Iterator[Path]:
 def serve(page: gr.Blocks, host: str, port: int, max_bytes: int) -> str:
     """Answer requests from now on, in a thread; returns the address. ``page.close()`` ends it.
 
-    Everything that would reach beyond this machine, or let others reach in, is off.
+    Everything that would reach beyond this machine, or let others reach in, is off. A page for this machine
+    answers to names of this machine alone: a website whose own name leads here could read it otherwise.
     """
+    answered = [*_LOCAL, host] if is_local(host) else ["*"]
     # Gradio's own writes in place: whoever is shown the same picture at that moment may get a part of it, and
     # its editor, which asks once, then has no picture and does not tell of the first stroke.
     processing_utils.save_pil_to_cache = _save_whole
@@ -163,6 +168,9 @@ def serve(page: gr.Blocks, host: str, port: int, max_bytes: int) -> str:
         pwa=False,
         ssr_mode=False,
         allowed_paths=[],
+        app_kwargs={
+            "middleware": [Middleware(TrustedHostMiddleware, allowed_hosts=answered, www_redirect=False)]
+        },
         footer_links=[],
         theme=theme(),
         css=STYLE,
@@ -179,6 +187,14 @@ def _save_whole(image: Image.Image, cache_dir: str, name: str = "image", format:
     path.parent.mkdir(exist_ok=True, parents=True)
     write_atomically(path, content)
     return str(path)
+
+
+def is_local(host: str) -> bool:
+    """Whether an address to listen on can be reached from this machine alone."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:  # a name
+        return host == "localhost"
 
 
 def usable_port(host: str, port: int) -> int:

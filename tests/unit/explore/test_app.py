@@ -6,6 +6,8 @@ import os
 import socket
 import subprocess
 import sys
+import urllib.error
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -18,7 +20,7 @@ from tests.unit.pretrained.making import make_published
 
 gr = pytest.importorskip("gradio", reason="the page needs the extra explore")
 
-from dist_dsvae.explore.app import build_page, serve, usable_port  # noqa: E402
+from dist_dsvae.explore.app import build_page, is_local, serve, usable_port  # noqa: E402
 from dist_dsvae.explore.controls import telling  # noqa: E402
 from dist_dsvae.explore.subject import ShownModel, Subject, open_source  # noqa: E402
 from dist_dsvae.pretrained.requests import RequestError  # noqa: E402
@@ -175,6 +177,40 @@ def test_the_command_says_what_is_wrong(arguments: list[str], sentence: str) -> 
     assert done.returncode != 0
     assert sentence in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_website_whose_name_leads_here_is_not_answered() -> None:
+    page = build_page(Subject("model", ShownModel(make_model(DSVAEConfig())), None, ""), 1000)
+    address = serve(page, "127.0.0.1", usable_port("127.0.0.1", 0), 1000)
+    port = address.rstrip("/").rpartition(":")[2]
+
+    def status(path: str, host: str) -> int:
+        request = urllib.request.Request(address + path, headers={"Host": host})
+        try:
+            with urllib.request.urlopen(request, timeout=60) as answer:
+                return int(answer.status)
+        except urllib.error.HTTPError as error:
+            return error.code
+
+    try:
+        for path in ("", "config", "gradio_api/info"):
+            for host in (f"127.0.0.1:{port}", f"localhost:{port}", "localhost:1234", "[::1]:80", "LOCALHOST"):
+                assert status(path, host) == 200, (path, host)
+            for host in (f"evil.example:{port}", "evil.example", "127.0.0.1.evil.example", "localhost.x", ""):
+                assert status(path, host) == 400, (path, host)
+    finally:
+        page.close(verbose=False)
+
+
+@pytest.mark.parametrize(
+    ("host", "expected"),
+    [
+        *(("127.0.0.1", True), ("127.8.0.1", True), ("::1", True), ("localhost", True)),
+        *(("0.0.0.0", False), ("::", False), ("10.0.0.7", False), ("my-machine", False)),
+    ],
+)
+def test_which_addresses_are_of_this_machine_alone(host: str, expected: bool) -> None:
+    assert is_local(host) is expected
 
 
 def test_a_picture_shown_again_is_not_written_in_place() -> None:
