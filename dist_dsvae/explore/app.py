@@ -109,6 +109,7 @@ def explore(model: str | None, run: Path | None, host: str, port: int, max_uploa
     model, run: as for ``open_source``. port: 0 takes a free one. Prints the address once it answers.
     Raises what ``open_source`` does, and RequestError if the port cannot be used.
     """
+    host = host.strip("[]")  # of IPv6, as in addresses of pages
     port = usable_port(host, port)  # before what takes longer
     max_bytes = int(max_upload_mib * BYTES_PER_MIB)
     # Gradio opens the editor's layers itself, and whatever else is sent in their place.
@@ -150,13 +151,13 @@ def serve(page: gr.Blocks, host: str, port: int, max_bytes: int) -> str:
     Everything that would reach beyond this machine, or let others reach in, is off. A page for this machine
     answers to names of this machine alone: a website whose own name leads here could read it otherwise.
     """
-    answered = [*_LOCAL, host] if is_local(host) else ["*"]
+    answered = [*_LOCAL, _in_url(host)] if is_local(host) else ["*"]
     # Gradio's own writes in place: whoever is shown the same picture at that moment may get a part of it, and
     # its editor, which asks once, then has no picture and does not tell of the first stroke.
     processing_utils.save_pil_to_cache = _save_whole
     page.queue(max_size=_MAX_WAITING)
     _, address, _ = page.launch(
-        server_name=host,
+        server_name=_in_url(host),
         server_port=port,
         max_file_size=max_bytes,
         prevent_thread_lock=True,
@@ -177,7 +178,7 @@ def serve(page: gr.Blocks, host: str, port: int, max_bytes: int) -> str:
         head=HEAD,
         js=KEYS,
     )
-    return str(address)
+    return str(address).replace("[::]", "localhost")  # all addresses of this machine: as Gradio has 0.0.0.0
 
 
 def _save_whole(image: Image.Image, cache_dir: str, name: str = "image", format: str = "webp") -> str:
@@ -199,14 +200,23 @@ def is_local(host: str) -> bool:
 
 def usable_port(host: str, port: int) -> int:
     """``port``, or a free one for 0. Raises RequestError if it is taken, or ``host`` is not this machine."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the server itself will
-        try:
+    if "%" in host:
+        raise RequestError(
+            f"--host {host} names an interface, which an address of a page cannot. Give an address without %."
+        )
+    is_ipv6 = ":" in host
+    try:
+        with socket.socket(socket.AF_INET6 if is_ipv6 else socket.AF_INET) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the server itself will
             probe.bind((host, port))
-        except OSError as error:
-            raise RequestError(
-                f"Port {port} of {host} cannot be listened on: {error.strerror}. Give another --port (0 "
-                "takes a free one), or a --host that is an address of this machine."
-            ) from None
-        return int(probe.getsockname()[1])
+            found = int(probe.getsockname()[1])
+    except OSError as error:
+        raise RequestError(
+            f"Port {port} of {host} cannot be listened on: {error.strerror}. Give another --port (0 "
+            "takes a free one), or a --host that is an address of this machine."
+        ) from None
+    return usable_port("127.0.0.1", found) if is_ipv6 else found  # of which Gradio sees that it is free, too
+
+
+def _in_url(host: str) -> str:
+    return f"[{host}]" if ":" in host else host

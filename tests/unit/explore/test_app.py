@@ -202,6 +202,23 @@ def test_a_website_whose_name_leads_here_is_not_answered() -> None:
         page.close(verbose=False)
 
 
+@pytest.mark.parametrize(("host", "in_url"), [("::1", "[::1]"), ("::", "localhost")])
+def test_an_address_of_ipv6(host: str, in_url: str) -> None:
+    try:
+        port = usable_port(host, 0)
+    except RequestError:
+        pytest.skip("needs IPv6")
+    page = build_page(Subject("model", ShownModel(make_model(DSVAEConfig())), None, ""), 1000)
+    try:
+        assert serve(page, host, port, 1000) == f"http://{in_url}:{port}/"
+        with urllib.request.urlopen(f"http://[::1]:{port}/config", timeout=60) as answer:
+            assert answer.status == 200
+    finally:
+        page.close(verbose=False)
+    with pytest.raises(RequestError, match="names an interface"):
+        usable_port("fe80::1%lo", 0)
+
+
 @pytest.mark.parametrize(
     ("host", "expected"),
     [
