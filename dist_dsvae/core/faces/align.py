@@ -16,6 +16,7 @@ from dist_dsvae.core.faces.face import Landmarks, Point
 # are inside. The margins around the face follow from it.
 TEMPLATE: Landmarks = ((0.35, 0.406), (0.65, 0.406), (0.5, 0.58), (0.377, 0.751), (0.623, 0.751))
 _MAX_SUPERSAMPLING = 16
+_MAX_PIXELS = 2**26  # of a photograph and what continues it around a crop; more are shrunk
 _BICUBIC_REACH = 4  # pixels that the filter may look at, around those it is asked for
 # Of what is put back: an oval around the template's face, that fades out towards the edge of the crop
 _OVAL_MIDDLE, _OVAL_RADII, _OVAL_POWER = (0.5, 0.5), (0.47, 0.49), 2.6
@@ -45,6 +46,9 @@ class Alignment:
         What lies outside the picture continues its edge.
         """
         factor, offset = self._to_image(landmarks)
+        shrink = _shrink(image, self._corners(factor, offset))
+        if shrink > 1:  # a template of somebody else's may ask for more than memory holds
+            image, factor, offset = image.reduce(shrink), factor / shrink, offset / shrink
         # Sample at least as densely as the picture is, then shrink with an antialiasing filter.
         dense = _density(abs(factor))
         image, moved = _surround(image, self._corners(factor, offset))
@@ -124,6 +128,15 @@ def oval() -> Image.Image:
     distance = (across[None] ** _OVAL_POWER + down[:, None] ** _OVAL_POWER) ** (1 / _OVAL_POWER)
     ramp = np.clip((1 - distance) / _FEATHER, 0, 1)
     return Image.fromarray(np.rint(255 * ramp * ramp * (3 - 2 * ramp)).astype(np.uint8))
+
+
+def _shrink(image: Image.Image, corners: Complexes) -> int:
+    """By what the image is to be made smaller so that what ``_surround`` returns is not too large."""
+    extents = [
+        max(float(part.max()), 0.0) - min(float(part.min()), float(edge))
+        for part, edge in ((corners.real, image.width), (corners.imag, image.height))
+    ]
+    return max(1, int(np.ceil(np.sqrt(extents[0] * extents[1] / _MAX_PIXELS))))
 
 
 def _surround(image: Image.Image, corners: Complexes) -> tuple[Image.Image, complex]:
