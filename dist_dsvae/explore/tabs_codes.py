@@ -166,6 +166,11 @@ def looks_tab(model: ShownModel, max_bytes: int) -> TabChanges:
             return start(renderings.base_of_sample(model.model, class_name, int(seed)))
         return start(renderings.base_of_image(model.model, given.image, label))
 
+    def again(base: Base | None, *choices: Any) -> tuple[Any, ...]:
+        """From what the base is of: a picture that is still in its slot may no longer be it."""
+        is_picture = base is not None and base.code_kind == "images"
+        return from_given(*choices) if is_picture else from_sample(*choices[2:])
+
     def from_sample(class_name: str, seed: float) -> tuple[Any, ...]:
         return from_given(None, None, class_name, seed)
 
@@ -203,7 +208,7 @@ def looks_tab(model: ShownModel, max_bytes: int) -> TabChanges:
     given = Change(telling(from_given), [*slot.inputs, class_name, seed], outputs)
     slot.then(given)
     at_start.append(Change(lambda: opened(model, None), [], slot.outputs))
-    return TabChanges(at_start, [given])
+    return TabChanges(at_start, [Change(telling(again), [base, *given.inputs], outputs)])
 
 
 def _needed(base: Base | None) -> Base:
