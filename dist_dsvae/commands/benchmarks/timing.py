@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import statistics
+import sys
 import time
 from collections.abc import Callable
 from typing import Any
@@ -12,7 +13,9 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from dist_dsvae.commands.starting import tell
 from dist_dsvae.core.process import cpu_name
+from dist_dsvae.engine.reporting.steady_output import standard_output
 
 Result = dict[str, Any]
 
@@ -68,9 +71,9 @@ def show(result: Result, *, as_json: bool) -> None:
                 table.add_row(f"{key}: {name}", _text(entry))
         elif key != "benchmark":
             table.add_row(key, _text(value))
-    Console(stderr=as_json).print(table)
+    Console(file=sys.stderr if as_json else standard_output()).print(table)
     if as_json:
-        print(json.dumps(result))
+        tell(json.dumps(result))
 
 
 def _text(value: object) -> str:
