@@ -108,7 +108,10 @@ def read_code_kind(code_kind: CodeKind | None, *, can_encode: bool) -> CodeKind:
 
 
 def read_codes(zs: Rows, zu: Rows, dims: tuple[int, int]) -> Tensor:
-    """zs ++ zu [N, sum of dims] in float32. dims: the model's. Raises RequestError for other shapes."""
+    """zs ++ zu [N, sum of dims] in float32, on zs's device.
+
+    dims: the model's. Raises RequestError for other shapes.
+    """
     parts = [_tensor(part).float() for part in (zs, zu)]
     got = tuple(part.shape[-1] if part.dim() == 2 else -1 for part in parts)
     if got != dims or len(parts[0]) != len(parts[1]):
@@ -116,7 +119,7 @@ def read_codes(zs: Rows, zu: Rows, dims: tuple[int, int]) -> Tensor:
             f"zs has the shape {list(parts[0].shape)} and zu {list(parts[1].shape)}; this model's codes "
             f"are [N, {dims[0]}] and [N, {dims[1]}], with the same N."
         )
-    return torch.cat(parts, dim=1)
+    return torch.cat([part.to(parts[0].device) for part in parts], dim=1)
 
 
 def _tensor(rows: Rows) -> Tensor:
