@@ -191,11 +191,18 @@ def _read_pil(images: Sequence[Image.Image], shape: ImageShape, name: str) -> tu
     fitter = Fitter(size=shape.width, channels=shape.channels, resize="crop")
     for number, image in enumerate(images):
         try:
+            check_pixels(image)
             fitted = fitter.fit(flatten(image))
         except (OSError, ValueError) as error:
             raise ImageError(f"{name}[{number}] cannot be read as a picture: {clause(error)}.") from None
         pixels[number] = np.asarray(fitted).reshape(pixels.shape[1:])
     return torch.from_numpy(pixels).movedim(-1, 1), kind
+
+
+def check_pixels(image: Image.Image) -> None:
+    """Raises ValueError, a clause, for a picture without any: nothing can be cut out of it."""
+    if not image.width * image.height:
+        raise ValueError(f"it has no pixels ({image.width}x{image.height})")
 
 
 def native_copy(array: npt.NDArray[Any]) -> npt.NDArray[Any]:

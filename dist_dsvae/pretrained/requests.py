@@ -15,7 +15,7 @@ from torch import Tensor
 from dist_dsvae.core.images import as_stored, upright
 from dist_dsvae.core.text import clause
 from dist_dsvae.core.types import CodeKind, ImageShape
-from dist_dsvae.pretrained.image_kinds import native_copy
+from dist_dsvae.pretrained.image_kinds import check_pixels, native_copy
 from dist_dsvae.sampling.holes import HOLES, hole, holes_for
 
 ClassNames = int | str | Sequence[int | str] | Tensor | npt.NDArray[Any]
@@ -129,6 +129,7 @@ def _tensor(rows: Rows) -> Tensor:
 def grey_mask(mask: Image.Image) -> Image.Image:
     """Upright and of mode "L"; the hole is brighter than ``HALF_GREY``. Raises RequestError."""
     try:
+        check_pixels(mask)
         # a depth beyond 8 bits, which convert() would clip; transparency says nothing about a hole
         turned = upright(mask)
         return (as_stored(turned) if mask.mode.startswith(("I", "F")) else turned).convert("L")

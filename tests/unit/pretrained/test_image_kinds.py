@@ -85,6 +85,11 @@ def test_bytes_survive_the_networks_range() -> None:
         (np.zeros((1, 32, 32, 1), np.int32), GREY, "array of int32; allowed are uint8"),
         (np.zeros((3, 5), np.float32), POINTS, r"takes \[N, 2\] or \[2\]"),
         (Image.new("L", (4, 4)), POINTS, "was trained on points"),
+        (
+            [Image.new("L", (4, 4)), Image.new("RGB", (0, 5))],
+            GREY,
+            r"images\[1\] cannot .* no pixels \(0x5\)\.",
+        ),
         ("cat.jpg", GREY, "is a str. Give a PIL picture"),
         ([Image.new("L", (4, 4)), 7], GREY, "a list with int in it"),
     ],

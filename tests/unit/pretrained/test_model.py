@@ -305,6 +305,7 @@ def test_points() -> None:
             "no hole: .* brighter than grey",
         ),
         (lambda m: m.inpaint(pixels(1), np.ones((8, 8))), r"shape \[8, 8\]; it must be \[32, 32\]"),
+        (lambda m: m.inpaint(pixels(1), Image.new("L", (0, 0))), r"mask cannot be .* no pixels \(0x0\)"),
         (lambda m: m.inpaint(pixels(1), "centre", refine_steps=-1), "refine_steps is -1"),
         (lambda m: PretrainedModel(m.published, device="gpu"), "device is 'gpu'; allowed are cpu, cuda"),
         (lambda m: PretrainedModel(m.published, device="cuda:77"), "torch sees . GPU"),
