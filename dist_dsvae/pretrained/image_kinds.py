@@ -34,6 +34,7 @@ from dist_dsvae.sampling.pixels import from_bytes, to_bytes
 
 Container = Literal["pil", "array", "tensor"]
 Images = Image.Image | Sequence[Image.Image] | npt.NDArray[Any] | Tensor
+_FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)  # those that can be computed with
 _SLACK = 1e-3  # of values beyond [-1, 1]: what rounding in half precision leaves
 
 
@@ -211,7 +212,8 @@ def native_copy(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
 
 
 def _read_array(array: npt.NDArray[Any], shape: ImageShape, name: str) -> tuple[Tensor, Kind]:
-    if array.dtype != np.uint8 and array.dtype.kind != "f":
+    is_float = array.dtype.kind == "f" and array.dtype.itemsize <= 8  # tensors have no longer ones
+    if array.dtype != np.uint8 and not is_float:
         raise ImageError(
             f"{name} is an array of {array.dtype}; allowed are uint8 (0 to 255) and floats in [-1, 1]."
         )
@@ -242,7 +244,7 @@ def _check(tensor: Tensor, given: Any, shape: ImageShape, name: str, order: str)
         )
     if tensor.dtype == torch.uint8 and shape.is_image:
         return
-    if not tensor.is_floating_point():
+    if tensor.dtype not in _FLOATS:
         raise ImageError(f"{name} is of {tensor.dtype}; allowed are uint8 (0 to 255) and floats in [-1, 1].")
     if not bool(torch.isfinite(tensor).all()):
         raise ImageError(f"{name} holds numbers that are not finite.")

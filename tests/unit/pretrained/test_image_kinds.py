@@ -82,6 +82,8 @@ def test_bytes_survive_the_networks_range() -> None:
         (torch.full((1, 1, 32, 32), 200.0), GREY, r"floats up to 200; floats must lie in \[-1, 1\]"),
         (torch.full((1, 1, 32, 32), float("nan")), GREY, "not finite"),
         (torch.zeros(1, 1, 32, 32, dtype=torch.int64), GREY, "torch.int64; allowed are uint8"),
+        (torch.zeros(1, 1, 32, 32).to(torch.float8_e4m3fn), GREY, "torch.float8_e4m3fn; allowed are uint8"),
+        (np.zeros((1, 32, 32, 1), np.longdouble), GREY, "array of float128; allowed are uint8"),
         (np.zeros((1, 32, 32, 1), np.int32), GREY, "array of int32; allowed are uint8"),
         (np.zeros((3, 5), np.float32), POINTS, r"takes \[N, 2\] or \[2\]"),
         (Image.new("L", (4, 4)), POINTS, "was trained on points"),
