@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from dist_dsvae.commands.starting import tell
@@ -68,9 +69,9 @@ def show(result: Result, *, as_json: bool) -> None:
     for key, value in result.items():
         if isinstance(value, dict):
             for name, entry in value.items():
-                table.add_row(f"{key}: {name}", _text(entry))
+                table.add_row(escape(f"{key}: {name}"), escape(_text(entry)))
         elif key != "benchmark":
-            table.add_row(key, _text(value))
+            table.add_row(escape(key), escape(_text(value)))
     Console(file=sys.stderr if as_json else standard_output()).print(table)
     if as_json:
         tell(json.dumps(result))
