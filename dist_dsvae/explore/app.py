@@ -191,11 +191,12 @@ def _save_whole(image: Image.Image, cache_dir: str, name: str = "image", format:
 
 
 def is_local(host: str) -> bool:
-    """Whether an address to listen on can be reached from this machine alone."""
+    """Whether an address to listen on, or a name of one, can be reached from this machine alone."""
     try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:  # a name
-        return host == "localhost"
+        found = {str(address[0]) for *_, address in socket.getaddrinfo(host, None)}
+    except OSError:
+        return False
+    return all(ipaddress.ip_address(address).is_loopback for address in found)
 
 
 def usable_port(host: str, port: int) -> int:

@@ -222,8 +222,8 @@ def test_an_address_of_ipv6(host: str, in_url: str) -> None:
 @pytest.mark.parametrize(
     ("host", "expected"),
     [
-        *(("127.0.0.1", True), ("127.8.0.1", True), ("::1", True), ("localhost", True)),
-        *(("0.0.0.0", False), ("::", False), ("10.0.0.7", False), ("my-machine", False)),
+        *(("127.0.0.1", True), ("127.8.0.1", True), ("127.1", True), ("::1", True), ("LocalHost", True)),
+        *(("0.0.0.0", False), ("::", False), ("10.0.0.7", False), ("no.such.host.invalid", False)),
     ],
 )
 def test_which_addresses_are_of_this_machine_alone(host: str, expected: bool) -> None:
