@@ -14,16 +14,15 @@ from __future__ import annotations
 import argparse
 import difflib
 import json
-import sys
 import textwrap
 from collections.abc import Iterator, Sequence
 
+from dist_dsvae.commands.starting import answer
 from dist_dsvae.config.reading import ConfigError, load_config
 from dist_dsvae.config.reference import Key, about_section, keys, plain
 from dist_dsvae.config.schema import schema
 from dist_dsvae.core.shipped import config_file, config_names
 from dist_dsvae.core.text import read_text
-from dist_dsvae.engine.reporting.steady_output import discard_rest
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -39,35 +38,30 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def main() -> int:
-    try:
-        show(make_parser())
-        sys.stdout.flush()
-    except BrokenPipeError:  # `dsvae config | head`: the reader has seen enough
-        discard_rest(sys.stdout)
-    return 0
+    return answer("\n".join(asked_for(make_parser())))
 
 
-def show(parser: argparse.ArgumentParser) -> None:
-    """Print what the command line asks for; leaves with a sentence where that is not to be had."""
+def asked_for(parser: argparse.ArgumentParser) -> Iterator[str]:
+    """What the command line asks for; leaves with a sentence where that is not to be had."""
     args = parser.parse_args()
     if args.words and (args.names or args.shown or args.schema):
         parser.error(f"{args.words[0]} asks for keys; leave out the option, or the word.")
     if args.names:
-        print("\n".join(config_names()))
+        yield from config_names()
     elif args.shown is not None:
         try:
             load_config(args.shown)
         except ConfigError as error:
             parser.error(str(error))
-        print(read_text(config_file(args.shown)), end="")
+        yield read_text(config_file(args.shown)).removesuffix("\n")
     elif args.schema:
-        print(json.dumps(schema(), indent=1))
+        yield json.dumps(schema(), indent=1)
     else:
-        explain(parser, args.words)
+        yield from explanations(parser, args.words)
 
 
-def explain(parser: argparse.ArgumentParser, words: Sequence[str]) -> None:
-    """Print what is known of the keys that the words mean; leaves with a sentence where they mean none."""
+def explanations(parser: argparse.ArgumentParser, words: Sequence[str]) -> Iterator[str]:
+    """What is known of the keys that the words mean; leaves with a sentence where they mean none."""
     every = list(keys())
     names = list(dict.fromkeys(key.name for key in every))
     found = [key for key in every if not words or any(_means(word, key.name, names) for word in words)]
@@ -79,9 +73,9 @@ def explain(parser: argparse.ArgumentParser, words: Sequence[str]) -> None:
         parser.error(f"no key's name holds {' or '.join(words)}. {hint}`{parser.prog}` lists them all.")
     for word in words:
         for about in about_section(word):
-            print(textwrap.fill(f"{word}: {plain(about)}", width=100))
+            yield textwrap.fill(f"{word}: {plain(about)}", width=100)
     for key in found:
-        print("\n".join(explained(key)))
+        yield from explained(key)
 
 
 def _means(word: str, name: str, names: Sequence[str]) -> bool:

@@ -16,13 +16,14 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dist_dsvae.commands.starting import HelpFormatter
+from dist_dsvae.commands.starting import HelpFormatter, tell
 from dist_dsvae.config import option_types
 from dist_dsvae.core.paths import path_argument
 from dist_dsvae.engine.doctor import packages
 from dist_dsvae.engine.doctor.check_names import NAMES
 from dist_dsvae.engine.doctor.findings_report import Findings
 from dist_dsvae.engine.measuring.families import FAMILIES
+from dist_dsvae.engine.reporting.steady_output import standard_output
 
 if TYPE_CHECKING:
     from dist_dsvae.engine.doctor.trial import Trial
@@ -37,7 +38,7 @@ _CHECKS_OF = {  # options of some checks alone
 
 
 def main() -> int:
-    report = Findings(sys.stderr if "--json" in sys.argv else sys.stdout)
+    report = Findings(sys.stderr if "--json" in sys.argv else standard_output())
     if packages.missing():  # of what everything below imports
         report.add(packages.versions())
         return conclude(report, as_json="--json" in sys.argv)
@@ -109,5 +110,5 @@ def trial_of(args: argparse.Namespace, runtime: Runtime) -> Trial:
 def conclude(report: Findings, *, as_json: bool) -> int:
     report.conclude()
     if as_json:
-        print(report.as_json(time.perf_counter() - _BEGIN))
+        tell(report.as_json(time.perf_counter() - _BEGIN))
     return int(report.state == "failed")

@@ -147,8 +147,8 @@ def draw_real(args: argparse.Namespace, model: PretrainedModel, wanted: list[int
     else:
         split = split_to_show(args.run, args.data or (EMBEDDED_TEST if _is_of_the_box(args) else None))
         shown = [
-            shown_of_split(model, split, wanted, count, args.seed, draw=draw)
-            for draw, count in enumerate(counts)
+            shown_of_split(model, split, wanted, count, args.seed, after=counts[:number])
+            for number, count in enumerate(counts)
         ]
     notes = "".join(f"{note}\n" for note in dict.fromkeys(one.note for one in shown) if note)
     if args.paste:

@@ -13,9 +13,10 @@ import sys
 
 from rich.console import Console
 
-from dist_dsvae.commands.starting import HelpFormatter, fail, say_start
+from dist_dsvae.commands.starting import HelpFormatter, fail, say_start, tell
 from dist_dsvae.config import option_types
 from dist_dsvae.core.paths import path_argument, place_argument
+from dist_dsvae.engine.reporting.steady_output import standard_output
 
 _OF_IMAGES = ("real", "out", "mixed_precision", "overrides", "classifier")
 _SHORT_FORMS = (
@@ -146,7 +147,7 @@ def evaluate_run(args: argparse.Namespace, console: Console) -> None:
         console.print(table_of(result))
         console.print(f"Wrote {args.run / 'evaluation' / args.name}.json", markup=False, soft_wrap=True)
         if args.json:
-            print(json.dumps(result))
+            tell(json.dumps(result))
     runtime.close()
 
 
@@ -175,7 +176,7 @@ def score_stored(args: argparse.Namespace, console: Console) -> None:
         for path in [] if prefix is None else write_proven(prefix, result, {}):
             console.print(f"Wrote {path}", markup=False, soft_wrap=True)
         if args.json:
-            print(json.dumps(result))
+            tell(json.dumps(result))
     runtime.close()
 
 
@@ -193,7 +194,7 @@ def compare_runs(args: argparse.Namespace, console: Console) -> None:
     for path in save_comparison(comparison, args.out):
         console.print(f"Wrote {path}", markup=False, soft_wrap=True)
     if args.json:
-        print(json.dumps(as_json(comparison)))
+        tell(json.dumps(as_json(comparison)))
 
 
 def main() -> int:
@@ -204,7 +205,7 @@ def main() -> int:
     from dist_dsvae.engine.stopping.preemption import TRY_AGAIN_LATER, Preempted
     from dist_dsvae.engine.stopping.watchdog import MissingRankError, leave_what_hangs
 
-    console = Console(stderr=args.json, highlight=False)
+    console = Console(file=sys.stderr if args.json else standard_output(), highlight=False)
     try:
         if args.compare is not None:
             compare_runs(args, console)

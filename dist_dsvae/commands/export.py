@@ -6,10 +6,9 @@ dsvae export --run runs/quickstart --out model [--torch-export] [--onnx]
 from __future__ import annotations
 
 import argparse
-import sys
 from typing import TYPE_CHECKING
 
-from dist_dsvae.commands.starting import HelpFormatter, fail, say_start
+from dist_dsvae.commands.starting import HelpFormatter, fail, say, say_start, tell
 from dist_dsvae.config import option_types
 from dist_dsvae.core.paths import path_argument
 
@@ -61,19 +60,18 @@ def main() -> int:
     kinds += ["pt2"] if args.torch_export else []
     kinds += ["onnx"] if args.onnx else []
     try:
-        print(
-            export(
-                args.run,
-                args.out,
-                args.step,
-                args.weights,
-                licence=args.licence,
-                programs=kinds,
-                half=args.half,
-                overwrite=args.overwrite,
-                say=lambda sentence: print(sentence, file=sys.stderr, flush=True),
-            )
+        sentence = export(
+            args.run,
+            args.out,
+            args.step,
+            args.weights,
+            licence=args.licence,
+            programs=kinds,
+            half=args.half,
+            overwrite=args.overwrite,
+            say=say,
         )
     except (ValueError, OSError) as error:
         return fail(error)
+    tell(sentence)
     return 0

@@ -18,7 +18,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from dist_dsvae.commands.starting import HelpFormatter, fail, say_start
+from dist_dsvae.commands.starting import HelpFormatter, fail, say_start, tell
 from dist_dsvae.config import option_types
 from dist_dsvae.core.paths import path_argument, place_argument
 from dist_dsvae.sampling.holes import HOLES, NUM_STARTS, REFINE_STEPS
@@ -173,5 +173,5 @@ def main() -> int:
     except (ValueError, OSError) as error:
         return fail(error)
     if sentence:
-        print(sentence)
+        tell(sentence)
     return 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import sys
 
-from dist_dsvae.commands.starting import leave
+from dist_dsvae.commands.starting import answer, leave
 
 COMMANDS = {
     "train": "train an experiment",
@@ -29,8 +29,7 @@ def main() -> int:
         return leave(command.main())
     known = "\n".join(f"  {each:10s}{what}" for each, what in COMMANDS.items())
     if name in ("-h", "--help"):
-        print(f"usage: dsvae COMMAND [--help] ...\n\ncommands:\n{known}")
-        return 0
+        return answer(f"usage: dsvae COMMAND [--help] ...\n\ncommands:\n{known}")
     print(f"error: There is no command {name!r}. The commands are:\n{known}", file=sys.stderr)
     return 2
 

@@ -15,6 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from dist_dsvae.core.text import printable
+from dist_dsvae.engine.reporting.steady_output import discard_rest
 
 _DOORS = dict.fromkeys(
     ("train", "evaluate", "generate", "export", "explore", "benchmark", "doctor", "reproduce"), "launch"
@@ -56,6 +57,44 @@ def say(sentence: str) -> None:
     if os.environ.get("RANK", "0") == "0":
         with suppress(OSError):  # that nobody reads it, or a full disk, stops no work
             print(sentence, file=sys.stderr, flush=True)
+
+
+def tell(text: str) -> None:
+    """Print what was done, at the end of it: that nobody reads it, or a full disk, undoes no work."""
+    try:
+        print(text, flush=True)
+    except OSError as error:
+        _lost(error)
+
+
+def answer(text: str) -> int:
+    """Print what was asked for, and nothing else; the status to leave with."""
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:  # `dsvae config | head`: the reader has seen enough
+        discard_rest(sys.stdout)
+    except OSError as error:
+        discard_rest(sys.stdout)
+        return fail(f"Nothing could be printed: {error.strerror}. Mend that, or print to another place.")
+    return 0
+
+
+def _lost(error: OSError) -> None:
+    """What was printed came to nothing. What follows is not tried."""
+    discard_rest(sys.stdout)
+    if not isinstance(error, BrokenPipeError):
+        say(f"What this command printed is lost: {error.strerror}.")
+
+
+def _flush() -> None:
+    """Before Python does it, which would print a traceback and leave with the status 120."""
+    try:
+        if sys.stdout is not None:  # closed, before the command was started
+            sys.stdout.flush()
+    except OSError as error:
+        _lost(error)
+    except ValueError:  # closed by the command
+        pass
 
 
 def fail(reason: str | Exception) -> int:
@@ -102,6 +141,7 @@ def _leave_at_once() -> None:
 
 
 atexit.register(_leave_at_once)  # before whatever is imported from here on: of the handlers it runs last
+atexit.register(_flush)
 
 
 def command_line() -> str:

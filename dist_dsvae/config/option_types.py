@@ -89,7 +89,13 @@ def png_or_film_file(text: str) -> Path:
 def png_file(text: str, others: tuple[str, ...] = ()) -> Path:
     """Where a picture is to be written. others: suffixes that are allowed besides."""
     path = path_argument(text)
-    if not path.name or path.is_dir():
+    try:
+        is_directory = not path.name or path.is_dir()
+    except OSError as error:  # a folder that this user may not enter, a name that is too long
+        raise argparse.ArgumentTypeError(
+            f"{text!r} cannot be written: {error.strerror}; give another place"
+        ) from None
+    if is_directory:
         raise argparse.ArgumentTypeError(
             f"{text!r} is a directory; give the name of a file, such as {path / 'figure.png'}"
         )

@@ -34,8 +34,8 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> ExperimentConfig:
     Raises ConfigError for a missing or malformed file, an unknown key, a wrong type or value, and for values
     that contradict each other (``checks``).
     """
-    path = config_file(path)
     try:
+        path = config_file(path)
         tree = read_json(path)
     except FileNotFoundError:
         raise ConfigError(f"There is no config file {path}. {_config_hint(path)}") from None

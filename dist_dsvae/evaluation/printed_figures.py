@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
@@ -25,13 +26,14 @@ def table_of(result: Mapping[str, Any]) -> Table:
         if is_run
         else result["images"]
     )
-    table = Table(title=title, caption=_caption(result, judges), caption_justify="left")
+    # what people call their runs and files is text, also where it looks like rich's markup
+    table = Table(title=escape(title), caption=escape(_caption(result, judges)), caption_justify="left")
     table.add_column("figure")
-    table.add_column(result["method"] if is_run else "images", justify="right")
+    table.add_column(escape(result["method"]) if is_run else "images", justify="right")
     table.add_column("real", justify="right")
     for name, value in result["figures"].items():
         real = result["real"].get(name)
-        table.add_row(description_of(name) or name, shown(value), "" if real is None else shown(real))
+        table.add_row(escape(description_of(name) or name), shown(value), "" if real is None else shown(real))
     return table
 
 
@@ -61,7 +63,7 @@ class Bars:
         self._lines = console if enabled and not console.is_terminal else None
         self._last_line_seconds = 0.0
         self._bars = Progress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
             TimeRemainingColumn(),

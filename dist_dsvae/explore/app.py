@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import ipaddress
 import itertools
 import os
 import signal
@@ -16,6 +17,8 @@ from typing import Any
 import gradio as gr
 from gradio import processing_utils
 from PIL import Image
+from starlette.middleware import Middleware
+from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from dist_dsvae.core.files import write_atomically
 from dist_dsvae.core.process import stop_signals
@@ -30,7 +33,7 @@ from dist_dsvae.explore.uploads import BYTES_PER_MIB, MAX_PIXELS
 from dist_dsvae.explore.words import words_for
 from dist_dsvae.pretrained.requests import RequestError
 
-_LOCAL = ("127.0.0.1", "localhost", "::1")
+_LOCAL = ("127.0.0.1", "localhost", "[::1]")  # as they stand in addresses of pages
 _MAX_WAITING = 64
 _SECONDS_KEPT = 3600  # uploads and results on disk
 _SECONDS_BETWEEN_LOOKS = 10  # for a newer checkpoint
@@ -106,6 +109,7 @@ def explore(model: str | None, run: Path | None, host: str, port: int, max_uploa
     model, run: as for ``open_source``. port: 0 takes a free one. Prints the address once it answers.
     Raises what ``open_source`` does, and RequestError if the port cannot be used.
     """
+    host = host.strip("[]")  # of IPv6, as in addresses of pages
     port = usable_port(host, port)  # before what takes longer
     max_bytes = int(max_upload_mib * BYTES_PER_MIB)
     # Gradio opens the editor's layers itself, and whatever else is sent in their place.
@@ -113,7 +117,7 @@ def explore(model: str | None, run: Path | None, host: str, port: int, max_uploa
     source = open_source(model, run)
     with folder_of_its_own():
         page = build_page(source, max_bytes)
-        if host not in _LOCAL:
+        if not is_local(host):
             print(f"Anybody who can reach {host} can use this page: there is no password.", flush=True)
         print(f"Open {serve(page, host, port, max_bytes)} (Ctrl-C ends it).", flush=True)
         for number in stop_signals():
@@ -144,14 +148,16 @@ def folder_of_its_own() -> Iterator[Path]:
 def serve(page: gr.Blocks, host: str, port: int, max_bytes: int) -> str:
     """Answer requests from now on, in a thread; returns the address. ``page.close()`` ends it.
 
-    Everything that would reach beyond this machine, or let others reach in, is off.
+    Everything that would reach beyond this machine, or let others reach in, is off. A page for this machine
+    answers to names of this machine alone: a website whose own name leads here could read it otherwise.
     """
+    answered = [*_LOCAL, _in_url(host)] if is_local(host) else ["*"]
     # Gradio's own writes in place: whoever is shown the same picture at that moment may get a part of it, and
     # its editor, which asks once, then has no picture and does not tell of the first stroke.
     processing_utils.save_pil_to_cache = _save_whole
     page.queue(max_size=_MAX_WAITING)
     _, address, _ = page.launch(
-        server_name=host,
+        server_name=_in_url(host),
         server_port=port,
         max_file_size=max_bytes,
         prevent_thread_lock=True,
@@ -163,13 +169,16 @@ def serve(page: gr.Blocks, host: str, port: int, max_bytes: int) -> str:
         pwa=False,
         ssr_mode=False,
         allowed_paths=[],
+        app_kwargs={
+            "middleware": [Middleware(TrustedHostMiddleware, allowed_hosts=answered, www_redirect=False)]
+        },
         footer_links=[],
         theme=theme(),
         css=STYLE,
         head=HEAD,
         js=KEYS,
     )
-    return str(address)
+    return str(address).replace("[::]", "localhost")  # all addresses of this machine: as Gradio has 0.0.0.0
 
 
 def _save_whole(image: Image.Image, cache_dir: str, name: str = "image", format: str = "webp") -> str:
@@ -181,16 +190,34 @@ def _save_whole(image: Image.Image, cache_dir: str, name: str = "image", format:
     return str(path)
 
 
+def is_local(host: str) -> bool:
+    """Whether an address to listen on, or a name of one, can be reached from this machine alone."""
+    try:
+        found = {str(address[0]) for *_, address in socket.getaddrinfo(host, None)}
+    except OSError:
+        return False
+    return all(ipaddress.ip_address(address).is_loopback for address in found)
+
+
 def usable_port(host: str, port: int) -> int:
     """``port``, or a free one for 0. Raises RequestError if it is taken, or ``host`` is not this machine."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the server itself will
-        try:
+    if "%" in host:
+        raise RequestError(
+            f"--host {host} names an interface, which an address of a page cannot. Give an address without %."
+        )
+    is_ipv6 = ":" in host
+    try:
+        with socket.socket(socket.AF_INET6 if is_ipv6 else socket.AF_INET) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the server itself will
             probe.bind((host, port))
-        except OSError as error:
-            raise RequestError(
-                f"Port {port} of {host} cannot be listened on: {error.strerror}. Give another --port (0 "
-                "takes a free one), or a --host that is an address of this machine."
-            ) from None
-        return int(probe.getsockname()[1])
+            found = int(probe.getsockname()[1])
+    except OSError as error:
+        raise RequestError(
+            f"Port {port} of {host} cannot be listened on: {error.strerror}. Give another --port (0 "
+            "takes a free one), or a --host that is an address of this machine."
+        ) from None
+    return usable_port("127.0.0.1", found) if is_ipv6 else found  # of which Gradio sees that it is free, too
+
+
+def _in_url(host: str) -> str:
+    return f"[{host}]" if ":" in host else host

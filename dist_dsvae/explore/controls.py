@@ -18,15 +18,21 @@ from dist_dsvae.pretrained.requests import RequestError
 MENDABLE = (ImageError, RequestError, UploadError)
 MAX_SEED = 2**31 - 1
 
-# Requests of all users take turns at the networks. Nothing is offered to programs.
+# Requests of all users take turns at the networks. Nothing is offered to programs. Of several choices while
+# one is drawn, the last is drawn then, with what the controls hold by that time: Gradio's own default is to
+# drop them, and the picture would stay another's.
 MODEL: dict[str, Any] = {
     "concurrency_id": "model",
     "concurrency_limit": 1,
     "api_visibility": "private",
     "show_progress": "minimal",
+    "trigger_mode": "always_last",
 }
-# Of a slider's many values, the last is drawn; the ones between may be left out.
-SLIDING: dict[str, Any] = MODEL | {"trigger_mode": "always_last", "show_progress": "hidden"}
+SLIDING: dict[str, Any] = MODEL | {"show_progress": "hidden"}
+# Of what an event itself brings, such as the number of an example: one that waits would bring the first's.
+SELECTING: dict[str, Any] = MODEL | {"trigger_mode": "multiple"}
+# Without the networks, and so at once.
+ROLLING: dict[str, Any] = {"queue": False, "api_visibility": "private", "show_progress": "hidden"}
 # Of a run's files, beside the networks: what is drawn need not wait for it.
 LOOKING: dict[str, Any] = {
     "concurrency_id": "run",

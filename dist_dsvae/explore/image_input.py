@@ -9,7 +9,7 @@ import gradio as gr
 from PIL import Image
 
 from dist_dsvae.explore import renderings
-from dist_dsvae.explore.controls import MENDABLE, MODEL, Change, shown, warn
+from dist_dsvae.explore.controls import MENDABLE, MODEL, SELECTING, Change, shown, warn
 from dist_dsvae.explore.examples import NUM_EXAMPLES
 from dist_dsvae.explore.subject import ShownModel
 from dist_dsvae.explore.uploads import SUFFIXES, Given, read_upload
@@ -104,7 +104,7 @@ def image_slot(model: ShownModel, title: str, max_bytes: int, *, preview: bool =
     changes = [
         file.upload(read, [file], [given, given_image], **MODEL),
         file.clear(read, [file], [given, given_image], **MODEL),
-        gallery.select(take, None, [file, given, given_image, label], **MODEL),
+        gallery.select(take, None, [file, given, given_image, label], **SELECTING),
     ]
     if model.model.needs_labels:
         changes.append(label.input(None, None, None))

@@ -10,6 +10,7 @@ from PIL import Image
 from dist_dsvae.explore import renderings
 from dist_dsvae.explore.controls import (
     MODEL,
+    ROLLING,
     SLIDING,
     Change,
     TabChanges,
@@ -59,10 +60,6 @@ def samples_tab(model: ShownModel) -> TabChanges:
             only_best=only_best,
         )
 
-    def roll(classes: list[str], num_samples: float, _seed: float, *others: Any) -> tuple[int, Image.Image]:
-        seed = rolled()
-        return seed, draw(classes, num_samples, seed, *others)
-
     what = f"A row for each {words.one}. " if is_image else ""
     introduce(f"{what}Nobody made these: the model did. Every roll of the dice draws others.")
     classes = gr.Dropdown(
@@ -102,7 +99,8 @@ def samples_tab(model: ShownModel) -> TabChanges:
             ]
     inputs = [classes, number, seed, shared, best, *temperatures]
     drawing = Change(telling(draw), inputs, [result])
-    dice.click(telling(roll), inputs, [seed, result], **MODEL)
+    # The seed at once, so that whatever is chosen while its samples are drawn is drawn with it.
+    dice.click(rolled, None, [seed], **ROLLING).then(*drawing, **MODEL)
     gr.on([seed.submit, seed.blur, shared.input, best.input], *drawing, **MODEL)
     gr.on([number.input, classes.change], *drawing, **SLIDING)
     # on release: batch norm is measured for every temperature
@@ -168,6 +166,11 @@ def looks_tab(model: ShownModel, max_bytes: int) -> TabChanges:
             return start(renderings.base_of_sample(model.model, class_name, int(seed)))
         return start(renderings.base_of_image(model.model, given.image, label))
 
+    def again(base: Base | None, *choices: Any) -> tuple[Any, ...]:
+        """From what the base is of: a picture that is still in its slot may no longer be it."""
+        is_picture = base is not None and base.code_kind == "images"
+        return from_given(*choices) if is_picture else from_sample(*choices[2:])
+
     def from_sample(class_name: str, seed: float) -> tuple[Any, ...]:
         return from_given(None, None, class_name, seed)
 
@@ -205,7 +208,7 @@ def looks_tab(model: ShownModel, max_bytes: int) -> TabChanges:
     given = Change(telling(from_given), [*slot.inputs, class_name, seed], outputs)
     slot.then(given)
     at_start.append(Change(lambda: opened(model, None), [], slot.outputs))
-    return TabChanges(at_start, [given])
+    return TabChanges(at_start, [Change(telling(again), [base, *given.inputs], outputs)])
 
 
 def _needed(base: Base | None) -> Base:

@@ -59,11 +59,13 @@ def swap_tab(model: ShownModel, max_bytes: int) -> TabChanges:
     crossing = Change(telling(cross), [*first.inputs, *second.inputs], [result])
     first.then(crossing)
     second.then(crossing)
+    at_newer = [crossing]
     if model.model.photographs.face_crops is not None:
         button = gr.Button(_PASTE, variant="primary")
         pasted = _photographs("Photographs with the people swapped")
         button.click(telling(paste), crossing.inputs, [pasted], **MODEL)
-    return TabChanges([Change(start, [], [*first.outputs, *second.outputs, result])], [crossing])
+        at_newer.append(Change(_emptied, [], [pasted]))
+    return TabChanges([Change(start, [], [*first.outputs, *second.outputs, result])], at_newer)
 
 
 def _photographs(label: str) -> Any:
@@ -83,6 +85,11 @@ def _photographs(label: str) -> Any:
 
 def _filled(photographs: list[Image.Image]) -> Any:
     return gr.update(value=photographs, visible=True)
+
+
+def _emptied() -> Any:
+    """As a place for photographs is until the button is pressed."""
+    return gr.update(value=None, visible=False)
 
 
 def inpaint_tab(model: ShownModel, max_bytes: int, tab: Any) -> TabChanges:
@@ -111,6 +118,10 @@ def inpaint_tab(model: ShownModel, max_bytes: int, tab: Any) -> TabChanges:
     def choose(given: Given | None, label: str | None, painted: Any, hole: str, refine_steps: float) -> Any:
         """A named hole is filled at once; one that is yet to be painted waits for the button."""
         is_ready = given is not None and hole != PAINTED
+        return paint(given, label, painted, hole, refine_steps) if is_ready else gr.skip()
+
+    def again(given: Given | None, label: str | None, painted: Any, hole: str, refine_steps: float) -> Any:
+        is_ready = given is not None and (hole != PAINTED or bool(_mask(painted, PAINTED).any()))
         return paint(given, label, painted, hole, refine_steps) if is_ready else gr.skip()
 
     def brushed(painted: Any) -> Any:
@@ -163,9 +174,11 @@ def inpaint_tab(model: ShownModel, max_bytes: int, tab: Any) -> TabChanges:
     editor.input(brushed, [editor], [hole], **SLIDING)
     hole.input(*filling, **MODEL)
     button.click(telling(paint), inputs, [result], **MODEL)
+    at_newer = [Change(telling(again), inputs, [result])]
     if model.model.photographs.face_crops is not None:
         paste_button.click(telling(paste), inputs, [pasted], **MODEL)
-    return TabChanges([], [])
+        at_newer.append(Change(_emptied, [], [pasted]))
+    return TabChanges([], at_newer)
 
 
 def _brush() -> Any:

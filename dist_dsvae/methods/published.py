@@ -37,6 +37,7 @@ from dist_dsvae.methods.choose import make_method, sketch_method
 WEIGHTS_FILE = "model.safetensors"
 CONFIG_FILE = "config.json"
 FORMAT = "dist_dsvae/1"
+_FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 _LARGEST_CONFIG = 2**26  # bytes: of more classes than anybody has
 
 
@@ -180,7 +181,15 @@ def load_published(directory: str | Path) -> Published:
             f"{CONFIG_FILE}, as `dsvae export` writes it."
         ) from None
     for name, tensor in tensors.items():
-        if tensor.is_floating_point() and not tensor.isfinite().all():
+        if not tensor.is_floating_point():
+            continue
+        if tensor.dtype not in _FLOATS:
+            kinds = ", ".join(str(kind).removeprefix("torch.") for kind in _FLOATS)
+            raise PublishedModelError(
+                f"{weights} holds {name} as {str(tensor.dtype).removeprefix('torch.')}; allowed are {kinds}. "
+                "Export the model again, with --half for the smallest of these."
+            )
+        if not tensor.isfinite().all():
             raise PublishedModelError(
                 f"{weights} holds values of {name} that are infinite or no numbers: the model was exported "
                 "from a run that had failed, or damaged since. Export an earlier checkpoint."

@@ -97,7 +97,10 @@ def expressiveness(networks: Networks, num_codes: int, seed: int) -> Tensor:
 
 
 def codes_of_two(networks: Networks, a: Labelled, b: Labelled) -> tuple[Tensor, Tensor, Kind]:
-    """zs of ``a``, the mean of zu of ``b``, and the kind of their offspring. Raises as ``encode`` does."""
+    """zs of ``a``, the mean of zu of ``b``, both on ``a``'s device, and the kind of their offspring.
+
+    Raises as ``encode`` does.
+    """
     (first, kind), (second, other) = a[0], b[0]
     zs, zu = networks.encode(first, kind, a[1]).zs, networks.encode(second, kind, b[1]).zu.mean
     return zs, zu, kind._replace(is_single=kind.is_single and other.is_single)

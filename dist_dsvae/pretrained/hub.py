@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TypedDict, Unpack
 
 from huggingface_hub import hf_hub_download
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
 from dist_dsvae.core.shipped import at_hand
 from dist_dsvae.methods.published import (
@@ -98,8 +97,10 @@ def _fetched(model_id: str, **options: Unpack[HubOptions]) -> Path:
     try:
         for name in (WEIGHTS_FILE, CONFIG_FILE):
             path = Path(hf_hub_download(model_id, name, **options))
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-        reason = str(error).strip().splitlines()[0]
+    except (
+        Exception
+    ) as error:  # the library lets through what its HTTP client raises: proxies, what they need
+        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise PublishedModelError(
             f"{model_id} is no directory here, and cannot be fetched from the hub as a model "
             f"({reason}). {_REMEDY}"

@@ -34,6 +34,7 @@ from dist_dsvae.sampling.pixels import from_bytes, to_bytes
 
 Container = Literal["pil", "array", "tensor"]
 Images = Image.Image | Sequence[Image.Image] | npt.NDArray[Any] | Tensor
+_FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)  # those that can be computed with
 _SLACK = 1e-3  # of values beyond [-1, 1]: what rounding in half precision leaves
 
 
@@ -191,11 +192,18 @@ def _read_pil(images: Sequence[Image.Image], shape: ImageShape, name: str) -> tu
     fitter = Fitter(size=shape.width, channels=shape.channels, resize="crop")
     for number, image in enumerate(images):
         try:
+            check_pixels(image)
             fitted = fitter.fit(flatten(image))
         except (OSError, ValueError) as error:
             raise ImageError(f"{name}[{number}] cannot be read as a picture: {clause(error)}.") from None
         pixels[number] = np.asarray(fitted).reshape(pixels.shape[1:])
     return torch.from_numpy(pixels).movedim(-1, 1), kind
+
+
+def check_pixels(image: Image.Image) -> None:
+    """Raises ValueError, a clause, for a picture without any: nothing can be cut out of it."""
+    if not image.width * image.height:
+        raise ValueError(f"it has no pixels ({image.width}x{image.height})")
 
 
 def native_copy(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
@@ -204,7 +212,8 @@ def native_copy(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
 
 
 def _read_array(array: npt.NDArray[Any], shape: ImageShape, name: str) -> tuple[Tensor, Kind]:
-    if array.dtype != np.uint8 and array.dtype.kind != "f":
+    is_float = array.dtype.kind == "f" and array.dtype.itemsize <= 8  # tensors have no longer ones
+    if array.dtype != np.uint8 and not is_float:
         raise ImageError(
             f"{name} is an array of {array.dtype}; allowed are uint8 (0 to 255) and floats in [-1, 1]."
         )
@@ -235,7 +244,7 @@ def _check(tensor: Tensor, given: Any, shape: ImageShape, name: str, order: str)
         )
     if tensor.dtype == torch.uint8 and shape.is_image:
         return
-    if not tensor.is_floating_point():
+    if tensor.dtype not in _FLOATS:
         raise ImageError(f"{name} is of {tensor.dtype}; allowed are uint8 (0 to 255) and floats in [-1, 1].")
     if not bool(torch.isfinite(tensor).all()):
         raise ImageError(f"{name} holds numbers that are not finite.")

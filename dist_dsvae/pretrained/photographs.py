@@ -27,7 +27,7 @@ from dist_dsvae.core.faces.face import Face
 from dist_dsvae.core.images import flatten
 from dist_dsvae.core.text import clause
 from dist_dsvae.core.types import ImageShape
-from dist_dsvae.pretrained.image_kinds import ImageError
+from dist_dsvae.pretrained.image_kinds import ImageError, check_pixels
 from dist_dsvae.pretrained.requests import HALF_GREY, Mask, RequestError, grey_mask
 
 logger = logging.getLogger(__name__)
@@ -151,6 +151,7 @@ class Photographs:
             raise _no_record()
         detector = self._detector
         try:
+            check_pixels(image)
             photograph = flatten(image)
         except (OSError, ValueError) as error:
             raise ImageError(f"{name} cannot be read as a picture: {clause(error)}.") from None

@@ -15,7 +15,7 @@ from torch import Tensor
 from dist_dsvae.core.images import as_stored, upright
 from dist_dsvae.core.text import clause
 from dist_dsvae.core.types import CodeKind, ImageShape
-from dist_dsvae.pretrained.image_kinds import native_copy
+from dist_dsvae.pretrained.image_kinds import check_pixels, native_copy
 from dist_dsvae.sampling.holes import HOLES, hole, holes_for
 
 ClassNames = int | str | Sequence[int | str] | Tensor | npt.NDArray[Any]
@@ -108,7 +108,10 @@ def read_code_kind(code_kind: CodeKind | None, *, can_encode: bool) -> CodeKind:
 
 
 def read_codes(zs: Rows, zu: Rows, dims: tuple[int, int]) -> Tensor:
-    """zs ++ zu [N, sum of dims] in float32. dims: the model's. Raises RequestError for other shapes."""
+    """zs ++ zu [N, sum of dims] in float32, on zs's device.
+
+    dims: the model's. Raises RequestError for other shapes.
+    """
     parts = [_tensor(part).float() for part in (zs, zu)]
     got = tuple(part.shape[-1] if part.dim() == 2 else -1 for part in parts)
     if got != dims or len(parts[0]) != len(parts[1]):
@@ -116,7 +119,7 @@ def read_codes(zs: Rows, zu: Rows, dims: tuple[int, int]) -> Tensor:
             f"zs has the shape {list(parts[0].shape)} and zu {list(parts[1].shape)}; this model's codes "
             f"are [N, {dims[0]}] and [N, {dims[1]}], with the same N."
         )
-    return torch.cat(parts, dim=1)
+    return torch.cat([part.to(parts[0].device) for part in parts], dim=1)
 
 
 def _tensor(rows: Rows) -> Tensor:
@@ -126,6 +129,7 @@ def _tensor(rows: Rows) -> Tensor:
 def grey_mask(mask: Image.Image) -> Image.Image:
     """Upright and of mode "L"; the hole is brighter than ``HALF_GREY``. Raises RequestError."""
     try:
+        check_pixels(mask)
         # a depth beyond 8 bits, which convert() would clip; transparency says nothing about a hole
         turned = upright(mask)
         return (as_stored(turned) if mask.mode.startswith(("I", "F")) else turned).convert("L")

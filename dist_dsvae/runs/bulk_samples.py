@@ -13,6 +13,7 @@ from __future__ import annotations
 import io
 import re
 import shutil
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from itertools import count
@@ -152,7 +153,8 @@ def folder_names(classes: tuple[str, ...]) -> list[str]:
     Classes whose names would become one, or nothing, or are too long, get their number in front.
     """
     plain = [_plain(name) for name in classes]
-    kept = [bool(name) and plain.count(name) == 1 and name == _cut(name) for name in plain]
+    times = Counter(plain)
+    kept = [bool(name) and times[name] == 1 and name == _cut(name) for name in plain]
     taken = {name for name, keeps in zip(plain, kept, strict=True) if keeps}
     found = []
     for label, (name, keeps) in enumerate(zip(plain, kept, strict=True)):

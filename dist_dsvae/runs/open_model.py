@@ -102,12 +102,19 @@ def split_to_show(run: Path | None, data: str | None) -> Manifest:
 
 
 def shown_of_split(
-    model: PretrainedModel, split: Manifest, wanted: list[int] | None, count: int, seed: int, *, draw: int = 0
+    model: PretrainedModel,
+    split: Manifest,
+    wanted: list[int] | None,
+    count: int,
+    seed: int,
+    *,
+    after: Sequence[int] = (),
 ) -> Shown:
     """``count`` pictures of a split, one of each class in turn; which ones follows from ``seed``.
 
     wanted: classes; by default ``count`` spread over all. Those without a picture are left out and named in
-    the result. draw: another number gives other pictures of the same classes.
+    the result. after: the counts of earlier draws, whose pictures this one leaves to them where classes have
+    enough.
     Raises DataError if none of the classes has a picture, for a split of another shape than the model's, or
     with other classes where they are needed.
     """
@@ -131,18 +138,27 @@ def shown_of_split(
             f"{split.location} has no picture of {_named(split, empty)}. Choose other classes, or give "
             "another split with --data."
         )
-    classes = present if wanted else [present[place] for place in spread(len(present), count)]
-    rounds = [(classes[i % len(classes)], i // len(classes)) for i in range(count)]
+    shown_labels, turns = _turns(present, count, is_spread=not wanted)
+    taken = sum(1 + max(_turns(present, earlier, is_spread=not wanted)[1]) for earlier in after)
     places = []
-    for label, turn in rounds:
+    for label, turn in zip(shown_labels, turns, strict=True):
         own = np.flatnonzero(labels == label)
-        # Draws of one seed are pictures apart where the class has enough of them.
         order = permutation(len(own), seed, label)
-        places.append(int(own[order[(turn + draw * -(-count // len(classes))) % len(own)]]))
+        places.append(int(own[order[(taken + turn) % len(own)]]))
     images = read_samples(split, places)
-    shown_labels = [label for label, _ in rounds] if same_classes else None
     note = f"{split.location} has no picture of {_named(split, empty)}; left out." if empty else ""
-    return Shown(images, shown_labels, f"from {split.location}", note)
+    return Shown(images, shown_labels if same_classes else None, f"from {split.location}", note)
+
+
+def _turns(classes: list[int], count: int, *, is_spread: bool) -> tuple[list[int], list[int]]:
+    """The class of each of ``count`` pictures, one of each class in turn, and how many it had before.
+
+    is_spread: where there are fewer pictures than classes, of classes spread over all, not of the first.
+    """
+    if is_spread:
+        classes = [classes[place] for place in spread(len(classes), count)]
+    labels = [classes[number % len(classes)] for number in range(count)]
+    return labels, [labels[:number].count(label) for number, label in enumerate(labels)]
 
 
 def _named(split: Manifest, labels: list[int]) -> str:

@@ -3,16 +3,29 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from dist_dsvae.explore import renderings
+from dist_dsvae.explore import examples, renderings
 from dist_dsvae.explore.examples import TYPICAL
 from dist_dsvae.explore.subject import open_source
+from dist_dsvae.explore.uploads import read_upload
 from dist_dsvae.runs.open_model import open_model
-from tests.browser.looking import SAMPLES, image_of, like, wait_for
-from tests.browser.serving import Pages, playwright, served_apart
+from dist_dsvae.sampling.holes import REFINE_STEPS
+from tests.browser.looking import (
+    BASE,
+    INPAINTED,
+    SAMPLES,
+    image_file,
+    image_of,
+    like,
+    open_tab,
+    upload,
+    wait_for,
+)
+from tests.browser.serving import MAX_BYTES, Pages, playwright, served_apart
 from tests.unit.explore.making import save_checkpoint
 from tests.unit.pretrained.making import CLASSES
 
@@ -51,6 +64,35 @@ def test_a_newer_checkpoint_is_picked_up_on_an_open_page(pages: Pages) -> None:
     after = drawn()
     assert not like(before)(np.asarray(after.convert("RGB")).astype(int))
     wait_for(page, SAMPLES, like(after))
+
+
+def test_with_a_newer_checkpoint_every_tab_shows_what_it_showed(pages: Pages, tmp_path: Path) -> None:
+    save_checkpoint(pages.saved, 300)
+    page = pages.open(pages.saved_url)
+    page.get_by_text("Pictures are drawn from its iteration 300.").wait_for()
+    model = open_model(pages.saved, None)
+    example = examples.examples(model, pages.saved, None)[0].image
+    open_tab(page, "Inpaint")
+    wait_for(page, INPAINTED, like(renderings.inpainted(model, example, "right-half", None, REFINE_STEPS)))
+    open_tab(page, "Looks")
+    page.get_by_role("button", name="Start from another picture").click()
+    upload(page, 0, path := image_file(tmp_path / "own.png", 5))
+    own = read_upload(path, MAX_BYTES, model.photographs).image
+    wait_for(
+        page, BASE, like(renderings.enlarged(renderings.base_of_image(model, own, None).decoded(model)[0]))
+    )
+
+    def sample() -> Image.Image:
+        return renderings.enlarged(renderings.base_of_sample(model, CLASSES[0], 3).decoded(model)[0])
+
+    page.get_by_label("Seed").locator("visible=true").fill("3")
+    wait_for(page, BASE, like(sample()))
+    save_checkpoint(pages.saved, 400, brightness=0.6)
+    page.get_by_text("Pictures are drawn from its iteration 400.").wait_for()
+    model = open_model(pages.saved, None)
+    wait_for(page, BASE, like(sample()))
+    open_tab(page, "Inpaint")
+    wait_for(page, INPAINTED, like(renderings.inpainted(model, example, "right-half", None, REFINE_STEPS)))
 
 
 def test_a_page_that_ends_leaves_the_pictures_of_others(pages: Pages) -> None:

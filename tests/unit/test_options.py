@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import inspect
 import json
 from collections.abc import Callable
@@ -72,7 +73,7 @@ def test_bounds() -> None:
         option_types.number(0, 2, above=True)("0")
 
 
-def test_pictures(tmp_path: Path) -> None:
+def test_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert option_types.png_file(str(tmp_path / "new/grid.png")) == tmp_path / "new/grid.png"
     assert option_types.png_file("grid") == Path("grid")
     assert option_types.png_or_film_file("way.GIF") == Path("way.GIF")
@@ -81,6 +82,17 @@ def test_pictures(tmp_path: Path) -> None:
             option_types.png_file(directory)
     with pytest.raises(argparse.ArgumentTypeError, match=r"ends in .jpg, but .* name it grid.png"):
         option_types.png_file("grid.jpg")
+    with pytest.raises(
+        argparse.ArgumentTypeError, match="cannot be written: File name too long; give another"
+    ):
+        option_types.png_file(300 * "x")
+
+    def forbidden(path: Path) -> bool:
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "is_dir", forbidden)  # for root no folder is closed
+    with pytest.raises(argparse.ArgumentTypeError, match=r"'closed/a\.png' cannot be written: Permission"):
+        option_types.png_file("closed/a.png")
 
 
 @pytest.mark.parametrize(

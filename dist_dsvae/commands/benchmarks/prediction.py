@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from dist_dsvae.commands.benchmarks.this_cpu import calibrate, own_seconds
@@ -178,10 +179,10 @@ def _result(
 
 
 def _show_kinds(prediction: Prediction, device: Device) -> None:
-    table = Table(title=f"Predicted, not measured: the costliest kinds of operators on {device.name}")
+    table = Table(title=f"Predicted, not measured: the costliest kinds of operators on {escape(device.name)}")
     for heading in ("operator", "count", "ms", "share"):
         table.add_column(heading, justify="left" if heading == "operator" else "right")
     for kind, cost in list(prediction.kinds.items())[:_COSTLIEST]:
         share = f"{cost.seconds / prediction.seconds:.0%}"
-        table.add_row(kind, str(cost.count), f"{cost.seconds * 1e3:.3f}", share)
+        table.add_row(escape(kind), str(cost.count), f"{cost.seconds * 1e3:.3f}", share)
     Console(stderr=True).print(table)

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import json
 import statistics
+import sys
 import time
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
+from dist_dsvae.commands.starting import tell
 from dist_dsvae.core.process import cpu_name
+from dist_dsvae.engine.reporting.steady_output import standard_output
 
 Result = dict[str, Any]
 
@@ -65,12 +69,12 @@ def show(result: Result, *, as_json: bool) -> None:
     for key, value in result.items():
         if isinstance(value, dict):
             for name, entry in value.items():
-                table.add_row(f"{key}: {name}", _text(entry))
+                table.add_row(escape(f"{key}: {name}"), escape(_text(entry)))
         elif key != "benchmark":
-            table.add_row(key, _text(value))
-    Console(stderr=as_json).print(table)
+            table.add_row(escape(key), escape(_text(value)))
+    Console(file=sys.stderr if as_json else standard_output()).print(table)
     if as_json:
-        print(json.dumps(result))
+        tell(json.dumps(result))
 
 
 def _text(value: object) -> str:

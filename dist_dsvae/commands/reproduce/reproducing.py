@@ -25,7 +25,7 @@ from dist_dsvae.commands.reproduce.paper_figures import figure_jobs
 from dist_dsvae.commands.reproduce.planned_runs import Budget, PlannedRun, plan_runs
 from dist_dsvae.commands.reproduce.time_needed import report, time_needed
 from dist_dsvae.commands.reproduce.write_results import write_results
-from dist_dsvae.commands.starting import command_line, say
+from dist_dsvae.commands.starting import command_line, say, tell
 from dist_dsvae.config.reading import ConfigError
 from dist_dsvae.core.process import available_cores
 from dist_dsvae.core.text import read_text
@@ -65,7 +65,7 @@ def reproduce(args: argparse.Namespace) -> None:
             "trade. Give one with --set evaluation.classifier=PATH, or leave the temperatures out."
         )
     if args.dry_run:
-        print(report(time_needed(runs), len(runs), len(slots)))
+        tell(report(time_needed(runs), len(runs), len(slots)))
         return
     train(runs, slots)
     if args.only is not None:
@@ -82,7 +82,7 @@ def reproduce(args: argparse.Namespace) -> None:
         commands = commands_of(those, curves.get(name, []), args.judge_overrides)
         written = write_results(name, those, curves.get(name, []), budget, commands, args.out)
         table = next(path for path in written if path.suffix == ".md")
-        print(read_text(table))
+        tell(read_text(table))
         say(f"Wrote {', '.join(map(str, written))}.")
     run_jobs(drawings, slots)
     if args.write_docs:

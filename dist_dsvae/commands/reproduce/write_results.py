@@ -9,11 +9,11 @@ from typing import Any
 
 from dist_dsvae.commands.reproduce.evaluations import SCORES, WantedEvaluation
 from dist_dsvae.commands.reproduce.planned_runs import LABELS, Budget, PlannedRun
-from dist_dsvae.core.text import clause, read_json
+from dist_dsvae.core.text import clause
 from dist_dsvae.evaluation.comparing import trade_off
 from dist_dsvae.evaluation.comparing.comparison import Cell, Comparison, compare, differing_but_for_the_seed
 from dist_dsvae.evaluation.comparing.evaluated import ComparisonError, EvaluatedRun, read_run
-from dist_dsvae.evaluation.comparing.proven_files import write_proven
+from dist_dsvae.evaluation.comparing.proven_files import note_in, write_proven
 from dist_dsvae.evaluation.comparing.results import FORMAT, results_of
 from dist_dsvae.evaluation.comparing.results_tables import page
 
@@ -51,7 +51,7 @@ def write_results(
         "settings": {key: value for key, value in first.settings.items() if key != "test_fingerprint"},
         "judges": {role: asdict(judge) for role, judge in first.judges.items()},
         "commands": list(commands),
-        **_note_of(out / f"{name}.json"),
+        **note_in(out / f"{name}.json"),  # it stands below the table
         "columns": [
             column.metric.figure for column in comparison.columns if column.metric.figure not in _LEFT_OUT
         ],
@@ -92,15 +92,6 @@ def _check_judges(comparison: Comparison) -> None:
                 f"The runs' {column.metric.title} is of several judges. Remove evaluation/{SCORES}.json of "
                 f"{runs}, and start the same command again."
             )
-
-
-def _note_of(path: Path) -> dict[str, str]:
-    """What a person has put into the results that are there, below the table: it stays."""
-    try:
-        note = read_json(path)["note"]
-    except (OSError, ValueError, LookupError, TypeError):
-        return {}
-    return {"note": note} if isinstance(note, str) and note else {}
 
 
 def _by_method(runs: Iterable[PlannedRun]) -> list[tuple[str, list[PlannedRun]]]:

@@ -16,6 +16,8 @@ from dist_dsvae.core.faces.face import Landmarks, Point
 # are inside. The margins around the face follow from it.
 TEMPLATE: Landmarks = ((0.35, 0.406), (0.65, 0.406), (0.5, 0.58), (0.377, 0.751), (0.623, 0.751))
 _MAX_SUPERSAMPLING = 16
+_MAX_PIXELS = 2**26  # of a photograph and what continues it around a crop; more are shrunk
+_BICUBIC_REACH = 4  # pixels that the filter may look at, around those it is asked for
 # Of what is put back: an oval around the template's face, that fades out towards the edge of the crop
 _OVAL_MIDDLE, _OVAL_RADII, _OVAL_POWER = (0.5, 0.5), (0.47, 0.49), 2.6
 _FEATHER = 0.35  # of the radii
@@ -44,6 +46,9 @@ class Alignment:
         What lies outside the picture continues its edge.
         """
         factor, offset = self._to_image(landmarks)
+        shrink = _shrink(image, self._corners(factor, offset))
+        if shrink > 1:  # a template of somebody else's may ask for more than memory holds
+            image, factor, offset = image.reduce(shrink), factor / shrink, offset / shrink
         # Sample at least as densely as the picture is, then shrink with an antialiasing filter.
         dense = _density(abs(factor))
         image, moved = _surround(image, self._corners(factor, offset))
@@ -76,11 +81,14 @@ class Alignment:
         size = ((right - left) * dense, (bottom - top) * dense)
         step, start = 1 / (factor * dense), (complex(left, top) - offset) / factor
         finer = mask.width / self.size
+        # Where the crop ends in a pixel of the photograph, the mask alone says so: the pixel's colour is
+        # averaged over nothing but the crop's.
+        margin = min(_BICUBIC_REACH + int(np.ceil(2 / abs(factor))), self.size)
+        continued = np.pad(np.asarray(crop), [(margin, margin), (margin, margin), (0, 0)], mode="edge")
+        colours = _sampled(Image.fromarray(continued), size, step, start + complex(margin, margin))
+        faded = _sampled(mask, size, step * finer, start * finer)
         layers = [
-            _sampled(layer, size, step * scale, start * scale).resize(
-                (right - left, bottom - top), Image.Resampling.BOX
-            )
-            for layer, scale in ((crop, 1.0), (mask, finer))
+            layer.resize((right - left, bottom - top), Image.Resampling.BOX) for layer in (colours, faded)
         ]
         pasted.paste(layers[0], (left, top), layers[1])
         return pasted
@@ -122,11 +130,19 @@ def oval() -> Image.Image:
     return Image.fromarray(np.rint(255 * ramp * ramp * (3 - 2 * ramp)).astype(np.uint8))
 
 
+def _shrink(image: Image.Image, corners: Complexes) -> int:
+    """By what the image is to be made smaller so that what ``_surround`` returns is not too large."""
+    extents = [
+        max(float(part.max()), 0.0) - min(float(part.min()), float(edge))
+        for part, edge in ((corners.real, image.width), (corners.imag, image.height))
+    ]
+    return max(1, int(np.ceil(np.sqrt(extents[0] * extents[1] / _MAX_PIXELS))))
+
+
 def _surround(image: Image.Image, corners: Complexes) -> tuple[Image.Image, complex]:
     """The part of the image around the corners, its edge continued; and how far its points moved."""
-    margin = 4  # for the bicubic filter
-    left, top = (int(np.floor(part.min())) - margin for part in (corners.real, corners.imag))
-    right, bottom = (int(np.ceil(part.max())) + margin for part in (corners.real, corners.imag))
+    left, top = (int(np.floor(part.min())) - _BICUBIC_REACH for part in (corners.real, corners.imag))
+    right, bottom = (int(np.ceil(part.max())) + _BICUBIC_REACH for part in (corners.real, corners.imag))
     inside = (
         min(max(left, 0), image.width - 1),
         min(max(top, 0), image.height - 1),

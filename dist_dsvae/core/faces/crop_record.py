@@ -22,7 +22,7 @@ from dist_dsvae.core.faces.face import Point
 RECORD_KEY = "face_crops"
 _MAX_SIZE = 4096
 _MAX_DISTANCE = 10.0  # of a landmark from the crop, in its edges
-_MIN_EYE_DISTANCE = 0.01
+_MIN_EYE_DISTANCE = 0.1  # in edges of the crop; that of the built-in template is 0.3
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -78,7 +78,10 @@ def _from_tree(tree: Any) -> FaceCrops:
     if not all(type(value) in (int, float) and math.isfinite(value) for value in settings.values()):
         raise DataError(f"{RECORD_KEY}.detector.settings must be finite numbers.")
     if math.dist(left_eye, right_eye) < _MIN_EYE_DISTANCE:
-        raise DataError(f"{RECORD_KEY}.template has both eyes in one place.")
+        raise DataError(
+            f"{RECORD_KEY}.template has both eyes in one place: they must be at least {_MIN_EYE_DISTANCE} "
+            "of a crop's edge apart."
+        )
     template = (left_eye, right_eye, nose, left_mouth, right_mouth)
     return FaceCrops(alignment=Alignment(size, template), detector=DetectorRecord(**texts, settings=settings))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from dataclasses import asdict
-from typing import TextIO
+from typing import IO
 
 from dist_dsvae.engine.doctor.finding import Finding, State
 
@@ -18,7 +18,7 @@ class Findings:
     stream: of the lines for people.
     """
 
-    def __init__(self, stream: TextIO = sys.stdout) -> None:
+    def __init__(self, stream: IO[str] = sys.stdout) -> None:
         self.findings: list[Finding] = []
         self._stream = stream
 

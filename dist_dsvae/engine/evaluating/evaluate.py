@@ -37,11 +37,14 @@ from dist_dsvae.engine.reporting.outputs import Tolerant
 from dist_dsvae.engine.stopping.preemption import Preempted, StopRequests, forget_the_start_before
 from dist_dsvae.engine.stopping.watchdog import Watchdog
 from dist_dsvae.evaluation.comparing.evaluated import FORMAT
+from dist_dsvae.evaluation.comparing.proven_files import own_sha256
 from dist_dsvae.evaluation.metrics import Figures
 from dist_dsvae.runs import checkpoint, checkpoint_folder
 from dist_dsvae.runs.measure_statistics import Measured
 from dist_dsvae.runs.run import Run
 from dist_dsvae.runs.statistics_file import measured_for_evaluation
+
+_PROOF = "sha256"  # of the file's other content; files of before have none
 
 
 def run_config(run_dir: Path) -> TrainConfig:
@@ -119,6 +122,7 @@ def evaluate(
         "processes": runtime.world_size,
         "seconds": round(time.perf_counter() - begin, 1),
     }
+    result[_PROOF] = own_sha256(result, without=(_PROOF,))
     if runtime.is_main:
         write_figures(folder / f"{name}.json", result)
     progress.finish()
@@ -151,6 +155,11 @@ def _check_name(folder: Path, name: str) -> None:
     if not isinstance(there, dict) or there.get("format") != FORMAT:
         raise DataError(
             f"{path} exists already, and is no evaluation's. Choose another --name, or move it away."
+        )
+    if there.get(_PROOF, own := own_sha256(there, without=(_PROOF,))) != own:
+        raise DataError(
+            f"{path} exists already, and somebody has changed it since. Choose another --name, or move it "
+            "away."
         )
 
 

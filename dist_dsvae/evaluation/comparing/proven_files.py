@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from dist_dsvae.core.text import read_json
 from dist_dsvae.evaluation.comparing.evaluated import ComparisonError
 
 _PROOF = "files_sha256"
+_NOTE = "note"  # of a person: whoever adds one has not made the document another's, and it stays
 _ENDINGS = (".md", ".json", ".png")
 
 
@@ -29,12 +30,15 @@ def prefix_of(out: str, name: str) -> Path:
 def write_proven(prefix: Path, document: Mapping[str, Any], others: Mapping[str, bytes]) -> list[Path]:
     """Write PREFIX.json and, by their endings, PREFIX.md and so on; return their paths, the JSON file last.
 
-    The JSON file has the sha256 of the others, while they are replaced of the old ones as well: what is
-    killed between two of them can be started again. What an earlier document had besides is removed.
+    The JSON file has the sha256 of its own content and of the others, while they are replaced of the old ones
+    as well: what is killed between two of them can be started again. What an earlier document had besides is
+    removed, but for the "note" that a person put into it.
     Raises OSError where writing is impossible, ComparisonError where a file of another kind is in the way.
     """
     hashes = {ending: hashlib.sha256(content).hexdigest() for ending, content in others.items()}
     proof = check_replaceable(prefix, str(document["format"]), (*others, "json"))
+    document = {**note_in(prefix.with_name(f"{prefix.name}.json")), **document}
+    hashes["json"] = own_sha256(document, without=(_PROOF, _NOTE))
     paths = {ending: prefix.with_name(f"{prefix.name}.{ending}") for ending in (*others, "json")}
     prefix.parent.mkdir(parents=True, exist_ok=True)
     for ending in proof.keys() - paths.keys():
@@ -43,11 +47,27 @@ def write_proven(prefix: Path, document: Mapping[str, Any], others: Mapping[str,
             left.unlink()  # of the earlier document alone
     if others:
         both = {ending: [*proof.get(ending, []), hashes[ending]] for ending in others}
-        write_atomically(paths["json"], _as_json(document, both))
+        write_atomically(paths["json"], _as_json(document, {**both, "json": hashes["json"]}))
     for ending, content in others.items():
         write_atomically(paths[ending], content)
     write_atomically(paths["json"], _as_json(document, hashes))
     return list(paths.values())
+
+
+def own_sha256(document: Mapping[str, Any], *, without: Collection[str]) -> str:
+    """Of what a JSON document holds, however it is laid out. without: keys that do not count."""
+    counted = {key: value for key, value in document.items() if key not in without}
+    read_again = json.loads(json.dumps(counted))  # tuples and keys as they are in a file
+    return hashlib.sha256(json.dumps(read_again, sort_keys=True).encode()).hexdigest()
+
+
+def note_in(path: Path) -> dict[str, str]:
+    """What a person has put into a document: {"note": text}, or nothing."""
+    try:
+        note = read_json(path)[_NOTE]
+    except (OSError, ValueError, LookupError, TypeError):
+        return {}
+    return {_NOTE: note} if isinstance(note, str) and note else {}
 
 
 def _as_json(document: Mapping[str, Any], hashes: Mapping[str, Any]) -> bytes:
@@ -55,9 +75,10 @@ def _as_json(document: Mapping[str, Any], hashes: Mapping[str, Any]) -> bytes:
 
 
 def _proof_of(path: Path, form: str) -> dict[str, list[str]] | None:
-    """The hashes in the JSON file that is there; None if there is none, or one of another format.
+    """The hashes in the JSON file that is there; None if there is none, or it is another's or changed.
 
-    Several of a file that was being replaced: it is as one of them says.
+    Several of a file that was being replaced: it is as one of them says. Those of before have none of the
+    JSON file itself.
     """
     try:
         found = read_json(path)
@@ -65,6 +86,8 @@ def _proof_of(path: Path, form: str) -> dict[str, list[str]] | None:
     except (OSError, ValueError, KeyError, TypeError):
         return None
     if not isinstance(proof, dict):
+        return None
+    if proof.get("json", own := own_sha256(found, without=(_PROOF, _NOTE))) != own:
         return None
     return {ending: found if isinstance(found, list) else [found] for ending, found in proof.items()}
 
@@ -86,7 +109,7 @@ def check_replaceable(prefix: Path, form: str, endings: Iterable[str]) -> dict[s
             "another place with --out."
         )
     proof = _proof_of(prefix.with_name(f"{prefix.name}.json"), form)
-    for ending in endings:
+    for ending in sorted(endings, key=lambda ending: ending != "json"):  # by which the others are known
         path = prefix.with_name(f"{prefix.name}.{ending}")
         if not path.exists():
             continue

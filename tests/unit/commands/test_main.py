@@ -80,6 +80,60 @@ def test_names_that_are_no_text_are_printed(tmp_path: Path) -> None:
         assert rb"\udce4us" in done.stdout
 
 
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize("arguments", [["--help"], ["config", "--schema"]])
+def test_an_answer_that_cannot_be_printed_is_an_error(arguments: list[str], unbuffered: str) -> None:
+    assert on_a_full_disk(unbuffered, "-m", "dist_dsvae.commands.main", *arguments) == (
+        1,
+        "error: Nothing could be printed: No space left on device. Mend that, or print to another place.\n",
+    )
+
+
+LOST = "What this command printed is lost: No space left on device.\n"
+
+
+def test_help_that_cannot_be_printed_is_said() -> None:
+    assert on_a_full_disk("", "-m", "dist_dsvae.commands.main", "generate", "--help") == (0, LOST)
+
+
+def on_a_full_disk(unbuffered: str, *arguments: str) -> tuple[int, str]:
+    """The status of Python with such a standard output, and what it says."""
+    with Path("/dev/full").open("w", encoding="utf-8") as full:
+        done = subprocess.run(
+            [sys.executable, *arguments],
+            cwd=REPOSITORY,
+            env=os.environ | {"PYTHONUNBUFFERED": unbuffered},
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    return done.returncode, done.stderr
+
+
+_TELLING = """
+from dist_dsvae.commands.starting import tell
+tell("Wrote grid.png.")
+tell("And more.")
+print("after")
+"""
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_work_that_is_done_is_done_whoever_reads_of_it(unbuffered: str) -> None:
+    assert on_a_full_disk(unbuffered, "-c", _TELLING) == (0, LOST)
+    for shell in ('"$@" >&-', '{ sleep 0.1; "$@"; echo "left with $?" >&2; } | true'):
+        done = subprocess.run(
+            ["sh", "-c", shell, "sh", sys.executable, "-c", _TELLING],
+            cwd=REPOSITORY,
+            env=os.environ | {"PYTHONUNBUFFERED": unbuffered},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert (done.returncode, done.stderr) == (0, "left with 0\n" if "left" in shell else "")
+
+
 def test_a_command_records_how_it_was_called(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", ["dsvae build", "toy", "a folder"])
     assert command_line() == "dsvae build toy 'a folder'"

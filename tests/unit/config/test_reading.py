@@ -96,6 +96,11 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
         load_config(tmp_path / "broken.json")
 
 
+def test_a_name_that_no_file_can_have() -> None:
+    with pytest.raises(ConfigError, match=r"^x{300} cannot be read: File name too long\. Give"):
+        load_config(Path(300 * "x"))
+
+
 def test_overrides(tmp_path: Path) -> None:
     path = tmp_path / "c.json"
     path.write_text(json.dumps(MINIMAL))

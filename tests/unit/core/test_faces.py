@@ -7,13 +7,16 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 from PIL import Image, ImageFilter
 
 from dist_dsvae.core.errors import DataError
+from dist_dsvae.core.faces import align
 from dist_dsvae.core.faces.align import TEMPLATE, Alignment
 from dist_dsvae.core.faces.crop_record import RECORD_KEY, FaceCrops
 from dist_dsvae.core.faces.detect import CenterFaceDetector, detector_of
+from dist_dsvae.core.faces.face import Landmarks
 from tests.unit.building.drawn_faces import Marks, landmarks_at
 
 RECORD = FaceCrops(alignment=Alignment(32), detector=Marks().record)
@@ -70,12 +73,60 @@ def test_a_mask_says_what_is_put_back() -> None:
     assert (pasted[60:140, 103:145] == 255).all()
 
 
+@pytest.mark.parametrize("turn", [0.0, 0.2, -0.7])
+@pytest.mark.parametrize("distance", [7.3, 14.0, 19.2, 60.0])
+@pytest.mark.parametrize("size", [64, 256])
+def test_a_hole_up_to_the_edge_of_the_crop_leaves_no_line_there(
+    size: int, distance: float, turn: float
+) -> None:
+    white, points = Image.new("RGB", (300, 300), "white"), landmarks_at(150.3, 140.7, distance, turn)
+    crop, mask = Image.new("RGB", (size, size), "white"), Image.new("L", (size, size), 255)
+    assert np.asarray(Alignment(size).paste(white, crop, points, mask)).min() == 255
+    black = Image.new("RGB", (300, 300))
+    pasted = np.asarray(Alignment(size).paste(black, crop, points, mask))[..., 0]
+    assert pasted.astype(float).sum() / 255 == pytest.approx((distance / 0.3) ** 2, rel=0.03)  # and no more
+
+
 def test_a_face_at_the_edge_or_outside_of_the_picture() -> None:
     photograph, alignment = smooth_image(100, 80), Alignment(32)
     crop = Image.new("RGB", (32, 32), "white")
     assert alignment.paste(photograph, crop, landmarks_at(0, 0, 20)).size == (100, 80)
     far = alignment.paste(photograph, crop, landmarks_at(500, 40, 20))
     assert far.tobytes() == photograph.tobytes()
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        ((0.45, 0.5), (0.55, 0.5), (0.5, 0.5), (0.5, 0.5), (0.5, 0.5)),  # a crop much larger than the face
+        tuple((x + 9, y + 9) for x, y in TEMPLATE),  # and one far from it
+    ],
+)
+def test_a_strange_template_takes_no_more_memory_than_a_large_photograph(
+    template: Landmarks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    padded: list[int] = []
+    pad = np.pad
+    monkeypatch.setattr(np, "pad", lambda *given, **named: _noted(pad(*given, **named), padded))
+    photograph, points = smooth_image(4000, 3000), landmarks_at(2000, 1500, 1200)
+    crop = Alignment(64, template).crop(photograph, points)
+    assert crop.size == (64, 64)
+    assert max(padded) < 1.1 * 3 * 2**26
+
+
+def _noted(array: npt.NDArray[np.uint8], sizes: list[int]) -> npt.NDArray[np.uint8]:
+    sizes.append(array.nbytes)
+    return array
+
+
+def test_a_face_too_large_to_take_as_it_is_lies_where_it_does_in_a_smaller_photograph(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    photograph, points = smooth_image(800, 600), landmarks_at(390, 310, 180, 0.3)
+    expected = np.asarray(Alignment(32).crop(photograph, points)).astype(int)
+    monkeypatch.setattr(align, "_MAX_PIXELS", 600 * 600 // 5)
+    shrunk = np.asarray(Alignment(32).crop(photograph, points)).astype(int)
+    assert 0 < np.abs(shrunk - expected).max() < 12
 
 
 def test_the_record_survives_json() -> None:
@@ -91,6 +142,7 @@ def test_the_record_survives_json() -> None:
         (lambda tree: tree.update(template=[[0, 0]] * 4), "is no record of how faces were cut"),
         (lambda tree: tree.update(template=[[0, float("nan")]] * 5), "a landmark at"),
         (lambda tree: tree.update(template=[[0.1, 0.1]] * 5), "both eyes in one place"),
+        (lambda tree: tree["template"].__setitem__(1, [0.44, 0.406]), r"both eyes in one place: .* 0\.1 of"),
         (lambda tree: tree.update(size=7), "size is 7; it must be 8 to 4096"),
         (lambda tree: tree.update(size=True), "size is True"),
         (lambda tree: tree.update(detector=3), "is no record of how faces were cut"),

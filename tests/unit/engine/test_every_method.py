@@ -158,6 +158,14 @@ def test_train_resume_evaluate_export(method: str, entry: Entries, tmp_path: Pat
             status, printed = entry(evaluate, "--run", run_dir, *FEW, "--name", name)
             assert (status, sentence in printed) == (1, True), printed
         assert paper.read_text() == '{"figures": "of my paper"}'
+        with_remarks = json.dumps(cool_result | {"remarks": "hours of work"})
+        (tmp_path / "resumed/evaluation/cool.json").write_text(with_remarks)
+        status, printed = entry(evaluate, "--run", run_dir, *FEW, *cool)
+        assert (status, "cool.json exists already, and somebody has changed it since" in printed) == (1, True)
+        assert (tmp_path / "resumed/evaluation/cool.json").read_text() == with_remarks
+        (tmp_path / "resumed/evaluation/cool.json").write_text(json.dumps(cool_result))
+        status, printed = entry(evaluate, "--run", run_dir, *FEW, *cool)
+        assert status == 0, printed
         as_images = ["--set", "evaluation.batch_norm=images", "--name", "as-images"]
         status, printed = entry(evaluate, "--run", run_dir, *FEW, *as_images)
         assert status == 0, printed

@@ -411,7 +411,7 @@ def test_files(tmp_path: Path) -> None:
         assert paths == [prefix.with_name(f"{prefix.name}.{ending}") for ending in ("md", "png", "json")]
         assert paths[0].read_text(encoding="utf-8") == markdown(comparison)
         document = json.loads(paths[2].read_text(encoding="utf-8"))
-        assert document.pop("files_sha256").keys() == {"md", "png"}
+        assert document.pop("files_sha256").keys() == {"md", "png", "json"}
         assert document == as_json(comparison)
         assert Image.open(paths[1]).size[0] > 600
     save_comparison(comparison, None)  # its own are replaced

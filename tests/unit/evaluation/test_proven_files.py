@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,37 @@ def test_what_is_killed_between_two_files_can_be_started_again(
     assert (tmp_path / "a.png").read_text() == "newer too"
     write(tmp_path / "a", md="newest")
     assert not (tmp_path / "a.png").exists()
+
+
+def test_a_document_that_a_person_changed_stays(tmp_path: Path) -> None:
+    write(tmp_path / "a", md="ours")
+    document = json.loads((tmp_path / "a.json").read_text())
+    (tmp_path / "a.json").write_text(json.dumps(document))  # laid out otherwise
+    write(tmp_path / "a", md="ours again")
+    changed = json.dumps({**json.loads((tmp_path / "a.json").read_text()), "remarks": "hours of work"})
+    (tmp_path / "a.json").write_text(changed)
+    with pytest.raises(ComparisonError, match=r"a.json exists already, and is not as this command wrote it"):
+        write(tmp_path / "a", md="newer")
+    assert (tmp_path / "a.json").read_text() == changed
+    assert (tmp_path / "a.md").read_text() == "ours again"
+
+
+def test_a_persons_note_is_no_change_and_stays(tmp_path: Path) -> None:
+    write(tmp_path / "a", md="ours")
+    document = json.loads((tmp_path / "a.json").read_text())
+    (tmp_path / "a.json").write_text(json.dumps({**document, "note": "Seen."}))
+    write(tmp_path / "a", md="ours again")
+    assert json.loads((tmp_path / "a.json").read_text())["note"] == "Seen."
+    write(tmp_path / "a", md="and again")
+
+
+def test_a_document_of_before_is_replaced(tmp_path: Path) -> None:
+    write(tmp_path / "a", md="ours")
+    document = json.loads((tmp_path / "a.json").read_text())
+    del document["files_sha256"]["json"]
+    (tmp_path / "a.json").write_text(json.dumps({**document, "remarks": "nobody can tell"}))
+    write(tmp_path / "a", md="ours again")
+    assert "remarks" not in json.loads((tmp_path / "a.json").read_text())
 
 
 def test_a_persons_file_stays(tmp_path: Path) -> None:

@@ -6,6 +6,8 @@ import os
 import socket
 import subprocess
 import sys
+import urllib.error
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -13,12 +15,12 @@ from PIL import Image
 
 from dist_dsvae.config import CGANConfig, ClassifierConfig, CVAEConfig, DSVAEConfig, MethodConfig
 from dist_dsvae.methods.published import save_published
-from tests.unit.explore.making import make_model, make_run, save_checkpoint
+from tests.unit.explore.making import face_model, make_model, make_run, save_checkpoint
 from tests.unit.pretrained.making import make_published
 
 gr = pytest.importorskip("gradio", reason="the page needs the extra explore")
 
-from dist_dsvae.explore.app import build_page, serve, usable_port  # noqa: E402
+from dist_dsvae.explore.app import build_page, is_local, serve, usable_port  # noqa: E402
 from dist_dsvae.explore.controls import telling  # noqa: E402
 from dist_dsvae.explore.subject import ShownModel, Subject, open_source  # noqa: E402
 from dist_dsvae.pretrained.requests import RequestError  # noqa: E402
@@ -177,6 +179,57 @@ def test_the_command_says_what_is_wrong(arguments: list[str], sentence: str) -> 
     assert "Traceback" not in done.stderr
 
 
+def test_a_website_whose_name_leads_here_is_not_answered() -> None:
+    page = build_page(Subject("model", ShownModel(make_model(DSVAEConfig())), None, ""), 1000)
+    address = serve(page, "127.0.0.1", usable_port("127.0.0.1", 0), 1000)
+    port = address.rstrip("/").rpartition(":")[2]
+
+    def status(path: str, host: str) -> int:
+        request = urllib.request.Request(address + path, headers={"Host": host})
+        try:
+            with urllib.request.urlopen(request, timeout=60) as answer:
+                return int(answer.status)
+        except urllib.error.HTTPError as error:
+            return error.code
+
+    try:
+        for path in ("", "config", "gradio_api/info"):
+            for host in (f"127.0.0.1:{port}", f"localhost:{port}", "localhost:1234", "[::1]:80", "LOCALHOST"):
+                assert status(path, host) == 200, (path, host)
+            for host in (f"evil.example:{port}", "evil.example", "127.0.0.1.evil.example", "localhost.x", ""):
+                assert status(path, host) == 400, (path, host)
+    finally:
+        page.close(verbose=False)
+
+
+@pytest.mark.parametrize(("host", "in_url"), [("::1", "[::1]"), ("::", "localhost")])
+def test_an_address_of_ipv6(host: str, in_url: str) -> None:
+    try:
+        port = usable_port(host, 0)
+    except RequestError:
+        pytest.skip("needs IPv6")
+    page = build_page(Subject("model", ShownModel(make_model(DSVAEConfig())), None, ""), 1000)
+    try:
+        assert serve(page, host, port, 1000) == f"http://{in_url}:{port}/"
+        with urllib.request.urlopen(f"http://[::1]:{port}/config", timeout=60) as answer:
+            assert answer.status == 200
+    finally:
+        page.close(verbose=False)
+    with pytest.raises(RequestError, match="names an interface"):
+        usable_port("fe80::1%lo", 0)
+
+
+@pytest.mark.parametrize(
+    ("host", "expected"),
+    [
+        *(("127.0.0.1", True), ("127.8.0.1", True), ("127.1", True), ("::1", True), ("LocalHost", True)),
+        *(("0.0.0.0", False), ("::", False), ("10.0.0.7", False), ("no.such.host.invalid", False)),
+    ],
+)
+def test_which_addresses_are_of_this_machine_alone(host: str, expected: bool) -> None:
+    assert is_local(host) is expected
+
+
 def test_a_picture_shown_again_is_not_written_in_place() -> None:
     """Whoever reads it at that moment would get a part of it."""
     page = build_page(Subject("model", ShownModel(make_model(DSVAEConfig())), None, ""), 1000)
@@ -195,3 +248,22 @@ def test_a_picture_shown_again_is_not_written_in_place() -> None:
                 assert not os.path.samestat(os.fstat(reader.fileno()), path.stat())
     finally:
         page.close(verbose=False)
+
+
+def test_no_choice_is_dropped_while_another_is_drawn() -> None:
+    """But the dice, which are done at once, and the clocks, which come again."""
+    page = build_page(Subject("faces", ShownModel(face_model()), None, ""), 10**6)
+    dropped = [
+        f"{control and page.blocks[control].label}.{event}"
+        for function in page.fns.values()
+        if function.trigger_mode == "once"
+        for control, event in function.targets
+    ]
+    assert dropped == ["None.click"]
+    (dice,) = [f for f in page.fns.values() if f.trigger_mode == "once"]
+    assert [page.blocks[number].value for number, _ in dice.targets] == ["\N{DIE FACE-5} Roll the dice"]
+    assert not dice.queue
+    for function in page.fns.values():
+        with_event = any(event == "select" for _, event in function.targets)
+        is_example = with_event and not isinstance(page.blocks[function.targets[0][0]], gr.Tab)
+        assert (function.trigger_mode == "multiple") == is_example

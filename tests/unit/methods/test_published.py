@@ -145,6 +145,23 @@ def test_weights_that_are_no_numbers_get_a_sentence(published: tuple[DSVAE, Path
         load_published(directory)
 
 
+def test_weights_of_a_kind_that_networks_do_not_compute_in_get_a_sentence(
+    published: tuple[DSVAE, Path],
+) -> None:
+    _, directory = published
+    place = directory / "model.safetensors"
+    tensors = load_file(place)
+    for kind in (torch.float16, torch.bfloat16, torch.float64):
+        save_file(tensors | {"mixture_prior.mean": tensors["mixture_prior.mean"].to(kind)}, place)
+        assert load_published(directory).method.mixture_prior.mean.dtype == torch.float32
+    for kind in (torch.float8_e4m3fn, torch.float8_e5m2):
+        save_file(tensors | {"mixture_prior.mean": tensors["mixture_prior.mean"].to(kind)}, place)
+        with pytest.raises(
+            PublishedModelError, match=r"mixture_prior\.mean as float8_e\w+; allowed are float16,"
+        ):
+            load_published(directory)
+
+
 def test_nothing_else_is_replaced(published: tuple[DSVAE, Path]) -> None:
     _, directory = published
     again = load_published(directory)

@@ -21,7 +21,7 @@ from dist_dsvae.methods.published import PublishedModelError
 from dist_dsvae.models.norm_statistics import Moments
 from dist_dsvae.pretrained import networks
 from dist_dsvae.pretrained.networks import in_chunks
-from dist_dsvae.pretrained.requests import RequestError
+from dist_dsvae.pretrained.requests import RequestError, read_codes
 from tests.unit.pretrained.making import CLASSES, make_model, make_published, pixels
 
 
@@ -305,6 +305,7 @@ def test_points() -> None:
             "no hole: .* brighter than grey",
         ),
         (lambda m: m.inpaint(pixels(1), np.ones((8, 8))), r"shape \[8, 8\]; it must be \[32, 32\]"),
+        (lambda m: m.inpaint(pixels(1), Image.new("L", (0, 0))), r"mask cannot be .* no pixels \(0x0\)"),
         (lambda m: m.inpaint(pixels(1), "centre", refine_steps=-1), "refine_steps is -1"),
         (lambda m: PretrainedModel(m.published, device="gpu"), "device is 'gpu'; allowed are cpu, cuda"),
         (lambda m: PretrainedModel(m.published, device="cuda:77"), "torch sees . GPU"),
@@ -321,6 +322,12 @@ def test_a_distribution_stands_for_its_mean(model: PretrainedModel) -> None:
     zs, zu = torch.randn(2, 6), torch.randn(2, 4)
     assert torch.equal(model.decode(zs, Gaussian(zu, zu)), model.decode(zs, zu))
     assert model.classes == CLASSES
+
+
+def test_codes_of_two_devices_are_decoded_where_zs_is() -> None:
+    # no device of tensors without content can be decoded on, but they can be joined there
+    zs, zu = torch.zeros(2, 6, device="meta"), torch.zeros(2, 4)
+    assert read_codes(zs, zu, (6, 4)).device == zs.device
 
 
 def test_a_mask_is_turned_and_cut_as_the_picture_is(model: PretrainedModel) -> None:

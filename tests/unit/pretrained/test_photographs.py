@@ -82,6 +82,8 @@ def test_no_face_and_several(
     nobody = Image.new("RGB", (80, 60))
     with pytest.raises(ImageError, match=r"No face is found in images\[1\] \(80x60 pixels\), and this"):
         model.classify([opened(tmp_path / "a.png", (3, 90, 70, 36)), nobody])
+    with pytest.raises(ImageError, match=r"images cannot be read as a picture: it has no pixels \(0x0\)"):
+        model.encode(Image.new("RGB", (0, 0)))
     group = opened(tmp_path / "b.png", (1, 60, 60, 20), (2, 160, 80, 40), (3, 260, 90, 30), size=320)
     found = model.photographs.find(group, "b.png")
     assert found.note == "b.png shows 3 faces; the largest is taken, number 2 from the left."

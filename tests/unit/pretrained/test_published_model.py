@@ -180,6 +180,29 @@ def test_of_the_hub_two_files_are_fetched(directory: Path, monkeypatch: pytest.M
     assert asked == [("someone/faces", name, "v1") for name in ("model.safetensors", "config.json")]
 
 
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (
+            ImportError("Using SOCKS proxy, but 'socksio' is not installed.\nSee ..."),
+            r"Using SOCKS .* installed\.",
+        ),
+        (type("ProxyError", (Exception,), {})("403 Forbidden"), "403 Forbidden"),
+        (type("ProxyError", (Exception,), {})(), "ProxyError"),
+        (TimeoutError(), "TimeoutError"),
+    ],
+)
+def test_whatever_keeps_the_hub_away_is_a_sentence(
+    error: Exception, reason: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def download(*_: object, **__: object) -> str:
+        raise error
+
+    monkeypatch.setattr("dist_dsvae.pretrained.hub.hf_hub_download", download)
+    with pytest.raises(PublishedModelError, match=rf"fetched from the hub as a model \({reason}\)\. Give a"):
+        PretrainedModel.from_pretrained("someone/faces")
+
+
 def test_push_to_hub_sends_what_save_pretrained_writes(monkeypatch: pytest.MonkeyPatch) -> None:
     sent = []
 
