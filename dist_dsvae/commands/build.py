@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from dist_dsvae.building.build_progress import progress_of
 from dist_dsvae.building.sources import build_options as options
-from dist_dsvae.commands.starting import HelpFormatter, command_line, fail, say_start
+from dist_dsvae.commands.starting import HelpFormatter, command_line, fail, say_start, tell
 from dist_dsvae.config import option_types
 from dist_dsvae.core.errors import DataError
 from dist_dsvae.core.paths import path_argument, place_argument
@@ -102,7 +102,7 @@ def run_build(arguments: argparse.Namespace, command: str) -> None:
             apart_from=sources_of(arguments),
             progress=progress,
         )
-    print("\n".join([*report.lines(), f"Built {arguments.out}", *where_to_look(arguments.out, report)]))
+    tell("\n".join([*report.lines(), f"Built {arguments.out}", *where_to_look(arguments.out, report)]))
 
 
 def where_to_look(out: Path, report: BuildReport) -> list[str]:
@@ -140,7 +140,7 @@ def run_index(arguments: argparse.Namespace, command: str) -> None:
             progress=progress,
             tell=lines.append,
         )
-    print("\n".join([*lines, *map(describe, manifests)]))
+    tell("\n".join([*lines, *map(describe, manifests)]))
 
 
 def run_verify(arguments: argparse.Namespace, command: str) -> None:
@@ -157,7 +157,7 @@ def run_verify(arguments: argparse.Namespace, command: str) -> None:
     with progress_of("shards", sum(len(manifest.shards) for manifest in manifests)) as progress:
         for manifest in manifests:
             verify(manifest, progress)
-    print("\n".join(f"{describe(manifest)}: as the manifest says" for manifest in manifests))
+    tell("\n".join(f"{describe(manifest)}: as the manifest says" for manifest in manifests))
 
 
 def describe(manifest: Manifest) -> str:

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from dist_dsvae.commands.starting import HelpFormatter, fail, say_start
+from dist_dsvae.commands.starting import HelpFormatter, answer, fail, say_start
 from dist_dsvae.config import ExperimentConfig
 from dist_dsvae.config.reading import load_config
 from dist_dsvae.core.paths import path_argument, place_argument
@@ -105,8 +105,7 @@ def main() -> int:
     run_dir = args.run_dir or Path(config.run_dir)
     config = dataclasses.replace(config, run_dir=str(run_dir))
     if args.print_run_dir:
-        print(run_dir)
-        return 0
+        return answer(str(run_dir))
     return train(config, run_dir, args.resume, args.mixed_precision)
 
 
