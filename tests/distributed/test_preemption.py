@@ -77,6 +77,13 @@ class Job:
         kill_job(self.launcher)
 
 
+def assert_saved(run_dir: Path, reason: str) -> None:
+    """The run has left word of what stopped it, and the checkpoint of that step."""
+    stopped = json.loads((run_dir / "stopped-early.json").read_text())
+    assert stopped["reason"] == reason
+    assert (run_dir / f"checkpoints/step-{stopped['step']:08d}").is_dir()
+
+
 @pytest.fixture
 def jobs() -> Iterator[list[Job]]:
     started: list[Job] = []
@@ -126,9 +133,7 @@ def test_ranks_whose_launcher_was_killed_save_and_end(config: Path, tmp_path: Pa
     for process in alive:
         process.kill()
     assert not alive, jobs[-1].output()
-    stopped = json.loads((run_dir / "stopped-early.json").read_text())
-    assert stopped["reason"] == "the end of its launcher"
-    assert (run_dir / f"checkpoints/step-{stopped['step']:08d}").is_dir()
+    assert_saved(run_dir, "the end of its launcher")
     assert not (run_dir / "lock.json").exists()
 
 
@@ -149,9 +154,7 @@ def test_a_launcher_of_one_process_that_ends_alone_ends_the_run(config: Path, tm
         assert not alive
     finally:
         kill_job(launcher)
-    stopped = json.loads((run_dir / "stopped-early.json").read_text())
-    assert stopped["reason"] == "the end of its launcher"
-    assert (run_dir / f"checkpoints/step-{stopped['step']:08d}").is_dir()
+    assert_saved(run_dir, "the end of its launcher")
 
 
 def test_without_a_launcher_the_exit_code_asks_for_another_try(config: Path, tmp_path: Path) -> None:
@@ -193,9 +196,7 @@ def test_a_terminal_that_is_closed_loses_nothing(config: Path, tmp_path: Path) -
         assert not alive
     finally:
         kill_job(launcher)
-    stopped = json.loads((run_dir / "stopped-early.json").read_text())
-    assert stopped["reason"] == "the end of its terminal"
-    assert (run_dir / f"checkpoints/step-{stopped['step']:08d}").is_dir()
+    assert_saved(run_dir, "the end of its terminal")
 
 
 def test_a_silent_rank_is_named(config: Path, tmp_path: Path, jobs: list[Job]) -> None:

@@ -174,6 +174,8 @@ class _Attended:
     def close(self) -> None:
         if self._tracker is not None:
             self._tolerant(self._tracker.finish)
+            if self._is_local:  # which is told the same again after an end alone: no tick waits for the disk
+                self._record.save()
 
     def _unknown(self, values: Mapping[str, float], step: int) -> dict[str, float]:
         """Those that the tracker has not been told of."""
@@ -182,7 +184,8 @@ class _Attended:
 
     def _remember(self, names: Iterable[str], step: int) -> None:
         self._record.logged(self._name).update(dict.fromkeys(names, step))
-        self._record.save()
+        if not self._is_local:
+            self._record.save()
 
     def _attempt(self, tell: Callable[[Tracker], None]) -> bool:
         """Whether the tracker was told."""
