@@ -18,6 +18,7 @@ from tests.distributed.launching import (
     write_config,
 )
 from tests.slurm.cluster import Cluster, metric_lines, read_json, wait_until, why_not
+from tests.unit.data.http_server import serving
 
 pytestmark = [pytest.mark.slurm, pytest.mark.skipif(why_not() is not None, reason=str(why_not()))]
 
@@ -142,14 +143,22 @@ def test_one_node_preempted_then_cancelled(cluster: Cluster, config: Path, tmp_p
 
 def test_preempted_while_it_starts(cluster: Cluster, config: Path, tmp_path: Path) -> None:
     """Before the run heeds signals: there is nothing to save, and all of it comes again."""
-    job = submit(cluster, config.parent / "starting", config, "--nodes=1")
-    wait_until((job.run_dir / "lock.json").exists, 60, job.output)
-    urgent = ("--partition=urgent", "--nodes=2", "--exclusive", "--output=/dev/null", "--wrap=sleep 1")
-    other = cluster.submit(tmp_path, *urgent)
-    wait_until(lambda: "Stopped early; queued again." in job.output(), 60, job.output)
-    assert metric_lines(job.run_dir) == 0
-    cluster.wait_for_end(other, "COMPLETED", job.output)
-    job.wait_for_end("COMPLETED")
+    run_dir = config.parent / "starting"
+    with serving(REPOSITORY / "shards/fashion-mnist-mini") as server:
+        # The start waits for its data for as long as it takes to be preempted
+        server.tell("manifest.json", "slow", times=1, seconds=120)
+        tree = read_json(config)
+        tree["data"] |= {"train": server.url, "cache_dir": str(tmp_path / "cache"), "test": None}
+        job = submit(cluster, run_dir, write_config(tmp_path / "c.json", **tree), "--nodes=1")
+        wait_until(lambda: server.requests()["manifest.json"] == 1, 90, job.output)
+        urgent = ("--partition=urgent", "--nodes=2", "--exclusive", "--output=/dev/null", "--wrap=sleep 1")
+        other = cluster.submit(tmp_path, *urgent)
+        wait_until(lambda: "Stopped early; queued again." in job.output(), 60, job.output)
+        assert (run_dir / "lock.json").exists()
+        assert metric_lines(run_dir) == 0
+        cluster.wait_for_end(other, "COMPLETED", job.output)
+        job.wait_for_end("COMPLETED")
+    assert metric_lines(run_dir) == ITERATIONS // 2
     assert cluster.job(job.number)["Restarts"] == "1"
 
 
