@@ -86,6 +86,14 @@ def submit(cluster: Cluster, run_dir: Path, config: Path, *options: str, **varia
     return Job(cluster, run_dir.with_suffix(".log"), run_dir, *command, **variables)
 
 
+def preempt(job: Job) -> None:
+    """Give the nodes to another job for a second; the first one must queue itself again."""
+    urgent = ("--partition=urgent", "--nodes=2", "--exclusive", "--output=/dev/null", "--wrap=sleep 1")
+    other = job.cluster.submit(job.log.parent, *urgent)
+    wait_until(lambda: "Stopped early; queued again." in job.output(), 60, job.output)
+    job.cluster.wait_for_end(other, "COMPLETED", job.output)
+
+
 def assert_same_end(run_dir: Path, undisturbed: Path) -> None:
     assert differing_tensors(run_dir, undisturbed, ITERATIONS) == []
     assert metrics(run_dir) == metrics(undisturbed)
@@ -115,7 +123,7 @@ def test_two_nodes_warned_and_requeued(cluster: Cluster, config: Path, undisturb
     assert not (job.run_dir / "stopped-early.json").exists()
 
 
-def test_one_node_preempted_then_cancelled(cluster: Cluster, config: Path, tmp_path: Path) -> None:
+def test_one_node_preempted_then_cancelled(cluster: Cluster, config: Path) -> None:
     """A job of higher priority: SIGTERM and a grace time. Then scancel, which is final. Both save."""
     # A process for each GPU that SLURM counts; none is there, so the trainer takes the CPU
     options = ("--nodes=1", "--gpus-per-node=2", "--cpus-per-task=2")
@@ -123,10 +131,7 @@ def test_one_node_preempted_then_cancelled(cluster: Cluster, config: Path, tmp_p
     record = job.run_dir / "stopped-early.json"
 
     job.wait_for_lines(1)
-    urgent = ("--partition=urgent", "--nodes=2", "--exclusive", "--output=/dev/null", "--wrap=sleep 1")
-    other = cluster.submit(tmp_path, *urgent)
-    wait_until(lambda: "Stopped early; queued again." in job.output(), 60, job.output)
-    cluster.wait_for_end(other, "COMPLETED", job.output)
+    preempt(job)
     first = read_json(record)
     assert first["reason"] == "SIGTERM"
 
@@ -151,12 +156,9 @@ def test_preempted_while_it_starts(cluster: Cluster, config: Path, tmp_path: Pat
         tree["data"] |= {"train": server.url, "cache_dir": str(tmp_path / "cache"), "test": None}
         job = submit(cluster, run_dir, write_config(tmp_path / "c.json", **tree), "--nodes=1")
         wait_until(lambda: server.requests()["manifest.json"] == 1, 90, job.output)
-        urgent = ("--partition=urgent", "--nodes=2", "--exclusive", "--output=/dev/null", "--wrap=sleep 1")
-        other = cluster.submit(tmp_path, *urgent)
-        wait_until(lambda: "Stopped early; queued again." in job.output(), 60, job.output)
+        preempt(job)
         assert (run_dir / "lock.json").exists()
         assert metric_lines(run_dir) == 0
-        cluster.wait_for_end(other, "COMPLETED", job.output)
         job.wait_for_end("COMPLETED")
     assert metric_lines(run_dir) == ITERATIONS // 2
     assert cluster.job(job.number)["Restarts"] == "1"
@@ -188,11 +190,19 @@ def test_seeds(cluster: Cluster, config: Path, tmp_path: Path) -> None:
 
 
 def test_evaluating_a_run(cluster: Cluster, undisturbed: Path, tmp_path: Path) -> None:
-    """Two processes on one node; the run was trained on data with a test split."""
+    """Two processes on one node, preempted once; the run was trained on data with a test split."""
     script = str(REPOSITORY / "launch/slurm/evaluate.sbatch")
     arguments = (script, str(undisturbed), "--step", str(ITERATIONS))
-    job = Job(cluster, tmp_path / "evaluate.log", undisturbed, *arguments, PROCESSES_PER_NODE="2")
+    begun, container = tmp_path / "begun", tmp_path / "container.sh"
+    container.write_text(
+        f'mkdir {begun} && exec sleep 300\nexec "$@"\n'
+    )  # the first start does not end by itself
+    variables = {"PROCESSES_PER_NODE": "2", "CONTAINER_COMMAND": f"bash {container}"}
+    job = Job(cluster, tmp_path / "evaluate.log", undisturbed, *arguments, **variables)
+    wait_until(begun.exists, 60, job.output)
+    preempt(job)
     job.wait_for_end("COMPLETED")
+    assert cluster.job(job.number)["Restarts"] == "1"
     result = read_json(undisturbed / "evaluation/scores.json")
     assert (result["checkpoint"], result["processes"]) == (Path(LAST).name, 2)
     assert 0 <= result["figures"]["zs_accuracy"] <= 1
