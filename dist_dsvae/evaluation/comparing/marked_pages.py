@@ -15,7 +15,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 from dist_dsvae.core.files import write_atomically
-from dist_dsvae.core.text import read_text
 from dist_dsvae.evaluation.comparing.evaluated import ComparisonError
 from dist_dsvae.evaluation.comparing.results import Results, read_results
 from dist_dsvae.evaluation.comparing.results_tables import VIEWS, areas_text, caption, paper_table
@@ -38,7 +37,12 @@ def with_tables(text: str, read: Reader, where: str) -> str:
             f"{where} has marks of results that are not in pairs. Each table begins with "
             f"<!-- results NAME --> and ends with {_END}."
         )
-    return _BLOCK.sub(lambda match: match[1] + _content(match[2], match[3], read, where) + match[5], text)
+
+    def written(block: re.Match[str]) -> str:
+        lines = _content(block[2], block[3], read, where)
+        return block[1] + (lines.replace("\n", "\r\n") if block[1].endswith("\r\n") else lines) + block[5]
+
+    return _BLOCK.sub(written, text)
 
 
 def _content(name: str, view: str | None, read: Reader, where: str) -> str:
@@ -55,7 +59,7 @@ def write_pages(results_dir: Path) -> list[Path]:
     """Write the marked tables of all pages beside the folder of results; the pages that have changed.
 
     results_dir: such as docs/results, for the pages docs/*.md.
-    Raises ComparisonError as ``with_tables`` does.
+    Raises ComparisonError as ``with_tables`` does, and for a page that is not UTF-8.
     """
     if not any(results_dir.glob("*.json")):
         raise ComparisonError(
@@ -64,7 +68,10 @@ def write_pages(results_dir: Path) -> list[Path]:
         )
     changed = []
     for page in sorted(results_dir.resolve().parent.glob("*.md")):
-        before = read_text(page)
+        try:
+            before = page.read_bytes().decode()  # a byte order mark stays, as do ends of lines
+        except UnicodeDecodeError as error:
+            raise ComparisonError(f"{page}: byte {error.start:,} is not UTF-8: save it as UTF-8.") from None
         after = with_tables(before, lambda name: read_results(results_dir / f"{name}.json"), page.name)
         if after != before:
             write_atomically(page, after.encode())

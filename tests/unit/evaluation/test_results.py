@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -167,9 +168,22 @@ def test_pages_are_written_between_their_marks(tmp_path: Path) -> None:
     assert table
 
 
-def test_pages_of_other_line_endings_keep_their_marks() -> None:
-    page = PAGE.replace("\n", "\r\n")
-    assert methods_table(results()) in with_tables(page, lambda _: results(), "page.md")
+def test_a_page_keeps_its_byte_order_mark_and_its_line_endings(tmp_path: Path) -> None:
+    folder = tmp_path / "results"
+    folder.mkdir()
+    (folder / "mine.json").write_text(json.dumps(DOCUMENT))
+    page = tmp_path / "page.md"
+    page.write_bytes(PAGE.replace("\n", "\r\n").encode("utf-8-sig"))
+    assert write_pages(folder) == [page]
+    written = page.read_bytes()
+    assert written.startswith(codecs.BOM_UTF8)
+    assert methods_table(results()).replace("\n", "\r\n").encode() in written
+    assert written.count(b"\n") == written.count(b"\r\n")
+    assert write_pages(folder) == []
+
+    page.write_text(PAGE, encoding="utf-16")
+    with pytest.raises(ComparisonError, match="byte 0 is not UTF-8: save it as UTF-8"):
+        write_pages(folder)
 
 
 @pytest.mark.parametrize(
