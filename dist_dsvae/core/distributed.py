@@ -110,9 +110,10 @@ def all_gather(tensor: Tensor) -> Tensor:
     """[...] on every rank -> [world_size, ...] on every rank, in the order of the ranks."""
     if world_size() == 1:
         return tensor[None]
-    gathered = [torch.empty_like(tensor) for _ in range(world_size())]
-    dist.all_gather(gathered, tensor.contiguous())
-    return torch.stack(gathered)
+    # into one tensor: of a list NCCL would copy every part, within each of the iteration's batch norms
+    gathered = tensor.new_empty(world_size() * tensor.numel())
+    dist.all_gather_into_tensor(gathered, tensor.contiguous().view(-1))
+    return gathered.view(world_size(), *tensor.shape)
 
 
 def global_moments(mean: Tensor, variance: Tensor) -> tuple[Tensor, Tensor]:

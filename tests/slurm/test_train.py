@@ -164,6 +164,20 @@ def test_preempted_while_it_starts(cluster: Cluster, config: Path, tmp_path: Pat
     assert cluster.job(job.number)["Restarts"] == "1"
 
 
+def test_zero_on_two_nodes(cluster: Cluster, config: Path, tmp_path: Path) -> None:
+    """Each node's launcher starts its own processes, where DeepSpeed would log in to the others."""
+    tree = read_json(config)
+    tree["train"] |= {"epochs": epochs_of(4)}
+    # One process for the GPU that SLURM counts on each; none is there, so ZeRO trains on the CPUs
+    options = ("--nodes=2", "--gpus-per-node=1", "--cpus-per-task=1")
+    variables = {"LAUNCH_ARGUMENTS": "--config_file configs/accelerate/zero2.yaml", "CUDA_VISIBLE_DEVICES": ""}
+    job = submit(cluster, tmp_path / "zero", write_config(tmp_path / "c.json", **tree), *options, **variables)
+    job.wait_for_end("COMPLETED")
+    assert "Training with 2 processes" in job.output()
+    assert "ZeRO stage 2" in job.output()
+    assert metric_lines(job.run_dir) == 2
+
+
 def test_seeds(cluster: Cluster, config: Path, tmp_path: Path) -> None:
     """An element that is warned comes back, and it alone."""
     script = str(REPOSITORY / "launch/slurm/seeds.sbatch")

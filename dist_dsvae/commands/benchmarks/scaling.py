@@ -149,14 +149,13 @@ def measure_as_worker(args: argparse.Namespace) -> None:
 def without_collectives(iteration: Iteration, inputs: list[Tensor]) -> None:
     """The same arithmetic with every rank on its own: what its share of the machine computes in."""
 
-    def gather(parts: list[Tensor], tensor: Tensor) -> None:
-        for part in parts:
-            part.copy_(tensor)
+    def gather(parts: Tensor, tensor: Tensor) -> None:
+        parts.view(-1, len(tensor)).copy_(tensor)
 
     wrapped = [run.wrapped for run in iteration.run_update.values() if isinstance(run, OverlappedUpdate)]
     with contextlib.ExitStack() as stack:
         stack.enter_context(mock.patch.object(dist, "all_reduce", return_value=None))
-        stack.enter_context(mock.patch.object(dist, "all_gather", gather))
+        stack.enter_context(mock.patch.object(dist, "all_gather_into_tensor", gather))
         for module in wrapped:
             if isinstance(module, DistributedDataParallel):
                 stack.enter_context(module.no_sync())
@@ -166,19 +165,19 @@ def without_collectives(iteration: Iteration, inputs: list[Tensor]) -> None:
 def collectives_of(function: Callable[[], object]) -> list[dict[str, Any]]:
     """What goes through torch.distributed's functions (DistributedDataParallel's own do not)."""
     seen: Counter[tuple[str, int]] = Counter()
-    all_reduce, all_gather = dist.all_reduce, dist.all_gather
+    all_reduce, all_gather = dist.all_reduce, dist.all_gather_into_tensor
 
     def noted_reduce(tensor: Tensor, *args: Any, **kwargs: Any) -> Any:
         seen["all_reduce", tensor.numel() * tensor.element_size()] += 1
         return all_reduce(tensor, *args, **kwargs)
 
-    def noted_gather(parts: list[Tensor], tensor: Tensor, *args: Any, **kwargs: Any) -> Any:
+    def noted_gather(parts: Tensor, tensor: Tensor, *args: Any, **kwargs: Any) -> Any:
         seen["all_gather", tensor.numel() * tensor.element_size()] += 1
         return all_gather(parts, tensor, *args, **kwargs)
 
     with (
         mock.patch.object(dist, "all_reduce", noted_reduce),
-        mock.patch.object(dist, "all_gather", noted_gather),
+        mock.patch.object(dist, "all_gather_into_tensor", noted_gather),
     ):
         function()
     return [{"kind": kind, "num_bytes": size, "count": count} for (kind, size), count in seen.items()]

@@ -55,10 +55,11 @@ def reproduce(args: argparse.Namespace) -> None:
         raise ConfigError(
             f"--temperatures: {points[0]} has points, of which there is no diversity. Leave it out."
         )
-    judges = judge_jobs(runs, args.judge_overrides, also_made=True)
-    if not judges and args.judge_overrides:
-        raise ConfigError("--judge-set: no judge is trained for these runs. Leave it out.")
-    check_judges(runs, judges)
+    if args.only is None:
+        judges = judge_jobs(runs, args.judge_overrides, also_made=True)
+        if not judges and args.judge_overrides:
+            raise ConfigError("--judge-set: no judge is trained for these runs. Leave it out.")
+        check_judges(runs, judges)
     if args.temperatures and (unjudged := [run for run in runs if run.config.evaluation.classifier is None]):
         raise ConfigError(
             f"--temperatures: {unjudged[0].data} names no judge, and without one there are no scores to "

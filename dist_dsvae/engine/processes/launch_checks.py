@@ -91,6 +91,17 @@ def check_launcher(num_processes: int) -> None:
         )
 
 
+def check_devices(num_gpus: int) -> None:
+    """Before the processes meet: each needs a GPU of its own, by its number on this machine."""
+    local_rank = int(os.environ.get("LOCAL_RANK", "0"))
+    if local_rank >= num_gpus:
+        raise LaunchError(
+            f"Process {local_rank} of this machine has no GPU of its own: it sees {num_gpus}. Start at most "
+            f"{num_gpus} processes here (--num_processes), or let every process see all of the job's GPUs "
+            "(CUDA_VISIBLE_DEVICES). Of MIG's instances a process sees one."
+        )
+
+
 def check_accumulation() -> None:
     """Accelerate would divide the losses of the updates that it knows of, and of no others."""
     asked = os.environ.get("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "1")

@@ -26,6 +26,7 @@ from dist_dsvae.engine.processes.fence import Fence, Patience
 from dist_dsvae.engine.processes.launch_checks import (
     check_accumulation,
     check_compiler,
+    check_devices,
     check_kind,
     check_launcher,
     check_precisions,
@@ -61,6 +62,8 @@ class Runtime:
         zero = deepspeed_is_asked_for(config, self.mixed_precision)
         if not zero:
             check_accumulation()
+        if not use_cpu:
+            check_devices(torch.cuda.device_count())
         with joining_explained():
             self.accelerator = Accelerator(
                 cpu=use_cpu and not zero,  # told of the CPU, Accelerate would leave DeepSpeed out
@@ -77,9 +80,11 @@ class Runtime:
                     ),
                 ],
             )
+            # NCCL's processes meet at their first collective
+            precisions = distributed.gather_objects(self.mixed_precision)
         self._engine: Any = None
         check_launcher(self.accelerator.num_processes)
-        check_precisions(distributed.gather_objects(self.mixed_precision))
+        check_precisions(precisions)
         check_kind(self.accelerator.distributed_type, zero)
         self.zero_stage = checked_stage(self._deepspeed_config) if zero else 0
         self.device: torch.device = self.accelerator.device
@@ -185,7 +190,10 @@ class Runtime:
 
     def describe(self) -> str:
         """One sentence for the log: what trains."""
-        precision = {"no": "float32", "bf16": "bf16 autocast", "fp16": "fp16 autocast"}[self.mixed_precision]
+        # torch's default, which many an Ampere or later GPU is slow without
+        tf32 = self.device.type == "cuda" and torch.backends.cudnn.allow_tf32
+        float32 = "float32 (convolutions in TF32, if the GPU has it)" if tf32 else "float32"
+        precision = {"no": float32, "bf16": "bf16 autocast", "fp16": "fp16 autocast"}[self.mixed_precision]
         if self.dtype == torch.float64:
             precision = "float64"
         processes = "1 process" if self.world_size == 1 else f"{self.world_size} processes"

@@ -5,12 +5,12 @@
     <run>/stop-request, seen by rank 0 -+                                              after the same one
     its launcher is gone, seen by any --+
 
-The flags travel over a gloo group of their own while the next iteration runs, so agreeing never waits
-for the GPU, and for a rank that is gone no longer than ``Patience`` allows; beside them travels what is
-due by rank 0's clock (``clock``). The file is for those who cannot signal the processes themselves: a
-batch script's trap (a shell between the scheduler and the launcher swallows signals), or a person. Ranks
-whose launcher was killed would train on with nobody to stop them, hold their GPUs and keep the run
-directory from the job's next start.
+The flags travel over a gloo group of their own while the next iteration runs (of very many ranks, while
+the next few run), so agreeing never waits for the GPU, and for a rank that is gone no longer than
+``Patience`` allows; beside them travels what is due by rank 0's clock (``clock``). The file is for
+those who cannot signal the processes themselves: a batch script's trap (a shell between the scheduler
+and the launcher swallows signals), or a person. Ranks whose launcher was killed would train on with
+nobody to stop them, hold their GPUs and keep the run directory from the job's next start.
 
 A run that stopped early leaves <run>/stopped-early.json; it is gone once the run goes on.
 """
@@ -52,6 +52,7 @@ _REASONS = {
     -2: "the end of its launcher",
 }
 _SECONDS_BETWEEN_LOOKS = 1.0
+_RANKS_PER_CALL = 16  # gloo's ring takes as long as it has ranks: more than these tell each other less often
 
 
 class Preempted(BaseException):  # not an Exception: nobody's recovery may swallow it
@@ -98,6 +99,9 @@ class StopRequests:
         self._seen = 0  # this rank's reason, a key of _REASONS
         self._launcher = _launcher()
         self._under_way: tuple[dist.Work, torch.Tensor] | None = None
+        self._calls = 0
+        self._calls_between = -(-distributed.world_size() // _RANKS_PER_CALL)
+        self._untold = Due(0)  # what the clock asked for since the last exchange
         self._last_look = 0.0
         self._due = Due(0)  # what the clock asked for, until it is told
         self._at_the_end: tuple[int, int] | None = None  # step and samples seen, all of it on disk
@@ -147,9 +151,14 @@ class StopRequests:
                     self._seen = -1
 
     def _exchange(self, seen: int, asked: int) -> list[list[int]]:
-        """Start telling the others both numbers; every rank's [seen, asked] of the iteration before."""
+        """Start telling the others both numbers; every rank's [seen, asked] of the exchange before."""
         if self._group is None:
             return [[seen, asked]]
+        self._untold |= Due(asked)
+        self._calls += 1
+        if self._calls % self._calls_between:
+            return [[0, 0]]
+        asked, self._untold = self._untold, Due(0)
         numbers = torch.zeros(distributed.world_size(), 2, dtype=torch.int64)
         numbers[distributed.rank()] = torch.tensor([seen, asked])
         work = dist.all_reduce(numbers, group=self._group, async_op=True)

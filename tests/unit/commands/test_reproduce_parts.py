@@ -342,6 +342,23 @@ def test_a_judge_that_is_there_is_told_of_as_it_was_trained(
         judge_jobs(runs, [], also_made=True)
 
 
+def test_one_run_of_an_array_needs_no_judge(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither one that is there, trained otherwise than configs/classifier has it, nor any."""
+    place = Path("runs/classifier-quickstart/model")
+    monkeypatch.chdir(tmp_path)
+    arguments = ["quickstart", "--only", "1", "--set", f"evaluation.classifier={place}"]
+    monkeypatch.setattr(sys, "argv", ["dsvae reproduce", *arguments])
+    trained: list[str] = []
+    monkeypatch.setattr(reproducing, "train", lambda runs, _: trained.extend(run.title for run in runs))
+    for width in (None, 8):
+        if width is not None:
+            place.mkdir(parents=True)
+            record = load_config(Path("classifier/quickstart"), [f"method.width={width}"])
+            (place.parent / "config.json").write_text(to_json(record))
+        assert reproduce.main() == 0
+    assert trained == ["quickstart: dsvae, seed 1"] * 2
+
+
 # What is written
 
 

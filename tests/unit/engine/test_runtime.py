@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from accelerate.utils import DistributedType
 
 from dist_dsvae.config import TrainConfig
-from dist_dsvae.engine.processes import launch_checks
+from dist_dsvae.core import distributed
+from dist_dsvae.engine.processes import launch_checks, runtime
 from dist_dsvae.engine.processes.launch_checks import LaunchError, joining_explained
 from dist_dsvae.engine.processes.runtime import Runtime
 
@@ -98,6 +100,31 @@ def test_processes_that_cannot_be_joined_get_a_sentence(monkeypatch: pytest.Monk
     monkeypatch.setenv("WORLD_SIZE", "1")
     with pytest.raises(RuntimeError, match=r"^gloo"), joining_explained():
         raise RuntimeError("gloo: no ib7")
+
+
+def test_nccl_connects_at_the_first_collective(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not in Accelerator, as gloo does."""
+
+    def refuse(_: object) -> None:
+        raise RuntimeError("NCCL error in: Utils.hpp:40, unhandled system error")
+
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setattr(runtime, "Accelerator", lambda **_: SimpleNamespace(num_processes=2))
+    monkeypatch.setattr(distributed, "gather_objects", refuse)
+    with pytest.raises(LaunchError, match=r"cannot reach each other: NCCL error .* NCCL_SOCKET_IFNAME"):
+        Runtime(TrainConfig())
+
+
+def test_every_process_needs_a_gpu_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LOCAL_RANK", "3")
+    launch_checks.check_devices(4)
+    with pytest.raises(LaunchError, match=r"Process 3 .* no GPU of its own: it sees 2\. Start at most 2"):
+        launch_checks.check_devices(2)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)  # as where a scheduler hides the others
+    monkeypatch.setattr(runtime, "resolved_precision", lambda *_, **__: "no")
+    with pytest.raises(LaunchError, match="it sees 1"):
+        Runtime(TrainConfig())
 
 
 def test_accumulation_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
