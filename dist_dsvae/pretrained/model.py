@@ -95,12 +95,14 @@ class PretrainedModel(Described, ModelHubMixin, library_name="dist_dsvae"):
     def save_pretrained(self, save_directory: str | Path, **options: Any) -> str | None:
         """Write the model, its card and the card's pictures into a folder.
 
-        options: as ``ModelHubMixin`` has them. Raises PublishedModelError where files that are no model's
-        would be replaced. A README.md that is there stays, with a warning if it is not this model's.
+        options: as ``ModelHubMixin`` has them; model_card_kwargs are those of ``generate_model_card``. Raises
+        CardError for others, PublishedModelError where files that are no model's would be replaced. A
+        README.md that is there stays, with a warning if it is not this model's.
         """
         directory = Path(save_directory)
+        options["model_card_kwargs"] = card.read_options(options.get("model_card_kwargs"))
         check_replaceable(directory)
-        card.check_kept(self, directory, **(options.get("model_card_kwargs") or {}))
+        card.check_kept(self, directory, **options["model_card_kwargs"])
         with kept_if_it_fails(directory / CONFIG_FILE):  # which the library removes ahead of all else
             return super().save_pretrained(directory, **options)
 
@@ -109,9 +111,17 @@ class PretrainedModel(Described, ModelHubMixin, library_name="dist_dsvae"):
         save_published(self.published, save_directory)
         card.save_samples(self, save_directory)
 
-    def generate_model_card(self, licence: str = "other", programs: tuple[str, ...] = ()) -> ModelCard:
-        """The README: ``save_pretrained(..., model_card_kwargs={"licence": "mit"})``. See ``programs``."""
-        return card.model_card(self, licence, programs)
+    def push_to_hub(self, repo_id: str, **options: Any) -> str:
+        """Send what ``save_pretrained`` writes to a repository of the hub; returns the commit's address.
+
+        options: as ``ModelHubMixin`` has them. Raises as ``save_pretrained`` does, before one is created.
+        """
+        options["model_card_kwargs"] = card.read_options(options.get("model_card_kwargs"))
+        return super().push_to_hub(repo_id, **options)
+
+    def generate_model_card(self, **options: Unpack[card.CardOptions]) -> ModelCard:
+        """The README: ``save_pretrained(..., model_card_kwargs={"license": "mit"})``. Raises CardError."""
+        return card.model_card(self, **card.read_options(options))
 
     @torch.inference_mode(False)  # as for ``published._made``
     def to(self, device: str | torch.device | None) -> Self:
