@@ -89,8 +89,15 @@ def test_importing_the_package_is_light() -> None:
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert done.stdout == "False\n", done.stderr
     assert "torch" in sys.modules  # the test can fail
-    with pytest.raises(ImportError, match="cannot import name 'DSVAA'"):
-        from dist_dsvae import DSVAA  # type: ignore[attr-defined]  # noqa: F401
+    with pytest.raises(ImportError, match="cannot import name 'DSVAE'"):  # the method, in methods.dsvae
+        from dist_dsvae import DSVAE  # type: ignore[attr-defined]  # noqa: F401
+
+
+def test_completion_shows_the_public_names() -> None:
+    """Before anything is loaded, too."""
+    script = "import dist_dsvae; print(*dir(dist_dsvae))"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.stdout.split() == ["PretrainedModel", "__version__"], done.stderr
 
 
 @pytest.mark.parametrize("name", ["pytorch_model.bin", "model.pt", "weights.pkl", "model.ckpt"])
