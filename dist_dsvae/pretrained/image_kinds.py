@@ -17,6 +17,7 @@ is taken for a pale one. Give images * 2 - 1, or uint8. Floats that look like it
 from __future__ import annotations
 
 import functools
+import io
 import logging
 import math
 import warnings
@@ -44,6 +45,7 @@ Images = Image.Image | Sequence[Image.Image] | npt.NDArray[Any] | Tensor
 _FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)  # those that can be computed with
 _SLACK = 1e-3  # of values beyond [-1, 1]: what rounding in half precision leaves
 _MIDDLE = 0.5  # of [0, 1]
+_MOST_SHOWN = 400  # pictures in a notebook, whose file they become a part of
 
 
 class ImageError(ValueError):
@@ -101,7 +103,7 @@ class Kind(NamedTuple):
 
 
 class ImageList(list[Image.Image]):
-    """PIL pictures in a list, which can be saved as one picture."""
+    """PIL pictures in a list, which can be saved as one picture, and are shown as that in a notebook."""
 
     num_rows: int | None = None
 
@@ -120,13 +122,19 @@ class ImageList(list[Image.Image]):
         """Write the pictures side by side as a PNG; raises ImageError as ``save_tiles`` does."""
         save_tiles(path, self.rows)
 
+    def _repr_png_(self) -> bytes | None:
+        return _as_png(self.rows)
+
 
 class ImageRows(list[ImageList]):
-    """Rows of PIL pictures, which can be saved as one picture."""
+    """Rows of PIL pictures, which can be saved as one picture, and are shown as that in a notebook."""
 
     def save(self, path: str | Path) -> None:
         """Write the rows as a PNG; raises ImageError as ``save_tiles`` does."""
         save_tiles(path, self)
+
+    def _repr_png_(self) -> bytes | None:
+        return _as_png(self)
 
 
 def save_tiles(path: str | Path, rows: Sequence[Sequence[Image.Image]]) -> None:
@@ -144,6 +152,15 @@ def save_tiles(path: str | Path, rows: Sequence[Sequence[Image.Image]]) -> None:
         write_image(path, tiled(rows))
     except ForeignImageError as error:
         raise ImageError(str(error)) from None
+
+
+def _as_png(rows: Sequence[Sequence[Image.Image]]) -> bytes | None:
+    """The tiles for a notebook; None, for which it prints the list, of no pictures or very many."""
+    if not 0 < sum(map(len, rows)) <= _MOST_SHOWN:
+        return None
+    stream = io.BytesIO()
+    tiled(rows).save(stream, format="PNG")
+    return stream.getvalue()
 
 
 def read_images(images: Images, shape: ImageShape, name: str = "images") -> tuple[Tensor, Kind]:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import io
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -9,7 +12,7 @@ from PIL import Image
 
 from dist_dsvae.core.types import ImageShape
 from dist_dsvae.pretrained import image_kinds
-from dist_dsvae.pretrained.image_kinds import ImageError, Kind, read_images, to_network
+from dist_dsvae.pretrained.image_kinds import ImageError, ImageList, ImageRows, Kind, read_images, to_network
 from dist_dsvae.sampling.pixels import to_bytes
 from tests.unit.methods.making import SHAPES
 from tests.unit.pretrained.making import pixels
@@ -152,3 +155,14 @@ def test_other_pictures_and_points_get_no_warning(
 ) -> None:
     read_images(given, shape)
     assert caplog.text == ""
+
+
+def test_a_notebook_shows_the_tiles_that_are_saved(tmp_path: Path) -> None:
+    pictures = ImageList(Image.fromarray(one[..., 0]) for one in pixels(6))
+    for shown in (pictures, pictures.in_rows(2), ImageRows(pictures.in_rows(3).rows)):
+        shown.save(tmp_path / "saved.png")
+        with Image.open(tmp_path / "saved.png") as saved, Image.open(io.BytesIO(shown._repr_png_())) as seen:
+            assert saved.tobytes() == seen.tobytes()
+    for nothing in (ImageList(), ImageRows(), ImageRows([ImageList()])):
+        assert nothing._repr_png_() is None
+    assert ImageList(pictures * 100)._repr_png_() is None  # megabytes in a notebook
