@@ -7,13 +7,17 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 __all__ = ["PretrainedModel"]
-_EARLIER_NAME = "DSVAE"  # of PretrainedModel, for one release
 
 
 def __getattr__(name: str) -> Any:
     """``PretrainedModel`` when it is first asked for: importing the package alone loads no torch."""
-    if name not in ("PretrainedModel", _EARLIER_NAME):
+    if name != "PretrainedModel":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from dist_dsvae.pretrained.model import PretrainedModel
 
     return PretrainedModel
+
+
+def __dir__() -> list[str]:
+    """The public names, for completion: what is loaded later is none of the module's yet."""
+    return sorted([*__all__, "__version__"])

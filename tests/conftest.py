@@ -35,7 +35,6 @@ SLOW = (
     "unit/test_clone.py",
     "unit/test_configs.py",
     "unit/test_gpu_check.py",
-    "unit/test_notebook.py",
 )
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")

@@ -28,7 +28,10 @@ def make_parser() -> argparse.ArgumentParser:
         help="the moving average, or the last weights (default: the average, if there is one)",
     )
     parser.add_argument(
-        "--licence", default="other", help="for the card, as the hub names it: mit, cc-by-nc-4.0, ... (other)"
+        "--license",
+        "--licence",  # as it was called
+        default="other",
+        help="for the card, as the hub names it: mit, cc-by-nc-4.0, ... (other)",
     )
     parser.add_argument(
         "--torch-export",
@@ -65,7 +68,7 @@ def main() -> int:
             args.out,
             args.step,
             args.weights,
-            licence=args.licence,
+            license=args.license,
             programs=kinds,
             half=args.half,
             overwrite=args.overwrite,

@@ -16,7 +16,7 @@ import logging
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 import torch
 from huggingface_hub import ModelCard, ModelCardData
@@ -26,7 +26,7 @@ from dist_dsvae.evaluation.metrics import description_of
 from dist_dsvae.evaluation.printed_figures import shown
 from dist_dsvae.methods.abilities import Generative
 from dist_dsvae.methods.published import PublishedModelError
-from dist_dsvae.pretrained.card_programs import PROGRAM_FILES, use_of_programs
+from dist_dsvae.pretrained.card_programs import PROGRAM_FILES, PROGRAM_KINDS, use_of_programs
 from dist_dsvae.sampling.generate import spread
 from dist_dsvae.sampling.grids import draw_grid, save_scatter
 from dist_dsvae.sampling.image_file import ForeignImageError, check_replaceable, write_image
@@ -42,6 +42,42 @@ _NUM_ROWS, _NUM_COLUMNS = 10, 8
 _NUM_POINTS = 3000
 _MANY_CLASSES = 40
 _NO_FIGURE = 1e15  # beyond what is measured of anything here
+_FORMER = {"licence": "license"}
+
+
+class CardError(ValueError):
+    """A card was asked for with what cards do not have; the message says what they have."""
+
+
+class CardOptions(TypedDict, total=False):
+    """license: an identifier of the hub ("mit", "cc-by-nc-4.0", ...), by default "other". licence: the same,
+    in its former spelling. programs: kinds of files beside the card (``pretrained.programs``).
+    """
+
+    license: str
+    licence: str
+    programs: Sequence[str]
+
+
+def read_options(given: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Options of a card, or none, under their present names.
+
+    Raises CardError for another name, for one that is given in both spellings, and for other programs.
+    """
+    options = dict(given or {})
+    for former, present in _FORMER.items():
+        if former in options and present in options:
+            raise CardError(
+                f"A model card is given {present} and {former}, which are one. Leave out {former}."
+            )
+        if former in options:
+            options[present] = options.pop(former)
+    if unknown := sorted(options.keys() - {"license", "programs"}):
+        raise CardError(f"A model card has no option {unknown[0]!r}; allowed are license and programs.")
+    programs = options.get("programs", ())
+    if isinstance(programs, str) or not set(programs) <= set(PROGRAM_KINDS):
+        raise CardError(f"programs is {programs!r}; allowed are {' and '.join(PROGRAM_KINDS)}, in a tuple.")
+    return options
 
 
 def check_kept(model: PretrainedModel, directory: Path, **options: Any) -> None:
@@ -95,22 +131,19 @@ def save_samples(model: PretrainedModel, directory: Path) -> None:
     )
 
 
-def model_card(model: PretrainedModel, licence: str, programs: Sequence[str] = ()) -> ModelCard:
-    """The card's text. licence: an identifier of the hub ("mit", "cc-by-nc-4.0", ...), or "other".
-
-    programs: kinds of files beside it (``pretrained.programs``).
-    """
+def model_card(model: PretrainedModel, license: str = "other", programs: Sequence[str] = ()) -> ModelCard:
+    """The card's text. license, programs: see ``CardOptions``."""
     about = model.published.about
     is_image = model.shape.is_image
     data = ModelCardData(
-        license=licence,
+        license=license,
         library_name="dist_dsvae",
         pipeline_tag="unconditional-image-generation" if is_image else None,
         tags=["dist_dsvae", model.published.config.name, "disentanglement", "vae-gan"],
     )
     use = [*_use(model), *(use_of_programs(model, kind) for kind in programs)]
     sections = [_head(model), *_data(model, about), *use, *_figures(about), *_made(about)]
-    if licence == "other":
+    if license == "other":
         sections.append(
             "## Licence\n\nNot chosen yet: who publishes this model says on what terms, minding those of the "
             "data it was trained on."

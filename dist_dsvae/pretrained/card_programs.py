@@ -12,7 +12,10 @@ _ABOUT = {
     "onnx": "Needs `pip install onnxruntime numpy`. Run where this README lies; `pictures` are yours, "
     "[N, C, H, W] in [-1, 1].",
 }
-PROGRAM_FILES = tuple(f"{part}.{kind}" for part in ("encoder", "decoder", "sampler") for kind in _ABOUT)
+PROGRAM_KINDS = tuple(_ABOUT)
+PROGRAM_FILES = tuple(
+    f"{part}.{kind}" for part in ("encoder", "decoder", "sampler") for kind in PROGRAM_KINDS
+)
 
 
 def use_of_programs(model: PretrainedModel, kind: str) -> str:

@@ -5,11 +5,14 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Iterator
 
+import torch
+
 from dist_dsvae.core.text import one_line
 from dist_dsvae.core.types import ImageShape
 from dist_dsvae.methods.abilities import Generative
 from dist_dsvae.methods.published import Published
 from dist_dsvae.pretrained.networks import Networks
+from dist_dsvae.pretrained.requests import at_least_one
 
 WEIGHTS = {"ema": "moving average", "raw": "last weights"}  # of a run, in words
 
@@ -17,7 +20,7 @@ _WIDTH = 100
 
 
 class Described:
-    """The facts of a model: shape of its samples, names of its classes, and in words where it is from."""
+    """The facts of a model: its samples, classes and codes, what it can do, and in words where it is from."""
 
     published: Published
     _networks: Networks
@@ -31,6 +34,35 @@ class Described:
     def classes(self) -> tuple[str, ...]:
         """Names, in the order of the labels."""
         return self.published.classes
+
+    @property
+    def batch_size(self) -> int:
+        """How many pictures go through the networks at once, at most."""
+        return self._networks.batch_size
+
+    @batch_size.setter
+    def batch_size(self, batch_size: int) -> None:
+        self._networks.batch_size = at_least_one("batch_size", batch_size)
+
+    @property
+    def device(self) -> torch.device:
+        """Of the networks."""
+        return self._networks.device
+
+    @property
+    def code_dims(self) -> tuple[int, int]:
+        """zs_dim and zu_dim; where the one-hot label stands for zs, the number of classes."""
+        return self._networks.code_dims
+
+    @property
+    def can_encode(self) -> bool:
+        """Whether pictures can be encoded, swapped and inpainted."""
+        return self._networks.can_encode
+
+    @property
+    def needs_labels(self) -> bool:
+        """Whether ``encode``, ``swap`` and ``inpaint`` must be told the pictures' classes."""
+        return self.can_encode and not self._networks.encodes_without_labels
 
     def __repr__(self) -> str:
         place = f", from {one_line(self.published.place)}" if self.published.place else ""

@@ -9,10 +9,16 @@ Points are float arrays or tensors [N, 2], one of them [2]. A grey array may lea
 it is a single picture. PIL pictures of any size and mode are brought to the model's as
 ``shards/build.py`` does it: upright by their EXIF, on white where transparent, the centre cut out at the
 model's aspect, antialiased. Arrays and tensors must have the model's size: nobody knows how they were cut.
+
+Floats of pictures lie in [-1, 1], not in [0, 1] as torchvision's ToTensor makes them: a picture in [0, 1]
+is taken for a pale one. Give images * 2 - 1, or uint8. Floats that look like it get a warning, once.
 """
 
 from __future__ import annotations
 
+import functools
+import io
+import logging
 import math
 import warnings
 from collections.abc import Sequence
@@ -32,10 +38,14 @@ from dist_dsvae.sampling.grids import tiled
 from dist_dsvae.sampling.image_file import ForeignImageError, write_image
 from dist_dsvae.sampling.pixels import from_bytes, to_bytes
 
+logger = logging.getLogger(__name__)
+
 Container = Literal["pil", "array", "tensor"]
 Images = Image.Image | Sequence[Image.Image] | npt.NDArray[Any] | Tensor
 _FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)  # those that can be computed with
 _SLACK = 1e-3  # of values beyond [-1, 1]: what rounding in half precision leaves
+_MIDDLE = 0.5  # of [0, 1]
+_MOST_SHOWN = 400  # pictures in a notebook, whose file they become a part of
 
 
 class ImageError(ValueError):
@@ -93,7 +103,7 @@ class Kind(NamedTuple):
 
 
 class ImageList(list[Image.Image]):
-    """PIL pictures in a list, which can be saved as one picture."""
+    """PIL pictures in a list, which can be saved as one picture, and are shown as that in a notebook."""
 
     num_rows: int | None = None
 
@@ -112,13 +122,19 @@ class ImageList(list[Image.Image]):
         """Write the pictures side by side as a PNG; raises ImageError as ``save_tiles`` does."""
         save_tiles(path, self.rows)
 
+    def _repr_png_(self) -> bytes | None:
+        return _as_png(self.rows)
+
 
 class ImageRows(list[ImageList]):
-    """Rows of PIL pictures, which can be saved as one picture."""
+    """Rows of PIL pictures, which can be saved as one picture, and are shown as that in a notebook."""
 
     def save(self, path: str | Path) -> None:
         """Write the rows as a PNG; raises ImageError as ``save_tiles`` does."""
         save_tiles(path, self)
+
+    def _repr_png_(self) -> bytes | None:
+        return _as_png(self)
 
 
 def save_tiles(path: str | Path, rows: Sequence[Sequence[Image.Image]]) -> None:
@@ -138,11 +154,21 @@ def save_tiles(path: str | Path, rows: Sequence[Sequence[Image.Image]]) -> None:
         raise ImageError(str(error)) from None
 
 
+def _as_png(rows: Sequence[Sequence[Image.Image]]) -> bytes | None:
+    """The tiles for a notebook; None, for which it prints the list, of no pictures or very many."""
+    if not 0 < sum(map(len, rows)) <= _MOST_SHOWN:
+        return None
+    stream = io.BytesIO()
+    tiled(rows).save(stream, format="PNG")
+    return stream.getvalue()
+
+
 def read_images(images: Images, shape: ImageShape, name: str = "images") -> tuple[Tensor, Kind]:
     """The caller's pictures as a tensor [N, C, H, W] or points [N, C], in their own values, and their kind.
 
     name: of the argument, for messages. ``to_network`` makes the networks' values of it.
-    Raises ImageError for what is neither, for another size than the model's, for values out of range.
+    Raises ImageError for what is neither, for another size than the model's, for values out of range; warns
+    of floats that look like [0, 1].
     """
     if isinstance(images, Image.Image):
         tensor, kind = _read_pil([images], shape, name)
@@ -248,11 +274,28 @@ def _check(tensor: Tensor, given: Any, shape: ImageShape, name: str, order: str)
         raise ImageError(f"{name} is of {tensor.dtype}; allowed are uint8 (0 to 255) and floats in [-1, 1].")
     if not bool(torch.isfinite(tensor).all()):
         raise ImageError(f"{name} holds numbers that are not finite.")
-    if shape.is_image and len(tensor) and float(tensor.abs().max()) > 1 + _SLACK:
+    if not shape.is_image or not len(tensor):
+        return
+    lowest, highest = (float(value) for value in tensor.aminmax())
+    if max(-lowest, highest) > 1 + _SLACK:
         raise ImageError(
-            f"{name} holds floats up to {float(tensor.abs().max()):g}; floats must lie in [-1, 1]. Divide "
+            f"{name} holds floats up to {max(-lowest, highest):g}; floats must lie in [-1, 1]. Divide "
             "0..255 by 127.5 and subtract 1, or give uint8."
         )
+    # White paper, or one grey, is as likely in the one range as in the other, and tells nothing
+    if 0 <= lowest < min(highest, _MIDDLE):
+        _warn_of_range(name)
+
+
+@functools.cache  # said once for each argument: who gives bright pictures in a loop is not told each time
+def _warn_of_range(name: str) -> None:
+    logger.warning(
+        "%s holds no value below 0, and is taken as floats in [-1, 1], where 0 is grey. If it lies in "
+        "[0, 1], as torchvision's ToTensor makes pictures, give %s * 2 - 1, or uint8. If the pictures are as "
+        "bright as that, all is well.",
+        name,
+        name,
+    )
 
 
 def _as_pil(pixels: Tensor) -> Image.Image:

@@ -49,17 +49,18 @@ from dist_dsvae.sampling.vary import EXTENT
 class PretrainedModel(Described, ModelHubMixin, library_name="dist_dsvae"):
     """A trained model: networks, shape of the samples, names of the classes.
 
-    published: the model. batch_size: pictures that go through the networks at once, at most; an
-    attribute that may be changed. mixed_precision: "bf16" runs the networks under autocast; weights stay
-    float32. align, photographs: how faces in photographs are found (``pretrained.photographs``), where the
-    model is one of aligned faces. What a method cannot do (a cGAN encodes nothing) raises RequestError.
+    published: the model. device: of the networks; None: a GPU if there is one, else the CPU. batch_size:
+    pictures that go through the networks at once, at most; an attribute that may be changed.
+    mixed_precision: "bf16" runs the networks under autocast; weights stay float32. align, photographs: how
+    faces in photographs are found (``pretrained.photographs``), where the model is one of aligned faces.
+    What a method cannot do (a cGAN encodes nothing) raises RequestError.
     """
 
     def __init__(
         self,
         published: Published,
         *,
-        device: str | torch.device = "cpu",
+        device: str | torch.device | None = "cpu",
         mixed_precision: Precision = "no",
         batch_size: int = 256,
         align: Align = "auto",
@@ -74,7 +75,7 @@ class PretrainedModel(Described, ModelHubMixin, library_name="dist_dsvae"):
         cls,
         pretrained_model_name_or_path: str | Path,
         *,
-        device: str | torch.device = "cpu",
+        device: str | torch.device | None = "cpu",
         mixed_precision: Precision = "no",
         batch_size: int = 256,
         align: Align = "auto",
@@ -94,12 +95,14 @@ class PretrainedModel(Described, ModelHubMixin, library_name="dist_dsvae"):
     def save_pretrained(self, save_directory: str | Path, **options: Any) -> str | None:
         """Write the model, its card and the card's pictures into a folder.
 
-        options: as ``ModelHubMixin`` has them. Raises PublishedModelError where files that are no model's
-        would be replaced. A README.md that is there stays, with a warning if it is not this model's.
+        options: as ``ModelHubMixin`` has them; model_card_kwargs are those of ``generate_model_card``. Raises
+        CardError for others, PublishedModelError where files that are no model's would be replaced. A
+        README.md that is there stays, with a warning if it is not this model's.
         """
         directory = Path(save_directory)
+        options["model_card_kwargs"] = card.read_options(options.get("model_card_kwargs"))
         check_replaceable(directory)
-        card.check_kept(self, directory, **(options.get("model_card_kwargs") or {}))
+        card.check_kept(self, directory, **options["model_card_kwargs"])
         with kept_if_it_fails(directory / CONFIG_FILE):  # which the library removes ahead of all else
             return super().save_pretrained(directory, **options)
 
@@ -108,41 +111,20 @@ class PretrainedModel(Described, ModelHubMixin, library_name="dist_dsvae"):
         save_published(self.published, save_directory)
         card.save_samples(self, save_directory)
 
-    def generate_model_card(self, licence: str = "other", programs: tuple[str, ...] = ()) -> ModelCard:
-        """The README: ``save_pretrained(..., model_card_kwargs={"licence": "mit"})``. See ``programs``."""
-        return card.model_card(self, licence, programs)
+    def push_to_hub(self, repo_id: str, **options: Any) -> str:
+        """Send what ``save_pretrained`` writes to a repository of the hub; returns the commit's address.
 
-    @property
-    def batch_size(self) -> int:
-        """How many pictures go through the networks at once, at most."""
-        return self._networks.batch_size
+        options: as ``ModelHubMixin`` has them. Raises as ``save_pretrained`` does, before one is created.
+        """
+        options["model_card_kwargs"] = card.read_options(options.get("model_card_kwargs"))
+        return super().push_to_hub(repo_id, **options)
 
-    @batch_size.setter
-    def batch_size(self, batch_size: int) -> None:
-        self._networks.batch_size = at_least_one("batch_size", batch_size)
-
-    @property
-    def device(self) -> torch.device:
-        """Of the networks."""
-        return self._networks.device
-
-    @property
-    def code_dims(self) -> tuple[int, int]:
-        """zs_dim and zu_dim; where the one-hot label stands for zs, the number of classes."""
-        return self._networks.code_dims
-
-    @property
-    def can_encode(self) -> bool:
-        """Whether pictures can be encoded, swapped and inpainted."""
-        return self._networks.can_encode
-
-    @property
-    def needs_labels(self) -> bool:
-        """Whether ``encode``, ``swap`` and ``inpaint`` must be told the pictures' classes."""
-        return self.can_encode and not self._networks.encodes_without_labels
+    def generate_model_card(self, **options: Unpack[card.CardOptions]) -> ModelCard:
+        """The README: ``save_pretrained(..., model_card_kwargs={"license": "mit"})``. Raises CardError."""
+        return card.model_card(self, **card.read_options(options))
 
     @torch.inference_mode(False)  # as for ``published._made``
-    def to(self, device: str | torch.device) -> Self:
+    def to(self, device: str | torch.device | None) -> Self:
         """Move the networks; results of pictures and codes on another device still go back there."""
         self._networks.device = device_from(device)
         self._networks.method.to(self._networks.device)
@@ -153,13 +135,18 @@ class PretrainedModel(Described, ModelHubMixin, library_name="dist_dsvae"):
     def encode(self, images: Images, labels: ClassNames | None = None) -> Codes:
         """zs [N, zs_dim], and the distribution of zu: mean and log-variance [N, zu_dim].
 
+        images: as ``pretrained.image_kinds`` says; floats lie in [-1, 1], not in ToTensor's [0, 1].
         labels: the pictures' classes, for methods that encode with the label (cvae, cvae_gan) alone.
-        Raises ImageError or RequestError.
+        Raises ImageError for what are no pictures for this model, RequestError for labels that are missing
+        or wrong, and of a model that cannot encode.
         """
         return self._networks.encode(*self._read(images), labels)
 
     def classify(self, images: Images) -> Tensor:
-        """Probability of each class [N, num_classes], in the order of ``classes``."""
+        """Probability of each class [N, num_classes], in the order of ``classes``.
+
+        images, ImageError: as for ``encode``. Raises RequestError of a model that cannot classify.
+        """
         return self._networks.probabilities(*self._read(images))
 
     def decode(
@@ -168,7 +155,8 @@ class PretrainedModel(Described, ModelHubMixin, library_name="dist_dsvae"):
         """Pictures of codes zs [N, zs_dim] and zu [N, zu_dim] (of a distribution, its mean).
 
         kind: "tensor" (float in [-1, 1]), "array" (uint8) or "pil". code_kind: of "images" (the default,
-        where the model encodes any) or of the "prior"; batch norm goes by it.
+        where the model encodes any) or of the "prior"; batch norm goes by it. Raises RequestError for codes
+        of other shapes or kinds, and of a model that makes no pictures; ImageError for another ``kind``.
         """
         shown, whose = Kind.named(kind, self.shape), read_code_kind(code_kind, can_encode=self.can_encode)
         joined = read_codes(zs, zu.mean if isinstance(zu, Gaussian) else zu, self.code_dims)
@@ -194,7 +182,10 @@ class PretrainedModel(Described, ModelHubMixin, library_name="dist_dsvae"):
         (seed, class, k) alone: neither on n nor on the other classes.
         shared_zu: the k-th samples of all classes have one zu, as in the columns of Figure 8.
         temperature_zs, temperature_zu: see ``sampling.temperature``; above 0, up to 10.
-        kind: "pil" (default; a list that ``save`` writes as a PNG), "array" (default for points) or "tensor".
+        kind: "pil" (default; a list that ``save`` writes as a PNG), "array" (uint8 [R * n, H, W, C] of R
+        classes; default for points, float [R * n, 2]) or "tensor" (float [R * n, C, H, W] in [-1, 1]).
+        Raises RequestError for a class, number, seed or temperature that there is not, and of a model that
+        makes no pictures; ImageError for another ``kind``.
         """
         ids = class_ids(classes, self.classes)
         labels = torch.tensor(ids, dtype=torch.int64).repeat_interleave(at_least_one("n", n))
@@ -232,7 +223,8 @@ class PretrainedModel(Described, ModelHubMixin, library_name="dist_dsvae"):
         """Figure 4: a row per class, ``num_steps`` pictures along one random path that the rows share.
 
         moving: the code that moves; the other stays. path, eased: see ``sampling.interpolate``.
-        Returns [R, K, ...] (lists of lists of PIL pictures).
+        Returns [R, K, ...] (lists of lists of PIL pictures). Raises as ``sample`` does, and RequestError for
+        another code or path.
         """
         ids, shown = class_ids(classes, self.classes), Kind.named(kind, self.shape)
         fractions, seed = places(at_least_one("num_steps", num_steps), eased=eased), seed_from(generator)
@@ -252,6 +244,7 @@ class PretrainedModel(Described, ModelHubMixin, library_name="dist_dsvae"):
         """Figure 5: a row per class, dimension ``dim`` of zu from -extent to extent, all else fixed.
 
         The rows share the rest of zu. ``expressiveness`` ranks the dimensions. Returns [R, K, ...].
+        Raises as ``sample`` does, and RequestError for a dimension that zu does not have.
         """
         ids, shown = class_ids(classes, self.classes), Kind.named(kind, self.shape)
         num_steps, seed = at_least_one("num_steps", num_steps), seed_from(generator)
@@ -278,7 +271,8 @@ class PretrainedModel(Described, ModelHubMixin, library_name="dist_dsvae"):
     ) -> Any:
         """Pictures with the zs of ``a`` and the zu of ``b`` (Figure 6): a's class as b looks.
 
-        a, b: as many as each other, or one for all of the other. labels: as for ``encode``. As ``a``'s kind.
+        a, b: as many as each other, or one for all of the other; pictures, labels and errors as for
+        ``encode``. As ``a``'s kind. Raises RequestError for other numbers of pictures, too.
         """
         first, second = (self._read(a, "a"), a_labels), (self._read(b, "b"), b_labels)
         zs, zu, kind = exploring.codes_of_two(self._networks, first, second)
@@ -291,7 +285,10 @@ class PretrainedModel(Described, ModelHubMixin, library_name="dist_dsvae"):
         row_labels: ClassNames | None = None,
         column_labels: ClassNames | None = None,
     ) -> Any:
-        """Every one of ``rows`` giving zs with every one of ``columns`` giving zu: [R, K, ...]."""
+        """Every one of ``rows`` giving zs with every one of ``columns`` giving zu: [R, K, ...].
+
+        Raises as ``encode`` does.
+        """
         first, second = self._read(rows, "rows"), self._read(columns, "columns")
         given = (first, row_labels), (second, column_labels)
         zs, zu, kind = exploring.codes_of_two(self._networks, *given)
@@ -315,7 +312,8 @@ class PretrainedModel(Described, ModelHubMixin, library_name="dist_dsvae"):
         refine_steps: of Adam on the codes, towards the known pixels and under the prior (of the labels, if
         given); 0: the encoders' codes as they are. num_starts: draws of the prior to refine besides; each
         picture keeps the likeliest codes. blend: without a step at the hole's border.
-        PIL pictures come back in the model's size.
+        PIL pictures come back in the model's size. Raises as ``encode`` does, RequestError also for a mask of
+        another size, or without a hole.
         """
         taken, mask = self.photographs.taken_with_mask(images, mask)
         how, given = exploring.Painting(refine_steps, num_starts, blend), read_images(taken, self.shape)

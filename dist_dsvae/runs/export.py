@@ -31,7 +31,7 @@ def export(
     step: int | None = None,
     weights: Weights = "auto",
     *,
-    licence: str = "other",
+    license: str = "other",
     programs: Sequence[ProgramKind] = (),
     half: bool = False,
     overwrite: bool = False,
@@ -39,7 +39,7 @@ def export(
 ) -> str:
     """Write the model of a run's checkpoint into ``out``; returns a sentence on what was written.
 
-    step: of the checkpoint (default: the newest). weights: see ``Run.load_method``. licence: for the
+    step: of the checkpoint (default: the newest). weights: see ``Run.load_method``. license: for the
     card. programs: kinds of them to add, which run without this package (``pretrained.programs``).
     half: store the weights as float16. overwrite: replace an earlier export (``staging.building``). say: is
     told what begins. Single process.
@@ -54,7 +54,7 @@ def export(
     say(f"Writing {out}.")
     written = ""
     with building(out, overwrite=overwrite) as staging:
-        model.save_pretrained(staging, model_card_kwargs={"licence": licence, "programs": tuple(programs)})
+        model.save_pretrained(staging, model_card_kwargs={"license": license, "programs": tuple(programs)})
         if half:
             halve(staging)
             model = PretrainedModel.from_pretrained(staging)  # as it is read from now on

@@ -92,7 +92,7 @@ def test_every_figure(name: str, runs: dict[str, Path], entry: Entries, tmp_path
 def test_an_exported_model_draws_the_same(runs: dict[str, Path], entry: Entries, tmp_path: Path) -> None:
     run, model = str(runs["dsvae"]), str(tmp_path / "model")
     kinds = ["--torch-export", *(["--onnx"] if find_spec("onnxscript") else [])]
-    status, printed = entry(export, "--run", run, "--out", model, *kinds, "--licence", "mit")
+    status, printed = entry(export, "--run", run, "--out", model, *kinds, "--license", "mit")
     assert status == 0, printed
     for kind in ("pt2", "onnx")[: len(kinds)]:
         assert f"decoder.{kind}" in printed

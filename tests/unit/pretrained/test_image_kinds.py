@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import io
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from dist_dsvae.pretrained.image_kinds import ImageError, Kind, read_images, to_network
+from dist_dsvae.core.types import ImageShape
+from dist_dsvae.pretrained import image_kinds
+from dist_dsvae.pretrained.image_kinds import ImageError, ImageList, ImageRows, Kind, read_images, to_network
 from dist_dsvae.sampling.pixels import to_bytes
 from tests.unit.methods.making import SHAPES
 from tests.unit.pretrained.making import pixels
@@ -107,3 +112,57 @@ def test_kinds_by_name() -> None:
     for name, shape in (("jpeg", GREY), ("pil", POINTS)):
         with pytest.raises(ImageError, match=f"kind is '{name}'; allowed are"):
             Kind.named(name, shape)
+
+
+@pytest.fixture
+def untold() -> None:
+    """Nobody was told of the range of floats yet."""
+    image_kinds._warn_of_range.cache_clear()
+
+
+@pytest.mark.usefixtures("untold")
+def test_floats_as_totensor_makes_them_are_told_of_once(caplog: pytest.LogCaptureFixture) -> None:
+    """They are valid floats in [-1, 1] as well, so they are taken; but hardly anybody means them."""
+    as_totensor = torch.from_numpy(pixels(2)).movedim(3, 1) / 255
+    for _ in range(2):
+        read_images(as_totensor, GREY)
+        read_images(as_totensor.half().movedim(1, 3).numpy(), GREY)
+    assert caplog.text.count("images holds no value below 0, and is taken as floats in [-1, 1]") == 1
+    assert "give images * 2 - 1, or uint8" in caplog.text
+    read_images(as_totensor, GREY, "b")
+    assert "give b * 2 - 1" in caplog.text  # each of two arguments may have it
+
+
+@pytest.mark.usefixtures("untold")
+@pytest.mark.parametrize(
+    ("given", "shape"),
+    [
+        (torch.from_numpy(pixels(2)).movedim(3, 1) / 255 * 2 - 1, GREY),
+        (torch.from_numpy(pixels(2)).movedim(3, 1), GREY),
+        (torch.ones(2, 1, 32, 32), GREY),  # white in either range
+        (torch.zeros(2, 1, 32, 32, dtype=torch.bfloat16), GREY),  # one colour
+        (torch.rand(2, 1, 32, 32) / 4 + 0.7, GREY),  # nearly white in either range
+        (
+            torch.cat([torch.rand(1, 1, 32, 32), -torch.ones(1, 1, 32, 32)]),
+            GREY,
+        ),  # one is bright
+        (torch.zeros(0, 1, 32, 32), GREY),
+        (torch.rand(4, 2), POINTS),
+    ],
+)
+def test_other_pictures_and_points_get_no_warning(
+    given: torch.Tensor, shape: ImageShape, caplog: pytest.LogCaptureFixture
+) -> None:
+    read_images(given, shape)
+    assert caplog.text == ""
+
+
+def test_a_notebook_shows_the_tiles_that_are_saved(tmp_path: Path) -> None:
+    pictures = ImageList(Image.fromarray(one[..., 0]) for one in pixels(6))
+    for shown in (pictures, pictures.in_rows(2), ImageRows(pictures.in_rows(3).rows)):
+        shown.save(tmp_path / "saved.png")
+        with Image.open(tmp_path / "saved.png") as saved, Image.open(io.BytesIO(shown._repr_png_())) as seen:
+            assert saved.tobytes() == seen.tobytes()
+    for nothing in (ImageList(), ImageRows(), ImageRows([ImageList()])):
+        assert nothing._repr_png_() is None
+    assert ImageList(pictures * 100)._repr_png_() is None  # megabytes in a notebook

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import errno
+import inspect
 import io
 import pickle
+import re
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,8 @@ from dist_dsvae.config import CGANConfig, ClassifierConfig, CVAEConfig, CVAEGANC
 from dist_dsvae.core.types import Gaussian
 from dist_dsvae.methods.published import PublishedModelError
 from dist_dsvae.models.norm_statistics import Moments
-from dist_dsvae.pretrained import networks
+from dist_dsvae.pretrained import image_kinds, networks
+from dist_dsvae.pretrained.image_kinds import ImageError
 from dist_dsvae.pretrained.networks import in_chunks
 from dist_dsvae.pretrained.requests import RequestError, read_codes
 from tests.unit.pretrained.making import CLASSES, make_model, make_published, pixels
@@ -475,3 +478,40 @@ def test_samples_as_images_are_so_at_every_temperature(monkeypatch: pytest.Monke
     for kind in ("images", "prior"):
         model.published.method.decoder.set_statistics(kind, statistics)
     assert len(model.sample("bag", temperature_zs=0.5)) == 1
+
+
+def test_what_a_model_makes_goes_in_again_without_a_word(caplog: pytest.LogCaptureFixture) -> None:
+    """Tensors and arrays that the model made are in the range that it takes; of the one with the package."""
+    image_kinds._warn_of_range.cache_clear()
+    trained = PretrainedModel.from_pretrained("shards/fashion-mnist-mini/model")
+    floats = trained.sample(n=2, generator=0, kind="tensor")
+    for name, one in zip([name for name in trained.classes for _ in range(2)], floats, strict=True):
+        trained.classify(one)
+        trained.decode(*trained.encode(trained.swap(one, floats[:1])[0]))
+        assert caplog.text == "", name
+
+
+def test_every_argument_and_error_is_described() -> None:
+    described = inspect.getdoc(PretrainedModel) or ""
+    for name in list(inspect.signature(PretrainedModel).parameters):
+        assert re.search(rf"\b{name}\b.*:", described), name
+    for function in (PretrainedModel.__init__, PretrainedModel.from_pretrained, PretrainedModel.to):
+        assert "None" in str(inspect.signature(function).parameters["device"].annotation)
+    assert PretrainedModel(make_published(DSVAEConfig()), device=None).device.type in ("cpu", "cuda")
+    drawing = ("decode", "sample", "interpolate", "vary")
+    for name in ("encode", "classify", "swap", "swap_grid", "inpaint", "holes", *drawing):
+        assert "Raises" in (getattr(PretrainedModel, name).__doc__ or ""), name
+
+
+def test_shapes_and_ranges_of_samples_are_those_described(model: PretrainedModel) -> None:
+    """[R * n, C, H, W] of R classes, class after class; arrays [R * n, H, W, C]; points [R * n, 2]."""
+    tensors = model.sample(["coat", "bag"], 3, 0, kind="tensor")
+    assert (tensors.shape, tensors.dtype) == ((6, 1, 32, 32), torch.float32)
+    assert tensors.abs().max() <= 1
+    assert torch.equal(tensors[3:], model.sample("bag", 3, 0, kind="tensor"))
+    arrays = model.sample(["coat", "bag"], 3, 0, kind="array")
+    assert (arrays.shape, arrays.dtype) == ((6, 32, 32, 1), np.uint8)
+    points = make_model(DSVAEConfig(), "mlp2d").sample([1, 2], 3, 0)
+    assert (points.shape, points.dtype) == ((6, 2), np.float32)
+    with pytest.raises(ImageError, match="kind is 'png'; allowed are"):
+        model.sample("bag", kind="png")

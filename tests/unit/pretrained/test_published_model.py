@@ -19,8 +19,10 @@ import yaml
 from markdown_it import MarkdownIt
 
 from dist_dsvae import PretrainedModel
+from dist_dsvae.commands.export import make_parser
 from dist_dsvae.config import CGANConfig, ClassifierConfig, CVAEConfig, DSVAEConfig
 from dist_dsvae.methods.published import PublishedModelError, halve, save_published
+from dist_dsvae.pretrained.card import CardError
 from tests.unit.methods.test_published import Bomb
 from tests.unit.pretrained.making import make_model, make_published, pixels
 
@@ -87,8 +89,15 @@ def test_importing_the_package_is_light() -> None:
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert done.stdout == "False\n", done.stderr
     assert "torch" in sys.modules  # the test can fail
-    with pytest.raises(ImportError, match="cannot import name 'DSVAA'"):
-        from dist_dsvae import DSVAA  # type: ignore[attr-defined]  # noqa: F401
+    with pytest.raises(ImportError, match="cannot import name 'DSVAE'"):  # the method, in methods.dsvae
+        from dist_dsvae import DSVAE  # type: ignore[attr-defined]  # noqa: F401
+
+
+def test_completion_shows_the_public_names() -> None:
+    """Before anything is loaded, too."""
+    script = "import dist_dsvae; print(*dir(dist_dsvae))"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.stdout.split() == ["PretrainedModel", "__version__"], done.stderr
 
 
 @pytest.mark.parametrize("name", ["pytorch_model.bin", "model.pt", "weights.pkl", "model.ckpt"])
@@ -240,7 +249,7 @@ ABOUT: dict[str, Any] = {
 
 def test_the_card_says_where_the_model_comes_from(tmp_path: Path) -> None:
     model = PretrainedModel(make_published(DSVAEConfig())._replace(about=ABOUT))
-    model.save_pretrained(tmp_path, model_card_kwargs={"licence": "cc-by-4.0"})
+    model.save_pretrained(tmp_path, model_card_kwargs={"license": "cc-by-4.0"})
     text = (tmp_path / "README.md").read_text()
     _, head, body = text.split("---\n", 2)
     front = yaml.safe_load(head)
@@ -266,6 +275,41 @@ def test_the_card_says_where_the_model_comes_from(tmp_path: Path) -> None:
     judge = str(make_model(ClassifierConfig(width=4), "resnet32").generate_model_card())
     assert "samples.png" not in judge
     assert "It guesses labels" in judge
+
+
+def test_the_license_by_its_former_spelling(tmp_path: Path) -> None:
+    model = make_model(DSVAEConfig())
+    model.save_pretrained(tmp_path, model_card_kwargs={"licence": "mit"})
+    assert "license: mit" in (tmp_path / "README.md").read_text()
+    assert "license: mit" in str(model.generate_model_card(licence="mit"))
+    for spelling in ("--license", "--licence"):
+        args = make_parser().parse_args(["--run", "a", "--out", "b", spelling, "mit"])
+        assert args.license == "mit"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"licens": "mit"}, "A model card has no option 'licens'; allowed are license and programs."),
+        (
+            {"license": "mit", "licence": "mit"},
+            "is given license and licence, which are one. Leave out licence",
+        ),
+        ({"programs": "pt2"}, "programs is 'pt2'; allowed are pt2 and onnx, in a tuple."),
+        ({"programs": ("pt2", "zip")}, r"programs is \('pt2', 'zip'\); allowed are"),
+    ],
+)
+def test_what_a_card_does_not_have_is_refused_before_anything_is_written(
+    options: dict[str, Any], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = make_model(DSVAEConfig())
+    with pytest.raises(CardError, match=message):
+        model.save_pretrained(tmp_path / "model", model_card_kwargs=options)
+    assert not (tmp_path / "model").exists()
+    # No empty repository is made either
+    monkeypatch.setattr("huggingface_hub.hub_mixin.HfApi", lambda **_: pytest.fail("the hub was asked"))
+    with pytest.raises(CardError, match=message):
+        model.push_to_hub("someone/faces", model_card_kwargs=options)
 
 
 def test_names_in_a_card_are_text_alone() -> None:
