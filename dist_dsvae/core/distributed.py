@@ -106,13 +106,20 @@ def all_reduce_flat(tensors: Sequence[Tensor]) -> list[Tensor]:
     ]
 
 
+def gather_into(whole: Tensor, part: Tensor) -> None:
+    """Fill ``whole`` [world_size * n] with every rank's ``part`` [n], in the order of the ranks."""
+    # the name that torch 2.14 deprecates is the only one of versions before
+    gather = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
+    gather(whole, part)
+
+
 def all_gather(tensor: Tensor) -> Tensor:
     """[...] on every rank -> [world_size, ...] on every rank, in the order of the ranks."""
     if world_size() == 1:
         return tensor[None]
     # into one tensor: of a list NCCL would copy every part, within each of the iteration's batch norms
     gathered = tensor.new_empty(world_size() * tensor.numel())
-    dist.all_gather_into_tensor(gathered, tensor.contiguous().view(-1))
+    gather_into(gathered, tensor.contiguous().view(-1))
     return gathered.view(world_size(), *tensor.shape)
 
 
@@ -129,7 +136,7 @@ def global_moments(mean: Tensor, variance: Tensor) -> tuple[Tensor, Tensor]:
 def gather_slices(flat: Tensor) -> None:
     """Fill a 1-D tensor in place from its equal slices: slice r is rank r's, the others are overwritten."""
     if world_size() > 1:
-        dist.all_gather_into_tensor(flat, flat.chunk(world_size())[rank()])
+        gather_into(flat, flat.chunk(world_size())[rank()])
 
 
 def gather_rows(rows: Tensor) -> Tensor:

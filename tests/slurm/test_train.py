@@ -170,7 +170,10 @@ def test_zero_on_two_nodes(cluster: Cluster, config: Path, tmp_path: Path) -> No
     tree["train"] |= {"epochs": epochs_of(4)}
     # One process for the GPU that SLURM counts on each; none is there, so ZeRO trains on the CPUs
     options = ("--nodes=2", "--gpus-per-node=1", "--cpus-per-task=1")
-    variables = {"LAUNCH_ARGUMENTS": "--config_file configs/accelerate/zero2.yaml", "CUDA_VISIBLE_DEVICES": ""}
+    variables = {
+        "LAUNCH_ARGUMENTS": "--config_file configs/accelerate/zero2.yaml",
+        "CUDA_VISIBLE_DEVICES": "",
+    }
     job = submit(cluster, tmp_path / "zero", write_config(tmp_path / "c.json", **tree), *options, **variables)
     job.wait_for_end("COMPLETED")
     assert "Training with 2 processes" in job.output()

@@ -23,6 +23,7 @@ from dist_dsvae.commands.benchmarks.prediction import predicted_seconds
 from dist_dsvae.commands.benchmarks.scaling_model import Collective, Links, step_seconds
 from dist_dsvae.commands.benchmarks.timing import Result, in_turn, rounded, seconds
 from dist_dsvae.config import TrainConfig
+from dist_dsvae.core import distributed
 from dist_dsvae.engine.iteration.iteration import Iteration
 from dist_dsvae.engine.iteration.updates import OverlappedUpdate
 from dist_dsvae.engine.measuring.devices import device_called
@@ -149,13 +150,13 @@ def measure_as_worker(args: argparse.Namespace) -> None:
 def without_collectives(iteration: Iteration, inputs: list[Tensor]) -> None:
     """The same arithmetic with every rank on its own: what its share of the machine computes in."""
 
-    def gather(parts: Tensor, tensor: Tensor) -> None:
-        parts.view(-1, len(tensor)).copy_(tensor)
+    def gather(whole: Tensor, part: Tensor) -> None:
+        whole.view(-1, len(part)).copy_(part)
 
     wrapped = [run.wrapped for run in iteration.run_update.values() if isinstance(run, OverlappedUpdate)]
     with contextlib.ExitStack() as stack:
         stack.enter_context(mock.patch.object(dist, "all_reduce", return_value=None))
-        stack.enter_context(mock.patch.object(dist, "all_gather_into_tensor", gather))
+        stack.enter_context(mock.patch.object(distributed, "gather_into", gather))
         for module in wrapped:
             if isinstance(module, DistributedDataParallel):
                 stack.enter_context(module.no_sync())
@@ -165,19 +166,19 @@ def without_collectives(iteration: Iteration, inputs: list[Tensor]) -> None:
 def collectives_of(function: Callable[[], object]) -> list[dict[str, Any]]:
     """What goes through torch.distributed's functions (DistributedDataParallel's own do not)."""
     seen: Counter[tuple[str, int]] = Counter()
-    all_reduce, all_gather = dist.all_reduce, dist.all_gather_into_tensor
+    all_reduce, gather_into = dist.all_reduce, distributed.gather_into
 
     def noted_reduce(tensor: Tensor, *args: Any, **kwargs: Any) -> Any:
         seen["all_reduce", tensor.numel() * tensor.element_size()] += 1
         return all_reduce(tensor, *args, **kwargs)
 
-    def noted_gather(parts: Tensor, tensor: Tensor, *args: Any, **kwargs: Any) -> Any:
-        seen["all_gather", tensor.numel() * tensor.element_size()] += 1
-        return all_gather(parts, tensor, *args, **kwargs)
+    def noted_gather(whole: Tensor, part: Tensor) -> None:
+        seen["all_gather", part.numel() * part.element_size()] += 1
+        gather_into(whole, part)
 
     with (
         mock.patch.object(dist, "all_reduce", noted_reduce),
-        mock.patch.object(dist, "all_gather_into_tensor", noted_gather),
+        mock.patch.object(distributed, "gather_into", noted_gather),
     ):
         function()
     return [{"kind": kind, "num_bytes": size, "count": count} for (kind, size), count in seen.items()]
