@@ -147,10 +147,10 @@ class Cluster:
     def state(self, number: str) -> str:
         return self.job(number)["JobState"]
 
-    def wait_for_end(self, number: str, state: str, output: Callable[[], str]) -> None:
+    def wait_for_end(self, number: str, state: str, output: Callable[[], str], seconds: float = 150) -> None:
         """Until the job has ended for good, which must be in ``state``; ``output`` explains another."""
         ends = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL")
-        wait_until(lambda: self.state(number) in ends, 150, lambda: output() + self.logs())
+        wait_until(lambda: self.state(number) in ends, seconds, lambda: output() + self.logs())
         assert self.state(number) == state, output() + self.logs()
 
     def logs(self) -> str:
