@@ -127,6 +127,42 @@ def test_a_mistake_on_the_command_line_is_not_put_on_the_file(tmp_path: Path, wr
         load_config(path, ["data.batch_size=8"])
 
 
+def test_keys_of_another_method_are_put_on_the_name(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as error:
+        load_config(Path("quickstart"), ["method.name=cvae"])
+    said = str(error.value)
+    assert "quickstart.json with --set method.name=cvae: Unknown keys 'method.zs_posterior', " in said
+    assert "'method.discriminator_gain': they are not of method 'cvae' (method.name). " in said
+    assert said.endswith(" or begin with one of configs/baselines/cvae-*.json.")
+    path = tmp_path / "c.json"
+    path.write_text(
+        json.dumps(MINIMAL | {"method": {"name": "cgan", "adversarial": "hinge", "kl_weight": 1}})
+    )
+    in_the_file = f"{path}: Unknown key 'method.kl_weight': it is not of method 'cgan' (method.name). "
+    with pytest.raises(ConfigError, match=f"^{re.escape(in_the_file)}"):
+        load_config(path)
+    with pytest.raises(ConfigError, match=r"Unknown key 'method\.adversary'. Did you mean 'adversarial'\?"):
+        config(method={"name": "cgan", "adversary": "hinge"})  # of no method
+
+
+@pytest.mark.parametrize(
+    ("name", "other"),
+    [
+        ("dsvae", "feature_weight"),
+        ("cvae", "gm_updates"),
+        ("cgan", "kl_weight"),
+        ("cvae_gan", "gm_updates"),
+        ("classifier", "kl_weight"),
+    ],
+)
+def test_configs_that_a_sentence_points_to_are_of_that_method(name: str, other: str) -> None:
+    with pytest.raises(ConfigError, match=f"'method.{other}': it is not of method '{name}'") as error:
+        config(method={"name": name, other: 1})
+    pointed_to = str(error.value).removesuffix(".").split()[-1]
+    methods = {load_config(path).method.name for path in REPOSITORY.glob(pointed_to)}
+    assert methods == {name}
+
+
 def test_former_names_of_keys(tmp_path: Path) -> None:
     """Older files, records, and commands in people's scripts; what is given last counts."""
     former = {"gm_steps": 1, "joint_steps": 2, "unlabelled_steps": 3}
