@@ -378,6 +378,7 @@ def test_seeds_and_temperatures_become_a_table_and_a_curve(tmp_path: Path) -> No
     cell = next(row for row in results.rows if row.label == "dsvae").cells["inception_score"]
     assert cell.values == pytest.approx({"0": 5.2, "7": 5.3})
     assert (cell.mean, cell.std) == (pytest.approx(5.25), pytest.approx(0.1 / math.sqrt(2)))
+    assert [row.weights for row in results.rows] == ["ema", "ema"]
     assert results.document["hardware"] == "AMD EPYC, 1 thread, bf16"
     assert results.document["commit"] == "0123456789ab"
     score, fid = results.document["trade_off"]["areas"]
