@@ -1,5 +1,8 @@
 """Settings that contradict each other, found when a config is read, before any data are opened.
 
+And those that another one leaves without effect: they are told, not refused, since a run's config.json, from
+which others are begun and resumed, holds every key.
+
 What a run recorded is read without these checks (``reading.from_tree``): a run that an older version
 let through can still be drawn from and exported. Within one section, what could never have been trained is
 refused by the dataclass itself.
@@ -7,7 +10,9 @@ refused by the dataclass itself.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
+from dataclasses import fields
 
 from dist_dsvae.config import EvaluationConfig, ExperimentConfig
 from dist_dsvae.config.methods import CGANConfig, ClassifierConfig, DSVAEConfig
@@ -67,3 +72,43 @@ def contradictions_in_evaluation(config: EvaluationConfig) -> Iterator[str]:
             f"evaluation.fid_network is {config.fid_network}, but evaluation.classifier is not set, and "
             "without it no image is scored. Set it, too: the same network will do."
         )
+
+
+def without_effect(config: ExperimentConfig) -> Iterator[str]:
+    """A sentence for every key that is not at its default, though another one leaves it without effect.
+
+    Numbers of updates leave none: a run is resumed, or another begun from its weights, with others.
+    """
+    for dotted, reason in _idle_keys(config):
+        section, _, key = dotted.partition(".")
+        options = getattr(config, section)
+        value = getattr(options, key)
+        default = next(f.default for f in fields(options) if f.name == key)
+        if value != default:
+            yield (
+                f"{dotted} is {json.dumps(value)}, which has no effect: {reason}. Leave it out, or set it to "
+                f"{json.dumps(default)}, its default."
+            )
+
+
+def _idle_keys(config: ExperimentConfig) -> Iterator[tuple[str, str]]:
+    """Keys that nothing reads, each with the reason."""
+    method, train = config.method, config.train
+    no_gradient = f'method.name is "{method.name}", which has no mixture'
+    if isinstance(method, DSVAEConfig):
+        no_gradient = f'method.mixture_fit is "{method.mixture_fit}", and only "gradient" trains variances'
+    if not isinstance(method, DSVAEConfig) or method.mixture_fit != "gradient":
+        yield "optimizer.variance_learning_rate", no_gradient
+        yield "optimizer.variance_schedule", no_gradient
+    if isinstance(method, DSVAEConfig) and method.mixture_fit != "moments":
+        yield (
+            "method.mixture_rate",
+            f'method.mixture_fit is "{method.mixture_fit}", and only "moments" follows at a rate',
+        )
+    if isinstance(method, ClassifierConfig) and config.model.architecture != "resnet32":
+        yield "method.width", f'model.architecture is "{config.model.architecture}", not "resnet32"'
+    if not train.averages:
+        for key in ("ema_ramp_up", "ema_networks"):
+            yield f"train.{key}", "train.ema_half_life_updates is 0, so there is no moving average"
+    elif train.ema_half_life_samples is not None:
+        yield "train.ema_ramp_up", "the deprecated train.ema_half_life_samples has no ramp-up"

@@ -30,11 +30,12 @@ from dist_dsvae.config.training import TrainConfig
 class DataConfig:
     """The shards and how they are read.
 
-    train, test: shard directories, relative to the working directory or absolute, or URLs of such
-        directories (shards/README.md, "Shards from afar").
+    train: directory of the shards to train on, relative to the working directory or absolute, or the URL of
+        such a directory (shards/README.md, "Shards from afar").
+    test: directory or URL of shards that training does not see, for figures and pictures; null has none.
     unlabelled: shards whose labels are not looked at, for semi-supervised training (``DSVAEConfig``).
     build_command: shown when the shards are missing.
-    batch_size: samples per global batch, over all processes; every step draws one.
+    batch_size: samples per global batch, over all processes; every update draws one.
     flip: random horizontal flip of images in training; false where left and right differ, as in writing.
     shuffle_window_shards: samples are permuted within this many (already permuted) shards, so that reading
         stays local. null: 8, or more, within 1 GiB, where shards hold classes in order (``data.mixing``).
@@ -119,12 +120,14 @@ class OptimizerConfig:
     """Adam for every network (appendix B.4), with a schedule for the mixture's variances.
 
     learning_rate: of all weights but the mixture's log-variances.
-    variance_learning_rate: of the mixture's log-variances, before the schedule.
+    variance_learning_rate: of the mixture's log-variances, before the schedule, where gradients train them
+        (method.mixture_fit).
     variance_schedule: "paper" multiplies the variances' learning rate by 0.01 after 2 epochs,
         "reference" by 0.1 at every 10th epoch, "constant" leaves it.
-    beta1, beta2: Adam's decay rates of the mean and of the mean square of the gradients.
+    beta1: Adam's decay rate of the mean of the gradients.
+    beta2: Adam's decay rate of the mean square of the gradients.
     epsilon: added to Adam's denominator.
-    clip_gradient_norm: largest global L2 norm of one step's gradient; 0 switches clipping off.
+    clip_gradient_norm: largest global L2 norm of one update's gradient; 0 switches clipping off.
     decay_epochs: every learning rate falls to 0 along a half cosine over so many epochs; 0 leaves them.
     """
 
@@ -159,21 +162,21 @@ class EvaluationConfig:
     classifier: what judges them: a published classifier (launch/export.py makes one from a run of
         configs/classifier), or a file of weights, PATH or KIND=PATH (``evaluation.judging.judge`` lists the
         kinds). null takes the figures that need no judge.
-    fid_network: a file of weights whose features FID, precision and recall compare, likewise; null takes
-        the classifier's.
-    identity_network: a face network's file of weights, likewise: whom swaps, reconstructions and samples
-        resemble (``evaluation.identity``); null does not measure it.
+    fid_network: a file of weights, PATH or KIND=PATH, whose features FID, precision and recall compare; null
+        takes the classifier's.
+    identity_network: a face network's file of weights, PATH or KIND=PATH: whom swaps, reconstructions and
+        samples resemble (``evaluation.identity``); null does not measure it.
     identity_samples: so many pictures of a split, each giving a swap and a reconstruction, and so many of the
-        generated samples are shown to it; 0 takes all. Faces are enlarged to 160x160: a core of a CPU
-        looks at about 16 per second, at three for a picture.
+        generated samples are shown to identity_network; 0 takes all. Faces are enlarged to 160x160: a core of
+        a CPU looks at about 16 per second, at three for a picture.
     held_out: a split of persons (classes) that training never saw, directory or URL as data.test: swaps and
         reconstructions of its pictures are measured too, by methods that encode without a label.
-    samples_per_class: generated for the scores.
-    real_samples: so many real images are compared with them, evenly spread over real_split; 0 takes as
-        many as are generated.
-    real_split: where these real images come from.
-    diversity_samples: so many samples per class, for all pairs of a class.
-    neighbour_samples: at most so many of either set, for precision and recall.
+    samples_per_class: so many of each class are generated for the scores.
+    real_samples: so many real images are compared with the generated ones, evenly spread over real_split; 0
+        takes as many as are generated.
+    real_split: where the real images come from that generated ones are compared with.
+    diversity_samples: so many samples per class, of which diversity compares all pairs of a class.
+    neighbour_samples: at most so many generated and so many real samples, for precision and recall.
     radius: of points: one is covered if a point of the other set lies within it (the data's noise).
     splits: of the customary second Inception Score.
     batch_size: samples generated and judged at a time.
@@ -190,8 +193,9 @@ class EvaluationConfig:
         images ("fitted", ``sampling.fitted_prior``; for methods that encode).
     temperature_zs: the standard normals that a sample's zs is made of are multiplied by it: below 1 samples
         are more typical of their class and less diverse, above 1 the reverse. Up to 10.
-    temperature_zu: likewise of zu.
-    every_steps: also during training, in iterations; 0 means only when asked.
+    temperature_zu: the standard normals that a sample's zu (z, of the baselines) is made of are multiplied by
+        it: below 1 samples are less diverse, above 1 more. Up to 10.
+    every_steps: runs are scored during training, too, every so many iterations; 0 means only when asked.
     """
 
     classifier: str | None = place(None)

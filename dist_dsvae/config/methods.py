@@ -16,23 +16,27 @@ class DSVAEConfig:
     """The paper's method (Algorithm 1) with every choice on which paper and reference differ.
 
     name: which method the section describes.
-    gm_updates: stage-1 updates per iteration, n_gm; each takes a fresh batch. Formerly gm_steps.
+    gm_updates: updates by L_GM (stage 1) per iteration, n_gm; each takes a fresh batch. Formerly gm_steps.
     joint_updates: joint updates per iteration (Algorithm 1: one). Formerly joint_steps.
     unlabelled_updates: updates per iteration from batches of data.unlabelled (Sec. 3.6). Their number beside
         the labelled ones' is the ratio in which both are mixed; with gm_updates and joint_updates 0 only
         unlabelled images are trained on. Formerly unlabelled_steps.
-    unlabelled_likelihood_weight: lambda_lkd of those updates. It draws every zs towards one point, the mean
-        of the mixture, so a large one takes from zs what tells new classes apart.
+    unlabelled_likelihood_weight: lambda_lkd of the updates from data.unlabelled. It draws every zs towards
+        one point, the mean of the mixture, so a large one takes from zs what tells new classes apart.
     likelihood_weight: lambda_lkd of Eq. 9.
     gm_margin: scales the true class's squared distance by 1 + margin in L_cls.
     sampled_classes: L_cls compares the own class with so many others, drawn anew for every batch, instead of
         with all: less time and memory where there are tens of thousands of classes. 0, or as many as there
         are others: all of them.
-    loss_weights: "reference" (10 x mean squared error, KL averaged over zu) or "paper"
-        (the text's lambdas, taken literally); see ``methods.conditional.autoencoder_weights``.
-    reconstruction_weight, kl_weight, confusion_weight, generator_weight: multiply what loss_weights gives
-        these terms (1 for confusion and generator).
-    adversarial: "logistic" (non-saturating, Eq. 10) or "hinge" (reference).
+    loss_weights: "reference" (10 x mean squared error, KL averaged over the dimensions of the code) or
+        "paper" (the text's lambdas, taken literally); see ``methods.conditional.autoencoder_weights``.
+    reconstruction_weight: multiplies the weight of the reconstruction's squared error, which loss_weights
+        gives.
+    kl_weight: multiplies the weight of the label-irrelevant code's divergence from N(0, I), which
+        loss_weights gives.
+    confusion_weight: of L_adv^E (Eq. 5), by which encoder_u hides the label from the latent classifier.
+    generator_weight: of the adversarial loss by which the discriminator trains the decoder.
+    adversarial: form of the adversarial losses, "logistic" (non-saturating, Eq. 10) or "hinge" (reference).
     prior_labels: labels of the prior samples x'_p: the batch's ("batch") or uniform ("uniform").
     augmentation: the discriminator sees real and generated images recoloured, moved and partly covered, so
         that it cannot learn a small data set by heart (``models.augmentation``). "auto" is "on" below 5,000
@@ -48,14 +52,17 @@ class DSVAEConfig:
         KL(q || N(mean_y, var_y)), and the decoder and L_cls are given samples.
     mixture_fit: "gradient" trains the mixture by L_GM (Algorithm 1); "moments" lets it follow the moments of
         the classes' zs, where the likelihood has its optimum; "fixed" leaves it as it begins.
-    mixture_rate: of following: the share of the way per stage-1 update. A class's moments are averages over
-        about data.batch_size / (number of classes * mixture_rate) of its samples: lower it for many classes.
+    mixture_rate: of a mixture that follows moments: the share of the way per stage-1 update. A class's
+        moments are averages over about data.batch_size / (number of classes * mixture_rate) of its samples:
+        lower it for many classes.
     mixture_spread: standard deviation of the means at the beginning, in each dimension; 0: Xavier's. Two
         classes are then about sqrt(2 zs_dim) times as far apart: for hard classes keep that below a dozen.
     mixture_separation: a mixture that follows moments keeps its means at least so many standard deviations
         of a component apart, root mean square per dimension; 0 for another mixture_fit.
-    mixture_pair_separation: likewise, of any two classes' means alone: their distance in such deviations,
-        well below sqrt(zs_dim / (e (1 - e))) where a share e of codes is mistaken. For 4,096 classes at most.
+    mixture_pair_separation: a mixture that follows moments keeps any two classes' means at least so many
+        standard deviations of a component (root mean square over dimensions and both) apart; 0 for another
+        mixture_fit. It has to be well below sqrt(zs_dim / (e (1 - e))) where a share e of codes is mistaken.
+        For 4,096 classes at most.
     mixture_variance: of a mixture that follows moments: "per_class" follows each class's; "unit" leaves them
         at 1, for classes of few images, whose moments are those of a handful of codes learned by heart.
     aggregate_weight: of the divergence of the global batch's zu, by mean and variance per dimension, from

@@ -179,7 +179,9 @@ def _convert(value: Any, hint: Any, dotted: str) -> Any:
         return _converted_list(value, typing.get_args(hint)[0], dotted)
     if origin in (typing.Union, types.UnionType):
         if dataclasses.is_dataclass(typing.get_args(hint)[0]):
-            return from_tree(_named(typing.get_args(hint), value, dotted), value, dotted + ".")
+            section = _named(typing.get_args(hint), value, dotted)
+            _check_keys_are_of(section, typing.get_args(hint), value, dotted)
+            return from_tree(section, value, dotted + ".")
         if value is None:
             return None
         inner = next(arg for arg in typing.get_args(hint) if arg is not type(None))
@@ -211,6 +213,32 @@ def _named(sections: tuple[type, ...], tree: Any, dotted: str) -> type:
         return sections[0]
     name = _convert(tree["name"], Literal[tuple(by_name)], f"{dotted}.name")
     return by_name[name]
+
+
+def _check_keys_are_of(section: type, sections: tuple[type, ...], tree: Any, dotted: str) -> None:
+    """Raise ConfigError for keys of another section than the one that the tree's ``name`` asks for."""
+    own, known = _names_of(section), set().union(*map(_names_of, sections))
+    others = [key for key in tree if key in known - own] if isinstance(tree, Mapping) else []
+    if others:
+        (name,) = (str(f.default) for f in dataclasses.fields(section) if f.name == "name")
+        keys = ", ".join(repr(f"{dotted}.{key}") for key in others)
+        several, they_are, them = ("s", "they are", "them") if len(others) > 1 else ("", "it is", "it")
+        raise ConfigError(
+            f"Unknown key{several} {keys}: {they_are} not of {dotted} {name!r} ({dotted}.name). Leave {them} "
+            f"out, or begin with one of {_configs_with(name)}."
+        )
+
+
+def _names_of(section: type) -> set[str]:
+    """Of its keys, the former ones among them."""
+    fields = dataclasses.fields(section)
+    return {f.name for f in fields} | {f.metadata["former"] for f in fields if f.metadata.get("former")}
+
+
+def _configs_with(method: str) -> str:
+    """The shipped configurations of a method."""
+    own = {"dsvae": "configs/*.json", "classifier": "configs/classifier/*.json"}
+    return own.get(method, f"configs/baselines/{method}-*.json")
 
 
 _TYPE_NAMES = {int: "a whole number", float: "a number", str: "a string", bool: "true or false"}

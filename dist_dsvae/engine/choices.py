@@ -9,6 +9,7 @@ import logging
 from dataclasses import replace
 
 from dist_dsvae.config import DSVAEConfig, ExperimentConfig
+from dist_dsvae.config.checks import without_effect
 from dist_dsvae.core import distributed
 from dist_dsvae.data.mixing import measure_mixing, warning_about
 from dist_dsvae.data.shards.manifest import Manifest
@@ -20,8 +21,8 @@ logger = logging.getLogger(__name__)
 def with_choices_made(
     config: ExperimentConfig, train: Manifest, record: ExperimentConfig | None
 ) -> ExperimentConfig:
-    """``config`` with augmentation and shuffle window chosen; warns if batches see few of the classes, and of
-    pictures that no update takes.
+    """``config`` with augmentation and shuffle window chosen; warns if batches see few of the classes, of
+    pictures that no update takes, and of keys without effect.
 
     record: of the run that is resumed, as it trained; its ``init_from`` stays. Raises ConfigError if points
     are to be augmented.
@@ -33,7 +34,8 @@ def with_choices_made(
     if window is None and record is not None:
         window = record.data.window_shards
     mixing = measure_mixing(train, config.data.batch_size, window)
-    for warning in (warning_about(train, config.data.batch_size, mixing), _warning_about_unlabelled(config)):
+    warnings = [warning_about(train, config.data.batch_size, mixing), _warning_about_unlabelled(config)]
+    for warning in (*warnings, *without_effect(config)):
         if warning is not None and distributed.is_main():
             logger.warning("%s", warning)
     return replace(config, data=replace(config.data, shuffle_window_shards=mixing.window_shards))

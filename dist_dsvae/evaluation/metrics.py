@@ -8,7 +8,8 @@ from typing import Literal
 
 Figures = dict[str, float | int]
 
-# The settings that two runs' figures must agree in to stand in one column
+# The settings that two runs' figures must agree in to stand in one column. The kind of weights is none of
+# them, as not every method keeps an average; the tables tell where rows differ in it
 _ALWAYS = ("data_fingerprint", "test_fingerprint", "precision")
 _DECODED = (*_ALWAYS, "batch_norm")
 _DRAWN = (

@@ -58,7 +58,7 @@ def updates_of(config: DSVAEConfig, routing: RoutingTable) -> tuple[Update, ...]
             terms=("gm",),
             trains=tuple(routing["gm"]),
             reduction=Reduction.FLAT,
-            variances=("mixture_prior.log_variance",),
+            variances=("mixture_prior.log_variance",) if config.mixture_fit == "gradient" else (),
         ),
         Update(
             name="joint",

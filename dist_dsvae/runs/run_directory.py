@@ -260,16 +260,20 @@ def last_command(run_dir: Path) -> str | None:
 
 
 def _git_revision() -> str | None:
-    """The source tree's commit, with "+" if there are changes; None outside a checkout."""
-    here = Path(__file__).parent
-    try:
-        out = subprocess.run(
-            ["git", "describe", "--always", "--dirty=+", "--abbrev=12"],
-            cwd=here,
-            capture_output=True,
-            text=True,
-            check=True,
+    """The source tree's commit, with "+" if there are changes; None outside a checkout.
+
+    A checkout tracks this file: an installation may lie in the ignored files of another project.
+    """
+    here = Path(__file__)
+
+    def git(*arguments: str) -> str:
+        done = subprocess.run(
+            ["git", *arguments], cwd=here.parent, capture_output=True, text=True, check=True
         )
+        return done.stdout.strip()
+
+    try:
+        git("ls-files", "--error-unmatch", here.name)
+        return git("describe", "--always", "--dirty=+", "--abbrev=12")
     except (OSError, subprocess.CalledProcessError):
         return None
-    return out.stdout.strip()

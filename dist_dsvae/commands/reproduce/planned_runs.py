@@ -8,7 +8,7 @@ from __future__ import annotations
 import difflib
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,6 +23,7 @@ from dist_dsvae.data.shards.manifest import Manifest
 from dist_dsvae.engine.choices import with_choices_made
 from dist_dsvae.engine.iteration.streams import Drawn
 from dist_dsvae.methods.choose import sketch_method
+from dist_dsvae.runs.auto_augmentation import without_auto
 from dist_dsvae.runs.checkpoint import read_marker
 from dist_dsvae.runs.checkpoint_folder import complete_checkpoints
 from dist_dsvae.runs.marker import CheckpointError
@@ -218,7 +219,8 @@ def plan_runs(
 ) -> list[PlannedRun]:
     """All runs of a data set, by method, then by seed.
 
-    methods: None takes all that have a configuration. runs: the folder for them.
+    methods: None takes all that have a configuration, ``paper`` only where it is another training than dsvae.
+    runs: the folder for them.
     Raises ConfigError or DataError with a sentence for what is unknown or missing.
     """
     available = configs_of(data)
@@ -244,7 +246,7 @@ def plan_runs(
     }
     fewest = budget.iterations or min(asked.values())
     planned = []
-    for method in methods or available:
+    for method in methods or _without_repetition(configs, splits):
         train, test = splits[method][:2]
         epoch = drawn[method].num_samples
         by_budget = budget.changes(_epochs(fewest, at_once[method], epoch))
@@ -270,6 +272,20 @@ def plan_runs(
                 )
             )
     return planned
+
+
+def _without_repetition(
+    configs: Mapping[str, ExperimentConfig], splits: Mapping[str, Splits]
+) -> Sequence[str]:
+    """The methods; without ``paper`` where its keys are dsvae's once "auto" is resolved."""
+    resolved = {}
+    for method, config in configs.items():
+        train = splits[method].train
+        resolved[method] = replace(  # only the name of a configuration tells its command and directory apart
+            without_auto(config, train.shape, train.num_samples, None), command="", run_dir=""
+        )
+    is_repeated = resolved.get("paper") == resolved["dsvae"]
+    return [method for method in configs if method != "paper" or not is_repeated]
 
 
 def _record_of_trained(directory: Path) -> ExperimentConfig | None:

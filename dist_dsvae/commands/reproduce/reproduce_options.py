@@ -28,9 +28,10 @@ from dist_dsvae.core.process import stop_signals
 
 METHODS = ("dsvae", "paper", "cvae", "cgan", "cvae_gan")
 _EPILOG = """\
-As a job array of SLURM, one run each (--only trains it), then the judge, the scores and the table:
+As a job array of SLURM, one run each (--only trains it), then the judge, the scores and the table. Of
+cifar10 these are 4 methods x 3 seeds, and seed s of the m-th method has the index 3 m + s, both from 0:
 
-    sbatch --array 0-14 --gpus 1 --wrap 'dsvae reproduce cifar10 --only $SLURM_ARRAY_TASK_ID'
+    sbatch --array 0-11 --gpus 1 --wrap 'dsvae reproduce cifar10 --only $SLURM_ARRAY_TASK_ID'
     dsvae reproduce cifar10
 
 status: 0 at the end, 75 where it was told to stop and the same command goes on, 1 after an error.
@@ -44,7 +45,8 @@ def make_parser() -> argparse.ArgumentParser:
         "--methods",
         nargs="+",
         choices=METHODS,
-        help="paper is Algorithm 1 to the letter, configs/paper/NAME.json (all that NAME has)",
+        help="paper is Algorithm 1 and no more, configs/paper/NAME.json (all that NAME has, but paper "
+        "only where it is another training than dsvae: not of cifar10, cifar100, cub200 and facescrub)",
     )
     parser.add_argument("--seeds", nargs="+", type=option_types.seed, default=[0, 1, 2], metavar="N")
     _add_budget(parser)

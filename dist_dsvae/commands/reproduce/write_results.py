@@ -118,6 +118,7 @@ def _row(method: str, runs: Sequence[PlannedRun], evaluated: Mapping[Path, Evalu
     return {
         "label": LABELS[method],
         "seeds": list(those),
+        "weights": first.weights,
         "checkpoints": [run.checkpoint for run in those.values()],
         "samples_seen": [run.samples_seen for run in those.values()],
         "train_seconds": [run.train_seconds for run in those.values()],

@@ -15,6 +15,7 @@ from dist_dsvae.evaluation.comparing.comparison import Cell, Comparison, Row
 from dist_dsvae.evaluation.comparing.paper import METHODS
 
 FORMAT = "dist_dsvae-comparison/1"
+_WEIGHTS = {"ema": 'Moving average ("ema")', "raw": 'Last weights ("raw")'}
 ARROWS = {"highest": "↑", "lowest": "↓", "nearest 1": "→ 1"}
 _PAPER_DIGITS = {"inception_score": 2, "diversity": 4}
 _LABEL_WIDTH = 30
@@ -116,6 +117,7 @@ def caption(comparison: Comparison) -> list[str]:
             + (", averaged over seeds." if several else ".")
         )
     lines += _settings_lines(comparison)
+    lines += differing_weights([(row.label, row.runs[0].weights) for row in comparison.rows])
     judges = {judge: None for run in comparison.runs for judge in run.judges.items()}
     lines += [
         f"{role.replace('_', ' ').capitalize()}: {judge.name}, sha256 {judge.digest}."
@@ -131,6 +133,20 @@ def caption(comparison: Comparison) -> list[str]:
             "follow from its formula."
         )
     return lines
+
+
+def differing_weights(rows: Sequence[tuple[str, str]]) -> Iterator[str]:
+    """A text that names the rows of each kind of weights, where there are several kinds.
+
+    rows: label and weights, "ema" or "raw". They may stand side by side: a method without a moving average is
+    compared by its last weights.
+    """
+    by_kind: dict[str, list[str]] = {}
+    for label, weights in rows:
+        by_kind.setdefault(weights, []).append(label)
+    if len(by_kind) > 1:
+        kinds = (f"{_WEIGHTS.get(kind, kind)}: {'; '.join(labels)}." for kind, labels in by_kind.items())
+        yield " ".join(("Rows are of different weights.", *kinds))
 
 
 def _settings_lines(comparison: Comparison) -> Iterator[str]:

@@ -5,7 +5,8 @@ name, data, data_fingerprint, classes
 budget, hardware, note   words; software: versions; commit: of the source; commands: in their order
 settings, judges         as evaluations record them
 columns   the figures of the table
-rows      label, seeds, figures: {name: {mean, std (null of one seed), values: {seed: value}}}
+rows      label, seeds, weights (those that were evaluated, "ema" or "raw"; missing in older files),
+          figures: {name: {mean, std (null of one seed), values: {seed: value}}}
           (values are left out where only mean and deviation were kept)
 real      figures of real samples
 trade_off (may be missing)  columns, points: label, temperature_zs (null without zs), temperature_zu, figures
@@ -29,11 +30,12 @@ Cells = Mapping[str, Cell]  # by the name of the figure
 
 @dataclass(frozen=True)
 class MethodResult:
-    """A method, trained with several seeds."""
+    """A method, trained with several seeds. weights: "ema" or "raw"; None of an older file."""
 
     label: str
     seeds: tuple[int, ...]
     cells: Cells
+    weights: str | None
 
 
 @dataclass(frozen=True)
@@ -97,7 +99,9 @@ def results_of(document: Mapping[str, Any]) -> Results:
         name=str(document["name"]),
         columns=tuple(document["columns"]),
         rows=tuple(
-            MethodResult(str(row["label"]), tuple(map(int, row["seeds"])), _cells(row["figures"]))
+            MethodResult(
+                str(row["label"]), tuple(map(int, row["seeds"])), _cells(row["figures"]), row.get("weights")
+            )
             for row in document["rows"]
         ),
         real={figure: float(value) for figure, value in document["real"].items()},

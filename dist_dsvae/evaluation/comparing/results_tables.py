@@ -8,7 +8,7 @@ from typing import Any
 
 from dist_dsvae.evaluation.comparing.columns import Column
 from dist_dsvae.evaluation.comparing.comparison import Cell
-from dist_dsvae.evaluation.comparing.comparison_report import ARROWS
+from dist_dsvae.evaluation.comparing.comparison_report import ARROWS, differing_weights
 from dist_dsvae.evaluation.comparing.paper import METHODS, PRINTED
 from dist_dsvae.evaluation.comparing.results import Cells, Results
 from dist_dsvae.evaluation.metrics import METRICS, Metric
@@ -87,7 +87,10 @@ VIEWS: Mapping[str, Callable[[Results], str]] = {
 
 
 def caption(results: Results) -> str:
-    """One line: seeds, budget, samples, judges, hardware, software, commit, and what else is to be said."""
+    """One line: seeds, budget, samples, judges, hardware, software, commit, and what else is to be said.
+
+    Of the weights where all rows say which, and they differ.
+    """
     document = results.document
     seeds = sorted({seed for row in results.rows for seed in row.seeds})
     several = any(len(row.seeds) > 1 for row in results.rows)
@@ -103,8 +106,10 @@ def caption(results: Results) -> str:
     parts += [f"{name} {version}" for name, version in document.get("software", {}).items()]
     parts += [f"commit {document['commit']}"] if document.get("commit") else []
     text = "; ".join(parts)
-    note = f" {document['note']}" if document.get("note") else ""
-    return f"{text[:1].upper()}{text[1:]}.{note}"
+    weights = [(row.label, row.weights) for row in results.rows if row.weights is not None]
+    said = differing_weights(weights) if len(weights) == len(results.rows) else ()
+    note = [document["note"]] if document.get("note") else []
+    return " ".join([f"{text[:1].upper()}{text[1:]}.", *said, *note])
 
 
 def page(results: Results, image: str | None) -> str:

@@ -31,7 +31,7 @@ from dist_dsvae.engine.stopping.preemption import TRY_AGAIN_LATER
 from dist_dsvae.evaluation.comparing.evaluated import FORMAT, ComparisonError
 from dist_dsvae.evaluation.comparing.results import read_results
 from dist_dsvae.evaluation.probes import PROBE_NOISE
-from dist_dsvae.runs import marker
+from dist_dsvae.runs import auto_augmentation, marker
 from tests.unit.commands.conftest import UsageError
 
 JUDGE_FILE = root() / "shards/fashion-mnist-mini/classifier/model.safetensors"
@@ -155,6 +155,24 @@ def test_equal_updates_whatever_a_method_draws(tmp_path: Path) -> None:
         for run in planned(tmp_path, Budget("updates", iterations=iterations), "data.batch_size=7"):
             samples = run.config.train.epochs * 10_000
             assert run.iterations == math.ceil(samples / run.samples_per_iteration) == iterations
+
+
+def test_algorithm_1_is_not_trained_twice_unless_it_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """configs/cifar10.json is configs/paper/cifar10.json but for augmentation, which "auto" leaves off."""
+
+    def of_cifar10(methods: list[str] | None) -> list[str]:
+        data = [f"data.{split}=shards/fashion-mnist-mini/{split}" for split in ("train", "test")]
+        runs = plan_runs("cifar10", methods, [0, 1, 2], Budget("updates"), tmp_path, data)
+        return [run.method for run in runs]
+
+    by_default = of_cifar10(None)
+    assert by_default == [method for method in ("dsvae", "cvae", "cgan", "cvae_gan") for _ in range(3)]
+    assert f" --array 0-{len(by_default) - 1} " in reproduce.make_parser().format_help()  # of cifar10, too
+    assert set(of_cifar10(["dsvae", "paper"])) == {"dsvae", "paper"}
+    monkeypatch.setattr(auto_augmentation, "SMALL_DATA_SAMPLES", 10_001)  # of data that dsvae augments
+    assert list(dict.fromkeys(of_cifar10(None))) == list(PER_ITERATION)
 
 
 def test_what_only_some_methods_know_can_be_changed_for_them(tmp_path: Path) -> None:
@@ -377,6 +395,7 @@ def test_seeds_and_temperatures_become_a_table_and_a_curve(tmp_path: Path) -> No
     cell = next(row for row in results.rows if row.label == "dsvae").cells["inception_score"]
     assert cell.values == pytest.approx({"0": 5.2, "7": 5.3})
     assert (cell.mean, cell.std) == (pytest.approx(5.25), pytest.approx(0.1 / math.sqrt(2)))
+    assert [row.weights for row in results.rows] == ["ema", "ema"]
     assert results.document["hardware"] == "AMD EPYC, 1 thread, bf16"
     assert results.document["commit"] == "0123456789ab"
     score, fid = results.document["trade_off"]["areas"]

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from dist_dsvae.config import ExperimentConfig
+from dist_dsvae.config.checks import without_effect
 from dist_dsvae.config.reading import ConfigError, differing_keys, from_tree, load_config, to_json, to_tree
 
 REPOSITORY = Path(__file__).parents[3]
@@ -26,6 +27,7 @@ def test_shipped_configs_load_and_begin_with_their_command(path: Path) -> None:
     relative = path.relative_to(REPOSITORY).as_posix()
     assert next(iter(json.loads(path.read_text()))) == "command"
     assert loaded.command == f"accelerate launch launch/train.py --config {relative}"
+    assert list(without_effect(loaded)) == []
 
 
 def test_round_trip(tmp_path: Path) -> None:
@@ -125,6 +127,42 @@ def test_a_mistake_on_the_command_line_is_not_put_on_the_file(tmp_path: Path, wr
         load_config(path, ["data.batch_size=8"])
 
 
+def test_keys_of_another_method_are_put_on_the_name(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as error:
+        load_config(Path("quickstart"), ["method.name=cvae"])
+    said = str(error.value)
+    assert "quickstart.json with --set method.name=cvae: Unknown keys 'method.zs_posterior', " in said
+    assert "'method.discriminator_gain': they are not of method 'cvae' (method.name). " in said
+    assert said.endswith(" or begin with one of configs/baselines/cvae-*.json.")
+    path = tmp_path / "c.json"
+    path.write_text(
+        json.dumps(MINIMAL | {"method": {"name": "cgan", "adversarial": "hinge", "kl_weight": 1}})
+    )
+    in_the_file = f"{path}: Unknown key 'method.kl_weight': it is not of method 'cgan' (method.name). "
+    with pytest.raises(ConfigError, match=f"^{re.escape(in_the_file)}"):
+        load_config(path)
+    with pytest.raises(ConfigError, match=r"Unknown key 'method\.adversary'. Did you mean 'adversarial'\?"):
+        config(method={"name": "cgan", "adversary": "hinge"})  # of no method
+
+
+@pytest.mark.parametrize(
+    ("name", "other"),
+    [
+        ("dsvae", "feature_weight"),
+        ("cvae", "gm_updates"),
+        ("cgan", "kl_weight"),
+        ("cvae_gan", "gm_updates"),
+        ("classifier", "kl_weight"),
+    ],
+)
+def test_configs_that_a_sentence_points_to_are_of_that_method(name: str, other: str) -> None:
+    with pytest.raises(ConfigError, match=f"'method.{other}': it is not of method '{name}'") as error:
+        config(method={"name": name, other: 1})
+    pointed_to = str(error.value).removesuffix(".").split()[-1]
+    methods = {load_config(path).method.name for path in REPOSITORY.glob(pointed_to)}
+    assert methods == {name}
+
+
 def test_former_names_of_keys(tmp_path: Path) -> None:
     """Older files, records, and commands in people's scripts; what is given last counts."""
     former = {"gm_steps": 1, "joint_steps": 2, "unlabelled_steps": 3}
@@ -187,6 +225,68 @@ def test_settings_that_contradict_each_other(tmp_path: Path, overrides: list[str
         load_config(path, overrides)
     assert str(error.value).startswith(f"{path} with --set ")
     assert sentence in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "overrides", "sentence"),
+    [
+        (
+            "quickstart",
+            ["optimizer.variance_learning_rate=0.1"],
+            "optimizer.variance_learning_rate is 0.1, which has no effect: method.mixture_fit is "
+            '"moments", and only "gradient" trains variances. Leave it out, or set it to 0.0005, its '
+            "default.",
+        ),
+        (
+            "quickstart",
+            ["optimizer.variance_schedule=constant"],
+            'optimizer.variance_schedule is "constant",',
+        ),
+        (
+            "baselines/cvae-quickstart",
+            ["optimizer.variance_schedule=constant"],
+            'has no effect: method.name is "cvae", which has no mixture. Leave it out, or set it to "paper"',
+        ),
+        (
+            "cifar10",
+            ["method.mixture_rate=0.5"],
+            "method.mixture_rate is 0.5, which has no effect: method.mi",
+        ),
+        (
+            "classifier/lfw",
+            ["model.architecture=inception-resnet-v1", "method.width=7"],
+            "method.width is 7, which has no effect: model.architecture is ",
+        ),
+        (
+            "cifar10",
+            ["train.ema_ramp_up=0.5"],
+            "train.ema_ramp_up is 0.5, which has no effect: train.ema_half",
+        ),
+        ("cifar10", ["train.ema_networks=all"], 'train.ema_networks is "all", which has no effect'),
+        (
+            "cifar10",
+            ["train.ema_ramp_up=0.5", "train.ema_half_life_samples=9"],
+            "has no effect: the deprecated train.ema_half_life_samples has no ramp-up.",
+        ),
+    ],
+)
+def test_keys_without_effect_get_a_sentence(name: str, overrides: list[str], sentence: str) -> None:
+    (found,) = without_effect(load_config(Path(name), overrides))
+    assert sentence in found
+
+
+@pytest.mark.parametrize(
+    ("name", "overrides"),
+    [
+        ("cifar10", ["optimizer.variance_learning_rate=0.1", "optimizer.variance_schedule=constant"]),
+        ("quickstart", ["method.mixture_rate=0.5", "optimizer.variance_schedule=paper"]),
+        ("cifar10", ["train.ema_half_life_updates=9", "train.ema_ramp_up=0.5", "train.ema_networks=all"]),
+    ],
+)
+def test_keys_that_have_an_effect_get_none(name: str, overrides: list[str]) -> None:
+    loaded = load_config(Path(name), overrides)
+    assert list(without_effect(loaded)) == []
+    assert list(without_effect(from_tree(ExperimentConfig, to_tree(loaded)))) == []  # every key spelt out
 
 
 def test_what_a_run_recorded_is_read_in_any_case() -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from dist_dsvae import config
 from dist_dsvae.config.fields import between, free, positive
-from dist_dsvae.config.reference import UndescribedError, descriptions, parse_docstring, reference
+from dist_dsvae.config.reference import UndescribedError, descriptions, keys, parse_docstring, reference
 
 PAGE = Path(__file__).parents[3] / "docs/configuration.md"
 SECTIONS = [section for name in config.__all__ if dataclasses.is_dataclass(section := getattr(config, name))]
@@ -93,6 +93,22 @@ def test_baselines_take_what_dsvae_says_of_their_fields() -> None:
     ours, theirs = descriptions(config.DSVAEConfig), descriptions(config.CVAEGANConfig)
     assert theirs["adversarial"] == ours["adversarial"]
     assert "features" in theirs["feature_weight"]
+
+
+def test_every_key_has_words_of_its_own() -> None:
+    """`dsvae config KEY` shows them alone: none is of several keys, or leans on those of another."""
+    explained = [(key.name.rpartition(".")[0], key.of, key.meaning) for key in keys()]
+    assert [words for words in explained if explained.count(words) > 1] == []
+    leaning = re.compile(r"\b(likewise|these terms|those updates|this one)\b")
+    assert [key.name for key in keys() if leaning.search(key.meaning)] == []
+
+
+def test_a_step_is_an_iteration() -> None:
+    """As in ``every_steps``, ``--step`` and the names of checkpoints; what takes one batch is an update."""
+    leading = re.compile(r"\b(every|each|one|per) step\b")
+    assert [key.name for key in keys() if leading.search(key.meaning)] == []
+    (stage_1,) = (key for key in keys() if key.name == "method.gm_updates")
+    assert "(stage 1)" in stage_1.meaning
 
 
 def test_bounds_and_freedom_are_shown() -> None:

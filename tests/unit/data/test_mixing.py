@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from dist_dsvae.building.writer import Layout, Sample, write_split
-from dist_dsvae.config import DataConfig, ExperimentConfig, ModelConfig
+from dist_dsvae.config import DataConfig, ExperimentConfig, ModelConfig, TrainConfig
 from dist_dsvae.core.noise import Draw, permutation
 from dist_dsvae.core.types import ImageShape
 from dist_dsvae.data.mixing import measure_mixing, warning_about
@@ -101,6 +101,14 @@ def test_training_warns_with_the_remedy(ordered: Manifest, caplog: pytest.LogCap
         ExperimentConfig(data=unlabelled, model=ModelConfig(architecture="small")), ordered, None
     )
     assert caplog.messages[0].startswith("No update takes the pictures of data.unlabelled")
+    caplog.clear()
+    idle = ExperimentConfig(
+        data=DataConfig(train="", batch_size=32),
+        model=ModelConfig(architecture="small"),
+        train=TrainConfig(ema_ramp_up=0.5),
+    )
+    with_choices_made(idle, ordered, None)
+    assert caplog.messages[0].startswith("train.ema_ramp_up is 0.5, which has no effect: ")
     # a run that is resumed keeps its window, whatever would be chosen for it now
     assert chosen(ordered, None, by_hand).data.shuffle_window_shards == 4
 

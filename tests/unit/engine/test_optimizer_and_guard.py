@@ -11,8 +11,13 @@ from torch import nn
 
 from dist_dsvae.config import OptimizerConfig
 from dist_dsvae.engine.iteration.guard import Guard, NonFiniteLossError, raise_if_weights_are_bad
-from dist_dsvae.engine.iteration.optimizer import UpdateOptimizer, learning_rate, variance_rate
-from dist_dsvae.methods.update import Reduction, Update
+from dist_dsvae.engine.iteration.optimizer import (
+    UpdateOptimizer,
+    learning_rate,
+    learning_rates,
+    variance_rate,
+)
+from dist_dsvae.methods.update import Reduction, Update, parameter_groups
 from tests.unit.engine.making import make_iteration
 from tests.unit.methods.making import make_method
 
@@ -56,6 +61,16 @@ def test_an_iteration_moves_every_rate_to_its_epoch() -> None:
         name: pytest.approx(learning_rate(config, 3.0, variances=name == "variances"))
         for name in ("weights", "variances")
     }
+
+
+@pytest.mark.parametrize(
+    ("fit", "groups"),
+    [("gradient", {"weights", "variances"}), ("moments", {"weights"}), ("fixed", {"weights"})],
+)
+def test_variances_have_a_rate_where_an_optimiser_trains_them(fit: str, groups: set[str]) -> None:
+    method = make_method(mixture_fit=fit)
+    assert learning_rates(OptimizerConfig(), 0.0, method.updates).keys() == groups
+    assert {group for update in method.updates for group in parameter_groups(method, update)} == groups
 
 
 def network() -> nn.Module:

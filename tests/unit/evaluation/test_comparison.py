@@ -151,6 +151,17 @@ def test_other_trainings_are_rows_of_their_own(tmp_path: Path, changes: dict[str
     assert cell_of(comparison, 0, "fid").std is None
 
 
+def test_rows_of_different_weights_are_named_below_the_table(tmp_path: Path) -> None:
+    average, last = write_run(tmp_path / "a"), write_run(tmp_path / "b", weights="raw")
+    baseline = write_run(tmp_path / "c", "cvae_gan", weights="raw")
+    said = "Rows are of different weights. "
+    comparison = compared(average, last, baseline)
+    told = [line for line in caption(comparison) if line.startswith(said)]
+    assert told == [f'{said}Last weights ("raw"): cvae_gan; dsvae (b). Moving average ("ema"): dsvae (a).']
+    assert said in markdown(comparison)
+    assert said not in markdown(compared(last, baseline))
+
+
 def test_by_the_clock_seeds_are_one_row_if_they_trained_as_long(tmp_path: Path) -> None:
     """Whatever was left of the seconds for the last start of each."""
     given = [{"max_seconds": 100.0}, {"max_seconds": 40.0}]

@@ -74,6 +74,21 @@ def results(**changes: Any) -> Results:
     return results_of({**DOCUMENT, **changes})
 
 
+def test_rows_of_different_weights_are_named_below_the_table() -> None:
+    def captioned(*weights: str | None, **more: str) -> str:
+        rows = [
+            row if kind is None else {**row, "weights": kind}
+            for row, kind in zip(DOCUMENT["rows"], weights, strict=True)
+        ]
+        return caption(results(rows=rows, **more))
+
+    before = caption(results())
+    said = 'Rows are of different weights. Moving average ("ema"): dsvae. Last weights ("raw"): cVAE.'
+    assert captioned("ema", "raw", note="A note.") == f"{before} {said} A note."
+    assert captioned("ema", "ema") == captioned("ema", None) == before
+    assert [row.weights for row in results().rows] == [None, None]  # of an older file
+
+
 def test_tables() -> None:
     assert methods_table(results()) == (
         "|  | Inception Score ↑ | FID ↓ | accuracy from zs ↑ |\n"
