@@ -25,7 +25,7 @@ ITERATIONS, SAVED = 6, 4
 WITHOUT_ZERO = "cpu.yaml"
 METHODS: dict[str, dict[str, Any]] = {
     "paper": {},
-    "beyond": {  # and flat steps that train what the joint step trains
+    "beyond": {  # and flat updates that train what the joint update trains
         "data": {"unlabelled": "shards/fashion-mnist-mini/test"},
         "method": BEYOND | {"unlabelled_updates": 1},
     },

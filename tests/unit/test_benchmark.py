@@ -54,7 +54,7 @@ def test_step(tmp_path: Path) -> None:
     share = reached["ours"] / reached["matrix ceiling"]
     assert result["share_of_matrix_ceiling"] == pytest.approx(share, rel=0.05)
     parts = result["seconds_by_part_eager"]
-    assert parts["stage 1"] + parts["joint step"] <= parts["whole"]
+    assert parts["stage 1"] + parts["joint update"] <= parts["whole"]
     assert sum(result["share_by_kind"].values()) == pytest.approx(1, abs=0.01)
     assert image.stat().st_size > 1000
 

@@ -174,7 +174,7 @@ def split_of_time(iteration: Iteration, inputs: list[Tensor], rounds: int) -> di
     totals: dict[str, list[float]] = defaultdict(list)
     with (
         timed(FlatUpdate, "__call__", "stage 1"),
-        timed(OverlappedUpdate, "__call__", "joint step"),
+        timed(OverlappedUpdate, "__call__", "joint update"),
         timed(UpdateOptimizer, "step", "optimiser"),
         timed(distributed, "all_reduce_flat", "all-reduce"),
         timed(synthetic, "to_batch", "data: scale and flip"),
@@ -185,7 +185,7 @@ def split_of_time(iteration: Iteration, inputs: list[Tensor], rounds: int) -> di
             for part, value in spent.items():
                 totals[part].append(value)
             totals["whole"].append(whole)
-    # the optimiser and the all-reduce run inside the steps
+    # the optimiser and the all-reduce run inside the updates
     return {part: statistics.median(values) for part, values in totals.items()}
 
 

@@ -26,7 +26,7 @@ CPU = torch.device("cpu")
 
 
 def test_means_over_the_steps_of_a_tick() -> None:
-    """Two iterations: stage 1 runs three times in each, the joint step once."""
+    """Two iterations: stage 1 runs three times in each, the joint update once."""
     meter = LossMeter(STEPS, CPU)
     for value in (1.0, 2.0, 6.0, 1.0, 2.0, 0.0):
         meter.add("gm", torch.tensor([value]))

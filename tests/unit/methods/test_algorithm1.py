@@ -63,7 +63,7 @@ def engine_steps(method: DSVAE):  # type: ignore[no-untyped-def]
 def test_iterations_equal_the_transcription(
     architecture: str, memory_format: torch.memory_format, settings: dict[str, object]
 ) -> None:
-    """Three iterations of 3 GM steps and a joint step: losses, weights and batch-norm buffers."""
+    """Three iterations of 3 GM updates and a joint update: losses, weights and batch-norm buffers."""
     method = make_method(architecture, **settings)
     plain = PlainTrainer(copy.deepcopy(method), drawn=drawn_for)
     method.to(memory_format=memory_format)
