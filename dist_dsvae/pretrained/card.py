@@ -14,12 +14,13 @@ import html
 import json
 import logging
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import Any, TypedDict
 
 import torch
 from huggingface_hub import ModelCard, ModelCardData
+from torch import Tensor
 
 from dist_dsvae.core.text import one_line
 from dist_dsvae.evaluation.metrics import description_of
@@ -27,12 +28,10 @@ from dist_dsvae.evaluation.printed_figures import shown
 from dist_dsvae.methods.abilities import Generative
 from dist_dsvae.methods.published import PublishedModelError
 from dist_dsvae.pretrained.card_programs import PROGRAM_FILES, PROGRAM_KINDS, use_of_programs
+from dist_dsvae.pretrained.description import Described
 from dist_dsvae.sampling.generate import spread
 from dist_dsvae.sampling.grids import draw_grid, save_scatter
 from dist_dsvae.sampling.image_file import ForeignImageError, check_replaceable, write_image
-
-if TYPE_CHECKING:
-    from dist_dsvae.pretrained.model import PretrainedModel
 
 logger = logging.getLogger(__name__)
 
@@ -80,7 +79,7 @@ def read_options(given: Mapping[str, Any] | None) -> dict[str, Any]:
     return options
 
 
-def check_kept(model: PretrainedModel, directory: Path, **options: Any) -> None:
+def check_kept(model: Described, directory: Path, **options: Any) -> None:
     """Before a model is saved to ``directory``: what is there beside the model's own files.
 
     options: of the card. Raises PublishedModelError for a picture that this program did not draw; warns of a
@@ -92,7 +91,7 @@ def check_kept(model: PretrainedModel, directory: Path, **options: Any) -> None:
         except ForeignImageError as error:
             raise PublishedModelError(f"A model cannot be saved to {directory}: {error}") from None
     there = directory / "README.md"
-    if there.is_file() and there.read_bytes() != str(model.generate_model_card(**options)).encode():
+    if there.is_file() and there.read_bytes() != str(model_card(model, **options)).encode():
         logger.warning(
             "%s is there already and stays, though it is not this model's card. Remove it and save again "
             "for a new one.",
@@ -108,30 +107,33 @@ def check_kept(model: PretrainedModel, directory: Path, **options: Any) -> None:
         )
 
 
-def save_samples(model: PretrainedModel, directory: Path) -> None:
-    """The card's picture, if the model draws: a class per row, one zu per column; points as a cloud."""
+def save_samples(model: Described, sample: Callable[..., Tensor], directory: Path) -> None:
+    """The card's picture, if the model draws: a class per row, one zu per column; points as a cloud.
+
+    sample: ``PretrainedModel.sample`` of the model.
+    """
     if not isinstance(model.published.method, Generative):
         return
     path = directory / SAMPLES_FILE
     if not model.shape.is_image:
         per_class = -(-_NUM_POINTS // len(model.classes))
-        points = model.sample(n=per_class, generator=_SEED, kind="tensor")
+        points = sample(n=per_class, generator=_SEED, kind="tensor")
         labels = torch.arange(len(model.classes)).repeat_interleave(per_class)
         save_scatter(path, [("samples", points, labels)], model.classes)
         return
     classes = spread(len(model.classes), _NUM_ROWS)
-    images = model.sample(classes, _NUM_COLUMNS, _SEED, shared_zu=True, kind="tensor")
+    images = sample(classes, _NUM_COLUMNS, _SEED, shared_zu=True, kind="tensor")
     write_image(
         path,
         draw_grid(
-            images.unflatten(0, (len(classes), _NUM_COLUMNS)),
+            images.reshape(len(classes), _NUM_COLUMNS, *images.shape[1:]),
             title="samples: a class per row, one zu per column",
             row_names=[model.classes[label] for label in classes],
         ),
     )
 
 
-def model_card(model: PretrainedModel, license: str = "other", programs: Sequence[str] = ()) -> ModelCard:
+def model_card(model: Described, license: str = "other", programs: Sequence[str] = ()) -> ModelCard:
     """The card's text. license, programs: see ``CardOptions``."""
     about = model.published.about
     is_image = model.shape.is_image
@@ -152,7 +154,7 @@ def model_card(model: PretrainedModel, license: str = "other", programs: Sequenc
     return ModelCard(f"---\n{data.to_yaml()}\n---\n\n{text}\n")
 
 
-def _head(model: PretrainedModel) -> str:
+def _head(model: Described) -> str:
     published = model.published
     drawn = f"\n\n![samples]({SAMPLES_FILE})" if isinstance(published.method, Generative) else ""
     about_codes = (
@@ -167,7 +169,7 @@ def _head(model: PretrainedModel) -> str:
     )
 
 
-def _data(model: PretrainedModel, about: Mapping[str, Any]) -> Iterator[str]:
+def _data(model: Described, about: Mapping[str, Any]) -> Iterator[str]:
     shape, classes = model.shape, model.classes
     what = f"{shape.height}x{shape.width} pixels, {shape.channels} channel(s)" if shape.is_image else "points"
     named = ", ".join(map(_plain, classes[:_MANY_CLASSES])) + (
@@ -183,7 +185,7 @@ def _data(model: PretrainedModel, about: Mapping[str, Any]) -> Iterator[str]:
         )
 
 
-def _use(model: PretrainedModel) -> Iterator[str]:
+def _use(model: Described) -> Iterator[str]:
     lines = [
         "from dist_dsvae import PretrainedModel",
         "",

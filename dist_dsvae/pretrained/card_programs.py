@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from dist_dsvae.pretrained.model import PretrainedModel
+from dist_dsvae.pretrained.description import Described
 
 _ABOUT = {
     "pt2": "Needs PyTorch alone. Run where this README lies; `pictures` are yours, [N, C, H, W] in [-1, 1].",
@@ -18,17 +15,17 @@ PROGRAM_FILES = tuple(
 )
 
 
-def use_of_programs(model: PretrainedModel, kind: str) -> str:
+def use_of_programs(model: Described, kind: str) -> str:
     """A section with some ten lines of Python for programs of this kind (``programs.ProgramKind``)."""
     lines = _with_torch(model) if kind == "pt2" else _with_onnx(model)
     return f"## Use the `.{kind}` files\n\n{_ABOUT[kind]}\n\n```python\n" + "\n".join(lines) + "\n```"
 
 
-def _names(model: PretrainedModel) -> list[str]:
+def _names(model: Described) -> list[str]:
     return [*(["encoder"] if model.can_encode else []), "decoder", "sampler"]
 
 
-def _with_torch(model: PretrainedModel) -> list[str]:
+def _with_torch(model: Described) -> list[str]:
     zs_dim, zu_dim = model.code_dims
     lines = ["import torch", ""]
     lines += [f'{name} = torch.export.load("{name}.pt2").module()' for name in _names(model)]
@@ -48,7 +45,7 @@ def _with_torch(model: PretrainedModel) -> list[str]:
     return lines
 
 
-def _with_onnx(model: PretrainedModel) -> list[str]:
+def _with_onnx(model: Described) -> list[str]:
     zs_dim, zu_dim = model.code_dims
     lines = ["import numpy as np", "from onnxruntime import InferenceSession", ""]
     lines += [f'{name} = InferenceSession("{name}.onnx")' for name in _names(model)]

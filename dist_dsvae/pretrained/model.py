@@ -109,7 +109,7 @@ class PretrainedModel(Described, ModelHubMixin, library_name="dist_dsvae"):
     def _save_pretrained(self, save_directory: Path) -> None:
         """For ``save_pretrained`` and ``push_to_hub``: the two files, and the pictures of the card."""
         save_published(self.published, save_directory)
-        card.save_samples(self, save_directory)
+        card.save_samples(self, self.sample, save_directory)
 
     def push_to_hub(self, repo_id: str, **options: Any) -> str:
         """Send what ``save_pretrained`` writes to a repository of the hub; returns the commit's address.
