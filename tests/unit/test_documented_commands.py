@@ -42,7 +42,7 @@ NOT_RUN = {
     r"facescrub": "needs its shards; the same programs run on shards/mine",
     r"cifar10": "needs its shards; the same run on shards/mine",
     r"--compare runs/quickstart": "needs four trained runs; two of shards/mine are compared",
-    r"lfw(?!.*runs/(classifier-)?mine)": "needs photographs of faces; shards/mine and shards/mine-extra are built alike",
+    r"lfw(?!.*runs/(classifier-)?mine)": "needs photographs of faces; shards/mine is built alike",
     r"shards/photos |runs/photos": "needs photographs of persons; shards/new is built and learned alike",
     r"theirs": "needs images of another program: tests/unit/engine/test_split_images.py draws some",
     r"any-pictures|made-elsewhere": "needs such a folder: tests/unit/data/test_unlabelled, test_indexing",
