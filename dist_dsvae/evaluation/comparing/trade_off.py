@@ -22,6 +22,9 @@ from dist_dsvae.evaluation.comparing.results_tables import metric_shown, tempera
 
 SCORES = ("inception_score", "fid")
 _COLOURS = matplotlib.colormaps["tab10"]
+_NEAR = (
+    2.0  # times the diversities from the first method's to real images': a curve beyond is told, not drawn
+)
 
 
 class Curve(NamedTuple):
@@ -84,10 +87,27 @@ def areas(points: Sequence[CurvePoint]) -> list[Area]:
     return [area for area in found if area is not None]
 
 
+def far_away(found: Sequence[Curve], real: float | None) -> list[str]:
+    """The methods whose whole curve is so far from the first one's and from ``real`` that nothing else would
+    be told apart beside it, as that of a method which draws one picture again and again.
+    """
+    if not found:
+        return []
+    places = [*found[0].diversity, *([] if real is None else [real])]
+    low, high = min(places), max(places)
+    margin = _NEAR * (high - low)
+    return [
+        curve.label
+        for curve in found[1:]
+        if margin and (curve.diversity[-1] < low - margin or curve.diversity[0] > high + margin)
+    ]
+
+
 def png(results: Results) -> bytes:
     """A PNG: a panel per score, a curve per method with its temperatures, and a cross for real images.
 
-    Pairs of temperatures are hollow, in the colour of their method.
+    Pairs of temperatures are hollow, in the colour of their method. Of methods far away the legend has the
+    range of their diversity.
     """
     figure = Figure(figsize=(11, 4.6), layout="constrained")
     for ax, score in zip(figure.subplots(1, len(SCORES)), SCORES, strict=True):
@@ -100,10 +120,18 @@ def png(results: Results) -> bytes:
 def _panel(ax: Any, results: Results, score: str) -> None:
     labels = dict.fromkeys(point.label for point in results.curve)
     colours = {label: _COLOURS(number) for number, label in enumerate(labels)}
-    for curve in curves(results.curve, score):
-        ax.plot(curve.diversity, curve.score, "o-", color=colours[curve.label], label=curve.label)
+    found = curves(results.curve, score)
+    not_drawn = far_away(found, results.real.get("diversity"))
+    for curve in found:
+        if curve.label in not_drawn:
+            ends = f"{curve.diversity[0]:.2f} to {curve.diversity[-1]:.2f}"
+            ax.plot(
+                [], [], "o", color=colours[curve.label], label=f"{curve.label}: diversity {ends}, not drawn"
+            )
+        else:
+            ax.plot(curve.diversity, curve.score, "o-", color=colours[curve.label], label=curve.label)
     for point in results.curve:
-        if "diversity" in point.cells and score in point.cells:
+        if point.label not in not_drawn and "diversity" in point.cells and score in point.cells:
             place = (point.cells["diversity"].mean, point.cells[score].mean)
             if point.temperatures_differ:
                 ax.plot(*place, "D", color=colours[point.label], fillstyle="none", markersize=5)

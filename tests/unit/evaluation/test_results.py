@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from matplotlib.figure import Figure
 from PIL import Image
 
 from dist_dsvae.evaluation.comparing.evaluated import ComparisonError
@@ -22,7 +23,7 @@ from dist_dsvae.evaluation.comparing.results_tables import (
     paper_table,
     temperatures_table,
 )
-from dist_dsvae.evaluation.comparing.trade_off import Curve, area_between, areas, curves, png
+from dist_dsvae.evaluation.comparing.trade_off import Curve, area_between, areas, curves, far_away, png
 
 
 def cell(mean: float, std: float | None = None) -> dict[str, Any]:
@@ -164,6 +165,30 @@ def test_pairs_of_temperatures_are_points_beside_the_curve() -> None:
 def test_the_picture_of_the_curves(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(png(results()))
     assert Image.open(tmp_path / "a.png").size[0] > 800
+
+
+def test_a_curve_far_away_leaves_the_picture_to_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    first, beside = Curve("dsvae", (0.89, 0.91), (3.7, 3.3)), Curve("near", (0.86, 0.88), (2.0, 1.9))
+    collapsed, wild = Curve("one picture", (0.05, 0.06), (1.9, 1.9)), Curve("noise", (0.96, 0.97), (1.0, 1.0))
+    found = [first, beside, collapsed, wild]
+    assert far_away(found, None) == ["one picture", "noise"]
+    assert far_away(found, 0.95) == ["one picture"]
+    assert far_away([Curve("one point", (0.9,), (3.0,)), collapsed], None) == []
+    assert far_away([], 0.9) == []
+
+    axes = []
+    plain = Figure.subplots
+    monkeypatch.setattr(Figure, "subplots", lambda *given: axes.append(plain(*given)) or axes[-1])
+    points = [
+        point(curve.label, 1.0, 1.0, diversity, score)
+        for curve in found
+        for diversity, score in zip(curve.diversity, curve.score, strict=True)
+    ]
+    png(results(trade_off={**DOCUMENT["trade_off"], "points": points}, real={"diversity": 0.95}))
+    for ax in axes[0]:
+        assert ax.get_xlim()[0] > 0.85
+        said = [text.get_text() for text in ax.get_legend().get_texts()]
+        assert said[:3] == ["dsvae", "near", "one picture: diversity 0.05 to 0.06, not drawn"]
 
 
 PAGE = "Before.\n\n<!-- results mine -->\nold\n<!-- end of results -->\n\nAfter 1.00.\n"
