@@ -22,9 +22,7 @@ from dist_dsvae.evaluation.comparing.results_tables import metric_shown, tempera
 
 SCORES = ("inception_score", "fid")
 _COLOURS = matplotlib.colormaps["tab10"]
-_NEAR = (
-    2.0  # times the diversities from the first method's to real images': a curve beyond is told, not drawn
-)
+_NEAR = 2.0  # times the range of the first method's and real images' diversity: a curve beyond is not drawn
 
 
 class Curve(NamedTuple):
