@@ -71,7 +71,10 @@ def examine(
         group = distributed.new_cpu_group(_GATHERING)
         others = [_gathered(finding, group) for finding in alone]
     except (ValueError, RuntimeError, OSError) as error:
-        say(_here(_not_joined(error)))
+        # this process leaves alone, so what it found cannot be said by the first
+        unsaid = [] if is_first else [finding for finding in alone if finding.state is State.FAILED]
+        for finding in (*unsaid, _not_joined(error)):
+            say(_here(finding))
         return False
     if runtime.is_main:
         say(_here(ok("processes", runtime.describe())))

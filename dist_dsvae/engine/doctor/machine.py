@@ -15,6 +15,7 @@ import torch
 
 from dist_dsvae.core.process import available_cores
 from dist_dsvae.engine.doctor.finding import Figure, Finding, failed, ok, skipped, warning
+from dist_dsvae.engine.processes.launch_checks import gpu_lacking
 
 _GIB = 2**30
 _SCARCE_MEMORY_BYTES = 4 * _GIB
@@ -45,13 +46,8 @@ def gpus() -> Finding:
     if not torch.cuda.is_available():
         return no_gpu(driver, torch.version.cuda, os.environ.get("CUDA_VISIBLE_DEVICES"))
     count, local_rank = torch.cuda.device_count(), int(os.environ.get("LOCAL_RANK", "0"))
-    if local_rank >= count:
-        return failed(
-            "gpus",
-            f"process {local_rank} of this machine has no GPU of its own: there are {count}",
-            f"Start at most {count} processes here (--num_processes), or look why the others are hidden "
-            "(nvidia-smi, CUDA_VISIBLE_DEVICES).",
-        )
+    if (lacking := gpu_lacking(count)) is not None:
+        return failed("gpus", *lacking)
     properties = torch.cuda.get_device_properties(local_rank)
     free, total = torch.cuda.mem_get_info(local_rank)
     version = f"{properties.major}.{properties.minor}"

@@ -91,15 +91,24 @@ def check_launcher(num_processes: int) -> None:
         )
 
 
-def check_devices(num_gpus: int) -> None:
-    """Before the processes meet: each needs a GPU of its own, by its number on this machine."""
+def gpu_lacking(num_gpus: int) -> tuple[str, str] | None:
+    """What is wrong where this process, by its number here, has no GPU of its own, and what to do."""
     local_rank = int(os.environ.get("LOCAL_RANK", "0"))
-    if local_rank >= num_gpus:
-        raise LaunchError(
-            f"Process {local_rank} of this machine has no GPU of its own: it sees {num_gpus}. Start at most "
-            f"{num_gpus} processes here (--num_processes), or let every process see all of the job's GPUs "
-            "(CUDA_VISIBLE_DEVICES). Of MIG's instances a process sees one."
-        )
+    if local_rank < num_gpus:
+        return None
+    return (
+        f"process {local_rank} of this machine has no GPU of its own: there are {num_gpus}",
+        f"Start at most {num_gpus} processes here (--num_processes), or look why the others are hidden "
+        "(nvidia-smi, CUDA_VISIBLE_DEVICES): every process has to see all of the job's GPUs. Of MIG's "
+        "instances a process sees one.",
+    )
+
+
+def check_devices(num_gpus: int) -> None:
+    """Before the processes meet: two on one GPU would be refused by NCCL, with a traceback."""
+    if (lacking := gpu_lacking(num_gpus)) is not None:
+        what, remedy = lacking
+        raise LaunchError(f"{what[0].upper()}{what[1:]}. {remedy}")
 
 
 def check_accumulation() -> None:

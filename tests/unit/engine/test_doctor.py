@@ -215,6 +215,24 @@ def test_what_fails_for_all_ends_the_examination(monkeypatch: pytest.MonkeyPatch
     assert "left out, because bf16 failed" in by_name["iteration"].text
 
 
+def test_a_process_without_a_gpu_says_so_before_it_leaves(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first process cannot say it: this one does not join."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    for name in ("RANK", "LOCAL_RANK"):
+        monkeypatch.setenv(name, "3")
+    said: list[Finding] = []
+    only = ("host", "gpus", "iteration")
+    assert not examine(said.append, make_trial, disk_directory=tmp_path, mixed_precision="no", only=only)
+    assert [finding.name for finding in said] == ["gpus", "processes"]
+    assert_wrong(
+        said[0], State.FAILED, "process 3 of this machine has no GPU", "Start at most 1 processes here"
+    )
+    assert_wrong(said[1], State.FAILED, "Process 3 of this machine has no GPU", "docs/clusters.md")
+
+
 def test_other_ranks_are_heard_where_something_is_wrong() -> None:
     others = [ok("disk", "fast"), warning("disk", "slow", "buy"), warning("disk", "slow", "buy")]
     assert worth_saying([ok("disk", "fast"), *others]) == [ok("disk", "fast"), others[1]]

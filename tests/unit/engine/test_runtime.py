@@ -118,12 +118,12 @@ def test_nccl_connects_at_the_first_collective(monkeypatch: pytest.MonkeyPatch) 
 def test_every_process_needs_a_gpu_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LOCAL_RANK", "3")
     launch_checks.check_devices(4)
-    with pytest.raises(LaunchError, match=r"Process 3 .* no GPU of its own: it sees 2\. Start at most 2"):
+    with pytest.raises(LaunchError, match=r"Process 3 .* no GPU of its own: there are 2\. Start at most 2"):
         launch_checks.check_devices(2)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)  # as where a scheduler hides the others
     monkeypatch.setattr(runtime, "resolved_precision", lambda *_, **__: "no")
-    with pytest.raises(LaunchError, match="it sees 1"):
+    with pytest.raises(LaunchError, match="there are 1"):
         Runtime(TrainConfig())
 
 
