@@ -107,7 +107,7 @@ def from_tree(cls: type[T], tree: Any, prefix: str = "") -> T:
         raise ConfigError(f"{prefix.rstrip('.') or 'the file'} must be an object of keys, not {_show(tree)}.")
     fields = {f.name: f for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
     hints = typing.get_type_hints(cls)
-    renamed = {f.metadata["former"]: name for name, f in fields.items() if f.metadata.get("former")}
+    renamed = _former_names(cls)
     values: dict[str, Any] = {}
     for given, value in tree.items():
         key = renamed.get(given, str(given))
@@ -231,8 +231,12 @@ def _check_keys_are_of(section: type, sections: tuple[type, ...], tree: Any, dot
 
 def _names_of(section: type) -> set[str]:
     """Of its keys, the former ones among them."""
-    fields = dataclasses.fields(section)
-    return {f.name for f in fields} | {f.metadata["former"] for f in fields if f.metadata.get("former")}
+    return {f.name for f in dataclasses.fields(section)} | _former_names(section).keys()
+
+
+def _former_names(section: type) -> dict[str, str]:
+    """Of its keys that were called otherwise, the present names."""
+    return {f.metadata["former"]: f.name for f in dataclasses.fields(section) if f.metadata.get("former")}
 
 
 def _configs_with(method: str) -> str:
